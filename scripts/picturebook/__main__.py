@@ -1,0 +1,35 @@
+"""`python -m scripts.picturebook draw|train|evaluate|samples|release`: see the README beside this file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Parse the command line and run one stage."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.picturebook", description=__doc__)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    stage = stages.add_parser("draw", help="draw the training pictures")
+    stage.add_argument("folder", type=Path)
+    stage.add_argument("--count", type=int, default=180_000)
+    stage.add_argument("--workers", type=int, default=2)
+    stage = stages.add_parser("train", help="train on them, from the last checkpoint if there is one")
+    stage.add_argument("folder", type=Path)
+    stage.add_argument("--steps", type=int, default=3000)
+    stage.add_argument("--decay", type=int, default=700, help="the last steps, in which the rate falls to zero")
+    stage.add_argument("--threads", type=int, default=2)
+    arguments = vars(parser.parse_args())
+    name = arguments.pop("stage")
+    if name == "draw":
+        from .data import draw
+
+        draw(**arguments)
+    elif name == "train":
+        from .train import train
+
+        train(**arguments)
+
+
+if __name__ == "__main__":
+    main()
