@@ -475,9 +475,7 @@ def _marks_on_body(fig: _Figure, at: Callable[[float, float], Point], rx: float,
             pen.ellipse(*at(0.9 * math.cos(angle), 0.9 * math.sin(angle)), 0.11, 0.11, coat, outline=False)
         for u, v in ((-0.5, 0.3), (0.0, 0.45), (0.4, 0.05), (-0.3, -0.3), (0.1, -0.15)):
             x, y = at(u, v)
-            pen.arc(
-                x, y, 0.065, 0.065, 0, math.pi, tint(coat, 0.4) if is_dark(coat) else shade(coat, 0.75), 0.025
-            )
+            pen.arc(x, y, 0.065, 0.065, 0, math.pi, tint(coat, 0.4) if is_dark(coat) else shade(coat, 0.75), 0.025)
 
 
 def _body(fig: _Figure, x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> None:
@@ -488,14 +486,10 @@ def _body(fig: _Figure, x: float, y: float, rx: float, ry: float, angle: float =
 
     if fig.has("hump"):
         base, peak = at(-0.05, 0.9), at(-0.05, 1.25)
-        fig.pen.ellipse(
-            (base[0] + peak[0]) / 2, (base[1] + peak[1]) / 2, 0.2, 0.25, shade(fig.coat, 0.92), angle=angle
-        )
+        fig.pen.ellipse((base[0] + peak[0]) / 2, (base[1] + peak[1]) / 2, 0.2, 0.25, shade(fig.coat, 0.92), angle=angle)
     fig.pen.ellipse(x, y, rx, ry, fig.coat, angle=angle)
     if fig.has("bib"):
-        fig.pen.ellipse(
-            *at(0.62, -0.3), rx * 0.28, ry * 0.5, tint(fig.coat, 0.45), angle=angle, outline=False
-        )
+        fig.pen.ellipse(*at(0.62, -0.3), rx * 0.28, ry * 0.5, tint(fig.coat, 0.45), angle=angle, outline=False)
     _marks_on_body(fig, at, rx, ry)
 
 
@@ -673,9 +667,7 @@ def _play(fig: _Figure) -> None:
     _legs_down(fig, (-length * 0.38, -length * 0.25, length * 0.3), top)
     _body(fig, 0, y, length * 0.54, depth * 0.52, 0.1)
     _ball(pen, fig.look.rng, ball_x, radius)
-    _limb(
-        fig, [(length * 0.38, y - 0.02), (length * 0.5 + 0.08, y - 0.06), (ball_x - 0.02, radius * 2 + 0.05)]
-    )
+    _limb(fig, [(length * 0.38, y - 0.02), (length * 0.5 + 0.08, y - 0.06), (ball_x - 0.02, radius * 2 + 0.05)])
     _raised_head(fig, length * 0.42, y + depth * 0.28, _neck_angle(build) + 0.1)
 
 
@@ -918,9 +910,7 @@ def draw_fish(pen: Pen, look: Look) -> None:
     _round_eye(pen, 0.3, y + 0.07, 0.065)
     pen.arc(0.44, y - 0.1, 0.09, 0.06, 2.6, 4.4, shade(colour, 0.5), 0.03)
     for i in range(3):
-        pen.arc(
-            0.6 + 0.07 * i, y + 0.2 + 0.14 * i, 0.045 + 0.012 * i, 0.045 + 0.012 * i, 0, math.tau, FOAM, 0.025
-        )
+        pen.arc(0.6 + 0.07 * i, y + 0.2 + 0.14 * i, 0.045 + 0.012 * i, 0.045 + 0.012 * i, 0, math.tau, FOAM, 0.025)
 
 
 def draw_whale(pen: Pen, look: Look) -> None:

@@ -193,9 +193,7 @@ class Pen:
             self.draw.line(pixels, fill=shade(fill, self.style.ink), width=thick + edge, joint="curve")
         self.draw.line(pixels, fill=fill, width=thick, joint="curve")
 
-    def arc(
-        self, x: float, y: float, rx: float, ry: float, start: float, end: float, fill: RGB, width: float
-    ) -> None:
+    def arc(self, x: float, y: float, rx: float, ry: float, start: float, end: float, fill: RGB, width: float) -> None:
         """A stroke along an ellipse from angle `start` to `end` (radians, anticlockwise from the right)."""
         steps = max(4, math.ceil(abs(end - start) * 2.5))
         angles = [start + (end - start) * i / steps for i in range(steps + 1)]

@@ -42,14 +42,15 @@ VERBS = {
         ("ran", "ran away"),
     ),
     "jump": Verb(
-        ("jumping", "leaping", "hopping", "jumping in the air", "jumping up"), ("jumps", "leaps", "hops"), (), ("jumped", "leapt")
+        ("jumping", "leaping", "hopping", "jumping in the air", "jumping up"),
+        ("jumps", "leaps", "hops"),
+        (),
+        ("jumped", "leapt"),
     ),
     "eat": Verb(
         ("eating", "having a meal", "feeding", "having lunch", "eating food"), ("eats", "has a meal"), (), ("ate",)
     ),
-    "play": Verb(
-        ("playing", "playing with a ball", "playing ball"), ("plays", "plays with a ball"), (), ("played",)
-    ),
+    "play": Verb(("playing", "playing with a ball", "playing ball"), ("plays", "plays with a ball"), (), ("played",)),
     "fly": Verb(("flying", "soaring", "flying in the air"), ("flies", "soars"), (), ("flew",)),
     "swim": Verb(("swimming", "floating"), ("swims",), (), ("swam",)),
     "read": Verb(("reading", "reading a book"), ("reads", "reads a book"), (), ("read a book",)),
@@ -148,7 +149,9 @@ def _mention(entity: Entity, rng: Random, detail: float, *, with_action: bool) -
     said = Entity(
         entity.kind,
         entity.count,
-        entity.action if with_action and rng.random() < detail * (0.5 if entity.action == "stand" and detail < 1 else 1) else None,
+        entity.action
+        if with_action and rng.random() < detail * (0.5 if entity.action == "stand" and detail < 1 else 1)
+        else None,
         entity.colour if rng.random() < detail else None,
     )
     word, behind = noun, ""
@@ -162,9 +165,7 @@ def _mention(entity: Entity, rng: Random, detail: float, *, with_action: bool) -
         word, action = f"{action} {word}", None
     many = entity.count > 1
     determined, count = _determine(word, noun, entity.count, rng)
-    return _Mention(
-        determined + behind, action, many, figure_fact(base, count, said.colour, said.action)
-    )
+    return _Mention(determined + behind, action, many, figure_fact(base, count, said.colour, said.action))
 
 
 def _participle(action: str, rng: Random) -> str:
@@ -260,7 +261,9 @@ def _setting(text: str, scene: Scene, facts: set[str], rng: Random, detail: floa
         where = _phrase(PLACES[scene.place], rng)
         text = f"{text} {where}" if rng.random() < 0.9 else f"{where}, {text}"
     told = 0.9 if sure else detail * 0.6
-    if scene.place not in ("underwater", "space", "stage") and rng.random() < (told if scene.time != "day" else told / 4):
+    if scene.place not in ("underwater", "space", "stage") and rng.random() < (
+        told if scene.time != "day" else told / 4
+    ):
         facts.add(f"time={scene.time}")
         when = _phrase(TIMES[scene.time], rng)
         text = f"{text} {when}" if rng.random() < 0.92 else f"{when}, {text}"

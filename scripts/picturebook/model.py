@@ -28,7 +28,9 @@ _VOCABULARY = 2400
 
 def train_tokenizer(captions: int = 120_000) -> Tokenizer:
     """A byte-pair tokenizer of CLIP's form, trained on captions of training scenes and on every noun."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    tokenizer = Tokenizer(
+        models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>", continuing_subword_prefix="")
+    )
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
     )

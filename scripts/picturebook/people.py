@@ -191,18 +191,14 @@ def _headwear(pen: Pen, body: Body, x: float, y: float) -> None:
     r = body.radius
     if body.extra == "hat":
         felt = (96, 70, 52)
-        pen.poly(
-            [(x + u * r, y + v * r) for u, v in ((-0.8, 0.6), (-0.65, 1.6), (0.65, 1.6), (0.8, 0.6))], felt
-        )
+        pen.poly([(x + u * r, y + v * r) for u, v in ((-0.8, 0.6), (-0.65, 1.6), (0.65, 1.6), (0.8, 0.6))], felt)
         pen.ellipse(x, y + r * 0.62, r * 1.5, r * 0.2, felt)
     elif body.extra == "cap":
         pen.poly(
             [(x + u * r, y + v * r) for u, v in ((-1, 0.5), (-0.7, 1.1), (0, 1.3), (0.7, 1.1), (1, 0.5))],
             body.clothes,
         )
-        pen.line(
-            [(x + r * 0.5, y + r * 0.52), (x + r * 1.6, y + r * 0.45)], shade(body.clothes, 0.8), r * 0.22
-        )
+        pen.line([(x + r * 0.5, y + r * 0.52), (x + r * 1.6, y + r * 0.45)], shade(body.clothes, 0.8), r * 0.22)
 
 
 def _beard(pen: Pen, body: Body, x: float, y: float) -> None:
@@ -624,9 +620,7 @@ def _robot(pen: Pen, look: Look) -> None:
     else:
         _robot_arm(pen, [(0.3, 0.8), (0.46, 0.66), (0.48, 0.42)], dim)
     pen.rect(-0.33, 0.33, 0.33, 0.9, metal)
-    pen.rect(
-        -0.17, 0.5, 0.17, 0.74, (228, 230, 234) if is_dark(metal) or sum(metal) < 600 else (110, 114, 122)
-    )
+    pen.rect(-0.17, 0.5, 0.17, 0.74, (228, 230, 234) if is_dark(metal) or sum(metal) < 600 else (110, 114, 122))
     for x, colour in ((-0.09, "red"), (0.0, "yellow"), (0.09, "green")):
         pen.ellipse(x, 0.62, 0.032, 0.032, COLOURS[colour], outline=False)
     _robot_head(pen, metal)

@@ -313,9 +313,7 @@ def _view(scene: _Scene, x0: float, y0: float, x1: float, y1: float) -> None:
     """A window, and the hour behind it."""
     frame = scene.lit((250, 250, 250), 2)
     scene.rect(x0 - 0.022, y0 - 0.022, x1 + 0.022, y1 + 0.022, frame, outline=True)
-    scene.rect(
-        x0, y0, x1, y1, {"day": (150, 206, 250), "night": (16, 22, 66), "sunset": (250, 142, 84)}[scene.time]
-    )
+    scene.rect(x0, y0, x1, y1, {"day": (150, 206, 250), "night": (16, 22, 66), "sunset": (250, 142, 84)}[scene.time])
     x = x0 + (x1 - x0) * scene.rng.choice((0.25, 0.75))
     if scene.time == "night":
         for _ in range(6):
@@ -442,9 +440,7 @@ def _road(scene: _Scene) -> None:
             scene.horizon + (1 - scene.horizon) * (near + 0.12),
         )
         x = far + (0.5 - far) * near
-        scene.poly(
-            [(x - wide / 2, y0), (x + wide / 2, y0), (x + wide * 0.7, y1), (x - wide * 0.7, y1)], paint
-        )
+        scene.poly([(x - wide / 2, y0), (x + wide / 2, y0), (x + wide * 0.7, y1), (x - wide * 0.7, y1)], paint)
 
 
 def _poles(scene: _Scene, top: float) -> None:
@@ -452,9 +448,7 @@ def _poles(scene: _Scene, top: float) -> None:
     first = scene.rng.uniform(0.04, 0.16)
     posts = [first, first + 0.38, first + 0.76]
     for drop in (0.02, 0.05):
-        scene.line(
-            [(0, top + drop + 0.03), *((x, top + drop) for x in posts), (1, top + drop + 0.03)], wire, 0.007
-        )
+        scene.line([(0, top + drop + 0.03), *((x, top + drop) for x in posts), (1, top + drop + 0.03)], wire, 0.007)
     for x in posts:
         scene.rect(x - 0.011, top - 0.03, x + 0.011, scene.horizon + 0.06, wood)
         scene.rect(x - 0.06, top + 0.012, x + 0.06, top + 0.03, wood)
@@ -741,13 +735,9 @@ def _playground(scene: _Scene) -> None:
     boards = [COLOURS[name] for name in ("red", "yellow", "blue", "green")]
     for board in range(20):
         paint = scene.lit(boards[board % 4])
-        scene.rect(
-            board / 20 + 0.004, scene.horizon - 0.07, (board + 1) / 20 - 0.004, scene.horizon + 0.02, paint
-        )
+        scene.rect(board / 20 + 0.004, scene.horizon - 0.07, (board + 1) / 20 - 0.004, scene.horizon + 0.02, paint)
     scene.ground(scene.rng.choice(((214, 150, 104), (226, 196, 140), (130, 190, 96))))
-    scene.ellipse(
-        0.5, 0.98, 0.5, 0.14, scene.lit(scene.rng.choice(((92, 160, 210), (240, 190, 90), (210, 110, 90))))
-    )
+    scene.ellipse(0.5, 0.98, 0.5, 0.14, scene.lit(scene.rng.choice(((92, 160, 210), (240, 190, 90), (210, 110, 90)))))
     if scene.rng.random() < 0.5:
         _slide(scene, 0.06, 1)
         _swing(scene, 0.62)
@@ -770,14 +760,10 @@ def _slide(scene: _Scene, x: float, sign: int) -> None:
         y = top + 0.04 + (foot - top) * rung / 6
         scene.line([(x, y), (deck, y)], pole, 0.014)
     roof = scene.lit(COLOURS["green"])
-    scene.poly(
-        [(x - sign * 0.05, top - 0.1), (deck + sign * 0.05, top - 0.1), ((x + deck) / 2, top - 0.2)], roof
-    )
+    scene.poly([(x - sign * 0.05, top - 0.1), (deck + sign * 0.05, top - 0.1), ((x + deck) / 2, top - 0.2)], roof)
     end = deck + sign * 0.24
     upper = [(deck, top + 0.03), (end, foot - 0.03), (end + sign * 0.06, foot - 0.03)]
-    scene.poly(
-        [*upper, (end + sign * 0.06, foot + 0.01), (end - sign * 0.02, foot + 0.01), (deck, top + 0.1)], chute
-    )
+    scene.poly([*upper, (end + sign * 0.06, foot + 0.01), (end - sign * 0.02, foot + 0.01), (deck, top + 0.1)], chute)
     scene.line(upper, shade(chute, 0.75), 0.014)
 
 
@@ -863,9 +849,7 @@ def _kitchen(scene: _Scene) -> None:
     for column in range(1, 12):
         scene.line([(column / 12, 0), (column / 12, scene.horizon)], grout, 0.005)
     _chequers(scene)
-    doors = scene.rng.choice(
-        ((200, 146, 96), (110, 160, 170), (236, 214, 170), (150, 180, 130), (200, 110, 100))
-    )
+    doors = scene.rng.choice(((200, 146, 96), (110, 160, 170), (236, 214, 170), (150, 180, 130), (200, 110, 100)))
     left = scene.rng.random() < 0.5
     start, end = (0.24, 1.0) if left else (0.0, 0.76)
     _cupboards(scene, start, end, scene.lit(doors))
@@ -894,9 +878,7 @@ def _cupboards(scene: _Scene, start: float, end: float, paint: RGB) -> None:
             scene.rect(x0 + 0.006, 0, x1 - 0.006, 0.22, paint, outline=True)
             scene.ellipse(x1 - 0.03, 0.18, 0.01, 0.01, knob)
         scene.rect(x0, scene.horizon - 0.14, x1 - 0.006, scene.horizon + 0.05, paint, outline=True)
-        scene.line(
-            [(x0 + wide * 0.35, scene.horizon - 0.1), (x0 + wide * 0.65, scene.horizon - 0.1)], knob, 0.012
-        )
+        scene.line([(x0 + wide * 0.35, scene.horizon - 0.1), (x0 + wide * 0.65, scene.horizon - 0.1)], knob, 0.012)
     scene.rect(start, scene.horizon - 0.17, end, scene.horizon - 0.135, scene.lit((112, 112, 120)))
 
 
@@ -968,9 +950,7 @@ def _curtains(scene: _Scene) -> None:
         scene.poly([*drape, (base + sign * 0.15, 0.9), (base, 0.9)], cloth, outline=True)
         for pleat in (0.04, 0.1, 0.16):
             end = base + sign * pleat * 0.65
-            scene.line(
-                [(base + sign * pleat, 0), (base + sign * pleat * 0.9, 0.35), (end, 0.88)], fold, 0.014
-            )
+            scene.line([(base + sign * pleat, 0), (base + sign * pleat * 0.9, 0.35), (end, 0.88)], fold, 0.014)
         scene.line([(base, 0.63), (base + sign * 0.115, 0.61)], scene.lit((240, 200, 80)), 0.024)
     for swag in range(5):
         scene.ellipse((swag + 0.5) / 5, 0.0, 0.108, 0.14, scene.lit((172, 22, 34), 4), outline=True)

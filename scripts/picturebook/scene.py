@@ -72,9 +72,7 @@ def facts_of(scene: Scene) -> frozenset[str]:
         facts.add(f"relation={scene.relation}")
     for entity in scene.entities:
         counts = {ANY, str(entity.count)} | ({">1"} if entity.count > 1 else set())
-        for base, count, colour, action in product(
-            entity.bases, counts, {None, entity.colour}, {None, entity.action}
-        ):
+        for base, count, colour, action in product(entity.bases, counts, {None, entity.colour}, {None, entity.action}):
             facts.add(figure_fact(base, count, colour, action))
     return frozenset(facts)
 

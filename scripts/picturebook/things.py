@@ -268,9 +268,7 @@ def _church(pen: Pen, look: Look) -> None:
 def _lighthouse(pen: Pen, look: Look) -> None:
     band = (200, 202, 208) if _is_light(look.rgb) else (248, 248, 248)
     for side in (-1, 1):
-        pen.poly(
-            [(side * 0.14, 1.32), (side * 0.75, 1.5), (side * 0.75, 1.16)], (255, 244, 170), outline=False
-        )
+        pen.poly([(side * 0.14, 1.32), (side * 0.75, 1.5), (side * 0.75, 1.16)], (255, 244, 170), outline=False)
     pen.poly([(-0.34, 0), (-0.2, 1.14), (0.2, 1.14), (0.34, 0)], look.rgb)
     for y in (0.25, 0.72):
         left, right = 0.34 - 0.123 * y, 0.34 - 0.123 * (y + 0.2)
@@ -467,9 +465,7 @@ def _umbrella(pen: Pen, look: Look) -> None:
     pen.arc(0.08, 0.12, 0.08, 0.09, math.pi, math.tau, (100, 70, 50), 0.055)
     dome = [(-0.66 * math.cos(math.pi * i / 12), 0.62 + 0.55 * math.sin(math.pi * i / 12)) for i in range(13)]
     pen.poly([*dome, (0.44, 0.55), (0.22, 0.64), (0, 0.55), (-0.22, 0.64), (-0.44, 0.55)], look.rgb)
-    pen.line(
-        [(-0.22, 0.63), (-0.13, 0.92), (0, 1.16), (0.13, 0.92), (0.22, 0.63)], shade(look.rgb, 0.7), 0.03
-    )
+    pen.line([(-0.22, 0.63), (-0.13, 0.92), (0, 1.16), (0.13, 0.92), (0.22, 0.63)], shade(look.rgb, 0.7), 0.03)
     pen.line([(0, 1.15), (0, 1.24)], (100, 70, 50), 0.05)
 
 

@@ -148,7 +148,9 @@ def _multi_hot(facts: set[str], vocabulary: dict[str, int]) -> np.ndarray:
 def _patch_targets(scene: Scene, grid: np.ndarray) -> np.ndarray:
     table = [(0, _NOTHING, _NOTHING)]
     for e in scene.entities:
-        table.append((_KIND_IDS[e.kind], _ACTIONS.get(e.action or "", _NOTHING), _COLOURS.get(e.colour or "", _NOTHING)))
+        table.append(
+            (_KIND_IDS[e.kind], _ACTIONS.get(e.action or "", _NOTHING), _COLOURS.get(e.colour or "", _NOTHING))
+        )
     return np.array(table)[grid]
 
 

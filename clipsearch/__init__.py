@@ -1,0 +1,36 @@
+"""clipsearch: find pictures in folders by what they show.
+
+>>> import clipsearch
+>>> index = clipsearch.open_index("photos")           # doctest: +SKIP
+>>> index.query("a dog is sleeping", k=3)[0].path     # doctest: +SKIP
+
+The names below are imported on first use, so that `import clipsearch` costs nothing and loads no model library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsearch.api import open_index
+    from clipsearch.errors import ClipsearchError
+    from clipsearch.models.encoder import Encoder
+    from clipsearch.query import Hit, Index
+
+__all__ = ["ClipsearchError", "Encoder", "Hit", "Index", "__version__", "open_index"]
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClipsearchError": "clipsearch.errors",
+    "Encoder": "clipsearch.models.encoder",
+    "Hit": "clipsearch.query",
+    "Index": "clipsearch.query",
+    "open_index": "clipsearch.api",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401  (a module attribute can be anything)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,130 @@
+"""The public entry: puts an index on disk and the text tower of its model together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import ModelError, ModelMismatchError
+from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
+from clipsearch.models.text_tower import TextTower
+from clipsearch.query import Index
+from clipsearch.settings import wanted_model
+from clipsearch.store import FOLDER, ModelRecord, Store, find_index, mismatch
+
+if TYPE_CHECKING:
+    from clipsearch.models.encoder import Encoder
+
+
+def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
+    """The folder of an existing index: `given`, else `CLIPSEARCH_INDEX`, else the nearest from `start` upwards.
+
+    `given` may be the index folder itself or the folder that holds it.
+
+    Raises:
+        IndexMissingError: nothing was named and none is found.
+    """
+    named = given or os.environ.get("CLIPSEARCH_INDEX")
+    if not named:
+        return find_index(start or Path.cwd())
+    folder = Path(named).expanduser()
+    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
+
+
+def open_index(folder: str | os.PathLike[str] | None = None, *, say: Callable[[str], None] = lambda _: None) -> Index:
+    """Open an index for searching; as for `index_folder`, by default the nearest one. Loads no torch.
+
+    `say` hears of anything that takes long or should be known.
+
+    Raises:
+        ClipsearchError: there is no index, or it cannot be read.
+    """
+    store = Store.open(index_folder(folder))
+    tower: TextTower | None = None
+
+    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
+        nonlocal tower
+        tower = tower or text_tower_of(store, say)
+        for text in texts:
+            cut = tower.tokenize(text).cut_at
+            if cut is not None:
+                say(f"The query is too long for the model; it reads as far as: ...{text[max(0, cut - 40) : cut]!r}")
+        return tower.encode(texts)
+
+    return Index(store, encode)
+
+
+def text_tower_of(store: Store, say: Callable[[str], None]) -> TextTower:
+    """The text tower of the index's model: from the cache, or made once from the model's weights.
+
+    Raises:
+        ModelError: the tower is not in the cache and the model is not on this disk.
+        ModelMismatchError: the model under this name is another one than the index was made with.
+    """
+    model = store.model()
+    if model is None:
+        raise ModelError(f"The index in {store.folder} names no model. Make it anew: clipsearch index PATH")
+    return TextTower.load(model.fingerprint) or _make_tower(store, model, say)
+
+
+def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) -> TextTower:
+    say(f"Preparing the text tower of model {model.name!r}; this is done once and takes some seconds.")
+    from clipsearch.models.encoder import Encoder
+
+    encoder = Encoder(locate(model.name, say), "cpu")
+    if encoder.fingerprint != model.fingerprint:
+        raise ModelMismatchError(mismatch(store.folder, model, f"{model.name} as it is on this disk now"))
+    encoder.save_text_tower()
+    tower = TextTower.load(model.fingerprint)
+    if tower is None:
+        raise ModelError(f"The text tower of {model.name!r} vanished from the cache.")
+    return tower
+
+
+class ModelChoice:
+    """Which model an `index` run uses, decided at once and loaded only if something has to be embedded."""
+
+    def __init__(
+        self, folder: Path, roots: list[Path], flag: str | None, device: str, say: Callable[[str], None]
+    ) -> None:
+        """Decide: `flag`, else environment, else `clipsearch.toml`, else the index's own model, else the default.
+
+        Raises:
+            ModelMismatchError: the index in `folder` was made with another model.
+        """
+        self.encoder: Encoder | None = None
+        """The model, once it was needed."""
+        self._device, self._say = device, say
+        known = None
+        if Store.exists(folder):
+            with closing(Store.open(folder)) as store:
+                known = store.model()
+        wanted = wanted_model(flag, roots)
+        self.name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
+        if known and wanted and self.name != known.name and not _is_copy(self.name, known):
+            raise ModelMismatchError(mismatch(folder, known, f"{wanted[0]} (from {wanted[1]})"))
+
+    def load(self) -> tuple[Encoder, ModelRecord]:
+        """The model, and what the index records of it. Leaves its text tower where queries find it.
+
+        Raises:
+            ClipsearchError: the model or the device cannot be had.
+        """
+        files = locate(self.name, self._say)
+        from clipsearch.models.encoder import Encoder
+
+        encoder = Encoder(files, self._device)
+        encoder.save_text_tower()
+        self.encoder = encoder
+        return encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
+
+
+def _is_copy(name: str, known: ModelRecord) -> bool:
+    """Whether `name` is a folder with the very model that the index was made with."""
+    return Path(name).is_dir() and fingerprint(Path(name)) == known.fingerprint

@@ -1,0 +1,66 @@
+"""The command line: parse, call the core, hand to output. `main` is the only place that exits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import typer
+
+from clipsearch.cli.index import index
+from clipsearch.cli.options import version_option
+from clipsearch.cli.query import query
+from clipsearch.cli.status import status
+from clipsearch.errors import ClipsearchError
+
+EXIT_ERROR = 2
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+
+app = typer.Typer(
+    name="clipsearch",
+    help="Find pictures in folders by what they show.",
+    epilog='Start with: clipsearch index ./images, then: clipsearch query "a dog is sleeping" -k 3',
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help starts faster and reads the same everywhere
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(version_option)
+app.command()(index)
+app.command()(query)
+app.command()(status)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted."""
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain about it while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _run() -> int:
+    command = typer.main.get_command(app)
+    try:
+        result = command.main(prog_name="clipsearch", standalone_mode=False)
+    except typer.Exit as done:
+        return done.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except ClipsearchError as error:
+        print(f"clipsearch: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_ERROR
+    except Exception as error:
+        # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
+        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
+            raise
+        error.show()
+        return EXIT_ERROR
+    return result if isinstance(result, int) else 0

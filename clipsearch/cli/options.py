@@ -1,0 +1,43 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+import clipsearch
+
+IndexOption = Annotated[
+    Optional[Path],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        help="The index folder, instead of the nearest .clipsearch here or above. [env: CLIPSEARCH_INDEX]",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def say(message: str) -> None:
+    """Talk to the user; stdout is for data."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  (Typer's callback)
+    if wanted:
+        print(f"clipsearch {clipsearch.__version__}")  # noqa: T201
+        raise typer.Exit
+
+
+def version_option(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Find pictures in folders by what they show."""

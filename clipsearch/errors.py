@@ -1,0 +1,33 @@
+"""The errors that a user can meet. Each message is shown as it stands: what is wrong, where, what to type next."""
+
+
+class ClipsearchError(Exception):
+    """Base of all errors that clipsearch raises on purpose."""
+
+
+class InputError(ClipsearchError):
+    """A path, text or setting that cannot be used."""
+
+
+class IndexMissingError(ClipsearchError):
+    """There is no index where one was looked for."""
+
+
+class IndexDamagedError(ClipsearchError):
+    """The index on disk contradicts itself or cannot be read."""
+
+
+class IndexLockedError(ClipsearchError):
+    """Another process is writing to the index."""
+
+
+class ModelError(ClipsearchError):
+    """A model that is unknown, unreachable, incomplete or broken."""
+
+
+class ModelMismatchError(ClipsearchError):
+    """The index was made with another model."""
+
+
+class DeviceError(ClipsearchError):
+    """The device asked for is not there."""

@@ -1,0 +1,227 @@
+"""The CLIP text transformer in numpy: queries are embedded without torch, in milliseconds.
+
+The architecture is that of Radford et al. 2021 (section 2.4) as transformers' `CLIPTextModel` computes it: token and
+position embeddings, pre-norm layers with causal attention, a final norm, the vector at the end token, a projection.
+Since attention is causal, nothing behind the end token matters, and texts are never padded.
+
+Weights lie in a folder of the user's cache, one for each fingerprint, shared by all indexes of that model: a
+safetensors file that is memory-mapped, the tokenizer and a small description. `index` leaves it there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import ModelError
+from clipsearch.models.catalog import cache_folder
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Array = npt.NDArray[np.float32]
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+_WEIGHTS, _TOKENIZER, _SHAPE = "text_tower.safetensors", "tokenizer.json", "text_tower.json"
+_DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2"}
+
+
+@dataclass(frozen=True)
+class TowerShape:
+    """What the weights alone do not tell."""
+
+    heads: int
+    activation: str
+    """One of `ACTIVATIONS`."""
+    layer_norm_eps: float
+    eos_token_id: int
+    """2 means, as in transformers, that the largest id marks the end: OpenAI's first configurations say so."""
+    context: int
+    """Most tokens that fit, start and end included."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised text."""
+
+    ids: list[int]
+    """Up to and with the end token."""
+    cut_at: int | None
+    """The character at which the text was cut because it is too long; None if it fits."""
+
+
+class TextTower:
+    """A CLIP text tower over memory-mapped weights."""
+
+    def __init__(
+        self, weights: Mapping[str, npt.NDArray[np.floating]], shape: TowerShape, tokenizer: Tokenizer
+    ) -> None:
+        self.shape = shape
+        self._weights = weights
+        self._tokenizer = tokenizer
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(shape.context)
+        self._layers = sum(name.endswith(".layer_norm1.weight") for name in weights)
+        self._activation = {"quick_gelu": quick_gelu, "gelu": gelu}[shape.activation]
+        self.dim: int = weights["text_projection.weight"].shape[0]
+
+    @classmethod
+    def load(cls, fingerprint: str) -> TextTower | None:
+        """The tower of the model with this fingerprint from the cache; None if it is not there."""
+        from tokenizers import Tokenizer
+
+        folder = tower_folder(fingerprint)
+        try:
+            shape = TowerShape(**json.loads((folder / _SHAPE).read_text("utf-8")))
+            weights = map_safetensors(folder / _WEIGHTS)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ModelError(
+                f"The text tower in {folder} is damaged ({error}). Delete that folder and try again."
+            ) from error
+        return cls(weights, shape, Tokenizer.from_file(str(folder / _TOKENIZER)))
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+        encoded = self._tokenizer.encode(text)
+        end = max((stop for _, stop in encoded.offsets), default=0)
+        cut = end if encoded.overflowing else None
+        return Tokens(encoded.ids, cut)
+
+    def encode(self, texts: list[str]) -> Array:
+        """(Q, D) float32 unit vectors of `texts`."""
+        vectors = np.stack([self._embed(self.tokenize(text).ids) for text in texts])
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+    def _embed(self, ids: list[int]) -> Array:
+        """(D,) the projected vector of one tokenised text."""
+        # 1. Embeddings, up to the end token: what follows cannot be seen from there.
+        ids = ids[: self._end(ids) + 1]
+        x = self._weights["embeddings.token_embedding.weight"][ids].astype(np.float32)
+        x += self._weights["embeddings.position_embedding.weight"][: len(ids)]
+        # 2. Layers.
+        mask = np.triu(np.full((len(ids), len(ids)), -np.inf, np.float32), 1)
+        for i in range(self._layers):
+            layer = f"encoder.layers.{i}."
+            x = x + self._attention(self._norm(x, layer + "layer_norm1"), layer + "self_attn.", mask)
+            hidden = self._activation(self._linear(self._norm(x, layer + "layer_norm2"), layer + "mlp.fc1"))
+            x = x + self._linear(hidden, layer + "mlp.fc2")
+        # 3. The end token's vector, projected.
+        pooled = self._norm(x[-1:], "final_layer_norm")
+        return np.asarray((pooled @ self._weights["text_projection.weight"].T)[0])
+
+    def _end(self, ids: list[int]) -> int:
+        if self.shape.eos_token_id == 2:  # noqa: PLR2004  (transformers' legacy rule, see `TowerShape`)
+            return int(np.argmax(ids))
+        return ids.index(self.shape.eos_token_id)
+
+    def _attention(self, x: Array, layer: str, mask: Array) -> Array:
+        """(T, W) multi-head causal self-attention."""
+        tokens, width = x.shape
+        heads = self.shape.heads
+        q, k, v = (
+            self._linear(x, f"{layer}{name}_proj").reshape(tokens, heads, width // heads).transpose(1, 0, 2)
+            for name in "qkv"
+        )
+        scores = q @ k.transpose(0, 2, 1) / math.sqrt(width // heads) + mask
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        scores /= scores.sum(axis=-1, keepdims=True)
+        return self._linear((scores @ v).transpose(1, 0, 2).reshape(tokens, width), f"{layer}out_proj")
+
+    def _linear(self, x: Array, name: str) -> Array:
+        return np.asarray(x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"])
+
+    def _norm(self, x: Array, name: str) -> Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        variance = np.square(centred).mean(axis=-1, keepdims=True)
+        normal = centred / np.sqrt(variance + self.shape.layer_norm_eps)
+        return np.asarray(normal * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"])
+
+
+def quick_gelu(x: Array) -> Array:
+    """Multiply x by sigmoid(1.702 x): the activation of OpenAI's models."""
+    # exp of a large number is inf, and 1 / inf the right answer.
+    with np.errstate(over="ignore"):
+        return np.asarray(x / (1 + np.exp(np.float32(-1.702) * x)))
+
+
+def gelu(x: Array) -> Array:
+    """Multiply x by the normal distribution function of x, exact to 1.5e-7.
+
+    The error function is Abramowitz and Stegun's approximation 7.1.26.
+    """
+    z = np.abs(x) * np.float32(math.sqrt(0.5))
+    t = 1 / (1 + np.float32(0.3275911) * z)
+    series = np.zeros_like(t)
+    for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        series = (series + np.float32(coefficient)) * t
+    tail = series * np.exp(-z * z)
+    erf = np.sign(x) * (1 - tail)
+    return np.asarray(x * (1 + erf) * np.float32(0.5))
+
+
+def tower_folder(fingerprint: str) -> Path:
+    """Where the text tower of a model lies, or would lie."""
+    return cache_folder() / "text-towers" / fingerprint
+
+
+def save(
+    fingerprint: str,
+    weights: Mapping[str, npt.NDArray[np.floating]],
+    shape: TowerShape,
+    save_tokenizer: Callable[[str], None],
+) -> None:
+    """Leave a text tower in the cache, whole or not at all.
+
+    `weights` have the names of transformers' `CLIPTextModel`, plus `text_projection.weight`; `save_tokenizer` writes
+    a tokenizer.json to the path it is given.
+
+    Raises:
+        ModelError: the cache cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    target = tower_folder(fingerprint)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as name:
+            made = Path(name) / "tower"
+            made.mkdir()
+            save_file({key: np.ascontiguousarray(value) for key, value in weights.items()}, made / _WEIGHTS)
+            save_tokenizer(str(made / _TOKENIZER))
+            (made / _SHAPE).write_text(json.dumps(asdict(shape), indent=1), "utf-8")
+            if not target.exists():
+                made.replace(target)  # fails if another process was first, and then it is there
+    except OSError as error:
+        if target.exists():
+            return
+        raise ModelError(
+            f"Cannot write the text tower to {target}: {error.strerror or error}. "
+            "Name a folder that can be written with CLIPSEARCH_CACHE."
+        ) from error
+
+
+def map_safetensors(path: Path) -> dict[str, npt.NDArray[np.floating]]:
+    """The tensors of a safetensors file, memory-mapped.
+
+    The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query. The format: eight bytes
+    with the header's length, a JSON header with dtype, shape and byte range of each tensor, the data.
+    """
+    data = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    tensors: dict[str, npt.NDArray[np.floating]] = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            tensors[name] = data[start + first : start + last].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return tensors

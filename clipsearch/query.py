@@ -1,0 +1,72 @@
+"""From words to hits: an opened index and the questions it answers. The text encoder is handed in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import IndexDamagedError, InputError
+from clipsearch.ranking import cosines, top_k
+from clipsearch.store import Store
+
+EncodeTexts = Callable[[list[str]], npt.NDArray[np.float32]]
+"""(Q, D) unit vectors of Q texts."""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One image that a query found."""
+
+    rank: int
+    """1 is the best."""
+    score: float
+    """Cosine of query and image, in [-1, 1]."""
+    path: bytes
+    """Absolute; `os.fsdecode` makes it a str."""
+
+
+class Index:
+    """An index opened for searching. Use it as a context manager, or call `close`."""
+
+    def __init__(self, store: Store, encode_texts: EncodeTexts) -> None:
+        self.store = store
+        self._encode_texts = encode_texts
+
+    def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.store.close()
+
+    def query(self, text: str, k: int = 10) -> list[Hit]:
+        """The `k` images closest to `text`, best first, equal ones by path; all of them if there are fewer.
+
+        Raises:
+            InputError: `text` is blank or `k` is less than 1.
+            IndexDamagedError: the index contradicts itself.
+        """
+        if not text.strip():
+            raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        matrix, alive = self.store.matrix()
+        if not len(matrix):
+            return []
+        (vector,) = self._encode_texts([text])
+        if vector.shape != matrix.shape[1:]:
+            raise IndexDamagedError(f"{self.store.folder} holds vectors of another length than its model's.")
+        scores = cosines(matrix, vector)
+        rows = top_k(scores, k, alive)
+        paths = self.store.paths(rows.tolist())
+        ranked = sorted(zip(-scores[rows], paths, strict=True), key=lambda pair: (pair[0], pair[1]))
+        return [Hit(rank, float(-score), path) for rank, (score, path) in enumerate(ranked[:k], 1)]

@@ -1,0 +1,86 @@
+"""`clipsearch.toml`: settings that lie beside the images. Knows nothing of what the settings do.
+
+Flags beat the environment (`CLIPSEARCH_MODEL`, `CLIPSEARCH_INDEX`), which beats the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from clipsearch.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FILE_NAME = "clipsearch.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one `clipsearch.toml` says."""
+
+    model: str | None = None
+    """As for `--model`; a path that begins with ./ or ../ is taken from the file's own folder."""
+
+
+def find_settings(start: Path) -> Path | None:
+    """The nearest `clipsearch.toml` in `start` (a folder or a file) or above it."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        candidate = folder / FILE_NAME
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def read_settings(path: Path) -> Settings:
+    """Read and check one settings file.
+
+    Raises:
+        InputError: the file is no TOML, or holds an unknown key or a value of the wrong type.
+    """
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    known = {field.name for field in fields(Settings)}
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(f"{path}: unknown setting {key!r}; known are: {', '.join(sorted(known))}")
+        if not isinstance(value, str) or not value:
+            raise InputError(f"{path}: {key} must be a text in quotes, not {value!r}")
+    model = values.get("model")
+    if model and model.startswith(("./", "../")):
+        model = os.path.normpath(path.parent / model)
+    return Settings(model=model)
+
+
+def wanted_model(flag: str | None, roots: list[Path]) -> tuple[str, str] | None:
+    """The model asked for and who asked ("--model", "CLIPSEARCH_MODEL" or a file's path); None if nobody did.
+
+    Raises:
+        InputError: the settings files of two roots name different models.
+    """
+    if flag:
+        return flag, "--model"
+    if name := os.environ.get("CLIPSEARCH_MODEL"):
+        return name, "CLIPSEARCH_MODEL"
+    found: tuple[str, str] | None = None
+    for root in roots or [Path.cwd()]:
+        path = find_settings(root)
+        model = read_settings(path).model if path else None
+        if model is None:
+            continue
+        if found and found[0] != model:
+            raise InputError(
+                f"{found[1]} asks for model {found[0]!r} and {path} for {model!r}. "
+                "Index the folders apart (--index DIR), or choose one with --model."
+            )
+        found = found or (model, str(path))
+    return found

@@ -1,0 +1,19 @@
+# Sourced by quickstart and test, in the project's top folder: a virtual environment in .venv with clipsearch in it.
+# Usage: . scripts/setup.sh [EXTRA]     PYTHON names the interpreter (default python3).
+
+python="${PYTHON:-python3}"
+wanted="-e .${1:+[$1]}"
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+    echo "clipsearch needs Python 3.10 or newer; $python is $("$python" --version 2>&1). Name another with PYTHON=..." >&2
+    exit 2
+}
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+stamp=$(cat pyproject.toml constraints.txt | cksum)
+if [ "$(cat ".venv/installed${1:+-$1}" 2>/dev/null)" != "$stamp" ]; then
+    echo "Setting up .venv (PyTorch is large: this can take minutes) ..." >&2
+    # shellcheck disable=SC2086  # two words on purpose
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $wanted
+    echo "$stamp" >".venv/installed${1:+-$1}"
+fi
+PATH="$PWD/.venv/bin:$PATH"
+export PATH

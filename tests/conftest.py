@@ -1,0 +1,146 @@
+"""What the tests share: pictures, small real models, and the real command in a subprocess."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SAMPLES = REPOSITORY / "sample-images"
+PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"
+
+Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A user's environment: a home and a cache of its own, no hub, no settings."""
+    home = tmp_path_factory.mktemp("home")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLIPSEARCH_", "HF_", "XDG_"))}
+    return kept | {
+        "HOME": str(home),
+        "HF_HUB_OFFLINE": "1",
+        "CLIPSEARCH_CACHE": str(home / "cache"),
+        "PYTHONWARNINGS": "default",
+        "COLUMNS": "80",
+    }
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs inside the test process has the same environment."""
+    for name in ("HOME", "HF_HUB_OFFLINE", "CLIPSEARCH_CACHE"):
+        monkeypatch.setenv(name, environment[name])
+    for name in ("CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def run(environment: dict[str, str]) -> Run:
+    """Run `clipsearch ARGUMENTS` in a folder, as a shell would."""
+
+    def run(
+        *arguments: str | bytes | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [sys.executable, "-m", "clipsearch", *arguments],
+            cwd=cwd,
+            env=environment | dict(env or {}),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+def index(run: Run, *arguments: str | Path, cwd: Path) -> dict[str, Any]:
+    """Run `clipsearch index ... --json`, which must succeed, and give back its summary."""
+    import json
+
+    done = run("index", *arguments, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr.decode()
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def paint(path: Path, colour: str, size: tuple[int, int] = (64, 48), **options: Any) -> Path:
+    """A picture with a square in the middle, so that colours and sizes make a difference."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new("RGB", size, colour)
+    image.paste("white", (size[0] // 3, size[1] // 3, size[0] // 2, size[1] // 2))
+    image.save(path, **options)
+    return path
+
+
+COLOURS: Sequence[str] = ("red", "green", "blue", "orange", "purple", "black", "pink", "gray", "brown", "yellow")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with ten small pictures in two folders."""
+    folder = tmp_path / "pictures"
+    for i, colour in enumerate(COLOURS):
+        paint(folder / ("warm" if i % 2 else "cold") / f"{colour}.png", colour)
+    return folder
+
+
+def make_clip(folder: Path, *, activation: str = "quick_gelu", eos: int = 1, layers: int = 2, seed: int = 0) -> Path:
+    """A small CLIP with random weights in Hugging Face layout; the tokenizer is picturebook's with other ids."""
+    import torch
+    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+
+    torch.manual_seed(seed)
+    tokenizer = AutoTokenizer.from_pretrained(PICTUREBOOK)
+    # transformers takes an end token of 2 for an old configuration and looks for the largest id instead.
+    vocabulary = len(tokenizer)
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": 64,
+            "intermediate_size": 160,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 24,
+            "bos_token_id": 0,
+            "eos_token_id": eos,
+            "pad_token_id": 1,
+            "hidden_act": activation,
+        },
+        vision_config={
+            "image_size": 64,
+            "patch_size": 16,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "hidden_act": activation,
+        },
+        projection_dim=32,
+    )
+    model = CLIPModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # Fresh biases are zero and fresh norms are one: neither would show a mistake.
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        '{"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "resample": 3,'
+        ' "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28],'
+        ' "image_processor_type": "CLIPImageProcessor"}'
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One such model for tests that need another than picturebook."""
+    return make_clip(tmp_path_factory.mktemp("models") / "small")
