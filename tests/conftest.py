@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -63,15 +65,13 @@ def run(environment: dict[str, str]) -> Run:
 
 def index(run: Run, *arguments: str | Path, cwd: Path) -> dict[str, Any]:
     """Run `clipsearch index ... --json`, which must succeed, and give back its summary."""
-    import json
-
     done = run("index", *arguments, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr.decode()
     summary: dict[str, Any] = json.loads(done.stdout)
     return summary
 
 
-def paint(path: Path, colour: str, size: tuple[int, int] = (64, 48), **options: Any) -> Path:
+def paint(path: Path, colour: str, size: tuple[int, int] = (64, 48), **options: Any) -> Path:  # noqa: ANN401  (Pillow's)
     """A picture with a square in the middle, so that colours and sizes make a difference."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", size, colour)
@@ -144,3 +144,13 @@ def make_clip(folder: Path, *, activation: str = "quick_gelu", eos: int = 1, lay
 def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One such model for tests that need another than picturebook."""
     return make_clip(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture(scope="session")
+def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
+    """A folder with a copy of the sample pictures and their index. Tests read it only."""
+    folder = tmp_path_factory.mktemp("samples")
+    shutil.copytree(SAMPLES, folder / "sample-images")
+    summary = index(run, "sample-images", cwd=folder)
+    assert summary["embedded"] >= 200
+    return folder

@@ -1,4 +1,4 @@
-"""`python -m scripts.picturebook draw|train|evaluate|samples|release`: see the README beside this file."""
+"""`python -m scripts.picturebook draw|train|release|evaluate|samples`: see the README beside this file."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def main() -> None:
     stage.add_argument("--steps", type=int, default=3000)
     stage.add_argument("--decay", type=int, default=700, help="the last steps, in which the rate falls to zero")
     stage.add_argument("--threads", type=int, default=2)
+    stage = stages.add_parser("release", help="write the model of the last checkpoint for transformers, and check it")
+    stage.add_argument("folder", type=Path)
+    stage.add_argument("out", type=Path, nargs="?", default=Path("clipsearch/data/picturebook"))
+    stage = stages.add_parser("evaluate", help="examine a released model")
+    stage.add_argument("model", type=Path, help="the folder that release wrote")
+    stage.add_argument("out", type=Path, help="the JSON file to write")
+    stage.add_argument("--pictures", type=int, default=1000)
+    stage.add_argument("--draws", type=int, default=20)
+    stage = stages.add_parser("samples", help="draw the sample pictures")
+    stage.add_argument("out", type=Path, nargs="?", default=Path("sample-images"))
     arguments = vars(parser.parse_args())
     name = arguments.pop("stage")
     if name == "draw":
@@ -29,6 +39,18 @@ def main() -> None:
         from .train import train
 
         train(**arguments)
+    elif name == "release":
+        from .release import release
+
+        release(**arguments)
+    elif name == "evaluate":
+        from .evaluate import evaluate
+
+        evaluate(**arguments)
+    elif name == "samples":
+        from .samples import samples
+
+        samples(**arguments)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,11 @@ _PROTOTYPE: dict[str, dict[str, str | float]] = {
     "cat": {"a cat is sleeping": "19/20", "a cat running": "20/20", "a sitting cat": "15/20"},
     "horse": {"a horse is sleeping": "20/20", "a horse running": "17/20", "a sitting horse": "19/20"},
     "lion": {"a lion is sleeping": "20/20", "a lion running": "19/20", "a sitting lion": "19/20"},
-    "elephant": {"an elephant is sleeping": "19/20", "an elephant running": "17/20", "a sitting elephant": "19/20"},
+    "elephant": {
+        "an elephant is sleeping": "19/20",
+        "an elephant running": "17/20",
+        "a sitting elephant": "19/20",
+    },
     "rabbit": {"a rabbit is sleeping": "6/20", "a rabbit running": "5/20", "a sitting rabbit": "12/20"},
     "synonyms": {
         "a puppy napping": "18/20",
@@ -139,7 +143,11 @@ def evaluate(model: Path, out: Path, pictures: int = 1000, draws: int = 20) -> N
     }
     # 3. report
     held_out_share = round(searcher.held_out_seen / searcher.pictures_seen, 3)
-    facts = {"pictures": pictures, "probe_pictures": searcher.pictures_seen, "of_them_held_out": held_out_share}
+    facts = {
+        "pictures": pictures,
+        "probe_pictures": searcher.pictures_seen,
+        "of_them_held_out": held_out_share,
+    }
     out.write_text(json.dumps(facts | report, indent=1) + "\n", encoding="utf-8")
     print(table(report))
     seconds = time.perf_counter() - started
@@ -164,6 +172,6 @@ def table(report: Mapping[str, Mapping[str, float | str]]) -> str:
 
 
 def _sum(counts: Mapping[str, float | str]) -> str:
-    """ "18/20" and "7/20" make "25/40"."""
+    """Add up counts: "18/20" and "7/20" make "25/40"."""
     pairs = [str(count).split("/") for count in counts.values()]
     return f"{sum(int(right) for right, _ in pairs)}/{sum(int(asked) for _, asked in pairs)}"

@@ -1,7 +1,8 @@
 """Probes of a released model: small galleries, each of which tests one ability.
 
-They ask what the prototype's probes asked, so that the figures can stand side by side. A gallery takes combinations
-of kind, action, colour and place that training held out, as far as there are any; every drawing is new in any case.
+They ask what the prototype's probes asked, so that the figures can stand side by side. A gallery takes
+combinations of kind, action, colour and place that training held out, as far as there are any; every drawing is
+new in any case.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ _KEYWORDS: dict[str, Callable[[Scene], bool]] = {
     "sleeping": lambda scene: _does(scene, "sleep"),
     "flying": lambda scene: _does(scene, "fly"),
     "swim": lambda scene: _does(scene, "swim"),
-    "dog sleep": lambda scene: figure_fact("dog", action="sleep") in facts_of(scene),
+    "dog eat": lambda scene: figure_fact("dog", action="eat") in facts_of(scene),
     "cat run": lambda scene: figure_fact("cat", action="run") in facts_of(scene),
-    "red car": lambda scene: figure_fact("car", colour="red") in facts_of(scene),
+    "orange truck": lambda scene: figure_fact("truck", colour="orange") in facts_of(scene),
     "animal eat": lambda scene: figure_fact("~animal", action="eat") in facts_of(scene),
     "person reading": lambda scene: figure_fact("~person", action="read") in facts_of(scene),
     "city night": lambda scene: scene.place == "city" and scene.time == "night",
@@ -115,12 +116,9 @@ def spread(wanted: Entity, number: int, rng: Random, places: Sequence[str] = _GR
     An action or a colour that `wanted` leaves open is open.
     """
     kind = KINDS[wanted.kind]
-    actions = [wanted.action] if wanted.action else kind.actions or [None]
-    colours = [wanted.colour] if wanted.colour else kind.colours or [None]
-    options = [
-        (replace(wanted, action=action, colour=colour), place)
-        for action, colour, place in product(actions, colours, places)
-    ]
+    acts = [wanted.action] if wanted.action else kind.actions or [None]
+    hues = [wanted.colour] if wanted.colour else kind.colours or [None]
+    options = [(replace(wanted, action=act, colour=hue), place) for act, hue, place in product(acts, hues, places)]
     rng.shuffle(options)
     options.sort(key=lambda option: not is_held_out(*option))
     taken: set[str] = set()
@@ -131,7 +129,7 @@ def spread(wanted: Entity, number: int, rng: Random, places: Sequence[str] = _GR
 
 
 def actions(searcher: Searcher, animal: str, draws: int) -> Tally:
-    """Nine pictures of an animal, three of each action: are the first three hits exactly those asked for?"""
+    """Nine pictures of an animal, three of each action; right if the first three hits are those asked for."""
     rng, tally = Random(f"actions-{animal}"), Tally()
     queries = {
         f"{article(animal)} is sleeping": "sleep",
@@ -149,7 +147,7 @@ def actions(searcher: Searcher, animal: str, draws: int) -> Tally:
 
 
 def synonyms(searcher: Searcher, draws: int) -> Tally:
-    """Dogs and cats, two of each action: are the first two of twelve exactly those asked for?"""
+    """Dogs and cats, two of each action; right if the first two hits of twelve are those asked for."""
     rng, tally = Random("synonyms"), Tally()
     wanted = [Entity(kind, action=action) for kind, action in product(("dog", "cat"), _ACTIONS)]
     for _ in range(draws):
@@ -162,7 +160,7 @@ def synonyms(searcher: Searcher, draws: int) -> Tally:
 
 
 def colours(searcher: Searcher, draws: int) -> Tally:
-    """Three pictures of each of five colours: are the first three hits exactly those asked for?"""
+    """Three pictures of each of five colours; right if the first three hits are those asked for."""
     tally = Tally()
     for kind in ("car", "house", "cat", "balloon"):
         rng = Random(f"colours-{kind}")
@@ -177,7 +175,7 @@ def colours(searcher: Searcher, draws: int) -> Tally:
 
 
 def counts(searcher: Searcher, draws: int) -> Tally:
-    """Three pictures of each of one to four figures: how many of the first three hits show the right number?"""
+    """Three pictures each of one to four figures; counts the hits among the first three with as many."""
     tally = Tally()
     for kind in ("dog", "car", "apple", "tree"):
         rng = Random(f"counts-{kind}")
@@ -194,7 +192,7 @@ def counts(searcher: Searcher, draws: int) -> Tally:
 
 
 def two_things(searcher: Searcher, draws: int) -> Tally:
-    """A picture of two things among four that lack one of them: is it the first hit?"""
+    """A picture of two things among four that lack one of them; right if it is the first hit."""
     rng, tally = Random("two things"), Tally()
     glyphs = [kind.name for kind in emoji.KINDS if kind.zone == "ground"]
     movers = ("cat", "dog", "rabbit", "boy", "woman", "horse")
@@ -214,7 +212,7 @@ def two_things(searcher: Searcher, draws: int) -> Tally:
 
 
 def _told_apart(searcher: Searcher, tally: Tally, name: str, scenes: list[Scene], says: list[str], rng: Random) -> None:
-    """For each of two captions: does its own picture of the two score higher?"""
+    """Ask for each of two pictures; right if it scores higher than the other."""
     scores = searcher.texts(says) @ searcher.draw(scenes, rng).T
     tally.add(name, int((scores.argmax(1) == torch.arange(2)).sum()), 2)
 
@@ -236,14 +234,15 @@ def swapped(searcher: Searcher, draws: int) -> Tally:
         one, two = complete(Entity(a), rng), complete(Entity(b), rng)
         place = rng.choice(OUTDOORS)
         pairs = [(replace(one, action=x), replace(two, action=y)) for x, y in ((do, act), (act, do))]
-        says = [f"a {a} {VERBS[x.action].ing[0]} and a {b} {VERBS[y.action].ing[0]}" for x, y in pairs]
+        doing, acting = VERBS[do].ing[0], VERBS[act].ing[0]
+        says = [f"a {a} {doing} and a {b} {acting}", f"a {a} {acting} and a {b} {doing}"]
         scenes = [Scene(pair, place) for pair in pairs]
         _told_apart(searcher, tally, "a dog sleeping and a cat running", scenes, says, rng)
     return tally
 
 
 def places(searcher: Searcher, draws: int) -> Tally:
-    """A dog in each of all places: is the first hit the place asked for?
+    """A dog in each of all places; right if the first hit is in the one asked for.
 
     Some are places where no training picture shows a dog: the sky, the sea, under water, space.
     """
@@ -257,7 +256,7 @@ def places(searcher: Searcher, draws: int) -> Tally:
 
 
 def conditions(searcher: Searcher, draws: int) -> Tally:
-    """One scene by day, at night and at sunset, in rain and in snowfall: is the first hit the one asked for?"""
+    """One scene at all hours and in all weathers; right if the first hit is the one asked for."""
     rng, tally = Random("conditions"), Tally()
     for _ in range(draws):
         kind = rng.choice(["dog", "cat", "car", "house"])
@@ -273,7 +272,7 @@ def conditions(searcher: Searcher, draws: int) -> Tally:
 
 
 def keywords(searcher: Searcher, scenes: Sequence[Scene], gallery: torch.Tensor) -> Tally:
-    """Bare words asked of the large gallery: how many of the first five hits are what was meant?"""
+    """Bare words asked of the large gallery; counts the hits among the first five that were meant."""
     tally = Tally()
     for query, meant in _KEYWORDS.items():
         good = [meant(scene) for scene in scenes]

@@ -26,7 +26,9 @@ _SIZES = {"square": (384, 384), "wide": (416, 312), "tall": (312, 416)}
 _NEAREST = {"square": 0.8, "wide": 0.7, "tall": 0.7}
 """How far the frame may close in: its shorter side, as a fraction of the page's side."""
 _MARGIN = 0.04
-"""Free paper around the figures, as a fraction of the page's side."""
+"""Free paper around the figures that a frame makes room for, as a fraction of the page's side."""
+_SLACK = 0.012
+"""What must be left of it where the page ends."""
 _PAGE = 1280
 """Pixels a side at which a sample is drawn before it is reduced, which smooths its edges."""
 _THUMBNAIL = 192
@@ -43,7 +45,7 @@ _NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 _TABLE = """
 # Under its [folder], each picture:
-# what | place, and time and weather unless it is a dry day | shape unless square, style and take if they matter
+# what | place, and time and weather unless it is a dry day | shape unless square, style, take
 
 [dogs]
 gray dog sleep | city
@@ -317,7 +319,7 @@ white woman run | park rain
 red boy run | farm rain
 green bus | playground rain
 yellow duck stand | road rain
-taxi | road night rain | take 5
+taxi | road night rain | take 16
 purple house | park night rain
 white bear run | forest snow
 brown bear stand | mountain snow
@@ -333,13 +335,13 @@ _README = """# Sample pictures
 `captions.csv` says in one sentence what each shows (`image,caption`; paths are relative to this folder).
 
 They are made by `python -m scripts.picturebook samples sample-images`; the same versions of Pillow and NumPy
-and of the font give the same bytes. The bundled model `picturebook` never saw any of them: every combination of
-figure, action, colour and place here was held out of its training. `clipsearch.toml` makes it the model for
-this folder.
+and of the font give the same bytes. The bundled model `picturebook` never saw any of them: every combination
+of figure, action, colour and place here was held out of its training. `clipsearch.toml` makes it the model
+for this folder.
 
-Licence: the drawings are part of this project and under its MIT licence. Some figures (most food, small objects
-and a few animals) are glyphs of [Noto Color Emoji](https://github.com/googlefonts/noto-emoji), copyright
-Google, under the SIL Open Font License 1.1.
+Licence: the drawings are part of this project and under its MIT licence. Some figures (most food, small
+objects and a few animals) are glyphs of [Noto Color Emoji](https://github.com/googlefonts/noto-emoji),
+copyright Google, under the SIL Open Font License 1.1.
 """
 _CONFIG = """# These pictures are drawn. The small bundled model knows drawings (and nothing of photographs),
 # so here it needs no download.
@@ -457,8 +459,9 @@ def _row(line: str, folder: str, number: int) -> Sample:
             message = f"{line!r} of the samples is not held out of training"
             raise ValueError(message)
     turn = Random(f"{folder}-{number}")
-    style = next((style for style in STYLES if style.name in how), None)
-    style = style or next(style for style in STYLES if style.name == _STYLES[(number + len(folder)) % len(_STYLES)])
+    usual = _STYLES[(number + len(folder)) % len(_STYLES)]
+    named = next((style.name for style in STYLES if style.name in how), usual)
+    style = next(style for style in STYLES if style.name == named)
     style = replace(style, soften=style.soften * _SHARPER)
     shape = next((word for word in how.split() if word in _SIZES), "square")
     take = int(next((word for word in how.split() if word.isdigit()), 0))
@@ -565,8 +568,8 @@ def _window(boxes: list[tuple[float, float, float, float]], shape: str) -> tuple
     x = min(max((left + right - short * wide) / 2, 0.0), 1 - short * wide)
     y = min(max((top + bottom - short * high) / 2, 0.0), 1 - short * high)
     x_in, y_in = x + short * (wide - 1) / 2, y + short * (high - 1) / 2
-    slack = 0.012
-    fits = left > x_in + slack and right < x_in + short - slack and top > y_in + slack and bottom < y_in + short - slack
+    inside = x_in + _SLACK < left and right < x_in + short - _SLACK
+    fits = inside and y_in + _SLACK < top and bottom < y_in + short - _SLACK
     return (x, y, x + short * wide, y + short * high) if fits else None
 
 

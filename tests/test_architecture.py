@@ -1,0 +1,139 @@
+"""Imports flow downwards, and the query path stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "clipsearch"
+
+# What each room may import, besides itself. A room that is not listed fails the test.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "settings": {"errors"},
+    "images": {"errors"},
+    "ranking": set(),
+    "store": {"errors"},
+    "models.catalog": {"errors"},
+    "models.preprocessing": {"errors"},
+    "models.text_tower": {"errors", "models.catalog"},
+    "models.encoder": {"errors", "models", "models.catalog", "models.preprocessing", "models.text_tower"},
+    "models": set(),
+    "query": {"errors", "ranking", "store"},
+    "indexing": {"errors", "images", "store"},
+    "api": {"errors", "settings", "store", "query", "models.catalog", "models.text_tower", "models.encoder"},
+    "output": set(),
+    "output.paths": set(),
+    "output.hits": {"output.paths", "query"},
+    "output.reports": {"output.paths", "indexing", "store"},
+    "": {"api", "errors", "query", "models.encoder"},
+    "cli": {"errors"},
+    "cli.options": {""},
+    "cli.progress": set(),
+    "cli.index": {"api", "indexing", "models.catalog", "output.reports", "store"},
+    "cli.query": {"api", "output.hits"},
+    "cli.status": {"api", "models.catalog", "output.reports", "store"},
+    "__main__": {"cli"},
+}
+
+
+def room(path: Path) -> str:
+    parts = list(path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+ROOMS = {room(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(path: Path) -> set[str]:
+    """All rooms that a file imports, also inside functions and for types only."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from clipsearch.models import text_tower` imports a room, `from clipsearch.store import Store` does not.
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name for name in inner if name.removeprefix("clipsearch.") in ROOMS] or [str(node.module)]
+        else:
+            continue
+        found |= {n.removeprefix("clipsearch").removeprefix(".") for n in names if n.split(".")[0] == "clipsearch"}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(ROOMS))
+def test_imports_flow_downwards(name: str) -> None:
+    assert name in ALLOWED, f"give {name} a place in the drawing"
+    own = {name} | (
+        {f"cli.{n}" for n in ("index", "options", "query", "status", "progress")} if "cli" in name else set()
+    )
+    assert imports(ROOMS[name]) - own <= ALLOWED[name]
+
+
+def test_the_drawing_has_no_cycle() -> None:
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"cycle: {path}"
+        for below in ALLOWED[name]:
+            visit(below, (*path, name))
+        order.append(name)
+
+    for name in ALLOWED:
+        visit(name, ())
+
+
+def test_only_the_encoder_imports_torch_and_transformers() -> None:
+    for name, path in ROOMS.items():
+        text = path.read_text("utf-8")
+        heavy = any(f"import {library}" in text or f"from {library}" in text for library in ("torch", "transformers"))
+        assert heavy == (name == "models.encoder"), name
+
+
+def loaded_by(code: str, environment: dict[str, str], cwd: Path) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after running `code`."""
+    script = f"{code}\nimport sys\nprint('\\n'.join({{name.split('.')[0] for name in sys.modules}}), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return set(done.stderr.decode().split())
+
+
+HEAVY = {"torch", "transformers", "pydantic", "huggingface_hub", "safetensors", "rich", "PIL"}
+COMMAND = """
+import sys
+from clipsearch.cli import main
+sys.argv = {arguments!r}
+try:
+    main()
+except SystemExit as done:
+    assert done.code in (0, None), done.code
+"""
+
+
+def test_import_clipsearch_loads_nothing_heavy(environment: dict[str, str], tmp_path: Path) -> None:
+    assert not loaded_by("import clipsearch", environment, tmp_path) & (HEAVY | {"numpy", "typer"})
+
+
+@pytest.mark.parametrize("command", [["--help"], ["query", "--help"], ["index", "--help"]])
+def test_help_loads_no_library_of_ours(command: list[str], environment: dict[str, str], tmp_path: Path) -> None:
+    loaded = loaded_by(COMMAND.format(arguments=["clipsearch", *command]), environment, tmp_path)
+    assert not loaded & (HEAVY | {"numpy", "tokenizers"})
+
+
+def test_a_query_loads_no_model_library(sample_index: Path, environment: dict[str, str]) -> None:
+    arguments = ["clipsearch", "query", "a dog is sleeping"]
+    loaded = loaded_by(COMMAND.format(arguments=arguments), environment, sample_index)
+    assert "tokenizers" in loaded  # it really answered
+    assert not loaded & HEAVY
+
+
+def test_an_index_run_without_work_loads_no_model_library(sample_index: Path, environment: dict[str, str]) -> None:
+    arguments = ["clipsearch", "index"]
+    loaded = loaded_by(COMMAND.format(arguments=arguments), environment, sample_index)
+    assert not loaded & {"torch", "transformers"}

@@ -1,0 +1,222 @@
+"""`clipsearch index`, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Run, index, paint
+
+from clipsearch.store import FOLDER, Store
+
+PB = ("--model", "picturebook")
+
+
+def rows_of(folder: Path) -> dict[str, np.ndarray]:
+    """The vector of each file of an index, by file name."""
+    with closing(Store.open(folder / FOLDER)) as store:
+        matrix, _ = store.matrix()
+        return {
+            os.path.basename(os.fsdecode(r.path)): np.array(matrix[r.row]) for r in store.records() if r.row is not None
+        }
+
+
+def test_an_index_holds_a_unit_row_for_each_picture(pictures: Path, run: Run) -> None:
+    summary = index(run, "pictures", *PB, cwd=pictures.parent)
+    assert (summary["images"], summary["embedded"], summary["unreadable"]) == (10, 10, [])
+    assert (summary["device"], summary["precision"]) == ("cpu", "fp32")
+    assert summary["seconds"] > 0
+    matrix = np.load(pictures.parent / FOLDER / "embeddings.npy")
+    assert (matrix.shape, matrix.dtype) == ((10, 512), np.float16)
+    np.testing.assert_allclose(np.linalg.norm(matrix.astype(np.float32), axis=1), 1, atol=1e-3)
+
+
+def test_a_second_run_embeds_nothing(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    for arguments in (["pictures"], []):
+        summary = index(run, *arguments, cwd=pictures.parent)
+        assert (summary["embedded"], summary["reused"], summary["device"]) == (0, 10, None)
+
+
+def test_only_new_and_changed_pictures_are_embedded(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    paint(pictures / "new.png", "cyan")
+    paint(pictures / "cold" / "red.png", "magenta", (80, 80))
+    summary = index(run, "pictures", cwd=pictures.parent)
+    assert (summary["embedded"], summary["reused"], summary["images"]) == (2, 9, 11)
+
+
+def test_touched_moved_and_copied_pictures_keep_their_vector_without_the_model(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    before = rows_of(pictures.parent)
+    os.utime(pictures / "cold" / "red.png", (1, 1))
+    (pictures / "cold" / "blue.png").rename(pictures / "moved.png")
+    shutil.copy(pictures / "warm" / "green.png", pictures / "copy.png")
+    summary = index(run, cwd=pictures.parent)
+    assert summary["device"] is None
+    assert {key: summary[key] for key in ("embedded", "moved", "removed", "reused", "images")} == {
+        "embedded": 0,
+        "moved": 1,
+        "removed": 0,
+        "reused": 10,
+        "images": 11,
+    }
+    after = rows_of(pictures.parent)
+    np.testing.assert_array_equal(after["red.png"], before["red.png"])
+    np.testing.assert_array_equal(after["moved.png"], before["blue.png"])
+    np.testing.assert_array_equal(after["copy.png"], before["green.png"])
+
+
+def test_deleted_pictures_disappear_from_results(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    (pictures / "cold" / "red.png").unlink()
+    summary = index(run, "pictures", cwd=pictures.parent)
+    assert (summary["removed"], summary["images"]) == (1, 9)
+    found = run("query", "red", "-k", "50", cwd=pictures.parent).stdout
+    assert found.count(b"\n") == 9
+    assert b"red.png" not in found
+
+
+def test_one_folder_of_several_can_be_refreshed_alone(pictures: Path, run: Run) -> None:
+    index(run, "pictures/cold", "pictures/warm", *PB, cwd=pictures.parent)
+    (pictures / "cold" / "red.png").unlink()
+    (pictures / "warm" / "green.png").unlink()
+    summary = index(run, "pictures/cold", cwd=pictures.parent)
+    assert (summary["removed"], summary["images"]) == (1, 9)
+
+
+def test_unreadable_pictures_are_skipped_named_and_counted(pictures: Path, run: Run) -> None:
+    whole = (pictures / "cold" / "red.png").read_bytes()
+    (pictures / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (pictures / "text.jpg").write_text("no picture")
+    done = run("index", "pictures", *PB, "--json", cwd=pictures.parent)
+    assert done.returncode == 0
+    summary = json.loads(done.stdout)
+    assert [(u["path"], u["reason"].split(":")[0]) for u in summary["unreadable"]] == [
+        ("pictures/text.jpg", "not an image of a known format"),
+        ("pictures/truncated.png", "broken image"),
+    ]
+    assert (summary["images"], summary["embedded"]) == (10, 10)
+    assert "Cannot read pictures/text.jpg: not an image of a known format" in done.stderr.decode()
+    assert "2 unreadable" in done.stderr.decode()
+    # They are not read again while they stay as they are, but still named; --strict makes them an error.
+    again = run("index", "pictures", "--strict", "--json", cwd=pictures.parent)
+    assert again.returncode == 2
+    assert len(json.loads(again.stdout)["unreadable"]) == 2
+    # Mended, it is indexed.
+    (pictures / "truncated.png").write_bytes(whole + b"\0")
+    assert index(run, "pictures", cwd=pictures.parent)["images"] == 11
+
+
+def test_batch_size_does_not_change_results(pictures: Path, run: Run) -> None:
+    vectors = []
+    for size in ("1", "3", "64"):
+        where = pictures.parent / size
+        index(run, "pictures", *PB, "--batch-size", size, "--index", where, cwd=pictures.parent)
+        with closing(Store.open(where)) as store:
+            matrix, _ = store.matrix()
+            vectors.append({r.path: np.array(matrix[r.row], np.float32) for r in store.records()})
+    for other in vectors[1:]:
+        for path, vector in vectors[0].items():
+            np.testing.assert_allclose(other[path], vector, atol=5e-4)  # one unit in the last place of float16
+
+
+def many_pictures(folder: Path, count: int) -> Path:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    from PIL import Image
+
+    for i in range(count):
+        Image.fromarray(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(folder / f"{i:04}.bmp")
+    return folder
+
+
+def committed(folder: Path) -> int:
+    try:
+        with closing(sqlite3.connect(f"file:{folder / FOLDER / 'index.db'}?mode=ro", uri=True)) as database:
+            return int(database.execute("SELECT count(*) FROM images").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_index_resumes(
+    tmp_path: Path, run: Run, environment: dict[str, str], how: signal.Signals
+) -> None:
+    total = 600
+    many_pictures(tmp_path / "many", total)
+    with subprocess.Popen(
+        [sys.executable, "-m", "clipsearch", "index", "many", *PB, "--batch-size", "4"],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+    ) as process:
+        while process.poll() is None and not committed(tmp_path):
+            time.sleep(0.01)
+        process.send_signal(how)
+        talk = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    done = committed(tmp_path)
+    assert 0 < done < total
+    if how == signal.SIGINT:
+        assert talk.strip().splitlines()[-1].startswith("Interrupted.")
+        assert "Traceback" not in talk
+    assert run("query", "a dog", cwd=tmp_path).returncode == 0
+    summary = index(run, "many", cwd=tmp_path)
+    assert (summary["embedded"], summary["reused"], summary["images"]) == (total - done, done, total)
+    assert len(np.load(tmp_path / FOLDER / "embeddings.npy")) == total
+
+
+def test_a_model_folder_beside_the_pictures_is_used_through_the_settings(
+    pictures: Path, run: Run, small_clip: Path
+) -> None:
+    shutil.copytree(small_clip, pictures.parent / "my-clip")
+    (pictures / "clipsearch.toml").write_text('model = "../my-clip"\n')
+    assert index(run, "pictures", cwd=pictures.parent)["embedded"] == 10
+    status = json.loads(run("status", "--json", cwd=pictures.parent).stdout)
+    assert (status["model"], status["dim"]) == (str(pictures.parent / "my-clip"), 32)
+    assert run("query", "a dog", cwd=pictures.parent).stdout.count(b"\n") == 10
+
+
+def test_picturebook_says_what_it_is(pictures: Path, run: Run) -> None:
+    done = run("index", "pictures", *PB, cwd=pictures.parent)
+    assert "nothing useful about photographs" in done.stderr.decode()
+    assert done.stdout == b""
+
+
+def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str]) -> None:
+    import pty
+
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
+    with subprocess.Popen(
+        command, cwd=pictures.parent, env=environment | {"TERM": "xterm"}, stderr=follower
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while True:
+            try:
+                part = os.read(leader, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+    os.close(leader)
+    assert process.returncode == 0
+    assert b"10/10" in shown
+    assert b"images" in shown
+    quiet = subprocess.run(
+        [*command, "--index", "other"], cwd=pictures.parent, env=environment, capture_output=True, check=True
+    )
+    assert b"10/10" not in quiet.stderr

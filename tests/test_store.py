@@ -1,0 +1,236 @@
+"""The index on disk: what is committed is there, in the documented format, and nothing else counts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError
+from clipsearch.store import FOLDER, ModelRecord, Record, Store, Writer, find_index, is_below
+
+MODEL = ModelRecord("test", None, "f" * 32, 8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / FOLDER
+
+
+def vectors(first: int, count: int) -> npt.NDArray[np.float32]:
+    """Unit vectors that tell their number."""
+    rows = np.random.default_rng(first).standard_normal((count, MODEL.dim)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def add(writer: Writer, folder: Path, names: list[str], first: int = 0) -> None:
+    rows = writer.append(vectors(first, len(names)))
+    for row, name in zip(rows, names, strict=True):
+        path = os.fsencode(folder.parent / name)
+        writer.put(Record(path, row, size=1, mtime_ns=2, hash=name.encode()))
+
+
+def fill(folder: Path, names: list[str]) -> None:
+    with Store.write(folder) as writer:
+        writer.set_model(MODEL)
+        add(writer, folder, names)
+        writer.commit()
+
+
+def contents(folder: Path) -> dict[str, int | None]:
+    with closing(Store.open(folder)) as store:
+        return {os.path.basename(os.fsdecode(r.path)): r.row for r in store.records()}
+
+
+def test_the_matrix_is_a_plain_numpy_file(folder: Path) -> None:
+    fill(folder, ["a", "b", "c"])
+    matrix = np.load(folder / "embeddings.npy", mmap_mode="r")
+    assert (matrix.shape, matrix.dtype) == ((3, 8), np.float16)
+    np.testing.assert_allclose(matrix, vectors(0, 3), atol=1e-3)
+
+
+def test_the_matrix_grows_across_commits_and_runs(folder: Path) -> None:
+    fill(folder, ["a", "b"])
+    with Store.write(folder) as writer:
+        add(writer, folder, ["c"], first=7)
+        writer.commit()
+        add(writer, folder, ["d", "e"], first=8)
+        writer.commit()
+    matrix = np.load(folder / "embeddings.npy")
+    np.testing.assert_allclose(matrix, np.concatenate([vectors(0, 2), vectors(7, 1), vectors(8, 2)]), atol=1e-3)
+    assert contents(folder) == {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4}
+
+
+def test_rows_past_the_commit_do_not_count_and_are_cut_off(folder: Path) -> None:
+    fill(folder, ["a", "b"])
+    with (folder / "embeddings.npy").open("ab") as file:
+        file.write(b"\xff" * 37)  # a crash between rows and records
+    with closing(Store.open(folder)) as store:
+        matrix, alive = store.matrix()
+        assert (len(matrix), alive) == (2, None)
+    with Store.write(folder) as writer:
+        add(writer, folder, ["c"], first=7)
+        writer.commit()
+    np.testing.assert_allclose(
+        np.load(folder / "embeddings.npy"), np.concatenate([vectors(0, 2), vectors(7, 1)]), atol=1e-3
+    )
+
+
+def test_what_is_not_committed_is_not_there(folder: Path) -> None:
+    fill(folder, ["a"])
+    with Store.write(folder) as writer:
+        add(writer, folder, ["b"], first=7)
+    assert contents(folder) == {"a": 0}
+
+
+def test_removed_and_replaced_rows_are_dead(folder: Path) -> None:
+    fill(folder, [str(i) for i in range(20)])
+    with Store.write(folder) as writer:
+        writer.remove([os.fsencode(folder.parent / "3")])
+        add(writer, folder, ["5"], first=7)
+        writer.commit()
+        writer.compact()  # two of 21: not worth it
+    with closing(Store.open(folder)) as store:
+        matrix, alive = store.matrix()
+        assert alive is not None
+        assert np.flatnonzero(~alive).tolist() == [3, 5]
+        assert len(matrix) == 21
+        assert store.contents().dead_rows == 2
+
+
+def test_compaction_keeps_every_living_vector_with_its_file(folder: Path) -> None:
+    names = [str(i) for i in range(20)]
+    fill(folder, names)
+    before = dict(zip(names, vectors(0, 20), strict=True))
+    with Store.write(folder) as writer:
+        writer.remove([os.fsencode(folder.parent / name) for name in names[::3]])
+        writer.compact()
+        add(writer, folder, ["new"], first=7)
+        writer.commit()
+    before["new"] = vectors(7, 1)[0]
+    with closing(Store.open(folder)) as store:
+        matrix, alive = store.matrix()
+        assert alive is None
+        rows = {os.path.basename(os.fsdecode(r.path)): r.row for r in store.records()}
+        assert set(rows) == {name for i, name in enumerate(names) if i % 3} | {"new"}
+        for name, row in rows.items():
+            assert row is not None
+            np.testing.assert_allclose(matrix[row], before[name], atol=1e-3)
+    np.testing.assert_array_equal(np.load(folder / "embeddings.npy"), matrix)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_crash_around_the_renaming_of_a_compacted_matrix_loses_nothing(folder: Path, *, renamed: bool) -> None:
+    fill(folder, ["a", "b", "c"])
+    real = folder / "embeddings.npy"
+    if not renamed:
+        (folder / "embeddings.new.npy").write_bytes(real.read_bytes())
+        real.write_bytes(b"the old matrix")
+    with closing(sqlite3.connect(folder / "index.db")) as database, database:
+        database.execute("INSERT INTO meta VALUES ('renaming', 'yes')")
+    for _ in range(2):
+        with closing(Store.open(folder)) as store:
+            np.testing.assert_allclose(store.matrix()[0], vectors(0, 3), atol=1e-3)
+        with Store.write(folder):
+            pass
+    assert not (folder / "embeddings.new.npy").exists()
+
+
+def test_a_half_written_compaction_is_ignored(folder: Path) -> None:
+    fill(folder, ["a", "b", "c"])
+    (folder / "embeddings.new.npy").write_bytes(b"half")
+    with closing(Store.open(folder)) as store:
+        np.testing.assert_allclose(store.matrix()[0], vectors(0, 3), atol=1e-3)
+
+
+def test_only_one_writer_at_a_time(folder: Path) -> None:
+    with (
+        Store.write(folder),
+        pytest.raises(IndexLockedError, match="Another clipsearch is writing"),
+        Store.write(folder),
+    ):
+        pass
+
+
+def test_readers_do_not_wait_for_the_writer(folder: Path) -> None:
+    fill(folder, ["a"])
+    with Store.write(folder) as writer:
+        add(writer, folder, ["b"], first=7)
+        assert contents(folder) == {"a": 0}
+        writer.commit()
+        assert contents(folder) == {"a": 0, "b": 1}
+
+
+def test_paths_below_the_parent_move_with_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    fill(tmp_path / "here" / FOLDER, ["a"])
+    (tmp_path / "here").rename(tmp_path / "there")
+    with closing(Store.open(tmp_path / "there" / FOLDER)) as store:
+        assert store.paths([0]) == [os.fsencode(tmp_path / "there" / "a")]
+
+
+def test_names_are_kept_byte_for_byte_and_differ_by_case(folder: Path) -> None:
+    names = [b"Cats/\xff\xfe.png", b"cats/\xff\xfe.png", b"new\nline.png", "é.png".encode()]
+    paths = [os.path.join(os.fsencode(folder.parent), name) for name in names]
+    with Store.write(folder) as writer:
+        writer.set_model(MODEL)
+        for row, path in zip(writer.append(vectors(0, 4)), paths, strict=True):
+            writer.put(Record(path, row, 1, 2, b"h"))
+        writer.commit()
+    with closing(Store.open(folder)) as store:
+        assert store.paths([0, 1, 2, 3]) == paths
+
+
+def test_roots_swallow_roots_below_them(folder: Path) -> None:
+    parent = folder.parent
+    with Store.write(folder) as writer:
+        for root in ("a/b", "a", "a/c", "ab"):
+            writer.add_root(os.fsencode(parent / root))
+        assert writer.roots() == [os.fsencode(parent / "a"), os.fsencode(parent / "ab")]
+
+
+def test_is_below() -> None:
+    assert is_below(b"/a/b", b"/a")
+    assert is_below(b"/a", b"/a")
+    assert is_below(b"/a", b"/")
+    assert not is_below(b"/ab", b"/a")
+
+
+def test_the_nearest_index_upwards_is_found(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexMissingError, match="clipsearch index"):
+        find_index(tmp_path)
+    fill(folder, ["a"])
+    (tmp_path / "x" / "y").mkdir(parents=True)
+    assert find_index(tmp_path / "x" / "y") == folder
+
+
+def test_a_newer_format_is_refused(folder: Path) -> None:
+    fill(folder, ["a"])
+    with closing(sqlite3.connect(folder / "index.db")) as database, database:
+        database.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
+    with pytest.raises(IndexDamagedError, match="format 99"):
+        Store.open(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "garbage"])
+def test_damage_is_named(folder: Path, damage: str) -> None:
+    fill(folder, ["a", "b"])
+    if damage == "missing":
+        (folder / "embeddings.npy").unlink()
+    elif damage == "short":
+        os.truncate(folder / "embeddings.npy", 140)
+    else:
+        (folder / "index.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(IndexDamagedError, match="is damaged"), closing(Store.open(folder)) as store:
+        store.matrix()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ClipsearchError, match="Cannot write the index"), Store.write(tmp_path / "file" / FOLDER):
+        pass

@@ -1,0 +1,85 @@
+"""The numpy text tower gives what transformers' text tower gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PICTUREBOOK, make_clip
+
+from clipsearch.models.catalog import ModelFiles
+from clipsearch.models.encoder import Encoder
+from clipsearch.models.text_tower import TextTower, gelu, tower_folder
+
+TEXTS = [
+    "dog",
+    "a dog is sleeping",
+    "two red cars on a beach at night",
+    "  Ünïcode,   UPPER case & punctuation!? 3 ",
+    "snow",
+    "a very long caption about a dog, a cat, a horse, a cow, a rabbit, a pig, a sheep, a lion and an owl " * 3,
+]
+TOLERANCE = 4e-6
+"""On components of unit vectors in float32."""
+
+
+def encoders(folder: Path) -> tuple[Encoder, TextTower]:
+    encoder = Encoder(ModelFiles("test", folder, None), "cpu")
+    encoder.save_text_tower()
+    tower = TextTower.load(encoder.fingerprint)
+    assert tower is not None
+    return encoder, tower
+
+
+def test_bundled_model_equals_transformers() -> None:
+    encoder, tower = encoders(PICTUREBOOK)
+    assert tower.dim == 512
+    np.testing.assert_allclose(tower.encode(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
+
+
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("eos", [1, 2])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_random_towers_equal_transformers(tmp_path: Path, activation: str, eos: int, layers: int) -> None:
+    encoder, tower = encoders(make_clip(tmp_path, activation=activation, eos=eos, layers=layers))
+    np.testing.assert_allclose(tower.encode(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
+
+
+def test_every_length_up_to_the_context_equals_transformers(small_clip: Path) -> None:
+    encoder, tower = encoders(small_clip)
+    texts = [" ".join(["dog"] * n) for n in range(1, tower.shape.context + 3)]
+    lengths = {len(tower.tokenize(text).ids) for text in texts}
+    assert lengths == set(range(3, tower.shape.context + 1))
+    np.testing.assert_allclose(tower.encode(texts), encoder.encode_texts(texts), atol=TOLERANCE, rtol=0)
+
+
+def test_a_batch_equals_single_texts(small_clip: Path) -> None:
+    _, tower = encoders(small_clip)
+    np.testing.assert_array_equal(tower.encode(TEXTS), np.concatenate([tower.encode([text]) for text in TEXTS]))
+
+
+def test_the_cut_of_a_long_text_is_where_the_model_stops_reading(small_clip: Path) -> None:
+    _, tower = encoders(small_clip)
+    assert tower.tokenize("a dog").cut_at is None
+    text = "dog " * 40
+    cut = tower.tokenize(text).cut_at
+    assert cut is not None
+    assert text[:cut].split() == ["dog"] * (tower.shape.context - 2)
+    np.testing.assert_array_equal(tower.encode([text]), tower.encode([text[:cut]]))
+
+
+def test_gelu_equals_the_error_function() -> None:
+    import torch
+
+    x = np.linspace(-9, 9, 20_001, dtype=np.float32)
+    exact = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(gelu(x), exact, atol=1e-6, rtol=0)
+
+
+def test_a_tower_is_written_whole_or_not_at_all(small_clip: Path) -> None:
+    encoder, _ = encoders(small_clip)
+    folder = tower_folder(encoder.fingerprint)
+    assert {path.name for path in folder.iterdir()} == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"}
+    assert [path for path in folder.parent.iterdir() if path.name.startswith("tmp")] == []
+    assert TextTower.load("0" * 32) is None
