@@ -20,7 +20,7 @@ from clipsearch.errors import InputError
 
 EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """Files with these endings (in any case) are taken for images when a folder is searched."""
-DECODERS = ("AVIF", "BMP", "GIF", "JPEG", "MPO", "PNG", "TIFF", "WEBP")
+DECODERS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The only Pillow decoders that are ever tried, by content; none of them starts another program."""
 
 _T = TypeVar("_T")

@@ -126,8 +126,6 @@ def update(
         summary = Summary(reused=sum(known[path].row is not None for path in files.keys() - {f.path for f in work}))
         # 3. Read and embed what changed.
         try:
-            for path in paths:
-                writer.add_root(path)
             if work:
                 progress.start(len(work))
                 job = _Update(
@@ -144,6 +142,11 @@ def update(
             writer.remove(gone)
             summary.removed = len(gone)
         finally:
+            # A root counts once the index holds a file of it, so that a run that could not begin leaves no trace.
+            held = {record.path for record in writer.records()}
+            for path in paths:
+                if any(is_below(file, path) for file in held):
+                    writer.add_root(path)
             writer.commit()
         writer.compact()
         summary.unreadable = sorted((r.path, r.error) for r in writer.records() if r.error and r.path in files)

@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import IndexDamagedError, InputError
+from clipsearch.errors import InputError
 from clipsearch.ranking import cosines, top_k
 from clipsearch.store import Store
 
@@ -59,14 +59,13 @@ class Index:
             raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}.")
-        matrix, alive = self.store.matrix()
-        if not len(matrix):
+        if not self.store.committed_rows():
             return []
         (vector,) = self._encode_texts([text])
-        if vector.shape != matrix.shape[1:]:
-            raise IndexDamagedError(f"{self.store.folder} holds vectors of another length than its model's.")
-        scores = cosines(matrix, vector)
-        rows = top_k(scores, k, alive)
-        paths = self.store.paths(rows.tolist())
+        with self.store.snapshot():
+            matrix, alive = self.store.matrix()
+            scores = cosines(matrix, vector)
+            rows = top_k(scores, k, alive)
+            paths = self.store.paths(rows.tolist())
         ranked = sorted(zip(-scores[rows], paths, strict=True), key=lambda pair: (pair[0], pair[1]))
         return [Hit(rank, float(-score), path) for rank, (score, path) in enumerate(ranked[:k], 1)]

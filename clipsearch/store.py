@@ -227,19 +227,29 @@ class Store:
         size = sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())
         return Contents(images, unreadable, dead, size)
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Within: everything read belongs to one commit. A writer's next commit waits until it is over."""
+        if self._database.in_transaction:
+            yield
+            return
+        with _guarded(self.folder):
+            self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.rollback()
+
     def matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
         """The memory-mapped matrix (rows, D) of the last commit, and which rows are alive, (rows,) or None for all.
 
         Raises:
             IndexDamagedError: the matrix is missing or shorter than the database says.
         """
-        while True:
-            generation = self._meta("generation")
+        with self.snapshot():
             matrix = self._map()
-            dead = np.array([row for (row,) in self._rows("SELECT row FROM dead")], np.int64)
-            if self._meta("generation") == generation:  # else a writer rewrote the matrix meanwhile
-                break
-        if not len(dead):
+            dead = [row for (row,) in self._rows("SELECT row FROM dead")]
+        if not dead:
             return matrix, None
         alive = np.ones(len(matrix), np.bool_)
         alive[dead] = False
@@ -260,23 +270,22 @@ class Store:
         ((last,),) = self._rows("SELECT max(m) FROM (SELECT max(row) AS m FROM images UNION SELECT max(row) FROM dead)")
         return 0 if last is None else last + 1
 
-    def _matrix_path(self) -> Path:
-        rewritten = self.folder / _REWRITTEN
-        return rewritten if self._meta("renaming") and rewritten.exists() else self.folder / _MATRIX
-
     def _map(self) -> Matrix:
         rows, model = self.committed_rows(), self.model()
         if rows == 0 or model is None:
             return np.empty((0, model.dim if model else 0), np.float16)
-        path = self._matrix_path()
-        try:
-            if path.stat().st_size < _HEADER_BYTES + rows * model.dim * 2:
-                raise self._damaged(f"{path.name} is shorter than the {rows} rows that {_DATABASE} names")
-            return np.memmap(path, np.float16, "r", _HEADER_BYTES, (rows, model.dim))
-        except FileNotFoundError as error:
-            raise self._damaged(f"{path.name} is missing") from error
-        except OSError as error:
-            raise self._damaged(f"{path.name} cannot be read: {error.strerror or error}") from error
+        # Where a rewritten matrix still waits for its usual name, it is the right one; once it is gone, it has it.
+        for name in (_REWRITTEN, _MATRIX) if self._meta("renaming") else (_MATRIX,):
+            path = self.folder / name
+            try:
+                if path.stat().st_size < _HEADER_BYTES + rows * model.dim * 2:
+                    raise self._damaged(f"{name} is shorter than the {rows} rows that {_DATABASE} names")
+                return np.memmap(path, np.float16, "r", _HEADER_BYTES, (rows, model.dim))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise self._damaged(f"{name} cannot be read: {error.strerror or error}") from error
+        raise self._damaged(f"{_MATRIX} is missing")
 
     def _damaged(self, what: str) -> IndexDamagedError:
         return _damaged(self.folder, what)
@@ -399,8 +408,6 @@ class Writer(Store):
             if new != old:
                 self._execute("UPDATE images SET row = ? WHERE row = ?", (new, old))
         self._execute("DELETE FROM dead")
-        generation = int(self._meta("generation") or 0) + 1
-        self._execute("INSERT OR REPLACE INTO meta VALUES ('generation', ?)", (str(generation),))
         self._execute("INSERT OR REPLACE INTO meta VALUES ('renaming', 'yes')")
         with _guarded(self.folder):
             self._database.commit()

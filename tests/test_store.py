@@ -234,3 +234,15 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ClipsearchError, match="Cannot write the index"), Store.write(tmp_path / "file" / FOLDER):
         pass
+
+
+def test_a_reader_sees_one_commit_while_a_writer_goes_on(folder: Path) -> None:
+    fill(folder, ["a", "b", "c"])
+    with closing(Store.open(folder)) as store, store.snapshot():
+        matrix, alive = store.matrix()
+        with closing(sqlite3.connect(folder / "index.db", timeout=0)) as database:
+            database.execute("DELETE FROM images")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                database.commit()  # waits for the reader, and longer than its patience of nothing
+        assert len(store.paths([0, 1, 2])) == len(matrix) == 3
+        assert alive is None

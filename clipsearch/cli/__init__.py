@@ -16,6 +16,7 @@ from clipsearch.errors import ClipsearchError
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 128 + signal.SIGINT
+_COMPLETION = "_CLIPSEARCH_COMPLETE"
 
 app = typer.Typer(
     name="clipsearch",
@@ -49,7 +50,11 @@ def main() -> None:
 def _run() -> int:
     command = typer.main.get_command(app)
     try:
-        result = command.main(prog_name="clipsearch", standalone_mode=False)
+        if _COMPLETION in os.environ:
+            command.main(prog_name="clipsearch", complete_var=_COMPLETION)
+        # Not `command.main`: it would answer a closed pipe with exit code 1.
+        with command.make_context("clipsearch", sys.argv[1:]) as context:
+            result = command.invoke(context)
     except typer.Exit as done:
         return done.exit_code
     except typer.Abort:

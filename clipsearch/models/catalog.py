@@ -121,6 +121,12 @@ def _checked(files: ModelFiles) -> ModelFiles:
         raise ModelError(
             f"{files.folder} holds no weights: {_SAFE} (or {_PICKLED}) is missing. Copy the whole model folder."
         )
+    if not any((files.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # transformers would go on with a tokenizer that knows no words.
+        raise ModelError(
+            f"{files.folder} holds no tokenizer: tokenizer.json (or vocab.json and merges.txt) is missing. "
+            "Copy the whole model folder."
+        )
     return files
 
 

@@ -74,6 +74,11 @@ class Encoder:
         config = self._config.text_config
         if config.hidden_act not in text_tower.ACTIVATIONS:
             raise ModelError(f"{self.folder}: the text tower's activation {config.hidden_act!r} is not CLIP's.")
+        tokenizer = self._tokenizer()
+        eos = config.eos_token_id
+        # 2 is transformers' mark for the rule of old configurations, which needs no such token.
+        if eos != 2 and eos not in tokenizer("a").input_ids:  # noqa: PLR2004
+            raise ModelError(f"{self.folder}: the tokenizer ends no text with the text tower's end token ({eos}).")
         weights = {
             name.removeprefix(_TEXT): tensor.detach().to("cpu", torch.float32).numpy()
             for name, tensor in self.model.state_dict().items()
@@ -83,10 +88,10 @@ class Encoder:
             heads=config.num_attention_heads,
             activation=config.hidden_act,
             layer_norm_eps=config.layer_norm_eps,
-            eos_token_id=config.eos_token_id,
+            eos_token_id=eos,
             context=config.max_position_embeddings,
         )
-        text_tower.save(self.fingerprint, weights, shape, self._tokenizer().backend_tokenizer.save)
+        text_tower.save(self.fingerprint, weights, shape, tokenizer.backend_tokenizer.save)
 
     def _tokenizer(self) -> Any:  # noqa: ANN401  (transformers' tokenizers have no common public type)
         try:

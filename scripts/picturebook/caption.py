@@ -83,13 +83,16 @@ QUESTS = {
 """What people type for a whole class of things."""
 
 _IRREGULAR = {
-    "mouse": "mice", "man": "men", "gentleman": "gentlemen", "woman": "women", "snowman": "snowmen", "child": "children",
-    "person": "people", "sheep": "sheep", "fish": "fish", "deer": "deer", "cattle": "cattle", "wolf": "wolves",
-    "tooth": "teeth", "loaf": "loaves", "leaf": "leaves", "furniture": "furniture", "bison": "bison", "shrimp": "shrimp",
-    "clothes": "clothes", "knife": "knives", "scarf": "scarves", "foot": "feet", "goose": "geese", "dice": "dice",
-    "tomato": "tomatoes", "potato": "potatoes", "mango": "mangoes", "volcano": "volcanoes", "food": "food",
+    "mouse": "mice", "man": "men", "gentleman": "gentlemen", "woman": "women", "snowman": "snowmen",
+    "child": "children", "person": "people", "sheep": "sheep", "fish": "fish", "deer": "deer", "cattle": "cattle",
+    "wolf": "wolves", "tooth": "teeth", "loaf": "loaves", "leaf": "leaves", "furniture": "furniture",
+    "bison": "bison", "shrimp": "shrimp", "clothes": "clothes", "knife": "knives", "scarf": "scarves",
+    "foot": "feet", "goose": "geese", "dice": "dice", "tomato": "tomatoes", "potato": "potatoes",
+    "mango": "mangoes", "volcano": "volcanoes", "food": "food",
 }  # fmt: skip
-_KEYWORDS_DROP = frozenset("a an the is are in on at of and with by while it to has my".split())
+_KEYWORDS_DROP = frozenset(
+    ["a", "an", "the", "is", "are", "in", "on", "at", "of", "and", "with", "by", "while", "it", "to", "has", "my"]
+)
 
 
 def plural(noun: str) -> str:
@@ -157,7 +160,8 @@ def _mention(entity: Entity, rng: Random, detail: float, *, with_action: bool) -
     word, behind = noun, ""
     if said.colour and "~person" in entity.bases and base != "~toy":
         dress = "dress" if entity.kind in ("woman", "girl") else "shirt"
-        behind = rng.choice([f" in {said.colour}", f" wearing {said.colour}", f" in a {said.colour} {dress}", f" with a {said.colour} {dress}"])  # fmt: skip
+        ways = ("in {0}", "wearing {0}", "in a {0} {1}", "with a {0} {1}")
+        behind = " " + rng.choice(ways).format(said.colour, dress)
     elif said.colour:
         word = ("grey" if said.colour == "gray" and rng.random() < 0.4 else said.colour) + " " + word
     action = _participle(said.action, rng) if said.action else None
@@ -210,7 +214,7 @@ def _clause(mention: _Mention, entity: Entity, rng: Random) -> str:
 
 
 def _unsigned(simple: str) -> str:
-    """ "runs fast" for many: "run fast"."""
+    """What many do: "runs fast" becomes "run fast"."""
     first, _, rest = simple.partition(" ")
     first = {"flies": "fly", "has": "have", "dashes": "dash"}.get(first, first.removesuffix("s"))
     return f"{first} {rest}".strip()
@@ -250,6 +254,24 @@ def describe(scene: Scene, rng: Random, detail: float | None = None) -> tuple[st
     text = _setting(text, scene, facts, rng, detail)
     if rng.random() < 0.05:
         text = _telegram(text)
+    return text, frozenset(facts)
+
+
+def describe_briefly(scene: Scene, rng: Random) -> tuple[str, frozenset[str]]:
+    """What a person types: one entity of `scene`, and of what is true of it one or two things or nothing."""
+    entity = rng.choice(scene.entities)
+    said = rng.choice(["", "", "action", "action", "action", "colour", "action colour", "place", "action place"])
+    brief = Entity(
+        entity.kind,
+        entity.count,
+        entity.action if "action" in said else None,
+        entity.colour if "colour" in said else None,
+    )
+    mention = _mention(brief, rng, 1.0, with_action=True)
+    text, facts = _clause(mention, brief, rng), {mention.fact}
+    if "place" in said:
+        text = f"{text} {_phrase(PLACES[scene.place], rng)}"
+        facts.add(f"place={scene.place}")
     return text, frozenset(facts)
 
 

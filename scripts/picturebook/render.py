@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from random import Random
 
 import numpy as np
@@ -40,7 +40,7 @@ class _Place:
     """Higher layers are drawn later, whatever their foot."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def _shape(name: str, action: str | None) -> Extent:
     """The box of a figure in figure units around its foot; y points down, as in pixels."""
     kind = KINDS[name]
@@ -98,11 +98,11 @@ def _layout(scene: Scene, rng: Random, side: int, horizon: float) -> list[_Place
     order = [number for number, entity in enumerate(scene.entities) for _ in range(entity.count)]
     if rng.random() < 0.5:
         order.reverse()
-    slots = _slots(len(order), horizon, scene.place, rng)
+    slots = _slots(len(order), horizon, rng)
     return [_fit(scene, number, slot, rng, side) for number, slot in zip(order, slots, strict=True)]
 
 
-def _slots(total: int, horizon: float, place: str, rng: Random) -> list[tuple[float, float, float, float]]:
+def _slots(total: int, horizon: float, rng: Random) -> list[tuple[float, float, float, float]]:
     """Where the feet go: for each figure (x, y, width, height) as fractions of the side."""
     near = 0.95
     if total == 1:

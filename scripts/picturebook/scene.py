@@ -15,7 +15,7 @@ from random import Random
 
 from . import animals, emoji, people, things
 from .kinds import Kind
-from .places import INDOORS, OUTDOORS, PLACES
+from .places import INDOORS, OUTDOORS
 
 VECTOR_KINDS = (*animals.KINDS, *people.KINDS, *things.KINDS)
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (*VECTOR_KINDS, *emoji.KINDS)}

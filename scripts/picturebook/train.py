@@ -5,7 +5,10 @@ Beyond CLIP's own loss:
 1. A caption that happens to be true of another picture of the batch is not a negative for it (facts decide).
 2. Half of the captions bring a hard negative along: the same scene with one thing changed.
 3. Throw-away heads predict facts from both towers and, patch by patch, what is drawn there.
-4. While the learning rate is constant the image tower sees only the patches with most ink on them; the last part of
+4. The last `PRACTICE` steps add brief captions, such as people type ("a running dog"), and pull every caption towards
+   all the pictures of the batch that it is true of, not only its own. Until then the model reads long captions well
+   and short ones badly: few pictures of a batch tell "a dog" from "a fox" when all the rest of a caption differs too.
+5. While the learning rate is constant the image tower sees only the patches with most ink on them; the last part of
    the training, in which the rate falls to zero, shows it whole pictures.
 
 The rate is constant until `steps - decay`, so a run can be stopped and a longer or shorter one taken up from its last
@@ -29,7 +32,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from .canvas import COLOURS
-from .caption import VERBS, describe
+from .caption import VERBS, describe, describe_briefly
 from .data import Corpus
 from .evaluate import held_out, retrieval
 from .model import PATCH, Words, load_tokenizer, new_model, pixels, train_tokenizer
@@ -43,6 +46,7 @@ GROUP = 4
 """So many pictures of one kind stand together in a batch: they are each other's hardest negatives."""
 MUON_RATE, ADAM_RATE = 2e-3, 1e-3
 WARM_UP = 100
+PRACTICE = 600
 CHECKPOINT_EVERY = 50
 _NOTHING = -100
 """The class index that torch's cross entropy leaves out."""
@@ -123,7 +127,7 @@ def _altered(entity: Entity, what: str, rng: Random) -> Entity:
 
 @dataclass
 class Batch:
-    """What one step sees; T = B captions followed by the hard negatives."""
+    """What one step sees; T = B captions, the brief ones if any, and the hard negatives."""
 
     pixels: torch.Tensor
     """(B, 3, 96, 96) float32."""
@@ -131,6 +135,8 @@ class Batch:
     """(T, L) int64."""
     true: torch.Tensor
     """(T, B) bool: caption t is true of picture b."""
+    negatives: int
+    """How many of the T are hard negatives."""
     picture_facts: torch.Tensor
     """(B, F) float32 zeros and ones."""
     caption_facts: torch.Tensor
@@ -146,31 +152,36 @@ def _multi_hot(facts: set[str], vocabulary: dict[str, int]) -> np.ndarray:
 
 
 def _patch_targets(scene: Scene, grid: np.ndarray) -> np.ndarray:
-    table = [(0, _NOTHING, _NOTHING)]
-    for e in scene.entities:
-        table.append(
-            (_KIND_IDS[e.kind], _ACTIONS.get(e.action or "", _NOTHING), _COLOURS.get(e.colour or "", _NOTHING))
-        )
-    return np.array(table)[grid]
+    figures = [
+        (_KIND_IDS[e.kind], _ACTIONS.get(e.action or "", _NOTHING), _COLOURS.get(e.colour or "", _NOTHING))
+        for e in scene.entities
+    ]
+    return np.array([(0, _NOTHING, _NOTHING), *figures])[grid]
 
 
-def make_batch(corpus: Corpus, numbers: list[int], words: Words, vocabulary: dict[str, int], rng: Random) -> Batch:
-    """Pictures `numbers`, with fresh captions and hard negatives."""
+def make_batch(
+    corpus: Corpus, numbers: list[int], words: Words, vocabulary: dict[str, int], rng: Random, *, practice: bool
+) -> Batch:
+    """Pictures `numbers`, with fresh captions and hard negatives, and brief captions in practice."""
     scenes = [corpus.scenes[i] for i in numbers]
-    captions, negatives = [], []
+    captions, brief, negatives = [], [], []
     for i, scene in enumerate(scenes):
         seed = rng.random()
         captions.append(describe(scene, Random(seed)))
         if i % 2 == 0:
             # Mostly in the same words, so that only the change tells the two apart.
             negatives.append(describe(hard_negative(scene, rng), Random(seed) if rng.random() < 0.7 else rng))
-    claims = [facts for _, facts in captions + negatives]
+        elif practice:
+            brief.append(describe_briefly(scene, rng))
+    texts = captions + brief + negatives
+    claims = [facts for _, facts in texts]
     known = [facts_of(scene) for scene in scenes]
     true = np.array([[claim <= facts for facts in known] for claim in claims])
     return Batch(
         pixels(np.stack([corpus.pictures[i] for i in numbers])),
-        words(text for text, _ in captions + negatives),
+        words(text for text, _ in texts),
         torch.from_numpy(true),
+        len(negatives),
         torch.from_numpy(np.stack([_multi_hot(simple_facts(facts), vocabulary) for facts in known])),
         torch.from_numpy(np.stack([_multi_hot(simple_facts(facts), vocabulary) for _, facts in captions])),
         torch.from_numpy(np.stack([_patch_targets(corpus.scenes[i], corpus.grids[i]) for i in numbers])),
@@ -229,7 +240,7 @@ class Student(torch.nn.Module):
         hidden = tower.encoder(inputs_embeds=tower.pre_layrnorm(hidden)).last_hidden_state
         return tower.post_layernorm(hidden[:, 0]), hidden[:, 1:], targets
 
-    def losses(self, batch: Batch, kept: int | None) -> dict[str, torch.Tensor]:
+    def losses(self, batch: Batch, kept: int | None, *, practice: bool) -> dict[str, torch.Tensor]:
         """The contrastive loss and the three helpers."""
         pooled, patches, targets = self.see(batch, kept)
         said = self.clip.text_model(input_ids=batch.tokens).pooler_output
@@ -237,15 +248,12 @@ class Student(torch.nn.Module):
         texts = functional.normalize(self.clip.text_projection(said), dim=1)
         count = len(pictures)
         logits = self.clip.logit_scale.exp().clamp(max=100) * texts @ pictures.T
-        own = torch.zeros_like(batch.true)
-        own[:count] = torch.eye(count, dtype=torch.bool)
-        logits = logits.masked_fill(batch.true & ~own, -1e4)
-        target = torch.arange(count)
+        contrast = _all_true(logits, batch) if practice else _own(logits, batch)
         kinds, actions, colours = self.patch(patches).split([len(_KIND_IDS) + 1, len(_ACTIONS), len(_COLOURS)], dim=2)
         guess = functional.cross_entropy
         bce = functional.binary_cross_entropy_with_logits
         return {
-            "contrast": (guess(logits[:count], target) + guess(logits.T, target)) / 2,
+            "contrast": contrast,
             "picture": bce(self.picture_facts(pooled), batch.picture_facts, reduction="sum") / count,
             "caption": bce(self.caption_facts(said[:count]), batch.caption_facts, reduction="sum") / count,
             "patch": sum(
@@ -253,6 +261,28 @@ class Student(torch.nn.Module):
                 for i, scores in enumerate((kinds, actions, colours))
             ),
         }
+
+
+def _own(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """CLIP's loss both ways, with no caption a negative of a picture that it is true of; logits are (T, B)."""
+    count = logits.shape[1]
+    own = torch.zeros_like(batch.true)
+    own[:count] = torch.eye(count, dtype=torch.bool)
+    logits = logits.masked_fill(batch.true & ~own, -1e4)
+    target = torch.arange(count)
+    return (functional.cross_entropy(logits[:count], target) + functional.cross_entropy(logits.T, target)) / 2
+
+
+def _all_true(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The same with every true pair of caption and picture as a positive, each against all that is false."""
+    captions = len(logits) - batch.negatives
+
+    def one_way(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        against = logits.masked_fill(true, -1e4).logsumexp(dim=1, keepdim=True)
+        pairs = functional.softplus(against - logits) * true
+        return (pairs.sum(dim=1) / true.sum(dim=1).clamp(min=1)).mean()
+
+    return (one_way(logits[:captions], batch.true[:captions]) + one_way(logits.T, batch.true.T)) / 2
 
 
 def _optimizers(student: Student) -> list[torch.optim.Optimizer]:
@@ -290,10 +320,10 @@ def train(folder: Path, steps: int, decay: int, threads: int = 2) -> None:
         if step >= steps:
             break
         torch.manual_seed(step)
-        batch = make_batch(corpus, numbers, words, vocabulary, Random(f"step-{step}"))
-        falling = step >= steps - decay
+        falling, practice = step >= steps - decay, step >= steps - PRACTICE
+        batch = make_batch(corpus, numbers, words, vocabulary, Random(f"step-{step}"), practice=practice)
         rate = min(1.0, (step + 1) / WARM_UP) * ((steps - step) / decay if falling else 1.0)
-        losses = student.losses(batch, None if falling else KEPT_PATCHES)
+        losses = student.losses(batch, None if falling else KEPT_PATCHES, practice=practice)
         help_weight = 0.25 if not falling else 0.25 * (0.3 + 0.7 * (steps - step) / decay)
         loss = losses["contrast"] + help_weight * (0.4 * losses["picture"] + 0.2 * losses["caption"] + losses["patch"])
         loss.backward()

@@ -1,0 +1,78 @@
+"""Run every command shown in a ```console block of the documentation, and put what it prints below it.
+
+`python scripts/update_docs.py` rewrites the files; the tests call `refreshed` and compare. Commands run as on a
+terminal of 80 columns, in a folder that holds a copy of the sample pictures.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DOCUMENTS = ("README.md", "docs/commands.md")
+_BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def refreshed(text: str, cwd: Path, env: dict[str, str]) -> str:
+    """`text` with the output of every command in its console blocks made anew."""
+
+    def rerun(block: re.Match[str]) -> str:
+        commands = [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
+        shown = "".join(f"$ {command}\n{_output(command, cwd, env)}" for command in commands)
+        return f"```console\n{shown}```"
+
+    return _BLOCK.sub(rerun, text)
+
+
+def sample_folder(parent: Path) -> Path:
+    """A new folder in `parent` with a copy of the sample pictures."""
+    shutil.copytree(REPOSITORY / "sample-images", parent / "sample-images")
+    return parent
+
+
+def _output(command: str, cwd: Path, env: dict[str, str]) -> str:
+    """What stderr and then a terminal on stdout show."""
+    leader, follower = pty.openpty()
+    path = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    with subprocess.Popen(
+        ["/bin/bash", "-c", command],
+        cwd=cwd,
+        env=env | {"COLUMNS": "80", "PATH": path},
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(follower)
+        shown = b""
+        while part := _read(leader):
+            shown += part
+        talk = process.communicate()[1]
+    os.close(leader)
+    return talk + shown.decode().replace("\r\n", "\n")
+
+
+def _read(leader: int) -> bytes:
+    try:
+        return os.read(leader, 65536)
+    except OSError:  # Linux's way to say that the other side is closed
+        return b""
+
+
+def main() -> None:
+    """Rewrite the documents."""
+    for name in DOCUMENTS:
+        path = REPOSITORY / name
+        with tempfile.TemporaryDirectory() as folder:
+            env = dict(os.environ) | {"CLIPSEARCH_CACHE": f"{folder}/cache"}
+            path.write_text(refreshed(path.read_text("utf-8"), sample_folder(Path(folder)), env), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
