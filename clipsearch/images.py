@@ -55,6 +55,11 @@ class UnreadableImageError(Exception):
     """A file that is no image, or a broken one. Its text is the reason, without the path."""
 
 
+def absolute(root: Path) -> bytes:
+    """The path of `root` from the top, without `..`, as bytes."""
+    return os.fsencode(os.path.abspath(root))
+
+
 def find_images(root: Path) -> Iterator[ImageFile]:
     """All image files under `root` (or `root` itself if it is a file), sorted by path within each folder.
 
@@ -63,7 +68,7 @@ def find_images(root: Path) -> Iterator[ImageFile]:
     Raises:
         InputError: `root` does not exist or cannot be read.
     """
-    path = os.fsencode(root.absolute())
+    path = absolute(root)
     try:
         status = root.stat()
     except FileNotFoundError as error:

@@ -5,6 +5,7 @@ The model is handed in as a function and is loaded only when there is something 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.errors import InputError
-from clipsearch.images import ImageFile, UnreadableImageError, decode, find_images, map_in_order, read_file
+from clipsearch.images import ImageFile, UnreadableImageError, absolute, decode, find_images, map_in_order, read_file
 from clipsearch.store import ModelRecord, Record, Store, Writer, is_below
 
 CHECKPOINT_SECONDS = 5.0
@@ -119,7 +120,7 @@ def update(
         load_encoder = lambda: loaded  # noqa: E731
     with Store.write(folder) as writer:
         # 2. What the index knows of it.
-        paths = [os.fsencode(root.absolute()) for root in roots]
+        paths = [absolute(root) for root in roots]
         known = {record.path: record for record in writer.records()}
         gone = {path for path in known if path not in files and any(is_below(path, root) for root in paths)}
         work = changed_files(files, known)
@@ -176,7 +177,7 @@ class _Update:
         self._batch_size = batch_size
         self._summary = summary
         self._progress = progress
-        self._committed_at = -CHECKPOINT_SECONDS  # the first batch is committed at once
+        self._committed_at = -math.inf  # the first batch is committed at once
 
     def run(self, work: list[ImageFile]) -> None:
         """Read, embed and record `work`. The model is loaded only if some content is new."""

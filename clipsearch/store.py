@@ -126,6 +126,7 @@ class Store:
 
     def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
         self.folder = folder
+        self._parent = os.fsencode(os.path.dirname(os.path.abspath(folder)))
         self._database = database
 
     # -- opening ---------------------------------------------------------------------------------------------
@@ -299,11 +300,10 @@ class Store:
             return self._database.execute(sql, values).fetchall()
 
     def _absolute(self, path: bytes) -> bytes:
-        return os.path.join(os.fsencode(self.folder.absolute().parent), path)
+        return os.path.join(self._parent, path)
 
     def _stored(self, path: bytes) -> bytes:
-        parent = os.fsencode(self.folder.absolute().parent)
-        return os.path.relpath(path, parent) if is_below(path, parent) else path
+        return os.path.relpath(path, self._parent) if is_below(path, self._parent) else path
 
 
 class Writer(Store):

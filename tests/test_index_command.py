@@ -48,6 +48,13 @@ def test_a_second_run_embeds_nothing(pictures: Path, run: Run) -> None:
         assert (summary["embedded"], summary["reused"], summary["device"]) == (0, 10, None)
 
 
+def test_one_folder_under_two_names_is_one_folder(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    summary = index(run, "pictures/cold/..", pictures, cwd=pictures.parent)
+    assert (summary["images"], summary["embedded"]) == (10, 0)
+    assert json.loads(run("status", "--json", cwd=pictures.parent).stdout)["roots"] == [{"path": "pictures"}]
+
+
 def test_only_new_and_changed_pictures_are_embedded(pictures: Path, run: Run) -> None:
     index(run, "pictures", *PB, cwd=pictures.parent)
     paint(pictures / "new.png", "cyan")

@@ -19,6 +19,8 @@ def main() -> None:
     stage.add_argument("--steps", type=int, default=3000)
     stage.add_argument("--decay", type=int, default=700, help="the last steps, in which the rate falls to zero")
     stage.add_argument("--threads", type=int, default=2)
+    stage.add_argument("--peak", type=float, default=1.0, help="scales the learning rate")
+    stage.add_argument("--focus", action="store_true", help="half of each batch are animals in one pose and colour")
     stage = stages.add_parser("release", help="write the model of the last checkpoint for transformers, and check it")
     stage.add_argument("folder", type=Path)
     stage.add_argument("out", type=Path, nargs="?", default=Path("clipsearch/data/picturebook"))

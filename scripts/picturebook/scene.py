@@ -23,7 +23,8 @@ ANY = "*"
 HELD_OUT_ONE_IN = 10
 """One combination of kind, action, colour and place in so many is kept for evaluation and samples."""
 
-_QUADRUPEDS = frozenset(kind.name for kind in animals.KINDS if "run" in kind.actions)
+QUADRUPEDS = frozenset(kind.name for kind in animals.KINDS if "run" in kind.actions)
+"""The four-legged animals, which share their poses."""
 _PEOPLE = frozenset(kind.name for kind in people.KINDS)
 _LYING_PLACES = frozenset({"sofa", "chair", "table", "bed", "bench"})
 _ROOFS = frozenset({"tree", "umbrella", "table"})
@@ -107,7 +108,7 @@ def places_for(entity: Entity) -> tuple[str, ...]:
 def _weight(kind: Kind) -> float:
     if kind.name in ("dog", "cat"):
         return 6
-    if kind.name in _QUADRUPEDS or kind.name in _PEOPLE:
+    if kind.name in QUADRUPEDS or kind.name in _PEOPLE:
         return 3
     return 1.6 if kind.actions else 1.4
 
@@ -131,7 +132,7 @@ def _relation(first: Entity, second: Entity, rng: Random) -> str | None:
         return None
     kind = KINDS[first.kind]
     small = kind.zone == "ground" and kind.size <= 1.0 and first.action in (None, "sleep", "sit", "stand", "eat")
-    if small and second.kind in _LYING_PLACES and (kind.name in _QUADRUPEDS or kind.size < 0.7):
+    if small and second.kind in _LYING_PLACES and (kind.name in QUADRUPEDS or kind.size < 0.7):
         return rng.choice(["on", "on", "under"]) if second.kind in _ROOFS else "on"
     if small and second.kind in _ROOFS:
         return rng.choice(["under", None])
