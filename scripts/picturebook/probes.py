@@ -128,6 +128,17 @@ def spread(wanted: Entity, number: int, rng: Random, places: Sequence[str] = _GR
             yield Scene((entity,), place, rng.choice(["day", "day", "night"]))
 
 
+def told_apart(searcher: Searcher, names: Sequence[str], draws: int) -> Tally:
+    """One picture, and the bare nouns of `names` to choose from: "a dog", "a cat", ..."""
+    rng, tally = Random("told apart"), Tally()
+    nouns = searcher.texts([article(name) for name in names])
+    for row, name in enumerate(names):
+        gallery = searcher.draw(list(spread(Entity(name), draws, rng)), rng)
+        right = int(((gallery @ nouns.T).argmax(dim=1) == row).sum())
+        tally.add(f"{name}, of {len(names)} kinds", right, len(gallery))
+    return tally
+
+
 def actions(searcher: Searcher, animal: str, draws: int) -> Tally:
     """Nine pictures of an animal, three of each action; right if the first three hits are those asked for."""
     rng, tally = Random(f"actions-{animal}"), Tally()

@@ -48,21 +48,21 @@ _TABLE = """
 # what | place, and time and weather unless it is a dry day | shape unless square, style, take
 
 [dogs]
-gray dog sleep | city
+gray dog sleep | farm | picture book
 orange dog sleep | garden | pastel
-black dog sleep | mountain | picture book
-brown dog run | playground
-white dog run | farm | wide
-black dog run | forest
-orange dog sit | park
-gray dog sit | kitchen
-brown dog sit | room
+black dog sleep | mountain | paper cut
+orange dog run | city | picture book
+brown dog run | forest | paper cut
+gray dog run | desert | picture book
+orange dog sit | park | pastel
+black dog sit | playground | pastel
+black dog sit | road | paper cut
 
 [cats]
 orange cat sit on yellow sofa | room
-white cat sit | garden
+white cat eat | room
 black cat eat | kitchen
-gray cat run | park | wide
+gray cat eat | garden | wide
 orange cat run | snow
 white cat eat | beach
 orange cat play | kitchen
@@ -93,7 +93,7 @@ white sheep sit | mountain
 black sheep jump | garden
 black goat jump | farm | wide
 gray goat run | snow sunset
-brown goat sit | garden
+brown goat play | desert
 white chicken eat + black chicken eat | garden
 2 brown rabbit stand | farm
 white rabbit sit | garden | tall
@@ -109,7 +109,7 @@ orange tiger stand | park night
 gray elephant play | stage
 gray elephant eat | mountain
 brown bear run | forest
-black bear sit | mountain sunset
+black bear eat | mountain sunset
 orange fox run | beach sunset | wide
 orange fox play | garden
 white zebra play | beach sunset
