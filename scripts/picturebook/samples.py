@@ -53,8 +53,8 @@ orange dog sleep | garden | pastel
 black dog sleep | mountain | paper cut
 orange dog run | city | picture book
 brown dog run | forest | paper cut
-gray dog run | desert | picture book
-orange dog sit | park | pastel
+gray dog run | desert | picture book 3
+orange dog sit | park | picture book 1
 black dog sit | playground | pastel
 black dog sit | road | paper cut
 
@@ -69,7 +69,7 @@ orange cat play | kitchen
 gray cat play | beach sunset
 black cat play | forest | wide
 black cat stand | park sunset
-white cat run | stage
+gray cat play | desert
 gray cat jump | kitchen
 orange cat eat | playground
 white cat jump | farm
