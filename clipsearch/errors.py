@@ -9,6 +9,10 @@ class InputError(ClipsearchError):
     """A path, text or setting that cannot be used."""
 
 
+class UnreadableImageError(ClipsearchError):
+    """A file that is no image, or a broken one. Its text is the reason, without the path."""
+
+
 class IndexMissingError(ClipsearchError):
     """There is no index where one was looked for."""
 

@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.errors import InputError
-from clipsearch.images import ImageFile, UnreadableImageError, absolute, decode, find_images, map_in_order, read_file
-from clipsearch.store import ModelRecord, Record, Store, Writer, is_below
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.images.decoding import decode
+from clipsearch.images.finding import ImageFile, find_images
+from clipsearch.images.reading import map_in_order, read_file
+from clipsearch.paths import absolute, is_below
+from clipsearch.store import ModelRecord, Record, Store, Writer
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies."""

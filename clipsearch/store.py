@@ -27,6 +27,7 @@ from clipsearch.errors import (
     IndexMissingError,
     ModelMismatchError,
 )
+from clipsearch.paths import is_below
 
 FOLDER = ".clipsearch"
 FORMAT = 1
@@ -459,11 +460,6 @@ class Writer(Store):
     def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
         with _guarded(self.folder):
             self._database.execute(sql, values)
-
-
-def is_below(path: bytes, folder: bytes) -> bool:
-    """Whether `path` is `folder` or lies in it (both absolute)."""
-    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
 
 
 def mismatch(folder: Path, known: ModelRecord, wanted: str) -> str:

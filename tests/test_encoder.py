@@ -10,7 +10,7 @@ import pytest
 from conftest import PICTUREBOOK, REPOSITORY, SAMPLES
 from PIL import Image
 
-from clipsearch.images import decode
+from clipsearch.images.decoding import decode
 from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.preprocessing import Preprocessing

@@ -8,7 +8,7 @@ import numpy as np
 from conftest import SAMPLES
 from PIL import Image
 
-from clipsearch.images import find_images
+from clipsearch.images.finding import find_images
 
 
 def test_samples_are_many_small_and_captioned() -> None:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError
-from clipsearch.store import FOLDER, ModelRecord, Record, Store, Writer, find_index, is_below
+from clipsearch.paths import is_below
+from clipsearch.store import FOLDER, ModelRecord, Record, Store, Writer, find_index
 
 MODEL = ModelRecord("test", None, "f" * 32, 8)
 

@@ -1,8 +1,7 @@
-"""Finding image files and reading them as a person sees them."""
+"""Reading image files as a person sees them."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,45 +9,10 @@ import pytest
 from conftest import REPOSITORY, paint
 from PIL import Image
 
-from clipsearch.errors import InputError
-from clipsearch.images import UnreadableImageError, decode, find_images, map_in_order
+from clipsearch.errors import UnreadableImageError
+from clipsearch.images.decoding import decode
 
 EXIF_PHOTOS = REPOSITORY.parent / "shared" / "photos" / "exif-orientation"
-
-
-def names(root: Path) -> list[str]:
-    return [os.path.relpath(os.fsdecode(file.path), root) for file in find_images(root)]
-
-
-def test_images_are_found_recursively_in_order(tmp_path: Path) -> None:
-    for name in ("b.JPG", "a/2.png", "a/1.webp", "c.txt", ".hidden.png", ".git/x.png", "a/b/c.tiff"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert names(tmp_path) == ["a/1.webp", "a/2.png", "a/b/c.tiff", "b.JPG"]
-
-
-def test_a_file_can_be_a_root_whatever_its_name(tmp_path: Path) -> None:
-    (tmp_path / "picture").touch()
-    assert [file.path for file in find_images(tmp_path / "picture")] == [os.fsencode(tmp_path / "picture")]
-
-
-def test_links_to_folders_and_dangling_links_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    (tmp_path / "circle").symlink_to(tmp_path)
-    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    assert names(tmp_path) == ["a.png"]
-
-
-def test_names_need_not_be_utf8(tmp_path: Path) -> None:
-    path = os.path.join(os.fsencode(tmp_path), b"caf\xe9\n.png")
-    with open(path, "wb"):
-        pass
-    assert [file.path for file in find_images(tmp_path)] == [path]
-
-
-def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file or folder"):
-        list(find_images(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -123,16 +87,3 @@ def test_broken_files_say_why(tmp_path: Path) -> None:
     ):
         with pytest.raises(UnreadableImageError, match=reason):
             decode(content)
-
-
-def test_map_in_order_keeps_order_and_bounds_what_waits() -> None:
-    started: list[int] = []
-
-    def work(i: int) -> int:
-        started.append(i)
-        return i * i
-
-    results = map_in_order(work, range(100), workers=4, ahead=8)
-    assert [next(results) for _ in range(10)] == [i * i for i in range(10)]
-    assert len(started) <= 10 + 8
-    assert list(results) == [i * i for i in range(10, 100)]
