@@ -16,7 +16,8 @@ from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
 from clipsearch.models.text_tower import TextTower
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
-from clipsearch.store import FOLDER, ModelRecord, Store, find_index, mismatch
+from clipsearch.store.format import FOLDER, ModelRecord, mismatch
+from clipsearch.store.reading import Store, find_index
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder

@@ -25,6 +25,10 @@ class IndexLockedError(ClipsearchError):
     """Another process is writing to the index."""
 
 
+class IndexWriteError(ClipsearchError):
+    """The index cannot be written: no space, no permission, or the disk fails."""
+
+
 class ModelError(ClipsearchError):
     """A model that is unknown, unreachable, incomplete or broken."""
 

@@ -1,28 +1,33 @@
-"""What `index` does: scan, compare with the index, embed what is new, commit in checkpoints.
+"""What `index` does: compare folders with the index, embed what is new, commit in checkpoints.
 
 The model is handed in as a function and is loaded only when there is something to embed.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsearch.changes import Changes, Target, options_of, targets
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.decoding import decode
-from clipsearch.images.finding import ImageFile, find_images
-from clipsearch.images.reading import map_in_order, read_file
-from clipsearch.paths import absolute, is_below
-from clipsearch.store import ModelRecord, Record, Store, Writer
+from clipsearch.images.decoding import decode, default_max_pixels, readers
+from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.reading import Content, VanishedError, map_in_order, read_file
+from clipsearch.paths import absolute
+from clipsearch.store.format import ModelRecord, Record
+from clipsearch.store.reading import Store
+from clipsearch.store.writing import Writer
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies."""
@@ -43,11 +48,17 @@ class ImageEncoder(Protocol):
 class Progress(Protocol):
     """Who hears how it goes."""
 
+    def waiting(self) -> None:
+        """Another run is writing to the index; this one waits for it."""
+
+    def searching(self, files: int) -> None:
+        """So many image files were found so far."""
+
     def start(self, total: int) -> None:
         """`total` files are to be read."""
 
-    def advance(self, files: int) -> None:
-        """So many more are done."""
+    def advance(self, files: int, unreadable: int = 0) -> None:
+        """So many more are done, and so many of them could not be read."""
 
 
 @dataclass
@@ -65,201 +76,265 @@ class Summary:
     removed: int = 0
     """No longer there."""
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
-    """Path and reason of every file under the roots that is no readable image."""
+    """Path and reason of every file under the roots that is no readable image, and of every folder that cannot be
+    listed."""
 
 
-@dataclass(frozen=True)
-class _Read:
-    """One file that was read: its record so far, and its pixels if it has to be embedded."""
+def update(
+    folder: Path,
+    paths: list[Path],
+    load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
+    *,
+    batch_size: int,
+    progress: Progress,
+    rules: Rules | None = None,
+    allow_empty: bool = False,
+    wait: float = 0,
+    max_pixels: int | None = None,
+) -> Summary:
+    """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
+
+    `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. `wait` is
+    for how many seconds another run may finish first. Larger images than `max_pixels` are not decoded.
+
+    Whatever ends it, an error or an interruption, everything done so far is committed first.
+
+    Raises:
+        ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
+            index cannot be written.
+    """
+    starts = [absolute(path) for path in paths]
+    limit = max_pixels or default_max_pixels()
+    can_read = f"{readers()}, {limit} pixels"
+    with closing(Changes()) as changes:
+        if not Store.exists(folder):
+            # A wrong path or a missing model must not leave an empty index behind.
+            for target in targets(starts, [], rules, can_read):
+                changes.compare(target, None, allow_empty=allow_empty, searching=progress.searching)
+            if changes.counts.waiting:
+                loaded = load_encoder()
+                load_encoder = lambda: loaded  # noqa: E731
+        with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+            places = targets(starts, writer.roots(), rules, can_read)
+            if not changes.counts.found:
+                for target in places:
+                    changes.compare(target, writer, allow_empty=allow_empty, searching=progress.searching)
+            run = _Run(
+                writer,
+                changes,
+                places,
+                load_encoder=load_encoder,
+                batch_size=batch_size,
+                max_pixels=limit,
+                progress=progress,
+            )
+            run.go(can_read)
+            return run.summary
+
+
+class _Read(NamedTuple):
+    """One file that was decoded: its record so far, and its pixels if there are any."""
 
     record: Record
     pixels: npt.NDArray[np.uint8] | None = None
 
 
-def scan(roots: Iterable[Path]) -> dict[bytes, ImageFile]:
-    """All image files under `roots`, by absolute path.
-
-    Raises:
-        InputError: a root is missing, unreadable or holds no image.
-    """
-    files: dict[bytes, ImageFile] = {}
-    for root in roots:
-        found = {file.path: file for file in find_images(root)}
-        if not found:
-            raise InputError(f"No images in {root}. (Nothing was changed.)")
-        files |= found
-    return files
-
-
-def changed_files(files: dict[bytes, ImageFile], known: dict[bytes, Record]) -> list[ImageFile]:
-    """The files that must be read: new ones, and those whose size or time differs from their record."""
-    return [
-        file
-        for path, file in files.items()
-        if path not in known or (known[path].size, known[path].mtime_ns) != (file.size, file.mtime_ns)
-    ]
-
-
-def update(
-    folder: Path,
-    roots: list[Path],
-    load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
-    *,
-    batch_size: int,
-    progress: Progress,
-) -> Summary:
-    """Bring the index in `folder` up to date with `roots`, making it if need be.
-
-    On an error or an interruption, everything done so far is committed first.
-
-    Raises:
-        ClipsearchError: a root cannot be used, the model cannot be loaded or is another than the index's, or the
-            index cannot be written.
-    """
-    # 1. What is there. A wrong path or a missing model must not leave an empty index behind.
-    files = scan(roots)
-    if not Store.exists(folder):
-        loaded = load_encoder()
-        load_encoder = lambda: loaded  # noqa: E731
-    with Store.write(folder) as writer:
-        # 2. What the index knows of it.
-        paths = [absolute(root) for root in roots]
-        known = {record.path: record for record in writer.records()}
-        gone = {path for path in known if path not in files and any(is_below(path, root) for root in paths)}
-        work = changed_files(files, known)
-        summary = Summary(reused=sum(known[path].row is not None for path in files.keys() - {f.path for f in work}))
-        # 3. Read and embed what changed.
-        try:
-            if work:
-                progress.start(len(work))
-                job = _Update(
-                    writer,
-                    known,
-                    gone,
-                    load_encoder=load_encoder,
-                    batch_size=batch_size,
-                    summary=summary,
-                    progress=progress,
-                )
-                job.run(work)
-            # 4. Forget what is gone and was not found again elsewhere.
-            writer.remove(gone)
-            summary.removed = len(gone)
-        finally:
-            # A root counts once the index holds a file of it, so that a run that could not begin leaves no trace.
-            held = {record.path for record in writer.records()}
-            for path in paths:
-                if any(is_below(file, path) for file in held):
-                    writer.add_root(path)
-            writer.commit()
-        writer.compact()
-        summary.unreadable = sorted((r.path, r.error) for r in writer.records() if r.error and r.path in files)
-        summary.images = writer.contents().images
-    return summary
-
-
-class _Update:
-    """The reading and embedding of one run."""
+class _Run:
+    """The writing part of one run."""
 
     def __init__(
         self,
         writer: Writer,
-        known: dict[bytes, Record],
-        gone: set[bytes],
+        changes: Changes,
+        places: list[Target],
         *,
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
         batch_size: int,
-        summary: Summary,
+        max_pixels: int,
         progress: Progress,
     ) -> None:
+        self.summary = Summary(reused=changes.counts.unchanged)
         self._writer = writer
-        self._known = known
-        self._gone = gone
-        """Known paths that are no longer there; moved files are taken out of it."""
+        self._changes = changes
+        self._places = places
         self._load_encoder = load_encoder
         self._batch_size = batch_size
-        self._summary = summary
+        self._max_pixels = max_pixels
         self._progress = progress
-        self._committed_at = -math.inf  # the first batch is committed at once
+        self._started = time.monotonic()
+        self._committed = self._started
+        self._recorded = 0
+        """Files whose record this run wrote."""
 
-    def run(self, work: list[ImageFile]) -> None:
-        """Read, embed and record `work`. The model is loaded only if some content is new."""
-        fresh = self._adopt_known(work)
-        if not fresh:
-            return
+    def go(self, can_read: str) -> None:
+        """Read, embed and record what changed, and forget what is gone."""
+        try:
+            # 1. What is new or changed.
+            if self._changes.counts.waiting:
+                self._progress.start(self._changes.counts.waiting)
+                self._embed_all()
+            # 2. What is gone and was not found again elsewhere.
+            self._remove()
+            self._checkpoint("finished", can_read)
+        except BaseException as error:
+            # A run that could not begin leaves no trace.
+            if self._writer.sound and self._recorded:
+                self._checkpoint("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+            raise
+        self._writer.compact()
+        self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]
+        self.summary.images = self._writer.count()
+
+    # -- embedding ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _encoder(self) -> ImageEncoder:
+        """The model, loaded when the first file needs it."""
         encoder, model = self._load_encoder()
         self._writer.set_model(model)
+        self._committed = time.monotonic()  # loading is no work that could be lost
+        return encoder
 
-        def read(file: ImageFile) -> _Read:
-            return _read(file, encoder.preprocessing)
-
+    def _embed_all(self) -> None:
         batch: list[_Read] = []
-        for item in map_in_order(read, fresh, _WORKERS, self._batch_size + 2 * _WORKERS):
-            if item.pixels is None:
-                self._writer.put(item.record)
-                self._progress.advance(1)
-                continue
-            batch.append(item)
-            if len(batch) == self._batch_size:
-                self._embed(encoder, batch)
-                batch = []
+        size = self._batch_size
+        ahead = self._batch_size + 2 * _WORKERS
+        with closing(map_in_order(self._decode, self._unknown(), _WORKERS, ahead, _weight)) as items:
+            for item in items:
+                if item.pixels is None:
+                    self._put_unreadable(item.record)
+                else:
+                    batch.append(item)
+                if len(batch) >= size or (batch and self._seconds() > CHECKPOINT_SECONDS):
+                    size = self._embed(batch)
+                    batch = []
         if batch:
-            self._embed(encoder, batch)
+            self._embed(batch)
 
-    def _embed(self, encoder: ImageEncoder, batch: list[_Read]) -> None:
-        vectors = encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
-        for row, item in zip(self._writer.append(vectors), batch, strict=True):
-            self._writer.put(replace(item.record, row=row))
-        self._summary.embedded += len(batch)
-        if time.monotonic() - self._committed_at > CHECKPOINT_SECONDS:
-            self._writer.commit()
-            self._committed_at = time.monotonic()
-        self._progress.advance(len(batch))
+    def _embed(self, batch: list[_Read]) -> int:
+        """Embed and record a batch; the size of the next one."""
+        started = time.monotonic()
+        vectors = self._encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
+        self._writer.add([item.record for item in batch], vectors)
+        self.summary.embedded += len(batch)
+        self._done(len(batch))
+        took = time.monotonic() - started
+        self._checkpoint_before(took)
+        # A slow model gets smaller batches, so that two of them fit between checkpoints.
+        fitting = int(len(batch) * CHECKPOINT_SECONDS / 2 / max(took, 1e-9))
+        return max(1, min(self._batch_size, fitting))
 
-    def _adopt_known(self, work: list[ImageFile]) -> list[ImageFile]:
-        """Give files whose content is in the index already its vector; the rest comes back."""
-        by_hash = {record.hash: record for record in self._known.values() if record.row is not None}
-        if not by_hash:
-            return work
-        matrix, _ = self._writer.matrix()
-        fresh = []
-        for file, digest in zip(work, map_in_order(_hash, work, _WORKERS, 4 * _WORKERS), strict=True):
-            twin = by_hash.get(digest)
-            if twin is None or twin.row is None:
-                fresh.append(file)
-                continue
-            record = replace(twin, path=file.path, size=file.size, mtime_ns=file.mtime_ns)
-            before = self._known.get(file.path)
-            if before is not None and before.row is not None and before.hash == digest:
-                self._writer.put(replace(record, row=before.row))
-                self._summary.reused += 1
-            elif twin.path in self._gone:
-                self._writer.move(twin.path, record)
-                self._gone.discard(twin.path)
-                by_hash[digest] = record
-                self._summary.moved += 1
-            else:
-                (row,) = self._writer.append(matrix[[twin.row]].astype(np.float32))
-                self._writer.put(replace(record, row=row))
-                self._summary.reused += 1
-            self._progress.advance(1)
-        return fresh
+    def _unknown(self) -> Iterator[tuple[ImageFile, Content]]:
+        """The files whose content has no vector yet; the others are recorded on the way."""
+        for file, content in map_in_order(
+            _read, self._changes.waiting(), _WORKERS, 4 * _WORKERS, lambda file: file.size
+        ):
+            self._checkpoint_before(0)
+            if isinstance(content, VanishedError):
+                self._vanished(file.path)
+            elif isinstance(content, UnreadableImageError):
+                self._put_unreadable(Record(file.path, None, file.size, file.mtime_ns, None, error=str(content)))
+            elif not self._adopt(file, content):
+                _ = self._encoder  # loaded here, not by one of the threads that decode
+                yield file, content
+
+    def _adopt(self, file: ImageFile, content: Content) -> bool:
+        """Give a file whose content is in the index already its vector."""
+        twins = self._writer.same_content(content.digest)
+        if not twins:
+            return False
+        record = twins[0]._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns)
+        touched = next((twin for twin in twins if twin.path == file.path), None)
+        moved = next((twin for twin in twins if twin.path in self._changes.gone), None)
+        if touched:
+            self._writer.put(record._replace(row=touched.row))
+            self.summary.reused += 1
+        elif moved:
+            self._writer.move(moved.path, record._replace(row=moved.row))
+            self._changes.gone.discard(moved.path)
+            self.summary.moved += 1
+        else:
+            self._writer.add_copy(record)
+            self.summary.reused += 1
+        self._done(1)
+        return True
+
+    def _decode(self, item: tuple[ImageFile, Content]) -> _Read:
+        file, content = item
+        record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
+        try:
+            picture = decode(content.data, os.path.basename(file.path), max_pixels=self._max_pixels)
+        except UnreadableImageError as error:
+            return _Read(record._replace(error=str(error)))
+        record = record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
+        return _Read(record, self._encoder.preprocessing(picture.image))
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def _done(self, files: int, unreadable: int = 0) -> None:
+        self._recorded += files
+        self._progress.advance(files, unreadable)
+
+    def _put_unreadable(self, record: Record) -> None:
+        self._writer.put(record)
+        self._done(1, unreadable=1)
+
+    def _vanished(self, path: bytes) -> None:
+        """A file is gone since it was found."""
+        if known := self._writer.record(path):
+            (self._changes.moot if known.row is None else self._changes.gone).add(path)
+        self._progress.advance(1)
+
+    def _remove(self) -> None:
+        for place in self._places:
+            if not os.path.lexists(place.start):  # a drive was unplugged during the run
+                raise InputError(f"{os.fsdecode(place.start)} is no longer there. Nothing was removed from the index.")
+        self._writer.remove([*self._changes.gone, *self._changes.moot])
+        for path, reason in self._changes.unreadable_folders.items():
+            self._writer.put(Record(path, None, 0, 0, None, error=reason))
+        self.summary.removed = len(self._changes.gone)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------
+
+    def _seconds(self) -> float:
+        """Since the last checkpoint."""
+        return time.monotonic() - self._committed
+
+    def _checkpoint_before(self, next_step: float) -> None:
+        """Make a checkpoint if the next chance for it comes too late: after a step that takes so many seconds."""
+        if self._recorded and self._seconds() + next_step > CHECKPOINT_SECONDS:
+            self._checkpoint("unfinished")
+
+    def _checkpoint(self, outcome: str, can_read: str | None = None) -> None:
+        """Commit, with word of the run so far; at its end also with what could be read."""
+        known = {root.path: root.options for root in self._writer.roots()}
+        for place in self._places:
+            if place.start == place.root:
+                before = known.get(place.root, {}).get("readers")
+                self._writer.set_root(place.root, options_of(place.rules, can_read or before))
+        self._writer.set_last_run(
+            {
+                "ended_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "outcome": outcome,
+                "seconds": round(time.monotonic() - self._started, 3),
+                "embedded": self.summary.embedded,
+                "reused": self.summary.reused,
+                "moved": self.summary.moved,
+                "removed": self.summary.removed,
+            }
+        )
+        self._writer.commit()
+        self._committed = time.monotonic()
 
 
-def _hash(file: ImageFile) -> bytes | None:
+def _read(file: ImageFile) -> tuple[ImageFile, Content | UnreadableImageError]:
+    if file.problem is not None:
+        return file, UnreadableImageError(file.problem)
     try:
-        return read_file(file.path)[1]
-    except UnreadableImageError:
-        return None
-
-
-def _read(file: ImageFile, preprocess: Callable[[Image.Image], npt.NDArray[np.uint8]]) -> _Read:
-    record = Record(file.path, None, file.size, file.mtime_ns, None)
-    try:
-        content, digest = read_file(file.path)
-        record = replace(record, hash=digest)
-        picture = decode(content)
+        return file, read_file(file.path)
     except UnreadableImageError as error:
-        return _Read(replace(record, error=str(error)))
-    record = replace(record, width=picture.width, height=picture.height, taken_at=picture.taken_at)
-    return _Read(record, preprocess(picture.image))
+        return file, error
+
+
+def _weight(item: tuple[ImageFile, Content]) -> int:
+    return item[1].size

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.ranking import cosines, top_k
-from clipsearch.store import Store
+from clipsearch.store.reading import Store
 
 EncodeTexts = Callable[[list[str]], npt.NDArray[np.float32]]
 """(Q, D) unit vectors of Q texts."""

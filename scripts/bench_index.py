@@ -161,7 +161,8 @@ class Silent:
 def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, Vectors]:
     """Seconds to index `files` from nothing with a model that is loaded, and the (N, D) vectors in their order."""
     from clipsearch.indexing import update
-    from clipsearch.store import FOLDER, ModelRecord, Store
+    from clipsearch.store.format import FOLDER, ModelRecord
+    from clipsearch.store.reading import Store
 
     maker = ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
     with tempfile.TemporaryDirectory(dir=work) as name:
@@ -184,8 +185,7 @@ def decoded(files: list[Path], encoder: Encoder) -> npt.NDArray[np.uint8]:
     from clipsearch.images.reading import map_in_order, read_file
 
     def read(file: Path) -> npt.NDArray[np.uint8]:
-        content, _ = read_file(os.fsencode(file))
-        return encoder.preprocessing(decode(content).image)
+        return encoder.preprocessing(decode(read_file(os.fsencode(file)).data).image)
 
     workers = min(32, os.cpu_count() or 1)
     return np.stack(list(map_in_order(read, files, workers, BATCH + 2 * workers)))

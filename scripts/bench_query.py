@@ -22,7 +22,7 @@ import bench_common as common
 import numpy as np
 
 if TYPE_CHECKING:
-    from clipsearch.store import ModelRecord
+    from clipsearch.store.format import ModelRecord
 
 TEXT, K = "a dog is sleeping", 3
 _BLOCK_ROWS = 65_536
@@ -114,7 +114,7 @@ def keep_text_tower(model_folder: Path) -> ModelRecord:
     """Leave a model's text tower in the cache, as `clipsearch index` does; what its index says of the model."""
     from clipsearch.models.catalog import locate
     from clipsearch.models.encoder import Encoder
-    from clipsearch.store import ModelRecord
+    from clipsearch.store.format import ModelRecord
 
     encoder = Encoder(locate(str(model_folder)), "cpu")
     encoder.save_text_tower()
@@ -123,7 +123,8 @@ def keep_text_tower(model_folder: Path) -> ModelRecord:
 
 def make_index(folder: Path, model: ModelRecord, rows: int) -> None:
     """In `folder` an index of random vectors, and the same vectors as a notebook keeps them."""
-    from clipsearch.store import FOLDER, Record, Store
+    from clipsearch.store.format import FOLDER, Record
+    from clipsearch.store.writing import Writer
 
     # 1. Unit vectors, rounded to float16 for both, so that both must find the same.
     vectors = np.random.default_rng(0).standard_normal((rows, model.dim), np.float32)
@@ -131,12 +132,16 @@ def make_index(folder: Path, model: ModelRecord, rows: int) -> None:
     vectors = vectors.astype(np.float16).astype(np.float32)
     paths = [f"images/{row // 1000:04}/{row:07}.jpg" for row in range(rows)]
     # 2. Ours and theirs.
-    with Store.write(folder / FOLDER) as writer:
+    with Writer.locked(folder / FOLDER) as writer:
         writer.set_model(model)
-        writer.add_root(os.fsencode(folder / "images"))
+        writer.set_root(os.fsencode(folder / "images"), {})
         for start in range(0, rows, _BLOCK_ROWS):
-            for row in writer.append(vectors[start : start + _BLOCK_ROWS]):
-                writer.put(Record(os.fsencode(folder / paths[row]), row, 100_000, row, row.to_bytes(16, "little")))
+            block = vectors[start : start + _BLOCK_ROWS]
+            records = [
+                Record(os.fsencode(folder / paths[row]), None, 100_000, row, row.to_bytes(16, "little"))
+                for row in range(start, start + len(block))
+            ]
+            writer.add(records, block)
         writer.commit()
     np.save(folder / "vectors.npy", vectors)
     (folder / "paths.json").write_text(json.dumps(paths), "utf-8")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,17 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session")
 def run(environment: dict[str, str]) -> Run:
-    """Run `clipsearch ARGUMENTS` in a folder, as a shell would."""
+    """Run `clipsearch ARGUMENTS` in a folder, as a shell would; `before` is another command to put before it."""
 
     def run(
-        *arguments: str | bytes | Path, cwd: Path, env: Mapping[str, str] | None = None, timeout: float = 120
+        *arguments: str | bytes | Path,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+        before: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [sys.executable, "-m", "clipsearch", *arguments],
+            [*before, sys.executable, "-m", "clipsearch", *arguments],
             cwd=cwd,
             env=environment | dict(env or {}),
             capture_output=True,
@@ -154,3 +160,46 @@ def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     summary = index(run, "sample-images", cwd=folder)
     assert summary["embedded"] >= 200
     return folder
+
+
+@contextmanager
+def deny(path: Path, mode: int = 0) -> Iterator[None]:
+    """Within: a file or folder has these permissions, and they bind this process even if it is root's."""
+    before = path.stat().st_mode
+    path.chmod(mode)
+    try:
+        with _without_privileges():
+            yield
+    finally:
+        path.chmod(before)
+
+
+@contextmanager
+def _without_privileges() -> Iterator[None]:
+    """Within: root's right to pass over permissions is laid down (Linux; see capabilities(7))."""
+    if os.geteuid() != 0:
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("permissions do not bind root, and only on Linux can it lay its rights down")
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
+    libc.capget(header, sets)
+    effective = sets[0]
+    sets[0] = effective & ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        sets[0] = effective
+        libc.capset(header, sets)
+
+
+def unprivileged() -> list[str]:
+    """What to put before a command so that permissions bind it even if it is root's."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("permissions do not bind root, and setpriv is not there to lay its rights down")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]

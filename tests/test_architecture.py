@@ -18,30 +18,54 @@ ALLOWED: dict[str, set[str]] = {
     "settings": {"errors"},
     "paths": set(),
     "images": set(),
-    "images.finding": {"errors", "paths"},
+    "images.raw": {"errors"},
+    "images.pixels": set(),
+    "images.finding": {"errors", "paths", "images.raw"},
     "images.reading": {"errors"},
-    "images.decoding": {"errors"},
+    "images.decoding": {"errors", "images.pixels", "images.raw"},
+    "interrupts": set(),
     "ranking": set(),
-    "store": {"errors", "paths"},
+    "store": set(),
+    "store.format": {"errors"},
+    "store.reading": {"errors", "paths", "store.format"},
+    "store.writing": {"errors", "paths", "interrupts", "store.format", "store.reading"},
+    "store.verifying": {"store.format", "store.reading"},
     "models.catalog": {"errors"},
     "models.preprocessing": {"errors"},
     "models.text_tower": {"errors", "models.catalog"},
     "models.encoder": {"errors", "models", "models.catalog", "models.preprocessing", "models.text_tower"},
     "models": set(),
-    "query": {"errors", "ranking", "store"},
-    "indexing": {"errors", "paths", "images.finding", "images.reading", "images.decoding", "store"},
-    "api": {"errors", "settings", "store", "query", "models.catalog", "models.text_tower", "models.encoder"},
+    "query": {"errors", "ranking", "store.reading"},
+    "changes": {"errors", "paths", "images.finding", "store.reading"},
+    "indexing": {
+        *("errors", "paths", "changes", "images.finding", "images.reading", "images.decoding"),
+        *("store.format", "store.reading", "store.writing"),
+    },
+    "api": {
+        "errors",
+        "settings",
+        "store.format",
+        "store.reading",
+        "query",
+        "models.catalog",
+        "models.text_tower",
+        "models.encoder",
+    },
     "output": set(),
     "output.paths": set(),
     "output.hits": {"output.paths", "query"},
-    "output.reports": {"output.paths", "indexing", "store"},
+    "output.reports": {"output.paths", "indexing", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "models.encoder"},
     "cli": {"errors"},
     "cli.options": {""},
-    "cli.progress": set(),
-    "cli.index": {"api", "indexing", "models.catalog", "output.reports", "store"},
+    "cli.progress": {"cli.options"},
+    "cli.index": {
+        *("api", "indexing", "images.decoding", "images.finding", "models.catalog", "output.reports"),
+        *("store.format", "store.reading"),
+    },
+    "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
     "cli.query": {"api", "output.hits"},
-    "cli.status": {"api", "models.catalog", "output.reports", "store"},
+    "cli.status": {"api", "models.catalog", "output.reports", "store.reading", "store.verifying"},
     "__main__": {"cli"},
 }
 
@@ -75,7 +99,7 @@ def imports(path: Path) -> set[str]:
 def test_imports_flow_downwards(name: str) -> None:
     assert name in ALLOWED, f"give {name} a place in the drawing"
     own = {name} | (
-        {f"cli.{n}" for n in ("index", "options", "query", "status", "progress")} if "cli" in name else set()
+        {f"cli.{n}" for n in ("index", "options", "query", "status", "progress", "forget")} if "cli" in name else set()
     )
     assert imports(ROOMS[name]) - own <= ALLOWED[name]
 

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from conftest import Run, index, paint
 
-from clipsearch.store import FOLDER, Store
+from clipsearch.store.format import FOLDER
+from clipsearch.store.reading import Store
 
 PB = ("--model", "picturebook")
 

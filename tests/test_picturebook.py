@@ -10,7 +10,7 @@ import numpy as np
 from conftest import PICTUREBOOK, SAMPLES
 
 import clipsearch
-from clipsearch.store import Store
+from clipsearch.store.reading import Store
 
 
 def test_it_is_small_and_loads_as_it_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import numpy as np
 from conftest import SAMPLES
@@ -12,7 +13,7 @@ from clipsearch.images.finding import find_images
 
 
 def test_samples_are_many_small_and_captioned() -> None:
-    files = {file.path.decode(): file for file in find_images(SAMPLES)}
+    files = {file.path.decode(): file for file in find_images(os.fsencode(SAMPLES))}
     assert len(files) >= 200
     assert sum(file.size for file in files.values()) <= 8_000_000
     with (SAMPLES / "captions.csv").open(encoding="utf-8", newline="") as file:

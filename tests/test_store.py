@@ -13,7 +13,9 @@ import pytest
 
 from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError
 from clipsearch.paths import is_below
-from clipsearch.store import FOLDER, ModelRecord, Record, Store, Writer, find_index
+from clipsearch.store.format import FOLDER, ModelRecord, Record
+from clipsearch.store.reading import Store, find_index
+from clipsearch.store.writing import Writer
 
 MODEL = ModelRecord("test", None, "f" * 32, 8)
 
@@ -30,14 +32,14 @@ def vectors(first: int, count: int) -> npt.NDArray[np.float32]:
 
 
 def add(writer: Writer, folder: Path, names: list[str], first: int = 0) -> None:
-    rows = writer.append(vectors(first, len(names)))
-    for row, name in zip(rows, names, strict=True):
-        path = os.fsencode(folder.parent / name)
-        writer.put(Record(path, row, size=1, mtime_ns=2, hash=name.encode()))
+    records = [
+        Record(os.fsencode(folder.parent / name), None, size=1, mtime_ns=2, hash=name.encode()) for name in names
+    ]
+    writer.add(records, vectors(first, len(names)))
 
 
 def fill(folder: Path, names: list[str]) -> None:
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         writer.set_model(MODEL)
         add(writer, folder, names)
         writer.commit()
@@ -57,7 +59,7 @@ def test_the_matrix_is_a_plain_numpy_file(folder: Path) -> None:
 
 def test_the_matrix_grows_across_commits_and_runs(folder: Path) -> None:
     fill(folder, ["a", "b"])
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         add(writer, folder, ["c"], first=7)
         writer.commit()
         add(writer, folder, ["d", "e"], first=8)
@@ -74,7 +76,7 @@ def test_rows_past_the_commit_do_not_count_and_are_cut_off(folder: Path) -> None
     with closing(Store.open(folder)) as store:
         matrix, alive = store.matrix()
         assert (len(matrix), alive) == (2, None)
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         add(writer, folder, ["c"], first=7)
         writer.commit()
     np.testing.assert_allclose(
@@ -84,14 +86,14 @@ def test_rows_past_the_commit_do_not_count_and_are_cut_off(folder: Path) -> None
 
 def test_what_is_not_committed_is_not_there(folder: Path) -> None:
     fill(folder, ["a"])
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         add(writer, folder, ["b"], first=7)
     assert contents(folder) == {"a": 0}
 
 
 def test_removed_and_replaced_rows_are_dead(folder: Path) -> None:
     fill(folder, [str(i) for i in range(20)])
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         writer.remove([os.fsencode(folder.parent / "3")])
         add(writer, folder, ["5"], first=7)
         writer.commit()
@@ -108,7 +110,7 @@ def test_compaction_keeps_every_living_vector_with_its_file(folder: Path) -> Non
     names = [str(i) for i in range(20)]
     fill(folder, names)
     before = dict(zip(names, vectors(0, 20), strict=True))
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         writer.remove([os.fsencode(folder.parent / name) for name in names[::3]])
         writer.compact()
         add(writer, folder, ["new"], first=7)
@@ -137,7 +139,7 @@ def test_a_crash_around_the_renaming_of_a_compacted_matrix_loses_nothing(folder:
     for _ in range(2):
         with closing(Store.open(folder)) as store:
             np.testing.assert_allclose(store.matrix()[0], vectors(0, 3), atol=1e-3)
-        with Store.write(folder):
+        with Writer.locked(folder):
             pass
     assert not (folder / "embeddings.new.npy").exists()
 
@@ -151,16 +153,16 @@ def test_a_half_written_compaction_is_ignored(folder: Path) -> None:
 
 def test_only_one_writer_at_a_time(folder: Path) -> None:
     with (
-        Store.write(folder),
+        Writer.locked(folder),
         pytest.raises(IndexLockedError, match="Another clipsearch is writing"),
-        Store.write(folder),
+        Writer.locked(folder),
     ):
         pass
 
 
 def test_readers_do_not_wait_for_the_writer(folder: Path) -> None:
     fill(folder, ["a"])
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         add(writer, folder, ["b"], first=7)
         assert contents(folder) == {"a": 0}
         writer.commit()
@@ -178,10 +180,9 @@ def test_paths_below_the_parent_move_with_the_folder(tmp_path: Path) -> None:
 def test_names_are_kept_byte_for_byte_and_differ_by_case(folder: Path) -> None:
     names = [b"Cats/\xff\xfe.png", b"cats/\xff\xfe.png", b"new\nline.png", "é.png".encode()]
     paths = [os.path.join(os.fsencode(folder.parent), name) for name in names]
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         writer.set_model(MODEL)
-        for row, path in zip(writer.append(vectors(0, 4)), paths, strict=True):
-            writer.put(Record(path, row, 1, 2, b"h"))
+        writer.add([Record(path, None, 1, 2, b"h") for path in paths], vectors(0, 4))
         writer.commit()
     with closing(Store.open(folder)) as store:
         assert store.paths([0, 1, 2, 3]) == paths
@@ -189,10 +190,10 @@ def test_names_are_kept_byte_for_byte_and_differ_by_case(folder: Path) -> None:
 
 def test_roots_swallow_roots_below_them(folder: Path) -> None:
     parent = folder.parent
-    with Store.write(folder) as writer:
+    with Writer.locked(folder) as writer:
         for root in ("a/b", "a", "a/c", "ab"):
-            writer.add_root(os.fsencode(parent / root))
-        assert writer.roots() == [os.fsencode(parent / "a"), os.fsencode(parent / "ab")]
+            writer.set_root(os.fsencode(parent / root), {"of": root})
+        assert writer.roots() == [(os.fsencode(parent / "a"), {"of": "a"}), (os.fsencode(parent / "ab"), {"of": "ab"})]
 
 
 def test_is_below() -> None:
@@ -233,7 +234,7 @@ def test_damage_is_named(folder: Path, damage: str) -> None:
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ClipsearchError, match="Cannot write the index"), Store.write(tmp_path / "file" / FOLDER):
+    with pytest.raises(ClipsearchError, match="Cannot write the index"), Writer.locked(tmp_path / "file" / FOLDER):
         pass
 
 

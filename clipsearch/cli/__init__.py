@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from types import FrameType
 
 import typer
 
+from clipsearch.cli.forget import forget
 from clipsearch.cli.index import index
 from clipsearch.cli.options import version_option
 from clipsearch.cli.query import query
@@ -15,7 +17,6 @@ from clipsearch.cli.status import status
 from clipsearch.errors import ClipsearchError
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 128 + signal.SIGINT
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
 
 app = typer.Typer(
@@ -30,21 +31,45 @@ app.callback()(version_option)
 app.command()(index)
 app.command()(query)
 app.command()(status)
+app.command()(forget)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal asked this process to end. What is under way ends in order, as on Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 def main() -> None:
-    """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted."""
+    """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
+    _end_in_order()
     try:
         code = _run()
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)  # noqa: T201
-        code = EXIT_INTERRUPTED
+    except KeyboardInterrupt as end:
+        number = end.number if isinstance(end, Ended) else signal.SIGINT
+        print(
+            "Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.", file=sys.stderr
+        )
+        code = 128 + number
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not complain about it while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
+
+
+def _end_in_order() -> None:
+    """Let SIGTERM, and SIGHUP of a terminal that closes, end a run as Ctrl-C does: with a last checkpoint."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise Ended(number)
+
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, end)
 
 
 def _run() -> int:

@@ -7,13 +7,17 @@ import time
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from clipsearch.cli.options import IndexOption, JsonOption, say
+from clipsearch.cli.options import IndexOption, JsonOption, WaitOption, say
+
+if TYPE_CHECKING:
+    from clipsearch.images.finding import Rules
 
 EXIT_STRICT = 2
+_MILLION = 1_000_000
 
 
 class Device(str, Enum):
@@ -47,44 +51,109 @@ def index(
     device: Annotated[Device, typer.Option("--device", help="Where the model runs.")] = Device.AUTO,
     batch_size: Annotated[int, typer.Option("--batch-size", metavar="B", min=1, help="Images a step.")] = 32,
     index: IndexOption = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            help="Leave out files and folders, with the rules of .gitignore. May be repeated. Remembered, like the "
+            "next two: a later run without any of the three uses them again.",
+            show_default=False,
+        ),
+    ] = None,
+    include_hidden: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--include-hidden/--no-include-hidden",
+            help="Also files and folders whose names begin with a dot.",
+            show_default=False,
+        ),
+    ] = None,
+    follow_symlinks: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--follow-symlinks/--no-follow-symlinks",
+            help="Also folders that are links; each is read once.",
+            show_default=False,
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--max-pixels",
+            metavar="MILLIONS",
+            min=1,
+            help="Do not decode larger images. By default what fits this machine's memory.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A folder without any image is meant to be so.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a file could not be read.")] = False,
+    wait: WaitOption = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     json: JsonOption = False,
 ) -> int:
     """Make or refresh the index of image folders.
 
     Only new and changed images are embedded. The index is written to .clipsearch in the current folder. Interrupt it
-    at will: the next run goes on from there.
+    at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
     from clipsearch.api import ModelChoice
     from clipsearch.cli.progress import ProgressBar
+    from clipsearch.images.decoding import quiet_decoders
     from clipsearch.indexing import update
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import summary_json, summary_text
+    from clipsearch.output.reports import summary_json, summary_text, unreadable_text
 
     started = time.perf_counter()
     folder, roots = _targets(index, paths or [])
-    choice = ModelChoice(folder, roots, model, device.value, say)
-    with ProgressBar() as bar:
-        summary = update(folder, roots, choice.load, batch_size=batch_size, progress=bar)
+    talk = (lambda _: None) if quiet else say
+    choice = ModelChoice(folder, roots, model, device.value, talk)
+    with quiet_decoders(), ProgressBar(quiet=quiet) as bar:
+        summary = update(
+            folder,
+            roots,
+            choice.load,
+            batch_size=batch_size,
+            progress=bar,
+            rules=_rules(exclude, include_hidden, follow_symlinks),
+            allow_empty=allow_empty,
+            wait=wait,
+            max_pixels=max_pixels and max_pixels * _MILLION,
+        )
     seconds = time.perf_counter() - started
-    say(summary_text(summary, seconds))
+    if summary.unreadable and (strict or not quiet):
+        say(unreadable_text(summary))
+    talk(summary_text(summary, seconds))
     if choice.encoder and choice.encoder.name == BUNDLED:
-        say(f"Note: {PICTUREBOOK_NOTE}")
+        talk(f"Note: {PICTUREBOOK_NOTE}")
     if json:
         used = (str(choice.encoder.device), choice.encoder.precision) if choice.encoder else (None, None)
         print(summary_json(summary, seconds, *used))  # noqa: T201
     return EXIT_STRICT if strict and summary.unreadable else 0
 
 
+def _rules(exclude: list[str] | None, include_hidden: bool | None, follow_symlinks: bool | None) -> Rules | None:  # noqa: FBT001
+    """What was asked for; None if nothing was, so that roots keep their rules."""
+    from clipsearch.images.finding import Rules
+
+    if not exclude and include_hidden is None and follow_symlinks is None:
+        return None
+    return Rules(tuple(exclude or ()), include_hidden=bool(include_hidden), follow_symlinks=bool(follow_symlinks))
+
+
 def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
     """The index folder to write to, and the roots to read."""
     from clipsearch.api import index_folder
-    from clipsearch.store import FOLDER, Store
+    from clipsearch.store.format import FOLDER
+    from clipsearch.store.reading import Store
 
     if paths and not given and not os.environ.get("CLIPSEARCH_INDEX"):
         return Path.cwd() / FOLDER, paths
     folder = index_folder(given)
     if not paths:
         with closing(Store.open(folder)) as store:
-            paths = [Path(os.fsdecode(root)) for root in store.roots()]
+            paths = [Path(os.fsdecode(root.path)) for root in store.roots()]
     return folder, paths

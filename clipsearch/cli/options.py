@@ -19,6 +19,16 @@ IndexOption = Annotated[
         show_default=False,
     ),
 ]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="SECONDS",
+        min=0,
+        help="If another clipsearch is writing to the index, wait so long for it.",
+    ),
+]
+WAITING = "Waiting for another clipsearch that is writing to this index ..."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

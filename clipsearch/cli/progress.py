@@ -1,4 +1,4 @@
-"""The progress bar of `index`: on stderr, and only on a terminal."""
+"""The progress of `index`: on stderr, and only on a terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from clipsearch.cli.options import WAITING, say
+
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
+
+_REDRAWS_A_SECOND = 10
 
 
 class ProgressBar:
-    """Images done, rate and time left; silent where stderr is no terminal. Fits `indexing.Progress`."""
+    """Images done, rate, time left and skips; silent where stderr is no terminal. Fits `indexing.Progress`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._skipped = 0
 
     def __enter__(self) -> ProgressBar:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -23,30 +29,64 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._stop()
+
+    def waiting(self) -> None:
+        """Say that another run has to finish first."""
+        if not self._quiet:
+            say(WAITING)
+
+    def searching(self, files: int) -> None:
+        """Show how many image files were found so far."""
+        if self._is_shown() and self._bar is None:
+            from rich.progress import SpinnerColumn, TextColumn
+
+            self._open(SpinnerColumn(), TextColumn("Searching: {task.completed} images"), total=None)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=files)
 
     def start(self, total: int) -> None:
         """Show a bar for `total` images."""
-        if not sys.stderr.isatty():
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        self._stop()
+        if self._is_shown():
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-        self._bar = Progress(
-            TextColumn("Indexing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("images"),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("index", total=total, rate="")
-        self._bar.start()
+            self._open(
+                TextColumn("Indexing"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("images{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[skips]}"),
+                total=total,
+            )
 
-    def advance(self, files: int) -> None:
-        """So many more are done."""
+    def advance(self, files: int, unreadable: int = 0) -> None:
+        """So many more are done, so many of them skipped."""
+        self._skipped += unreadable
         if self._bar and self._task is not None:
             speed = self._bar.tasks[0].speed
-            self._bar.update(self._task, advance=files, rate=f"{speed:.0f}/s" if speed else "")
+            self._bar.update(
+                self._task,
+                advance=files,
+                rate=f", {speed:.0f}/s" if speed else "",
+                skips=f"{self._skipped} unreadable" if self._skipped else "",
+            )
+
+    def _is_shown(self) -> bool:
+        return not self._quiet and sys.stderr is not None and sys.stderr.isatty()
+
+    def _open(self, *columns: ProgressColumn, total: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(
+            *columns, console=Console(stderr=True), refresh_per_second=_REDRAWS_A_SECOND, transient=total is None
+        )
+        self._task = self._bar.add_task("index", total=total, rate="", skips="")
+        self._bar.start()
+
+    def _stop(self) -> None:
+        if self._bar:
+            self._bar.stop()
+            self._bar = None

@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import os
 from contextlib import closing
+from typing import Annotated
+
+import typer
 
 from clipsearch.cli.options import IndexOption, JsonOption, say
 
+EXIT_DAMAGED = 2
 
-def status(*, index: IndexOption = None, json: JsonOption = False) -> None:
-    """Show what an index holds: model, roots, images, unreadable files, dead rows, size."""
+
+def status(
+    *,
+    index: IndexOption = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check matrix and database against each other; exit with 2 if damaged.")
+    ] = False,
+    json: JsonOption = False,
+) -> int:
+    """Show what an index holds: model, roots, images, unreadable files, dead rows, size, last run."""
     from clipsearch.api import index_folder
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import status_json, status_text
-    from clipsearch.store import Store
+    from clipsearch.output.reports import Status, status_json, status_text
+    from clipsearch.store.reading import Store
+    from clipsearch.store.verifying import verify as findings_of
 
     with closing(Store.open(index_folder(index))) as store:
-        model, contents, roots = store.model(), store.contents(), store.roots()
-        store.matrix()  # a missing or short matrix is an error here too
-        folder = os.fsencode(store.folder.absolute())
-    print(status_json(model, contents, roots) if json else status_text(folder, model, contents, roots))  # noqa: T201
-    if model and model.name == BUNDLED and not json:
+        findings = findings_of(store) if verify else None
+        with store.snapshot():
+            if not verify:
+                store.matrix()  # a missing or short matrix is an error here too
+            found = Status(
+                folder=os.fsencode(store.folder.absolute()),
+                model=store.model(),
+                contents=store.contents(),
+                roots=[(root.path, store.count(root.path)) for root in store.roots()],
+                unreadable=store.unreadable(),
+                last_run=store.last_run(),
+                findings=findings,
+            )
+    print(status_json(found) if json else status_text(found))  # noqa: T201
+    if found.model and found.model.name == BUNDLED and not json:
         say(f"Note: {PICTUREBOOK_NOTE}")
+    return EXIT_DAMAGED if findings and not all(finding.harmless for finding in findings) else 0

@@ -1,22 +1,36 @@
-"""Image files in folders: what is there, as the file system describes it. Opens no file."""
+"""Image files in folders: what is there, as the file system describes it. Opens no image."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.errors import InputError
-from clipsearch.paths import absolute
+from clipsearch.images.raw import RAW_EXTENSIONS
+from clipsearch.paths import is_below
 
-EXTENSIONS = frozenset({".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+if TYPE_CHECKING:
+    from pathspec import Pattern
+
+EXTENSIONS = RAW_EXTENSIONS | {
+    *(".apng", ".avif", ".avifs", ".bmp", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif", ".ico"),
+    *(".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pam", ".pbm", ".pfm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+}
 """Files with these endings (in any case) are taken for images when a folder is searched."""
+IGNORE_FILE = ".clipsearchignore"
+"""Patterns of what to leave out, with the rules of .gitignore."""
+
+_SUFFIXES = {os.fsencode(suffix) for suffix in EXTENSIONS}
+_IGNORE_NAME = os.fsencode(IGNORE_FILE)
+_KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+_Identity = tuple[int, int]
 
 
-@dataclass(frozen=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """An image file as the file system describes it."""
 
     path: bytes
@@ -24,49 +38,231 @@ class ImageFile:
     size: int
     """Bytes."""
     mtime_ns: int
+    problem: str | None = None
+    """Why there is nothing to open, say because it is a dangling link; None for a regular file."""
 
 
-def find_images(root: Path) -> Iterator[ImageFile]:
-    """All image files under `root` (or `root` itself if it is a file), sorted by path within each folder.
+@dataclass(frozen=True)
+class Rules:
+    """Which files of a folder count."""
 
-    Hidden files and folders are left out, and so are links to folders (they could lead in circles).
+    exclude: tuple[str, ...] = ()
+    """Patterns of what to leave out, with the rules of .gitignore, seen from the root; they beat all ignore files."""
+    include_hidden: bool = False
+    """Also files and folders whose names begin with a dot."""
+    follow_symlinks: bool = False
+    """Also folders that are links. Each is read once, and not at all if it lies below the root anyway."""
+
+
+def find_images(
+    root: bytes,
+    rules: Rules = Rules(),
+    *,
+    start: bytes | None = None,
+    unreadable: Callable[[bytes, str], None] = lambda _path, _reason: None,
+) -> Iterator[ImageFile]:
+    """All image files under `root` (absolute), or `root` itself if it is a file, in the order of their paths' bytes.
+
+    With `start`, a file or folder below `root`, only that part; the rules are still those of the whole. Links to
+    files count as files. `unreadable` hears of each folder below that cannot be listed, and why.
 
     Raises:
-        InputError: `root` does not exist or cannot be read.
+        InputError: `root` or `start` does not exist or cannot be read, or a pattern cannot be understood.
     """
-    path = absolute(root)
+    place = root if start is None else start
+    shown = os.fsdecode(place)
     try:
-        status = root.stat()
+        status = os.stat(place)
+        entries = _entries(place) if stat.S_ISDIR(status.st_mode) else None
     except FileNotFoundError as error:
-        raise InputError(f"No such file or folder: {root}") from error
+        raise InputError(f"No such file or folder: {shown}") from error
     except OSError as error:
-        raise InputError(f"Cannot read {root}: {error.strerror}") from error
-    if stat.S_ISDIR(status.st_mode):
-        yield from _walk(_listing(path))
+        raise InputError(f"Cannot read {shown}: {error.strerror}") from error
+    if entries is not None:
+        yield from _Walk(root, rules, unreadable).below(place, entries)
+    elif stat.S_ISREG(status.st_mode):
+        yield ImageFile(place, status.st_size, status.st_mtime_ns)
     else:
-        yield _describe(path, status)
+        raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
 
-def _listing(folder: bytes) -> list[os.DirEntry[bytes]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(b".")), key=lambda e: e.name)
-    except OSError as error:
-        raise InputError(f"Cannot read the folder {os.fsdecode(folder)}: {error.strerror}") from error
+class _Level(NamedTuple):
+    """A folder that is being walked through."""
+
+    path: bytes
+    entries: list[tuple[bytes, os.DirEntry[bytes], bool]]
+    """Name in the order of paths, entry, whether it is a folder; last first, so that what is done is let go."""
+    linked: bool
+    """Whether a link led here."""
+    ignores: tuple[_Patterns, ...]
+    """Of the ignore files that apply, innermost first."""
 
 
-def _walk(entries: list[os.DirEntry[bytes]]) -> Iterator[ImageFile]:
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(_listing(entry.path))
-        elif os.path.splitext(os.fsdecode(entry.name))[1].lower() in EXTENSIONS:
+class _Walk:
+    """One search through a root."""
+
+    def __init__(self, root: bytes, rules: Rules, unreadable: Callable[[bytes, str], None]) -> None:
+        self._root = root
+        self._rules = rules
+        self._unreadable = unreadable
+        self._real_root = os.path.realpath(root)
+        self._followed: set[_Identity] = set()
+        """Folders that links led to, and the root: none is entered twice, so that no circle is endless."""
+        self._exclude = _Patterns(root, rules.exclude, "--exclude") if rules.exclude else None
+
+    def below(self, start: bytes, entries: list[os.DirEntry[bytes]]) -> Iterator[ImageFile]:
+        """The images in the folder `start` with these entries."""
+        self._followed.add(_identity(os.stat(self._root)))
+        # A stack, not a recursion: folders may be nested deeper than Python's calls.
+        levels = [self._level(start, entries, self._ignores_above(start), linked=False)]
+        while levels:
+            level = levels[-1]
+            if not level.entries:
+                levels.pop()
+                continue
+            _, entry, is_folder = level.entries.pop()
+            if self._left_out(entry, level, is_folder=is_folder):
+                continue
+            if not is_folder:
+                if (image := _describe(entry)) is not None:
+                    yield image
+            elif (inner := self._enter(entry, level)) is not None:
+                levels.append(inner)
+
+    def _level(
+        self,
+        path: bytes,
+        entries: list[os.DirEntry[bytes]],
+        ignores: tuple[_Patterns, ...],
+        *,
+        linked: bool,
+    ) -> _Level:
+        ordered = []
+        for entry in entries:
+            if entry.name == _IGNORE_NAME:
+                ignores = (_read_patterns(path), *ignores)
+            if entry.name.startswith(b".") and not self._rules.include_hidden:
+                continue
+            if _is_folder(entry, follow=self._rules.follow_symlinks):
+                ordered.append((entry.name + b"/", entry, True))
+            elif os.path.splitext(entry.name)[1].lower() in _SUFFIXES and not _is_folder(entry, follow=True):
+                ordered.append((entry.name, entry, False))
+        ordered.sort(key=lambda item: item[0], reverse=True)
+        return _Level(path, ordered, linked, ignores)
+
+    def _enter(self, entry: os.DirEntry[bytes], level: _Level) -> _Level | None:
+        try:
+            linked = level.linked or entry.is_symlink()
+            if linked and not self._is_new(entry):
+                return None
+            return self._level(entry.path, _entries(entry.path), level.ignores, linked=linked)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # gone since its parent was listed
+        except OSError as error:
+            self._unreadable(entry.path, f"the folder cannot be read: {error.strerror}")
+            return None
+
+    def _is_new(self, entry: os.DirEntry[bytes]) -> bool:
+        """Whether a folder that a link led to is found in no other way."""
+        if entry.is_symlink() and is_below(os.path.realpath(entry.path), self._real_root):
+            return False
+        identity = _identity(entry.stat())
+        if identity in self._followed:
+            return False
+        self._followed.add(identity)
+        return True
+
+    def _left_out(self, entry: os.DirEntry[bytes], level: _Level, *, is_folder: bool) -> bool:
+        sources = (self._exclude, *level.ignores) if self._exclude else level.ignores
+        verdicts = (patterns.verdict(entry.path, is_folder=is_folder) for patterns in sources)
+        return next((verdict for verdict in verdicts if verdict is not None), False)
+
+    def _ignores_above(self, start: bytes) -> tuple[_Patterns, ...]:
+        """Of the ignore files between the root and `start`, that of `start` itself not yet."""
+        found: list[_Patterns] = []
+        folder = start
+        while folder != self._root and is_below(folder, self._root):
+            folder = os.path.dirname(folder)
+            if os.path.isfile(os.path.join(folder, _IGNORE_NAME)):
+                found.append(_read_patterns(folder))
+        return tuple(found)
+
+
+class _Patterns:
+    """The lines of one ignore file, seen from the folder `base`.
+
+    Each line is asked about a file or folder itself, never about the folders above, which were entered because they
+    are not left out. Asked about whole paths, pathspec would let the verdict on a folder pass on to all in it: after
+    `*` and `!*/`, everything below the first level would count.
+    """
+
+    def __init__(self, base: bytes, lines: Iterable[str], source: str) -> None:
+        from pathspec import GitIgnoreSpec
+
+        self._base = base
+        self._lines: list[tuple[Pattern, bool]] = []
+        """Last first, since the last one that matches decides; and whether it says where, not only what."""
+        for line in lines:
             try:
-                status = entry.stat()
-            except OSError:
-                continue  # a dangling link, or gone since the folder was listed
-            if stat.S_ISREG(status.st_mode):
-                yield _describe(entry.path, status)
+                spec = GitIgnoreSpec.from_lines([line])
+            except ValueError as error:
+                raise InputError(f"{source}: {error}") from error
+            placed = "/" in line.strip().removeprefix("!").rstrip("/")
+            self._lines[:0] = [(pattern, placed) for pattern in spec.patterns if pattern.include is not None]
+
+    def verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
+        """Whether `path` (absolute) is left out; None if no line says."""
+        inner = os.fsdecode(path[len(self._base) :]).lstrip("/")
+        above, _, name = inner.rpartition("/")
+        slash = "/" if is_folder else ""
+        for pattern, placed in self._lines:
+            if placed:
+                matches = pattern.match_file(inner + slash) and not (above and pattern.match_file(above + "/"))
+            else:
+                matches = pattern.match_file(name + slash)
+            if matches:
+                return pattern.include
+        return None
 
 
-def _describe(path: bytes, status: os.stat_result) -> ImageFile:
-    return ImageFile(path, status.st_size, status.st_mtime_ns)
+def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _is_folder(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=follow)
+    except OSError:  # a link that leads to itself, say
+        return False
+
+
+def _describe(entry: os.DirEntry[bytes]) -> ImageFile | None:
+    """What lies under an image's name; None if it is gone."""
+    try:
+        status = entry.stat()
+        problem = None if stat.S_ISREG(status.st_mode) else f"{_kind(status.st_mode)}, not a file"
+    except OSError as error:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            return None
+        problem = "a link that leads nowhere" if isinstance(error, FileNotFoundError) else str(error.strerror)
+    return ImageFile(entry.path, status.st_size, status.st_mtime_ns, problem)
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in _KINDS if test(mode)), "a device")
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return status.st_dev, status.st_ino
+
+
+def _read_patterns(folder: bytes) -> _Patterns:
+    path = os.fsdecode(os.path.join(folder, _IGNORE_NAME))
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return _Patterns(folder, file.read().splitlines(), path)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error

@@ -3,42 +3,86 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from clipsearch.errors import UnreadableImageError
+
+BYTES_AHEAD = 256 * 2**20
+"""So much file content waits for its turn at most, or one file that is larger."""
+# A FIFO that took a file's place must not make us wait for somebody to write to it.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def read_file(path: bytes) -> tuple[bytes, bytes]:
-    """The content of a file and its hash (BLAKE2b, 16 bytes).
+class VanishedError(UnreadableImageError):
+    """The file is no longer there."""
+
+
+class Content(NamedTuple):
+    """A file in memory, and what the file system said when it was read."""
+
+    data: bytes
+    digest: bytes
+    """BLAKE2b of the content, 16 bytes."""
+    size: int
+    mtime_ns: int
+
+
+def read_file(path: bytes) -> Content:
+    """Read a whole file, as it was at one moment.
 
     Raises:
-        UnreadableImageError: the file cannot be read.
+        VanishedError: it is not there.
+        UnreadableImageError: it cannot be read, is no regular file, or changed meanwhile.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read()
+        with open(os.open(path, _FLAGS), "rb") as file:
+            before = os.fstat(file.fileno())
+            if not stat.S_ISREG(before.st_mode):
+                raise UnreadableImageError("not a regular file")
+            data = file.read()
+            after = os.fstat(file.fileno())
+    except FileNotFoundError as error:
+        raise VanishedError("it is gone") from error
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
-    return content, hashlib.blake2b(content, digest_size=16).digest()
+    if (len(data), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise UnreadableImageError("changed while it was read")
+    return Content(data, hashlib.blake2b(data, digest_size=16).digest(), len(data), after.st_mtime_ns)
 
 
-def map_in_order(work: Callable[[_T], _R], items: Iterable[_T], workers: int, ahead: int) -> Iterator[_R]:
-    """`work` over `items` in threads, results in order, never more than `ahead` of them waiting in memory."""
+def map_in_order(
+    work: Callable[[_T], _R],
+    items: Iterable[_T],
+    workers: int,
+    ahead: int,
+    size: Callable[[_T], int] = lambda _: 0,
+) -> Generator[_R, None, None]:
+    """`work` over `items` in threads, results in order.
+
+    Never more than `ahead` items, or `BYTES_AHEAD` of what `size` says of them, are begun and not yet taken.
+    """
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting: deque[Future[_R]] = deque()
+        waiting: deque[tuple[Future[_R], int]] = deque()
+        total = 0
         try:
             for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= ahead:
-                    yield waiting.popleft().result()
+                weight = size(item)
+                while waiting and (len(waiting) >= ahead or total + weight > BYTES_AHEAD):
+                    future, done = waiting.popleft()
+                    total -= done
+                    yield future.result()
+                waiting.append((pool.submit(work, item), weight))
+                total += weight
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         finally:
-            for future in waiting:
+            for future, _ in waiting:
                 future.cancel()

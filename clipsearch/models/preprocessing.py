@@ -17,6 +17,8 @@ from PIL import Image
 
 from clipsearch.errors import ModelError
 
+_LONGEST = 50
+"""Of longer pictures, in multiples of their width or height, only the middle is resized."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -59,6 +61,8 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 from an RGB picture of any size."""
+        if isinstance(self.resize, int):
+            image = _middle(image)
         if self.resize is not None:
             image = image.resize(self._target(image), self.resample)
         if self.crop is not None:
@@ -73,6 +77,17 @@ class Preprocessing:
         if image.width <= image.height:
             return short, int(short * image.height / image.width)
         return int(short * image.width / image.height), short
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The part of a very long picture that the crop can see, with a wide margin.
+
+    Resized whole, a line of 1 x 60,000 pixels would take gigabytes.
+    """
+    longest = _LONGEST * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    return _centre(image, min(image.height, longest), min(image.width, longest))
 
 
 def _centre(image: Image.Image, height: int, width: int) -> Image.Image:

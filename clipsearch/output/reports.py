@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from clipsearch.indexing import Summary
 from clipsearch.output.paths import json_fields, printable, shown
-from clipsearch.store import Contents, ModelRecord
+from clipsearch.store.format import ModelRecord
+from clipsearch.store.reading import Contents
+from clipsearch.store.verifying import Finding
 
 NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""
@@ -29,8 +35,14 @@ def summary_json(summary: Summary, seconds: float, device: str | None, precision
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
 
+def unreadable_text(summary: Summary) -> str:
+    """A line for each file that could not be read."""
+    lines = _unreadable_lines(summary.unreadable)
+    return "\n".join(f"Cannot read {line}" for line in lines) + _more(summary.unreadable)
+
+
 def summary_text(summary: Summary, seconds: float) -> str:
-    """The last lines of `index`."""
+    """The last line of `index`."""
     counts = [
         f"{number} {word}"
         for number, word in (
@@ -42,45 +54,110 @@ def summary_text(summary: Summary, seconds: float) -> str:
         )
         if number
     ]
-    lines = [f"Cannot read {printable(shown(path))}: {reason}" for path, reason in summary.unreadable[:NAMED_AT_MOST]]
-    if len(summary.unreadable) > NAMED_AT_MOST:
-        lines.append(f"... and {len(summary.unreadable) - NAMED_AT_MOST} more; --json names them all.")
-    lines.append(
-        f"{plural(summary.images, 'image')} in the index ({', '.join(counts) or 'nothing new'}) in {seconds:.1f} s"
-    )
-    return "\n".join(lines)
+    return f"{plural(summary.images, 'image')} in the index ({', '.join(counts) or 'nothing new'}) in {seconds:.1f} s"
 
 
-def status_json(model: ModelRecord | None, contents: Contents, roots: Sequence[bytes]) -> str:
+@dataclass(frozen=True)
+class Status:
+    """What there is to say of an index."""
+
+    folder: bytes
+    model: ModelRecord | None
+    contents: Contents
+    roots: Sequence[tuple[bytes, int]]
+    """Path, and number of images below it."""
+    unreadable: Sequence[tuple[bytes, str]]
+    last_run: Mapping[str, Any] | None
+    findings: Sequence[Finding] | None
+    """Of `--verify`; None if it was not asked for."""
+
+
+def status_json(status: Status) -> str:
     """`status --json`."""
+    model = status.model
     fields = {
         "model": model.name if model else None,
         "revision": model.revision if model else None,
         "dim": model.dim if model else None,
-        "images": contents.images,
-        "unreadable": contents.unreadable,
-        "roots": [json_fields(shown(root)) for root in roots],
-        "dead_rows": contents.dead_rows,
-        "bytes": contents.bytes,
+        "images": status.contents.images,
+        "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
+        "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
+        "dead_rows": status.contents.dead_rows,
+        "bytes": status.contents.bytes,
+        "last_run": status.last_run,
     }
+    if status.findings is not None:
+        fields["problems"] = [
+            {"what": what, "mend": _mend(status, harmless=harmless)} for what, harmless in status.findings
+        ]
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
 
-def status_text(folder: bytes, model: ModelRecord | None, contents: Contents, roots: Sequence[bytes]) -> str:
+def status_text(status: Status) -> str:
     """`status` for people."""
-    made_with = "none yet"
+    model, made_with = status.model, "none yet"
     if model:
         made_with = f"{model.name}{f' ({model.revision})' if model.revision else ''}, {model.dim} dimensions"
     rows = [
-        ("index", printable(shown(folder))),
+        ("index", printable(shown(status.folder))),
         ("model", made_with),
-        *(("root", printable(shown(root)) or ".") for root in roots),
-        ("images", str(contents.images)),
-        ("unreadable", str(contents.unreadable)),
-        ("dead rows", str(contents.dead_rows)),
-        ("size", f"{contents.bytes / 1e6:.1f} MB"),
+        *(("root", f"{printable(shown(root)) or '.'} ({plural(images, 'image')})") for root, images in status.roots),
+        ("images", str(status.contents.images)),
+        ("unreadable", str(len(status.unreadable))),
+        ("dead rows", str(status.contents.dead_rows)),
+        ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
+        ("last run", _run_text(status.last_run)),
     ]
-    return "\n".join(f"{name:<11} {value}" for name, value in rows)
+    lines = [f"{name:<11} {value}" for name, value in rows]
+    if status.unreadable:
+        lines += ["", "Unreadable:", *(f"  {line}" for line in _unreadable_lines(status.unreadable))]
+        lines[-1] += _more(status.unreadable)
+    if status.findings is not None:
+        lines += ["", *_verdict(status)]
+    return "\n".join(lines)
+
+
+def _run_text(run: Mapping[str, Any] | None) -> str:
+    if run is None:
+        return "none"
+    outcome = {"unfinished": "did not finish (killed, or still under way)"}.get(run["outcome"], run["outcome"])
+    return f"{run['ended_at'].replace('T', ' ').replace('+00:00', ' UTC')}, {run['seconds']:.1f} s, {outcome}"
+
+
+def _verdict(status: Status) -> list[str]:
+    if not status.findings:
+        return ["Verified: matrix and database fit together."]
+    lines = []
+    for what, harmless in status.findings:
+        lines += [
+            f"{'Harmless' if harmless else 'DAMAGED'}: {printable(os.fsencode(what))}",
+            f"  {_mend(status, harmless=harmless)}",
+        ]
+    return lines
+
+
+def _mend(status: Status, *, harmless: bool) -> str:
+    """What to type."""
+    if harmless:
+        return "The next `clipsearch index` puts it right. If one is running, this is its unfinished work."
+    model = f" --model {status.model.name}" if status.model else ""
+    roots = " ".join(shlex.quote(printable(root)) for root, _ in status.roots) or "PATH"
+    folder = printable(status.folder)
+    return (
+        f"Your images are untouched. Make the index anew: rm -r {shlex.quote(folder)} && clipsearch index {roots} "
+        f"--index {shlex.quote(folder)}{model}"
+    )
+
+
+def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
+    return [
+        f"{printable(shown(path))}: {printable(os.fsencode(reason))}" for path, reason in unreadable[:NAMED_AT_MOST]
+    ]
+
+
+def _more(unreadable: Sequence[object]) -> str:
+    rest = len(unreadable) - NAMED_AT_MOST
+    return f"\n... and {rest} more; --json names them all." if rest > 0 else ""
 
 
 def plural(number: int, noun: str) -> str:

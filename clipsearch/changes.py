@@ -1,0 +1,194 @@
+"""What differs between folders and an index: the work of an `index` run. Changes nothing.
+
+Files and records are compared as two sorted streams, and what has to be read waits in a temporary file: however many
+images there are, those of one folder are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from clipsearch.errors import InputError
+from clipsearch.images.finding import ImageFile, Rules, find_images
+from clipsearch.paths import is_below
+from clipsearch.store.reading import Known, Root, Store
+
+_TOLD_EVERY = 1000
+"""Files between two words about the search."""
+
+
+class Target(NamedTuple):
+    """What a run looks at: a root, or a part of one."""
+
+    root: bytes
+    start: bytes
+    """The root itself, or a file or folder below it."""
+    rules: Rules
+    retry: bool
+    """Whether to try unreadable files again although they are unchanged."""
+
+
+def targets(paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, readers: str) -> list[Target]:
+    """How to search `paths` (absolute), given the roots of the index.
+
+    Known roots are searched as before, unless there are `rules`. Where what can be read is no longer what it was,
+    unreadable files are tried again.
+    """
+    found: list[Target] = []
+    for path in sorted(paths):
+        if any(is_below(path, other.start) for other in found):
+            continue
+        known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
+        found.append(
+            Target(known.path, path, rules or rules_of(known.options), known.options.get("readers") != readers)
+        )
+    return found
+
+
+def rules_of(options: dict[str, object]) -> Rules:
+    """The rules that `options_of` wrote."""
+    exclude = options.get("exclude")
+    return Rules(
+        tuple(exclude) if isinstance(exclude, list) else (),
+        include_hidden=bool(options.get("include_hidden")),
+        follow_symlinks=bool(options.get("follow_symlinks")),
+    )
+
+
+def options_of(rules: Rules, readers: str | None) -> dict[str, object]:
+    """What the index remembers of a root: its rules, and what could be read when all of it was last searched."""
+    return {
+        "exclude": list(rules.exclude),
+        "include_hidden": rules.include_hidden,
+        "follow_symlinks": rules.follow_symlinks,
+        "readers": readers,
+    }
+
+
+@dataclass
+class Counts:
+    """Numbers of files under the targets."""
+
+    found: int = 0
+    unchanged: int = 0
+    """Images that are as the index knows them."""
+    waiting: int = 0
+    """To be read."""
+
+
+class Changes:
+    """The outcome of comparing. Close it to delete its temporary file."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.gone: set[bytes] = set()
+        """Images that the index knows and that are no longer there."""
+        self.moot: set[bytes] = set()
+        """The same of what was unreadable."""
+        self.unreadable_folders: dict[bytes, str] = {}
+        """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
+        # SQLite keeps a database without a name in a temporary file, which vanishes with it.
+        self._queue = sqlite3.connect("")
+        self._queue.execute("CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT)")
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._queue.close()
+
+    def waiting(self) -> Iterator[ImageFile]:
+        """The files to be read, in the order of their paths."""
+        return map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
+
+    def compare(
+        self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
+    ) -> None:
+        """Search a target and compare it with what `store` knows, if there is an index yet.
+
+        `searching` is told from time to time how many files were found.
+
+        Raises:
+            InputError: the target is missing, unreadable, or holds no image though it may not be empty.
+        """
+        before = self.counts.found
+        known = store.known(target.start) if store else iter(())
+        files = find_images(target.root, target.rules, start=target.start, unreadable=self._cannot_list)
+        try:
+            work = self._to_read(files, known, target, searching)
+            self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", work)
+            os.stat(target.start)  # a drive may be unplugged while it is searched
+        except (InputError, OSError) as error:
+            raise InputError(f"{error}{_advice(target.start, store)}") from error
+        if self.counts.found == before and not allow_empty:
+            self._refuse_empty(target, store)
+
+    def _to_read(
+        self,
+        files: Iterator[ImageFile],
+        known: Iterator[Known],
+        target: Target,
+        searching: Callable[[int], None],
+    ) -> Iterator[ImageFile]:
+        """Go through two streams in the order of paths; what must be read comes out."""
+        old = next(known, None)
+        for file in files:
+            while old is not None and old.path < file.path:
+                self._missing(old)
+                old = next(known, None)
+            self.counts.found += 1
+            if self.counts.found % _TOLD_EVERY == 0:
+                searching(self.counts.found)
+            same = old is not None and old.path == file.path
+            if same and old is not None and _is_settled(file, old, retry=target.retry):
+                self.counts.unchanged += old.error is None
+            else:
+                self.counts.waiting += 1
+                yield file
+            if same:
+                old = next(known, None)
+        while old is not None:
+            self._missing(old)
+            old = next(known, None)
+
+    def _missing(self, old: Known) -> None:
+        # The search has passed this place, so that it has told if a folder above could not be listed.
+        if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
+            self.counts.unchanged += old.error is None
+        elif old.error is None:
+            self.gone.add(old.path)
+        else:
+            self.moot.add(old.path)
+
+    def _cannot_list(self, folder: bytes, reason: str) -> None:
+        self.unreadable_folders[folder] = reason
+
+    def _refuse_empty(self, target: Target, store: Store | None) -> None:
+        place = os.fsdecode(target.start)
+        if self.unreadable_folders:
+            folder, reason = next(iter(self.unreadable_folders.items()))
+            raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
+        if store and store.count(target.start):
+            advice = _advice(target.start, store, "--allow-empty, or ")
+            raise InputError(f"No images in {place} any more. Is a drive not mounted?{advice}")
+        raise InputError(f"No images in {place}. (Nothing was changed.) If that is as it should be: --allow-empty")
+
+
+def _is_settled(file: ImageFile, old: Known, *, retry: bool) -> bool:
+    """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
+    unchanged = (file.size, file.mtime_ns) == (old.size, old.mtime_ns)
+    # Permission to open a file may come and go without a trace in its size and time.
+    return unchanged and (old.error is None or (old.opened and not retry))
+
+
+def _advice(start: bytes, store: Store | None, ways: str = "") -> str:
+    """What to do about a root that is known and cannot be used."""
+    images = store.count(start) if store else 0
+    if not images:
+        return ""
+    return (
+        f"\nThe index knows {images} images there. Nothing was changed. If they are gone for good: {ways}clipsearch "
+        f"forget {os.fsdecode(start)}"
+    )

@@ -1,0 +1,35 @@
+"""`clipsearch forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsearch.cli.options import WAITING, IndexOption, WaitOption, say
+
+
+def forget(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH...", help="As `clipsearch status` names them.", show_default=False),
+    ],
+    *,
+    index: IndexOption = None,
+    wait: WaitOption = 0,
+) -> None:
+    """Drop folders from the index. The pictures themselves are not touched."""
+    from clipsearch.api import index_folder
+    from clipsearch.output.paths import printable, shown
+    from clipsearch.output.reports import plural
+    from clipsearch.paths import absolute
+    from clipsearch.store.reading import Store
+    from clipsearch.store.writing import Writer
+
+    folder = index_folder(index)
+    Store.open(folder).close()  # complains if there is none; writing would make one
+    roots = [absolute(path) for path in paths]
+    with Writer.locked(folder, wait=wait, waiting=lambda: say(WAITING)) as writer:
+        for root, images in zip(roots, writer.forget(roots), strict=True):
+            say(f"Forgot {printable(shown(root)) or '.'}: {plural(images, 'image')}. The files are untouched.")

@@ -1,0 +1,161 @@
+"""What lies in an index folder: names, schema, records, and how its files are opened."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError
+
+FOLDER = ".clipsearch"
+FORMAT = 2
+"""Version of the format. A newer one is refused; of an older one readers make do, and writers bring it up to date."""
+DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
+NEW_DATABASE = "index.new.db"
+"""A database that is being made, until it is complete."""
+NEW_MATRIX = "embeddings.new.npy"
+"""A compacted matrix: until the commit of its row numbers a leftover, from then until its renaming the matrix."""
+HEADER_BYTES = 128
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE roots (
+    path BLOB PRIMARY KEY,
+    options TEXT NOT NULL DEFAULT '{}'  -- JSON, how the root is searched
+);
+CREATE TABLE images (
+    path BLOB PRIMARY KEY,        -- relative to the index's parent where it lies below it, else absolute
+    row INTEGER UNIQUE,           -- in embeddings.npy; NULL for an unreadable file
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    hash BLOB,                    -- BLAKE2b-128 of the content; NULL if it could not be read
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT,
+    error TEXT                    -- why the file is unreadable; NULL for an image
+) WITHOUT ROWID;
+CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
+CREATE TABLE dead (row INTEGER PRIMARY KEY);
+"""
+UPGRADES = {
+    1: """
+ALTER TABLE roots ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
+CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
+"""
+}
+"""How a database of an older format becomes one of the next."""
+
+if sys.platform == "darwin":
+    import fcntl
+
+Matrix = npt.NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model made the vectors."""
+
+    name: str
+    """As the user would type it for `--model`."""
+    revision: str | None
+    """Commit hash on the hub; None for a local folder."""
+    fingerprint: str
+    """Hash of weights, configuration, tokenizer and preprocessing."""
+    dim: int
+
+
+class Record(NamedTuple):
+    """What the index knows of one file; `row` is None where the file is unreadable, and `error` says why."""
+
+    path: bytes
+    """Absolute."""
+    row: int | None
+    size: int
+    mtime_ns: int
+    hash: bytes | None
+    width: int | None = None
+    height: int | None = None
+    taken_at: str | None = None
+    error: str | None = None
+
+
+def header(rows: int, dim: int) -> bytes:
+    """A .npy header of fixed length, so that it can be rewritten in place as the matrix grows."""
+    description = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
+    prefix = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
+    return prefix + description.ljust(HEADER_BYTES - 11).encode("ascii") + b"\n"
+
+
+def mismatch(folder: Path, known: ModelRecord, wanted: str) -> str:
+    """The message for an index of one model met with another."""
+    return (
+        f"The index in {folder} was made with model {known.name}, not {wanted}: vectors of two models cannot be "
+        f"compared.\nGo on with its model (--model {known.name}), or make a second index with --index DIR."
+    )
+
+
+def connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
+    """Open a database file; `mode` is SQLite's: ro, rw or rwc."""
+    with guarded(path.parent):
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=busy_seconds)
+
+
+def damaged(folder: Path, what: str) -> IndexDamagedError:
+    """The error for an index that contradicts itself."""
+    return IndexDamagedError(
+        f"The index in {folder} is damaged: {what}.\nYour images are untouched. To see all that is wrong: clipsearch "
+        f"status --verify. To make the index anew: delete {folder} and run: clipsearch index PATH"
+    )
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        said = str(error)
+        if "locked" in said:
+            raise IndexLockedError(f"The index in {folder} is in use: {error}. Try again.") from error
+        if any(word in said for word in ("readonly", "unable to open", "full", "disk I/O")):
+            raise _unwritable(folder, said) from error
+        raise damaged(folder, f"{DATABASE}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(folder, f"{DATABASE}: {error}") from error
+    except OSError as error:
+        raise _unwritable(folder, error.strerror or str(error)) from error
+
+
+def _unwritable(folder: Path, reason: str) -> ClipsearchError:
+    return IndexWriteError(
+        f"Cannot write the index in {folder}: {reason}.\nWhat was saved before is safe. Check space and permissions, "
+        "then run the same command again; or choose another place with --index DIR."
+    )
+
+
+def sync(descriptor: int) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk itself."""
+    if sys.platform == "darwin":  # its fsync leaves data in the drive's own memory
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until new and renamed files of a folder are on the disk under these names."""
+    if sys.platform == "win32":
+        return  # Windows has no such call; its file system keeps a journal of names
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)

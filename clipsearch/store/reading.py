@@ -1,0 +1,301 @@
+"""An index opened for reading."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import IndexDamagedError, IndexMissingError
+from clipsearch.paths import inside, is_below
+from clipsearch.store.format import (
+    DATABASE,
+    FOLDER,
+    FORMAT,
+    HEADER_BYTES,
+    MATRIX,
+    NEW_MATRIX,
+    Matrix,
+    ModelRecord,
+    Record,
+    connect,
+    damaged,
+    guarded,
+)
+
+_BUSY_SECONDS = 30
+RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
+"""The columns of a `Record`, in its order."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Figures of an index: numbers of images, unreadable files and dead rows, and its size in bytes."""
+
+    images: int
+    unreadable: int
+    dead_rows: int
+    bytes: int
+
+
+class Root(NamedTuple):
+    """A folder or file that was indexed."""
+
+    path: bytes
+    """Absolute."""
+    options: dict[str, Any]
+    """How it is searched; the store does not know what it means."""
+
+
+class Known(NamedTuple):
+    """The least that tells whether a file changed."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    error: str | None
+    opened: bool
+    """Whether its content was read; otherwise the error says nothing about the content."""
+
+
+def find_index(start: Path) -> Path:
+    """The nearest index folder in `start` or above it.
+
+    Raises:
+        IndexMissingError: there is none.
+    """
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if Store.exists(folder / FOLDER):
+            return folder / FOLDER
+    raise IndexMissingError(
+        f"No index in {start} or any folder above it. Make one with: clipsearch index {start}\n"
+        "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX."
+    )
+
+
+class Store:
+    """An index opened for reading."""
+
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+        self.folder = folder
+        self._parent = os.fsencode(os.path.dirname(os.path.abspath(folder)))
+        self._database = database
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether `folder` holds an index, sound or not."""
+        return (folder / DATABASE).exists()
+
+    @classmethod
+    def open(cls, folder: Path) -> Store:
+        """Open an existing index.
+
+        Raises:
+            IndexMissingError: there is none in `folder`.
+            IndexDamagedError: it cannot be read, or a newer clipsearch wrote it.
+        """
+        path = folder / DATABASE
+        if not cls.exists(folder):
+            raise IndexMissingError(f"No index in {folder}. Make one with: clipsearch index PATH")
+        # A crash can leave a journal that has to be rolled back, so even readers open for writing where they may.
+        mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
+        store = Store(folder, connect(path, mode, _BUSY_SECONDS))
+        try:
+            store.format()
+        except IndexDamagedError:
+            store.close()
+            raise
+        return store
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def format(self) -> int:
+        """The version of its format.
+
+        Raises:
+            IndexDamagedError: a newer clipsearch wrote it, or it names none.
+        """
+        version = self.meta("format")
+        if version is None or not version.isdecimal():
+            raise damaged(self.folder, f"{DATABASE} names no format")
+        if int(version) > FORMAT:
+            raise IndexDamagedError(
+                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {FORMAT}. "
+                "Update clipsearch (pip install --upgrade clipsearch), or make a second index with --index DIR."
+            )
+        return int(version)
+
+    # -- records ---------------------------------------------------------------------------------------------
+
+    def model(self) -> ModelRecord | None:
+        """The model of the vectors; None before the first image was embedded."""
+        text = self.meta("model")
+        return ModelRecord(**json.loads(text)) if text else None
+
+    def last_run(self) -> dict[str, Any] | None:
+        """What the last `index` run left about itself."""
+        text = self.meta("last_run")
+        return dict(json.loads(text)) if text else None
+
+    def roots(self) -> list[Root]:
+        """The folders and files that were indexed, by path."""
+        # Format 1 had no options.
+        found = ((path, *rest) for path, *rest in self.sql("SELECT * FROM roots"))
+        return sorted(Root(self._absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
+
+    def records(self, root: bytes | None = None) -> Iterator[Record]:
+        """All records, or those of `root` and below (absolute), in the order of their paths' bytes."""
+        return map(Record._make, self._select(RECORD, root))
+
+    def known(self, root: bytes) -> Iterator[Known]:
+        """What tells changes, of `root` and below, in the order of their paths' bytes."""
+        return map(Known._make, self._select("path, size, mtime_ns, error, hash IS NOT NULL", root))
+
+    def unreadable(self, root: bytes | None = None) -> list[tuple[bytes, str]]:
+        """Path and reason of every file (or folder) below `root` that could not be read."""
+        return [(path, error) for path, error in self._select("path, error", root, "error IS NOT NULL")]
+
+    def count(self, root: bytes | None = None) -> int:
+        """How many images lie below `root`."""
+        return sum(
+            self.sql(f"SELECT count(row) FROM images WHERE {where}", values)[0][0]  # noqa: S608  (our own words)
+            for where, values in self._ranges(root)
+        )
+
+    def contents(self) -> Contents:
+        """Count what the index holds."""
+        ((images, unreadable),) = self.sql("SELECT count(row), count(*) - count(row) FROM images")
+        ((dead,),) = self.sql("SELECT count(*) FROM dead")
+        size = sum(file.stat().st_size for file in self.folder.iterdir() if file.is_file())
+        return Contents(images, unreadable, dead, size)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Within: everything read belongs to one commit. A writer's next commit waits until it is over."""
+        if self._database.in_transaction:
+            yield
+            return
+        with guarded(self.folder):
+            self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.rollback()
+
+    # -- rows ------------------------------------------------------------------------------------------------
+
+    def matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
+        """The memory-mapped matrix (rows, D) of the last commit, and which rows are alive, (rows,) or None for all.
+
+        Raises:
+            IndexDamagedError: the matrix is missing or shorter than the database says.
+        """
+        with self.snapshot():
+            matrix = self._map()
+            dead = [row for (row,) in self.sql("SELECT row FROM dead")]
+        if not dead:
+            return matrix, None
+        alive = np.ones(len(matrix), np.bool_)
+        alive[dead] = False
+        return matrix, alive
+
+    def paths(self, rows: Sequence[int]) -> list[bytes]:
+        """The absolute path of each row."""
+        out = []
+        for row in rows:
+            found = self.sql("SELECT path FROM images WHERE row = ?", (row,))
+            if not found:
+                raise damaged(self.folder, f"row {row} belongs to no image")
+            out.append(self._absolute(found[0][0]))
+        return out
+
+    def committed_rows(self) -> int:
+        """How many rows of the matrix count."""
+        ((last,),) = self.sql("SELECT max(m) FROM (SELECT max(row) AS m FROM images UNION SELECT max(row) FROM dead)")
+        return 0 if last is None else last + 1
+
+    def matrix_file(self) -> Path:
+        """Where the matrix of the last commit lies."""
+        # Where a rewritten matrix still waits for its usual name, it is the right one; once it is gone, it has it.
+        rewritten = self.folder / NEW_MATRIX
+        return rewritten if self.meta("renaming") and rewritten.exists() else self.folder / MATRIX
+
+    def _map(self) -> Matrix:
+        rows, model = self.committed_rows(), self.model()
+        if rows == 0 or model is None:
+            return np.empty((0, model.dim if model else 0), np.float16)
+        # A writer may rename the rewritten matrix between the question and the opening: then it has the usual name.
+        file = _opened(self.matrix_file()) or _opened(self.folder / MATRIX)
+        if file is None:
+            raise damaged(self.folder, f"{MATRIX} is missing")
+        with file, guarded(self.folder):
+            if os.fstat(file.fileno()).st_size < HEADER_BYTES + rows * model.dim * 2:
+                raise damaged(self.folder, f"{MATRIX} is shorter than the {rows} rows that {DATABASE} names")
+            return np.memmap(file, np.float16, "r", HEADER_BYTES, (rows, model.dim))
+
+    def meta(self, key: str) -> str | None:
+        """One of the index's own notes; for this package."""
+        found = self.sql("SELECT value FROM meta WHERE key = ?", (key,))
+        return found[0][0] if found else None
+
+    def sql(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        """Ask the database; for this package, since nothing else knows the schema."""
+        with guarded(self.folder):
+            return self._database.execute(query, values).fetchall()
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _select(self, columns: str, root: bytes | None, condition: str = "TRUE") -> Iterator[tuple[Any, ...]]:
+        """Rows of `images`, the path first and absolute, in its order; read as they are asked for."""
+        parts = [
+            self._stream(
+                f"SELECT {columns} FROM images WHERE {where} AND {condition} ORDER BY path",  # noqa: S608  (our own words)
+                values,
+            )
+            for where, values in self._ranges(root)
+        ]
+        return parts[0] if len(parts) == 1 else heapq.merge(*parts)
+
+    def _stream(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
+        parent = inside(self._parent)
+        with guarded(self.folder):
+            for row in self._database.execute(sql, values):
+                yield row if row[0].startswith(b"/") else (parent + row[0], *row[1:])
+
+    def _ranges(self, root: bytes | None) -> list[tuple[str, tuple[bytes, ...]]]:
+        """Conditions on the stored paths of `root` and below; each holds for a range in the order of absolute paths."""
+        # Relative paths come before "/" or after it; "0" is the byte that follows "/".
+        relative: list[tuple[str, tuple[bytes, ...]]] = [("path < ?", (b"/",)), ("path >= ?", (b"0",))]
+        between = "path >= ? AND path < ?"
+        if root is None:
+            return [*relative, (between, (b"/", b"0"))]
+        if root == self._parent:
+            return relative
+        stored = self._stored(root)
+        below = [("path = ?", (stored,)), (between, (inside(stored), inside(stored)[:-1] + b"0"))]
+        return [*below, *relative] if is_below(self._parent, root) else below
+
+    def _absolute(self, path: bytes) -> bytes:
+        return self._parent if path == b"." else os.path.join(self._parent, path)
+
+    def _stored(self, path: bytes) -> bytes:
+        return os.path.relpath(path, self._parent) if is_below(path, self._parent) else path
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,108 @@
+"""Does an index fit together? Matrix and database, compared row by row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from clipsearch.store.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
+from clipsearch.store.reading import Store
+
+_BLOCK_ROWS = 32_768
+_NORM_TOLERANCE = 0.01
+"""Rounding a unit vector to float16 changes its length by 2**-11 at most; this is far beyond."""
+_NAMED_AT_MOST = 5
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be."""
+
+    what: str
+    harmless: bool = False
+    """Queries do not suffer, and the next `clipsearch index` puts it right."""
+
+
+def verify(store: Store) -> list[Finding]:
+    """All that is wrong with an index as of its last commit. Reads the whole matrix and the whole database."""
+    with store.snapshot():
+        for steps in (_database, _matrix_file, _rows):
+            # Each step relies on what the one before has checked.
+            if findings := list(steps(store)):
+                return findings
+        return [*_vectors(store), *_leftovers(store)]
+
+
+def _database(store: Store) -> Iterator[Finding]:
+    for (text,) in store.sql("PRAGMA integrity_check"):
+        if text != "ok":
+            yield Finding(f"{DATABASE}: {text}")
+
+
+def _matrix_file(store: Store) -> Iterator[Finding]:
+    rows, model, path = store.committed_rows(), store.model(), store.matrix_file()
+    if not rows:
+        return
+    if model is None:
+        yield Finding(f"{DATABASE} has rows but names no model")
+    elif not path.exists():
+        yield Finding(f"{MATRIX} is missing")
+    elif (size := path.stat().st_size) < (needed := HEADER_BYTES + rows * model.dim * 2):
+        yield Finding(f"{path.name} has {size} bytes; the {rows} rows that {DATABASE} names need {needed}")
+
+
+def _rows(store: Store) -> Iterator[Finding]:
+    """Every row belongs to one image or is dead, and no record is both an image and unreadable."""
+    rows = store.committed_rows()
+    ((images, dead, lowest),) = store.sql(
+        "SELECT (SELECT count(row) FROM images), (SELECT count(*) FROM dead), "
+        "(SELECT min(r) FROM (SELECT min(row) AS r FROM images UNION SELECT min(row) FROM dead))"
+    )
+    if lowest is not None and lowest < 0:
+        yield Finding(f"{DATABASE} names row {lowest}")
+    both = [row for (row,) in store.sql("SELECT row FROM images JOIN dead USING (row)")]
+    if both:
+        yield Finding(f"{len(both)} rows are dead and belong to an image as well{_some(both)}")
+    if (nobody := rows - (images + dead - len(both))) > 0:
+        yield Finding(f"{nobody} of {rows} rows belong to no image and are not dead either")
+    for path, row in store.sql("SELECT path, row FROM images WHERE (row IS NULL) = (error IS NULL)"):
+        state = "neither an image nor unreadable" if row is None else "an image and unreadable as well"
+        yield Finding(f"{os.fsdecode(path)!r} is {state}")
+
+
+def _vectors(store: Store) -> Iterator[Finding]:
+    """Every row that counts is a unit vector."""
+    matrix, alive = store.matrix()
+    wrong: list[int] = []
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        norms = np.linalg.norm(matrix[start : start + _BLOCK_ROWS].astype(np.float32), axis=1)
+        bad = ~(np.abs(norms - 1) <= _NORM_TOLERANCE)  # so that NaN is bad
+        if alive is not None:
+            bad &= alive[start : start + len(bad)]
+        wrong += (np.flatnonzero(bad) + start).tolist()
+    if wrong:
+        paths = [os.fsdecode(path) for path in store.paths(wrong[:_NAMED_AT_MOST])]
+        yield Finding(f"{len(wrong)} of {len(matrix)} vectors are not of unit length{_some(paths, len(wrong))}")
+
+
+def _leftovers(store: Store) -> Iterator[Finding]:
+    """Traces of a run that was killed, or is under way; the next writer removes them."""
+    rows, model, path = store.committed_rows(), store.model(), store.matrix_file()
+    if model is not None and path.exists():
+        with path.open("rb") as file:
+            found = file.read(HEADER_BYTES)
+        if found != header(rows, model.dim):
+            yield Finding(f"the header of {path.name} does not say that it has {rows} rows", harmless=True)
+        if (more := path.stat().st_size - HEADER_BYTES - rows * model.dim * 2) > 0:
+            yield Finding(f"{path.name} has {more} bytes behind its last committed row", harmless=True)
+    for name in (NEW_MATRIX, NEW_DATABASE):
+        if name != path.name and (store.folder / name).exists():
+            yield Finding(f"{name} is half done", harmless=True)
+
+
+def _some(things: list[int] | list[str], count: int | None = None) -> str:
+    """A few of them in brackets."""
+    named = ", ".join(str(thing) for thing in things[:_NAMED_AT_MOST])
+    return f" ({named}{', ...' if (count or len(things)) > _NAMED_AT_MOST else ''})"

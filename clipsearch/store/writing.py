@@ -1,0 +1,377 @@
+"""An index opened for writing: append, record, commit, compact. Whatever fails or dies, the last commit stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from clipsearch.errors import IndexLockedError, InputError, ModelMismatchError
+from clipsearch.interrupts import shielded
+from clipsearch.paths import is_below
+from clipsearch.store.format import (
+    DATABASE,
+    FORMAT,
+    HEADER_BYTES,
+    LOCK,
+    MATRIX,
+    NEW_DATABASE,
+    NEW_MATRIX,
+    SCHEMA,
+    UPGRADES,
+    Matrix,
+    ModelRecord,
+    Record,
+    connect,
+    guarded,
+    header,
+    mismatch,
+    sync,
+    sync_folder,
+)
+from clipsearch.store.reading import RECORD, Store
+
+_DEAD_SHARE = 0.25
+"""The matrix is rewritten when more than this share of its rows is dead."""
+_COPY_ROWS = 65_536
+_BUSY_SECONDS = 120
+"""So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
+
+
+class Writer(Store):
+    """An index opened for writing. Nothing counts before `commit`.
+
+    When a change fails half way, neither it nor anything else since the last commit may ever be committed: rows
+    without records would shift those that follow. `sound` says so, and only opening the index again helps.
+    """
+
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+        super().__init__(folder, database)
+        self.sound = True
+        """Whether all changes so far went well."""
+        self._matrix: BinaryIO | None = None
+        """The matrix file, unbuffered, once it is written to."""
+        self._rows_written = 0
+        """Rows in the matrix, committed or not."""
+
+    @classmethod
+    @contextmanager
+    def locked(cls, folder: Path, *, wait: float = 0, waiting: Callable[[], None] = lambda: None) -> Iterator[Writer]:
+        """Open or create the index in `folder` for writing; at most one process does at a time.
+
+        Another writer is waited for up to `wait` seconds; `waiting` is called before.
+
+        Raises:
+            IndexLockedError: another process is still writing.
+            IndexWriteError: the folder cannot be written.
+            IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
+        """
+        with guarded(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with _lock(folder, wait, waiting):
+            if not cls.exists(folder):
+                _create(folder)
+            with closing(cls(folder, connect(folder / DATABASE, "rw", _BUSY_SECONDS))) as writer:
+                writer._prepare()  # noqa: SLF001  (its own class)
+                yield writer
+
+    def close(self) -> None:
+        """Close the files; what was not committed is lost."""
+        self._database.rollback()
+        if self._matrix is not None:
+            self._matrix.close()
+        self._database.close()
+
+    # -- what an index is about --------------------------------------------------------------------------------
+
+    def set_model(self, model: ModelRecord) -> None:
+        """Say which model makes the vectors.
+
+        Raises:
+            ModelMismatchError: the index already holds vectors of another one.
+        """
+        known = self.model()
+        if known is not None and known.fingerprint != model.fingerprint:
+            raise ModelMismatchError(mismatch(self.folder, known, model.name))
+        self._set_meta("model", json.dumps(asdict(model)))
+
+    def set_last_run(self, run: dict[str, Any]) -> None:
+        """Leave word about the run that is writing."""
+        self._set_meta("last_run", json.dumps(run))
+
+    def set_root(self, root: bytes, options: dict[str, Any]) -> None:
+        """Remember a folder or file (absolute) that was indexed, and how; roots below it are no longer needed.
+
+        A root that lies below another one is part of that already.
+        """
+        known = [other.path for other in self.roots()]
+        if any(other != root and is_below(root, other) for other in known):
+            return
+        with self._changing():
+            for other in known:
+                if is_below(other, root):
+                    self._execute("DELETE FROM roots WHERE path = ?", (self._stored(other),))
+            self._execute("INSERT INTO roots VALUES (?, ?)", (self._stored(root), json.dumps(options)))
+
+    def forget(self, roots: Sequence[bytes]) -> list[int]:
+        """Drop roots and all records below them, and commit; how many images each held.
+
+        Raises:
+            InputError: one of them is no root. Then none is dropped.
+        """
+        known = {root.path for root in self.roots()}
+        for root in roots:
+            if root not in known:
+                names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
+                raise InputError(
+                    f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.\nTo leave out a part of "
+                    "one, index it again with --exclude, or put the part's name into a .clipsearchignore file."
+                )
+        images = [self.count(root) for root in roots]
+        with self._changing():
+            for root in roots:
+                self.remove(record.path for record in list(self.records(root)))
+                self._execute("DELETE FROM roots WHERE path = ?", (self._stored(root),))
+        self.compact()
+        return images
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def record(self, path: bytes) -> Record | None:
+        """What is known of one file (absolute)."""
+        found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._stored(path),))  # noqa: S608
+        return Record(path, *found[0][1:]) if found else None
+
+    def same_content(self, digest: bytes) -> list[Record]:
+        """The images with this content hash."""
+        found = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
+        return [Record(self._absolute(path), *rest) for path, *rest in found]
+
+    def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
+        """Append (B, D) unit rows to the matrix and put the records of the same images, which get their numbers."""
+        model = self.model()
+        if model is None or vectors.shape != (len(records), model.dim):
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(records)} records and model {model}")
+        with self._changing():
+            first = self._append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
+            for row, record in enumerate(records, first):
+                self.put(record._replace(row=row))
+
+    def add_copy(self, record: Record) -> None:
+        """Put `record` with a new row, equal to the one that it names."""
+        model = self.model()
+        if model is None or record.row is None:
+            raise ValueError(f"no row to copy: {record}")
+        with self._changing():
+            file = self._open_matrix(model.dim)
+            file.seek(HEADER_BYTES + record.row * model.dim * 2)
+            self.put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
+
+    def put(self, record: Record) -> None:
+        """Write a record in place of any other for its path; a row that it replaces is dead."""
+        with self._changing():
+            self._bury(record.path, record.row)
+            sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+            self._execute(sql, (self._stored(record.path), *record[1:]))
+
+    def move(self, old: bytes, record: Record) -> None:
+        """Put `record`, which took over the row of the record for the path `old`."""
+        with self._changing():
+            self._execute("DELETE FROM images WHERE path = ?", (self._stored(old),))
+            self.put(record)
+
+    def remove(self, paths: Iterable[bytes]) -> None:
+        """Delete the records of these paths; their rows are dead."""
+        with self._changing():
+            for path in paths:
+                self._bury(path, None)
+                self._execute("DELETE FROM images WHERE path = ?", (self._stored(path),))
+
+    # -- commit ------------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Flush the rows to the disk, then commit their records."""
+        with self._changing():
+            if self._matrix is not None:
+                sync(self._matrix.fileno())
+                # The length in the header is for other programs. It follows the rows, so it never says too much.
+                model = self.model()
+                _write_all(self._matrix, header(self._rows_written, model.dim if model else 0), 0)
+                sync(self._matrix.fileno())
+            self._database.commit()
+
+    def compact(self) -> None:
+        """Rewrite the matrix without its dead rows if they are more than a quarter of it. Commits."""
+        self.commit()
+        matrix, alive = self.matrix()
+        if alive is None or (len(matrix) - alive.sum()) <= _DEAD_SHARE * len(matrix):
+            return
+        # 1. The new matrix, complete and flushed, under a name of its own. Until step 2 it is a mere leftover.
+        kept = np.flatnonzero(alive)
+        try:
+            with guarded(self.folder):
+                _write_matrix(self.folder / NEW_MATRIX, matrix, kept)
+                sync_folder(self.folder)
+        except BaseException:
+            (self.folder / NEW_MATRIX).unlink(missing_ok=True)  # on a full disk it would be in the way
+            raise
+        # 2. In one transaction its row numbers, and that it is the matrix from now on. Numbers only fall, so going
+        #    upwards never meets one that is still taken.
+        with self._changing():
+            for new, old in enumerate(kept.tolist()):
+                if new != old:
+                    self._execute("UPDATE images SET row = ? WHERE row = ?", (new, old))
+            self._execute("DELETE FROM dead")
+            self._set_meta("renaming", "yes")
+            self._database.commit()
+            # 3. The usual name.
+            if self._matrix is not None:
+                self._matrix.close()
+                self._matrix = None
+            self._finish_renaming()
+            self._rows_written = self.committed_rows()
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Put right what an older format or a crash left."""
+        with guarded(self.folder):
+            # EXTRA: a commit must not be undone by a power cut that comes later, since files are renamed after it.
+            self._database.execute("PRAGMA synchronous = EXTRA")
+            self._database.execute("PRAGMA fullfsync = ON")
+            # Otherwise a long transaction would write early, and lock readers out until it is over.
+            self._database.execute("PRAGMA cache_spill = OFF")
+        older = self.format()
+        with self._changing():
+            if older < FORMAT:
+                self._execute("BEGIN")
+                for version in range(older, FORMAT):
+                    for statement in UPGRADES[version].split(";"):
+                        self._execute(statement)
+                self._set_meta("format", str(FORMAT))
+                self._database.commit()
+            self._finish_renaming()
+            self._rows_written = self.committed_rows()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Around every change: it happens whole, signals wait, and after a failure nothing is ever committed."""
+        if not self.sound:
+            raise RuntimeError("an earlier change failed half way; open the index again")
+        with shielded(), guarded(self.folder):
+            try:
+                yield
+            except BaseException:
+                self.sound = False
+                self._database.rollback()
+                raise
+
+    def _append(self, rows: bytes, dim: int) -> int:
+        """Write rows behind the last one; the number of the first."""
+        file = self._open_matrix(dim)
+        first = self._rows_written
+        _write_all(file, rows, HEADER_BYTES + first * dim * 2)
+        self._rows_written += len(rows) // (dim * 2)
+        return first
+
+    def _open_matrix(self, dim: int) -> BinaryIO:
+        """The matrix file, cut off behind its committed rows."""
+        if self._matrix is None:
+            if self._rows_written:
+                self._map()  # complains if it is missing or short
+                self._matrix = (self.folder / MATRIX).open("r+b", buffering=0)
+                self._matrix.truncate(HEADER_BYTES + self._rows_written * dim * 2)
+            else:
+                self._matrix = (self.folder / MATRIX).open("w+b", buffering=0)
+                _write_all(self._matrix, header(0, dim), 0)
+                sync_folder(self.folder)
+        return self._matrix
+
+    def _finish_renaming(self) -> None:
+        rewritten = self.folder / NEW_MATRIX
+        if self.meta("renaming"):
+            if rewritten.exists():
+                rewritten.replace(self.folder / MATRIX)
+            sync_folder(self.folder)
+            self._execute("DELETE FROM meta WHERE key = 'renaming'")
+            self._database.commit()
+        else:
+            rewritten.unlink(missing_ok=True)
+
+    def _bury(self, path: bytes, keep: int | None) -> None:
+        for (row,) in self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),)):
+            if row is not None and row != keep:
+                self._execute("INSERT OR IGNORE INTO dead VALUES (?)", (row,))
+
+    def _set_meta(self, key: str, value: str) -> None:
+        with self._changing():
+            self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
+        self._database.execute(sql, values)
+
+
+@contextmanager
+def _lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[None]:
+    lock = FileLock(folder / LOCK)
+    with guarded(folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            try:
+                if wait:
+                    waiting()
+                lock.acquire(timeout=wait)
+            except Timeout as error:
+                raise IndexLockedError(
+                    f"Another clipsearch is writing to {folder}"
+                    + (f", and was not done after {wait:g} s" if wait else "")
+                    + ". Try again when it has finished, or let this one wait: --wait SECONDS."
+                ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _create(folder: Path) -> None:
+    """An empty index. It gets its name when it is complete, so that no crash leaves half of one."""
+    new = folder / NEW_DATABASE
+    with shielded(), guarded(folder):
+        # A journal without its database would be played back into the new one.
+        for leftover in (NEW_DATABASE, f"{NEW_DATABASE}-journal", f"{DATABASE}-journal"):
+            (folder / leftover).unlink(missing_ok=True)
+        with closing(connect(new, "rwc", _BUSY_SECONDS)) as database, database:
+            database.execute("PRAGMA synchronous = EXTRA")
+            database.executescript(f"BEGIN; {SCHEMA}")
+            database.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
+        new.replace(folder / DATABASE)
+        sync_folder(folder)
+
+
+def _write_matrix(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
+    """A flushed .npy file of some rows of a matrix."""
+    with path.open("w+b", buffering=0) as file:
+        at = _write_all(file, header(len(rows), matrix.shape[1]), 0)
+        for start in range(0, len(rows), _COPY_ROWS):
+            at = _write_all(file, matrix[rows[start : start + _COPY_ROWS]].tobytes(), at)
+        sync(file.fileno())
+
+
+def _write_all(file: BinaryIO, content: bytes, at: int) -> int:
+    """Write `content` at a place in an unbuffered file, however many calls that takes; where it ends."""
+    file.seek(at)
+    view = memoryview(content)
+    while view:
+        written = file.write(view)
+        view, at = view[written:], at + written
+    return at

@@ -1,0 +1,115 @@
+"""A small encoder that means something: equal pictures get equal vectors, different ones different ones.
+
+It lets tests index pictures within milliseconds. Run as a program, it is `clipsearch index` without a model library:
+`python tiny.py FOLDER PATH...` updates the index in FOLDER, with a checkpoint after every file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clipsearch import indexing
+from clipsearch.errors import ClipsearchError
+from clipsearch.images.decoding import decode
+from clipsearch.images.finding import Rules
+from clipsearch.store.format import ModelRecord
+
+_SIDE = 4
+MODEL = ModelRecord("tiny", None, "7" * 32, _SIDE * _SIDE * 3)
+
+
+class TinyEncoder:
+    """The picture reduced to 4 x 4 pixels, less its mean."""
+
+    def __init__(self) -> None:
+        self.embedded = 0
+        """Pictures so far."""
+
+    @staticmethod
+    def preprocessing(image: Image.Image) -> npt.NDArray[np.uint8]:
+        """(4, 4, 3) pixels."""
+        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(B, 48) unit vectors."""
+        self.embedded += len(pixels)
+        # Never zero, whatever the picture.
+        vectors = pixels.reshape(len(pixels), -1).astype(np.float32) - 127.5
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+class Watcher:
+    """Progress that is remembered."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+        self.unreadable = 0
+        self.waited = False
+
+    def waiting(self) -> None:
+        self.waited = True
+
+    def searching(self, files: int) -> None:
+        pass
+
+    def start(self, total: int) -> None:
+        self.total = total
+
+    def advance(self, files: int, unreadable: int = 0) -> None:
+        self.done += files
+        self.unreadable += unreadable
+
+
+def update(
+    folder: Path,
+    *paths: Path,
+    encoder: TinyEncoder | None = None,
+    progress: indexing.Progress | None = None,
+    rules: Rules | None = None,
+    batch_size: int = 8,
+    allow_empty: bool = False,
+    wait: float = 0,
+    max_pixels: int | None = None,
+) -> indexing.Summary:
+    """Index `paths` into `folder` with the small encoder."""
+    return indexing.update(
+        folder,
+        list(paths),
+        lambda: (encoder or TinyEncoder(), MODEL),
+        progress=progress or Watcher(),
+        rules=rules,
+        batch_size=batch_size,
+        allow_empty=allow_empty,
+        wait=wait,
+        max_pixels=max_pixels,
+    )
+
+
+def expected(path: bytes) -> npt.NDArray[np.float16]:
+    """The vector that the index must hold for a picture."""
+    with open(path, "rb") as file:
+        pixels = TinyEncoder.preprocessing(decode(file.read()).image)
+    return np.asarray(TinyEncoder().encode_images(pixels[np.newaxis])[0].astype(np.float16))
+
+
+def main() -> int:
+    """Index, as the command line does it."""
+    indexing.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
+    try:
+        summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), batch_size=2)
+    except ClipsearchError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    print(summary)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
