@@ -5,6 +5,7 @@ The model is handed in as a function and is loaded only when there is something 
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from clipsearch.store.writing import Writer
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies."""
+_FIRST_BATCH = 4
+"""Small, since nobody knows yet how long the model takes."""
 _WORKERS = min(32, os.cpu_count() or 1)
 
 
@@ -162,7 +165,7 @@ class _Run:
         self._max_pixels = max_pixels
         self._progress = progress
         self._started = time.monotonic()
-        self._committed = self._started
+        self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
         self._recorded = 0
         """Files whose record this run wrote."""
 
@@ -192,12 +195,13 @@ class _Run:
         """The model, loaded when the first file needs it."""
         encoder, model = self._load_encoder()
         self._writer.set_model(model)
-        self._committed = time.monotonic()  # loading is no work that could be lost
+        if self._committed > 0:
+            self._committed = time.monotonic()  # loading is no work that could be lost
         return encoder
 
     def _embed_all(self) -> None:
         batch: list[_Read] = []
-        size = self._batch_size
+        size = min(self._batch_size, _FIRST_BATCH)
         ahead = self._batch_size + 2 * _WORKERS
         with closing(map_in_order(self._decode, self._unknown(), _WORKERS, ahead, _weight)) as items:
             for item in items:
@@ -246,15 +250,17 @@ class _Run:
         record = twins[0]._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns)
         touched = next((twin for twin in twins if twin.path == file.path), None)
         moved = next((twin for twin in twins if twin.path in self._changes.gone), None)
-        if touched:
-            self._writer.put(record._replace(row=touched.row))
-            self.summary.reused += 1
-        elif moved:
+        # Files that swap their names take each other's place, and what was there is without a path for a moment.
+        dead = next((twin for twin in twins if not twin.path), None)
+        if moved and not touched:
             self._writer.move(moved.path, record._replace(row=moved.row))
             self._changes.gone.discard(moved.path)
             self.summary.moved += 1
         else:
-            self._writer.add_copy(record)
+            if own := touched or dead:
+                self._writer.put(record._replace(row=own.row))
+            else:
+                self._writer.add_copy(record)
             self.summary.reused += 1
         self._done(1)
         return True

@@ -28,13 +28,13 @@ def refused(run: Run, *arguments: str | Path, cwd: Path, env: dict[str, str] | N
 
 
 def test_no_such_path(tmp_path: Path, run: Run) -> None:
-    assert "No such file or folder: nowhere" in refused(run, "index", "nowhere", *PB, cwd=tmp_path)
+    assert "No such file or folder: " in refused(run, "index", "nowhere", *PB, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_images(tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty").mkdir()
-    assert "No images in empty" in refused(run, "index", "empty", *PB, cwd=tmp_path)
+    assert f"No images in {tmp_path / 'empty'}" in refused(run, "index", "empty", *PB, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("loss", ["emptied", "missing"])

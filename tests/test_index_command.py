@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, index, paint
+from conftest import Run, index, paint, unprivileged
 
 from clipsearch.store.format import FOLDER
 from clipsearch.store.reading import Store
@@ -53,7 +53,9 @@ def test_one_folder_under_two_names_is_one_folder(pictures: Path, run: Run) -> N
     index(run, "pictures", *PB, cwd=pictures.parent)
     summary = index(run, "pictures/cold/..", pictures, cwd=pictures.parent)
     assert (summary["images"], summary["embedded"]) == (10, 0)
-    assert json.loads(run("status", "--json", cwd=pictures.parent).stdout)["roots"] == [{"path": "pictures"}]
+    assert json.loads(run("status", "--json", cwd=pictures.parent).stdout)["roots"] == [
+        {"path": "pictures", "images": 10}
+    ]
 
 
 def test_only_new_and_changed_pictures_are_embedded(pictures: Path, run: Run) -> None:
@@ -112,7 +114,7 @@ def test_unreadable_pictures_are_skipped_named_and_counted(pictures: Path, run: 
     summary = json.loads(done.stdout)
     assert [(u["path"], u["reason"].split(":")[0]) for u in summary["unreadable"]] == [
         ("pictures/text.jpg", "not an image of a known format"),
-        ("pictures/truncated.png", "broken image"),
+        ("pictures/truncated.png", "truncated"),
     ]
     assert (summary["images"], summary["embedded"]) == (10, 10)
     assert "Cannot read pictures/text.jpg: not an image of a known format" in done.stderr.decode()
@@ -157,7 +159,7 @@ def committed(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_an_interrupted_index_resumes(
     tmp_path: Path, run: Run, environment: dict[str, str], how: signal.Signals
 ) -> None:
@@ -173,12 +175,14 @@ def test_an_interrupted_index_resumes(
             time.sleep(0.01)
         process.send_signal(how)
         talk = process.communicate(timeout=60)[1].decode()
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    assert process.returncode == (-how if how == signal.SIGKILL else 128 + how)
     done = committed(tmp_path)
     assert 0 < done < total
-    if how == signal.SIGINT:
-        assert talk.strip().splitlines()[-1].startswith("Interrupted.")
+    if how != signal.SIGKILL:
+        last = talk.strip().splitlines()[-1]
+        assert last == ("Interrupted." if how == signal.SIGINT else f"Ended by {how.name}.")
         assert "Traceback" not in talk
+        assert json.loads(run("status", "--json", cwd=tmp_path).stdout)["last_run"]["outcome"] == "interrupted"
     assert run("query", "a dog", cwd=tmp_path).returncode == 0
     summary = index(run, "many", cwd=tmp_path)
     assert (summary["embedded"], summary["reused"], summary["images"]) == (total - done, done, total)
@@ -228,3 +232,125 @@ def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: 
         [*command, "--index", "other"], cwd=pictures.parent, env=environment, capture_output=True, check=True
     )
     assert b"10/10" not in quiet.stderr
+
+
+def test_several_folders_are_refreshed_by_one_word(pictures: Path, run: Run) -> None:
+    index(run, "pictures/cold", *PB, cwd=pictures.parent)
+    index(run, "pictures/warm", cwd=pictures.parent)
+    paint(pictures / "cold" / "new.png", "cyan")
+    (pictures / "warm" / "green.png").unlink()
+    summary = index(run, cwd=pictures.parent)
+    assert (summary["embedded"], summary["removed"], summary["images"]) == (1, 1, 10)
+
+
+def test_flags_that_choose_files_are_remembered(pictures: Path, run: Run) -> None:
+    paint(pictures / ".hidden" / "a.png", "cyan")
+    elsewhere = paint(pictures.parent / "elsewhere" / "b.png", "magenta").parent
+    (pictures / "link").symlink_to(elsewhere)
+    choice = ("--include-hidden", "--follow-symlinks", "--exclude", "cold/", "--exclude", "gr*.png")
+    expected = {"a.png", "b.png", "black.png", "orange.png", "yellow.png"}
+    index(run, "pictures", *PB, *choice, cwd=pictures.parent)
+    for again in ([], ["pictures"]):
+        assert index(run, *again, cwd=pictures.parent)["embedded"] == 0
+        assert set(rows_of(pictures.parent)) == expected
+    assert index(run, "--no-include-hidden", cwd=pictures.parent)["images"] == 10
+    assert set(rows_of(pictures.parent)) & {"a.png", "b.png"} == set()
+
+
+def test_quiet_says_nothing(pictures: Path, run: Run) -> None:
+    (pictures / "bad.png").write_bytes(b"no picture")
+    done = run("index", "pictures", *PB, "--quiet", cwd=pictures.parent)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    # An error is said even so, and with --strict an unreadable file is one.
+    strict = run("index", "-q", "--strict", cwd=pictures.parent)
+    assert strict.returncode == 2
+    assert strict.stderr.decode() == "Cannot read pictures/bad.png: not an image of a known format\n"
+
+
+def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    done = run("index", cwd=pictures.parent)
+    assert done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("10 images in the index (10 unchanged) in ")
+
+
+def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
+    many_pictures(tmp_path / "many", 300)
+    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
+        while first.poll() is None and not (tmp_path / FOLDER / "index.db").exists():
+            time.sleep(0.01)
+        refused = run("index", "many", cwd=tmp_path)
+        assert first.poll() is None, "the first run was over too soon for this test"
+        assert run("query", "a dog", cwd=tmp_path).returncode in (0, 1)  # 1 before the first checkpoint
+        waited = run("index", "many", "--wait", "100", "--json", cwd=tmp_path)
+    assert first.returncode == 0
+    assert refused.returncode == 2
+    assert b"Another clipsearch is writing to" in refused.stderr
+    assert b"--wait SECONDS" in refused.stderr
+    assert waited.returncode == 0
+    assert waited.stderr.startswith(b"Waiting for another clipsearch")
+    assert json.loads(waited.stdout)["reused"] == 300
+
+
+def test_a_folder_of_hostile_names_and_things(pictures: Path, run: Run) -> None:
+    odd = os.fsencode(pictures / "odd")
+    os.mkdir(odd)
+    good = (pictures / "cold" / "red.png").read_bytes()
+    names = [b"a b.png", b"new\nline.png", b"quote'\".png", "\U0001f431.png".encode(), b"\x1b[31m.png", b"\xff\xfe.png"]
+    for i, name in enumerate(names):
+        with open(os.path.join(odd, name), "wb") as file:
+            file.write(good + bytes([i]))
+    os.mkfifo(os.path.join(odd, b"pipe.png"))
+    os.symlink(b"circle.png", os.path.join(odd, b"circle.png"))
+    os.symlink(b"..", os.path.join(odd, b"up"))
+    for name, content in (
+        (b"empty.jpg", b""),
+        (b"text.jpg", b"hello"),
+        (b"postscript.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n"),
+    ):
+        with open(os.path.join(odd, name), "wb") as file:
+            file.write(content)
+    done = run("index", "pictures", *PB, "--json", "--follow-symlinks", cwd=pictures.parent, timeout=60)
+    assert done.returncode == 0
+    summary = json.loads(done.stdout)
+    assert summary["images"] == 10 + len(names)
+    assert {os.path.basename(u["path"]): u["reason"] for u in summary["unreadable"]} == {
+        "pipe.png": "a FIFO, not a file",
+        "circle.png": "Too many levels of symbolic links",
+        "empty.jpg": "empty file",
+        "text.jpg": "not an image of a known format",
+        "postscript.jpg": "not an image of a known format",
+    }
+    assert b"\x1b" not in done.stderr
+    found = run("query", "red", "-k", "99", "-0", cwd=pictures.parent).stdout.split(b"\0")
+    assert {os.path.basename(path) for path in found} >= set(names)
+
+
+def test_a_flood_of_unreadable_files_does_not_flood_the_terminal(pictures: Path, run: Run) -> None:
+    for i in range(200):
+        (pictures / f"bad{i:03}.tif").write_bytes(b"II*\0\x08\0\0\0" + bytes([i]) * 40)
+    done = run("index", "pictures", *PB, "--json", cwd=pictures.parent)
+    assert len(json.loads(done.stdout)["unreadable"]) == 200
+    lines = done.stderr.decode().splitlines()
+    assert len(lines) < 30
+    assert "... and 180 more; --json names them all." in lines
+
+
+def test_an_index_folder_without_write_permission(pictures: Path, run: Run) -> None:
+    index(run, "pictures", *PB, cwd=pictures.parent)
+    paint(pictures / "new.png", "cyan")
+    folder = pictures.parent / FOLDER
+    for path in (folder / "lock", folder / "index.db", folder / "embeddings.npy"):
+        path.chmod(0o400)
+    folder.chmod(0o500)
+    try:
+        done = run("index", cwd=pictures.parent, before=unprivileged())
+        found = run("query", "red", cwd=pictures.parent, before=unprivileged())
+    finally:
+        folder.chmod(0o700)
+    assert done.returncode == 2
+    assert b"Cannot write the index in" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert (found.returncode, found.stdout.count(b"\n")) == (0, 10)

@@ -44,12 +44,24 @@ CREATE TABLE images (
     error TEXT                    -- why the file is unreadable; NULL for an image
 ) WITHOUT ROWID;
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
-CREATE TABLE dead (row INTEGER PRIMARY KEY);
+CREATE TABLE dead (
+    row INTEGER PRIMARY KEY,      -- belongs to no image any more
+    hash BLOB,                    -- of the image that it belonged to, as are the others: it may come back
+    width INTEGER,
+    height INTEGER,
+    taken_at TEXT
+);
+CREATE INDEX dead_by_hash ON dead (hash);
 """
 UPGRADES = {
     1: """
 ALTER TABLE roots ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
+ALTER TABLE dead ADD COLUMN hash BLOB;
+ALTER TABLE dead ADD COLUMN width INTEGER;
+ALTER TABLE dead ADD COLUMN height INTEGER;
+ALTER TABLE dead ADD COLUMN taken_at TEXT;
+CREATE INDEX dead_by_hash ON dead (hash);
 """
 }
 """How a database of an older format becomes one of the next."""

@@ -152,9 +152,13 @@ class Writer(Store):
         return Record(path, *found[0][1:]) if found else None
 
     def same_content(self, digest: bytes) -> list[Record]:
-        """The images with this content hash."""
-        found = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
-        return [Record(self._absolute(path), *rest) for path, *rest in found]
+        """The images with this content hash; and without a path those that had it, while their rows are there."""
+        living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
+        dead = self.sql("SELECT row, 0, 0, hash, width, height, taken_at FROM dead WHERE hash = ?", (digest,))
+        return [
+            *(Record(self._absolute(path), *rest) for path, *rest in living),
+            *(Record(b"", *rest) for rest in dead),
+        ]
 
     def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
         """Append (B, D) unit rows to the matrix and put the records of the same images, which get their numbers."""
@@ -177,9 +181,10 @@ class Writer(Store):
             self.put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
 
     def put(self, record: Record) -> None:
-        """Write a record in place of any other for its path; a row that it replaces is dead."""
+        """Write a record in place of any other for its path; a row that it replaces is dead, its own is alive."""
         with self._changing():
             self._bury(record.path, record.row)
+            self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
             sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
             self._execute(sql, (self._stored(record.path), *record[1:]))
 
@@ -261,6 +266,20 @@ class Writer(Store):
                 self._database.commit()
             self._finish_renaming()
             self._rows_written = self.committed_rows()
+            model = self.model()
+            if model and self._rows_written and not self._is_as_committed(model.dim):
+                self._open_matrix(model.dim)
+
+    def _is_as_committed(self, dim: int) -> bool:
+        """Whether the matrix file has the committed rows and says so, neither more nor less."""
+        self._map()  # complains if it is missing or short
+        with (self.folder / MATRIX).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            return file.read(HEADER_BYTES) == header(self._rows_written, dim) and length == self._end(dim)
+
+    def _end(self, dim: int) -> int:
+        """Bytes of the matrix file up to the last row written."""
+        return HEADER_BYTES + self._rows_written * dim * 2
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -279,7 +298,7 @@ class Writer(Store):
         """Write rows behind the last one; the number of the first."""
         file = self._open_matrix(dim)
         first = self._rows_written
-        _write_all(file, rows, HEADER_BYTES + first * dim * 2)
+        _write_all(file, rows, self._end(dim))
         self._rows_written += len(rows) // (dim * 2)
         return first
 
@@ -289,7 +308,7 @@ class Writer(Store):
             if self._rows_written:
                 self._map()  # complains if it is missing or short
                 self._matrix = (self.folder / MATRIX).open("r+b", buffering=0)
-                self._matrix.truncate(HEADER_BYTES + self._rows_written * dim * 2)
+                self._matrix.truncate(self._end(dim))
             else:
                 self._matrix = (self.folder / MATRIX).open("w+b", buffering=0)
                 _write_all(self._matrix, header(0, dim), 0)
@@ -308,9 +327,12 @@ class Writer(Store):
             rewritten.unlink(missing_ok=True)
 
     def _bury(self, path: bytes, keep: int | None) -> None:
-        for (row,) in self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),)):
-            if row is not None and row != keep:
-                self._execute("INSERT OR IGNORE INTO dead VALUES (?)", (row,))
+        """The row of `path` is dead from now on, unless it is `keep`."""
+        self._execute(
+            "INSERT INTO dead SELECT row, hash, width, height, taken_at FROM images "
+            "WHERE path = ? AND row IS NOT NULL AND row IS NOT ?",
+            (self._stored(path), keep),
+        )
 
     def _set_meta(self, key: str, value: str) -> None:
         with self._changing():

@@ -1,0 +1,405 @@
+"""What `index` does to an index, with a small encoder in this process; test_index_command.py has the real thing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import COLOURS, deny, paint
+from tiny import MODEL, TinyEncoder, Watcher, expected, update
+
+from clipsearch import indexing
+from clipsearch.errors import IndexWriteError, InputError, ModelError
+from clipsearch.images.finding import Rules
+from clipsearch.store.format import FOLDER
+from clipsearch.store.reading import Store
+from clipsearch.store.verifying import verify
+
+
+def known(folder: Path) -> dict[str, npt.NDArray[np.float16] | None]:
+    """The vector of each file of an index, by its path in the parent; None for what is unreadable."""
+    with closing(Store.open(folder)) as store:
+        assert verify(store) == []
+        matrix, _ = store.matrix()
+        return {
+            os.path.relpath(os.fsdecode(r.path), folder.parent): None if r.row is None else np.array(matrix[r.row])
+            for r in store.records()
+        }
+
+
+def check(folder: Path, *names: str) -> None:
+    """The index holds exactly these images, each with its own vector."""
+    found = {name: vector for name, vector in known(folder).items() if vector is not None}
+    assert sorted(found) == sorted(names)
+    for name, vector in found.items():
+        np.testing.assert_array_equal(vector, expected(os.fsencode(folder.parent / name)), err_msg=name)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """Where the index is to be."""
+    return tmp_path / FOLDER
+
+
+def paint_all(folder: Path) -> list[str]:
+    return [os.path.relpath(paint(folder / f"{colour}.png", colour), folder.parent) for colour in COLOURS]
+
+
+# -- incremental ---------------------------------------------------------------------------------------------
+
+
+def test_a_file_deleted_and_restored_with_its_old_time_comes_back(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    shutil.move(tmp_path / names[0], tmp_path / "aside.png")
+    assert update(index, tmp_path / "p").removed == 1
+    check(index, *names[1:])
+    shutil.move(tmp_path / "aside.png", tmp_path / names[0])
+    summary = update(index, tmp_path / "p")
+    assert (summary.reused, summary.embedded) == (10, 0)  # its row was dead, but not yet gone
+    check(index, *names)
+
+
+def test_a_file_that_comes_back_after_its_row_is_gone_is_embedded_anew(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    shutil.move(tmp_path / "p", tmp_path / "aside")
+    shutil.copytree(tmp_path / "aside", tmp_path / "p")
+    for name in names[:5]:
+        (tmp_path / name).unlink()
+    update(index, tmp_path / "p")  # half of the rows are dead: the matrix is rewritten
+    assert len(np.load(index / "embeddings.npy")) == 5
+    shutil.rmtree(tmp_path / "p")
+    shutil.move(tmp_path / "aside", tmp_path / "p")
+    assert update(index, tmp_path / "p").embedded == 5
+    check(index, *names)
+
+
+def test_names_that_are_counted_up_by_one_keep_all_vectors(tmp_path: Path, index: Path) -> None:
+    for i, colour in enumerate(COLOURS):
+        paint(tmp_path / "p" / f"{i:02}.png", colour)
+    update(index, tmp_path / "p")
+    for i in reversed(range(len(COLOURS))):
+        (tmp_path / "p" / f"{i:02}.png").rename(tmp_path / "p" / f"{i + 1:02}.png")
+    assert update(index, tmp_path / "p").embedded == 0
+    check(index, *(f"p/{i + 1:02}.png" for i in range(len(COLOURS))))
+    assert len(np.load(index / "embeddings.npy")) <= len(COLOURS) + 1
+
+
+def test_paths_that_differ_in_case_only_are_different_files(tmp_path: Path, index: Path) -> None:
+    paint(tmp_path / "x" / "cats" / "a.png", "red")
+    if (tmp_path / "x" / "CATS").exists():
+        pytest.skip("this file system does not tell case apart")
+    paint(tmp_path / "x" / "Cats" / "a.png", "blue")
+    paint(tmp_path / "x" / "Cats" / "A.png", "green")
+    update(index, tmp_path / "x" / "cats")
+    update(index, tmp_path / "x" / "Cats")
+    check(index, "x/cats/a.png", "x/Cats/a.png", "x/Cats/A.png")
+
+
+def test_equal_size_and_new_time_means_that_the_content_decides(tmp_path: Path, index: Path) -> None:
+    first, second = (paint(tmp_path / "p" / f"{name}.bmp", name) for name in ("red", "blue"))
+    update(index, tmp_path / "p")
+    content = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    os.utime(second, (1, 1))
+    encoder = TinyEncoder()
+    summary = update(index, tmp_path / "p", encoder=encoder)
+    assert (summary.embedded, summary.reused, encoder.embedded) == (0, 2, 0)  # both contents are known
+    second.write_bytes(content)
+    update(index, tmp_path / "p")
+    check(index, "p/red.bmp", "p/blue.bmp")
+
+
+def test_files_that_swap_their_names_swap_their_vectors(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    one, two, aside = tmp_path / names[0], tmp_path / names[1], tmp_path / "aside"
+    one.rename(aside)
+    two.rename(one)
+    aside.rename(two)
+    assert update(index, tmp_path / "p").embedded == 0
+    check(index, *names)
+
+
+def test_a_renamed_folder_keeps_all_vectors(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p" / "a")
+    update(index, tmp_path / "p")
+    (tmp_path / "p" / "a").rename(tmp_path / "p" / "b")
+    summary = update(index, tmp_path / "p")
+    assert (summary.moved, summary.embedded, summary.removed) == (len(names), 0, 0)
+    check(index, *(f"p/b/{colour}.png" for colour in COLOURS))
+
+
+def test_copies_within_a_first_run_are_found_by_the_second(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+    for i in range(5):
+        shutil.copytree(tmp_path / "p", tmp_path / "p" / f"copy{i}", ignore=shutil.ignore_patterns("copy*"))
+    encoder = TinyEncoder()
+    summary = update(index, tmp_path / "p", encoder=encoder, batch_size=1)
+    assert summary.images == 60
+    assert encoder.embedded + summary.reused == 60
+    assert len(known(index)) == 60
+
+
+# -- roots ---------------------------------------------------------------------------------------------------
+
+
+def test_a_root_that_is_emptied_needs_a_word(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    for name in names:
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"(?s)No images in .* any more.*knows 10 images.*--allow-empty.*forget"):
+        update(index, tmp_path / "p")
+    assert len(known(index)) == 10
+    assert update(index, tmp_path / "p", allow_empty=True).removed == 10
+    assert known(index) == {}
+
+
+def test_a_root_that_is_missing_needs_to_be_forgotten_even_if_empty_is_allowed(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    shutil.rmtree(tmp_path / "p")
+    with pytest.raises(InputError, match=r"(?s)No such file or folder.*knows 10 images.*clipsearch forget"):
+        update(index, tmp_path / "p", allow_empty=True)
+    assert len(known(index)) == 10
+
+
+def test_an_empty_folder_can_be_a_root_if_that_is_meant(tmp_path: Path, index: Path) -> None:
+    (tmp_path / "p").mkdir()
+    with pytest.raises(InputError, match="--allow-empty"):
+        update(index, tmp_path / "p")
+    assert not index.exists()
+    assert update(index, tmp_path / "p", allow_empty=True).images == 0
+    paint_all(tmp_path / "p")
+    assert update(index, tmp_path / "p").embedded == 10
+
+
+def test_a_drive_unplugged_during_a_run_removes_nothing(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "drive" / "p")
+    update(index, tmp_path / "drive" / "p")
+    (tmp_path / "drive" / names[0]).unlink()
+    paint(tmp_path / "drive" / "p" / "new.png", "cyan")
+
+    class Unplug(Watcher):
+        def start(self, total: int) -> None:
+            super().start(total)
+            (tmp_path / "drive").rename(tmp_path / "gone")
+
+    with pytest.raises(InputError, match="no longer there"):
+        update(index, tmp_path / "drive" / "p", progress=Unplug())
+    assert len(known(index)) == 10
+
+
+def test_a_folder_that_cannot_be_listed_keeps_its_records(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p" / "closed")
+    paint(tmp_path / "p" / "closed.png", "white")
+    update(index, tmp_path / "p")
+    with deny(tmp_path / "p" / "closed"):
+        summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.reused, summary.removed) == (11, 11, 0)
+    assert [(os.path.basename(path), reason) for path, reason in summary.unreadable] == [
+        (b"closed", "the folder cannot be read: Permission denied")
+    ]
+    summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.embedded, summary.unreadable) == (11, 0, [])
+    check(index, "p/closed.png", *(f"p/{name}" for name in names))
+
+
+def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+    paint_all(tmp_path / "q")
+    update(index, tmp_path / "p")
+    paint(tmp_path / "q" / "new.png", "cyan")
+
+    def fail() -> tuple[TinyEncoder, object]:
+        raise ModelError("no model")
+
+    with pytest.raises(ModelError):
+        indexing.update(index, [tmp_path / "q" / "new.png"], fail, batch_size=1, progress=Watcher())  # type: ignore[arg-type]
+    with closing(Store.open(index)) as store:
+        assert [os.path.basename(root.path) for root in store.roots()] == [b"p"]
+        assert (store.last_run() or {})["outcome"] == "finished"
+
+
+# -- what is left out ----------------------------------------------------------------------------------------
+
+
+def test_a_root_remembers_how_it_is_searched(tmp_path: Path, index: Path) -> None:
+    for name in ("a.png", "b.gif", ".hidden.png"):
+        paint(tmp_path / "p" / name, "red")
+    rules = Rules(exclude=("*.gif",), include_hidden=True)
+    assert update(index, tmp_path / "p", rules=rules).images == 2
+    assert update(index, tmp_path / "p").images == 2
+    assert update(index, tmp_path / "p" / "b.gif").images == 3  # asked for by name
+    assert update(index, tmp_path / "p").images == 2
+    assert update(index, tmp_path / "p", rules=Rules()).images == 2
+    check(index, "p/a.png", "p/b.gif")
+
+
+def test_what_is_newly_left_out_leaves_the_index(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    (tmp_path / "p" / ".clipsearchignore").write_text("red.*\n")
+    assert update(index, tmp_path / "p").removed == 1
+    check(index, *(name for name in names if "red" not in name))
+
+
+# -- unreadable files ----------------------------------------------------------------------------------------
+
+
+def test_unreadable_files_are_tried_again_only_when_they_change(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint_all(tmp_path / "p")
+    (tmp_path / "p" / "bad.png").write_bytes(b"no picture")
+    assert len(update(index, tmp_path / "p").unreadable) == 1
+    progress = Watcher()
+    assert len(update(index, tmp_path / "p", progress=progress).unreadable) == 1
+    assert progress.total == 0
+    # A new release may read what the old one could not.
+    monkeypatch.setattr(indexing, "readers", lambda: "pillow 99")
+    update(index, tmp_path / "p", progress=progress)
+    assert progress.total == 1
+    progress = Watcher()
+    update(index, tmp_path / "p", progress=progress)
+    assert progress.total == 0
+    # So may a higher limit.
+    update(index, tmp_path / "p", progress=progress, max_pixels=10**6)
+    assert progress.total == 1
+    paint(tmp_path / "p" / "bad.png", "white")
+    assert update(index, tmp_path / "p").unreadable == []
+
+
+def test_a_file_without_permission_is_read_when_it_is_given(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    with deny(tmp_path / names[0]):
+        summary = update(index, tmp_path / "p")
+        assert [reason for _, reason in summary.unreadable] == ["Permission denied"]
+        assert update(index, tmp_path / "p").unreadable == summary.unreadable
+    assert update(index, tmp_path / "p").unreadable == []  # neither size nor time has changed
+    check(index, *names)
+
+
+def test_a_file_that_vanishes_while_others_are_read_is_just_gone(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    os.utime(tmp_path / names[0], (1, 1))
+    paint(tmp_path / "p" / "new.png", "cyan")
+
+    class Delete(Watcher):
+        def start(self, total: int) -> None:
+            super().start(total)
+            (tmp_path / names[0]).unlink()
+            (tmp_path / "p" / "new.png").unlink()
+
+    summary = update(index, tmp_path / "p", progress=Delete())
+    assert (summary.images, summary.removed, summary.unreadable) == (9, 1, [])
+    check(index, *names[1:])
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again_next_time(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = paint_all(tmp_path / "p")
+    before = os.stat(tmp_path / names[0])
+    real = os.fstat
+
+    def grows(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if status.st_ino == before.st_ino:
+            with (tmp_path / names[0]).open("ab") as file:
+                file.write(b"\0")
+        return status
+
+    monkeypatch.setattr(os, "fstat", grows)
+    assert [reason for _, reason in update(index, tmp_path / "p").unreadable] == ["changed while it was read"]
+    monkeypatch.undo()
+    assert update(index, tmp_path / "p").unreadable == []
+    check(index, *names)
+
+
+def test_a_problem_that_goes_away_is_forgotten(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+    os.mkfifo(tmp_path / "p" / "pipe.png")
+    (tmp_path / "p" / "link.png").symlink_to(tmp_path / "later.png")
+    reasons = {os.path.basename(path): reason for path, reason in update(index, tmp_path / "p").unreadable}
+    assert reasons == {b"pipe.png": "a FIFO, not a file", b"link.png": "a link that leads nowhere"}
+    (tmp_path / "p" / "pipe.png").unlink()
+    paint(tmp_path / "later.png", "white")
+    summary = update(index, tmp_path / "p")
+    assert (summary.unreadable, summary.images, summary.removed) == ([], 11, 0)
+
+
+def test_a_bomb_is_refused_and_a_higher_limit_lets_it_in(tmp_path: Path, index: Path) -> None:
+    paint(tmp_path / "p" / "small.png", "red")
+    paint(tmp_path / "p" / "large.png", "blue", (400, 400))
+    summary = update(index, tmp_path / "p", max_pixels=100_000)
+    assert [reason.split(":")[0] for _, reason in summary.unreadable] == ["too large"]
+    assert update(index, tmp_path / "p", max_pixels=1_000_000).images == 2
+
+
+# -- checkpoints ---------------------------------------------------------------------------------------------
+
+
+class SlowEncoder(TinyEncoder):
+    """One second of a clock that the test owns for each picture."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self._clock[0] += len(pixels)
+        return super().encode_images(pixels)
+
+
+def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        paint(tmp_path / "p" / f"{i}.png", f"#{rng.integers(2**24):06x}")
+    clock = [100.0]
+    commits: list[float] = []
+    real: Callable[[indexing.Writer], None] = indexing.Writer.commit
+
+    def commit(writer: indexing.Writer) -> None:
+        commits.append(clock[0])
+        real(writer)
+
+    monkeypatch.setattr(indexing.Writer, "commit", commit)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    update(index, tmp_path / "p", encoder=SlowEncoder(clock), batch_size=32)
+    assert clock[0] == 160
+    gaps = np.diff([100.0, *commits])
+    assert gaps.max() <= indexing.CHECKPOINT_SECONDS
+    assert len(commits) < 40  # and not after each picture either
+
+
+# -- disks ---------------------------------------------------------------------------------------------------
+
+
+def test_an_index_folder_without_permission_is_an_error_and_stays_as_it_was(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    paint(tmp_path / "p" / "new.png", "cyan")
+    (index / "lock").unlink(missing_ok=True)
+    with deny(index, 0o500), pytest.raises(IndexWriteError, match=r"(?s)Cannot write .*--index DIR"):
+        update(index, tmp_path / "p")
+    check(index, *names)
+
+
+def test_the_model_of_an_index_is_that_of_its_vectors(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    with closing(Store.open(index)) as store:
+        assert store.model() == MODEL
