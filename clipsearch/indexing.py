@@ -106,6 +106,7 @@ def update(
         ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
             index cannot be written.
     """
+    started = time.monotonic()
     starts = [absolute(path) for path in paths]
     limit = max_pixels or default_max_pixels()
     can_read = f"{readers()}, {limit} pixels"
@@ -130,6 +131,7 @@ def update(
                 batch_size=batch_size,
                 max_pixels=limit,
                 progress=progress,
+                started=started,
             )
             run.go(can_read)
             return run.summary
@@ -155,6 +157,7 @@ class _Run:
         batch_size: int,
         max_pixels: int,
         progress: Progress,
+        started: float,
     ) -> None:
         self.summary = Summary(reused=changes.counts.unchanged)
         self._writer = writer
@@ -164,7 +167,7 @@ class _Run:
         self._batch_size = batch_size
         self._max_pixels = max_pixels
         self._progress = progress
-        self._started = time.monotonic()
+        self._started = started
         self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
         self._recorded = 0
         """Files whose record this run wrote."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty import Faults, library
 from PIL import Image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,6 +68,12 @@ def run(environment: dict[str, str]) -> Run:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    """Makes commands fail, or die, while they change a folder; skips the test where that cannot be done."""
+    return Faults(library(tmp_path_factory.mktemp("faults")))
 
 
 def index(run: Run, *arguments: str | Path, cwd: Path) -> dict[str, Any]:

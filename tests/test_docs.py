@@ -15,7 +15,8 @@ NUMBER = re.compile(r"-?\d+\.\d+")
 
 
 def comparable(text: str) -> str:
-    """`text` without run times and sizes, and with decimals that differ a little from machine to machine as `#`."""
+    """`text` without times and sizes, and with decimals that differ a little from machine to machine as `#`."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", "# UTC", text)
     text = re.sub(r"\d+\.\d s$", "# s", text, flags=re.MULTILINE)
     return NUMBER.sub("#", re.sub(r"\d+\.\d MB", "# MB", text))
 

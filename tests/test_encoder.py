@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,3 +73,29 @@ def test_batch_size_does_not_change_vectors() -> None:
         parts = [encoder.encode_images(pixels[i : i + size]) for i in range(0, 7, size)]
         np.testing.assert_allclose(np.concatenate(parts), together, atol=2e-6, rtol=0)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 5_000)])
+def test_very_long_pictures_take_no_gigabytes(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    resized: list[tuple[int, int]] = []
+    real = Image.Image.resize
+
+    def resize(image: Image.Image, to: tuple[int, int], *rest: Any) -> Image.Image:  # noqa: ANN401  (Pillow's)
+        resized.append(to)
+        return real(image, to, *rest)
+
+    monkeypatch.setattr(Image.Image, "resize", resize)
+    preprocess = Preprocessing(224, (224, 224), Image.Resampling.BICUBIC, 1 / 255, (0, 0, 0), (1, 1, 1))
+    image = Image.new("RGB", size, "red")
+    width, height = size
+    middle = (
+        max(width // 2 - 20, 0),
+        max(height // 2 - 20, 0),
+        min(width // 2 + 20, width),
+        min(height // 2 + 20, height),
+    )
+    image.paste("blue", middle)
+    pixels = preprocess(image)
+    assert pixels.shape == (224, 224, 3)
+    assert max(resized[0]) <= 224 * 51
+    assert pixels[..., 2].max() == 255  # the middle is what is seen

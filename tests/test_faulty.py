@@ -13,7 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from faulty import Call, Faults, Kind, library, read_log
+from faulty import Call, Faults, Kind, read_log
 
 WAYS_TO_WRITE = """
 import os
@@ -67,11 +67,6 @@ import sqlite3
 with sqlite3.connect("db") as database:
     database.execute("UPDATE numbers SET n = 2")
 """
-
-
-@pytest.fixture(scope="session")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
-    return Faults(library(tmp_path_factory.mktemp("faults")))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, index, paint, unprivileged
+from conftest import REPOSITORY, Run, index, paint, unprivileged
 
 from clipsearch.store.format import FOLDER
 from clipsearch.store.reading import Store
@@ -354,3 +354,18 @@ def test_an_index_folder_without_write_permission(pictures: Path, run: Run) -> N
     assert b"Cannot write the index in" in done.stderr
     assert b"Traceback" not in done.stderr
     assert (found.returncode, found.stdout.count(b"\n")) == (0, 10)
+
+
+def test_a_photo_has_one_vector_in_all_eight_orientations(tmp_path: Path, run: Run) -> None:
+    photos = REPOSITORY.parent / "shared" / "photos" / "exif-orientation"
+    if not photos.is_dir():
+        pytest.skip("needs the reference material beside the project (shared/photos)")
+    index(run, photos, *PB, cwd=tmp_path)
+    vectors = {name: row.astype(np.float32) for name, row in rows_of(tmp_path).items() if name.endswith(".jpg")}
+    kinds = [
+        np.stack([vectors[name] for name in sorted(vectors) if kind in name]) for kind in ("Landscape", "Portrait")
+    ]
+    assert [len(kind) for kind in kinds] == [9, 9]
+    for kind in kinds:
+        assert (kind @ kind.T).min() > 0.99
+    assert (kinds[0] @ kinds[1].T).max() < 0.9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -11,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError
+from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
 from clipsearch.paths import is_below
 from clipsearch.store.format import FOLDER, ModelRecord, Record
 from clipsearch.store.reading import Store, find_index
+from clipsearch.store.verifying import verify
 from clipsearch.store.writing import Writer
 
 MODEL = ModelRecord("test", None, "f" * 32, 8)
@@ -248,3 +250,81 @@ def test_a_reader_sees_one_commit_while_a_writer_goes_on(folder: Path) -> None:
                 database.commit()  # waits for the reader, and longer than its patience of nothing
         assert len(store.paths([0, 1, 2])) == len(matrix) == 3
         assert alive is None
+
+
+FORMAT_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE roots (path BLOB PRIMARY KEY);
+CREATE TABLE images (path BLOB PRIMARY KEY, row INTEGER UNIQUE, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    hash BLOB, width INTEGER, height INTEGER, taken_at TEXT, error TEXT) WITHOUT ROWID;
+CREATE TABLE dead (row INTEGER PRIMARY KEY);
+INSERT INTO meta VALUES ('format', '1');
+INSERT INTO roots VALUES (CAST('p' AS BLOB));
+INSERT INTO images VALUES (CAST('p/a' AS BLOB), 0, 1, 2, x'aa', 3, 4, NULL, NULL);
+INSERT INTO images VALUES (CAST('p/b' AS BLOB), 2, 1, 2, x'bb', 3, 4, NULL, NULL);
+INSERT INTO dead VALUES (1);
+"""
+
+
+def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(folder: Path) -> None:
+    fill(folder, ["x", "y", "z"])
+    with closing(Store.open(folder)) as store:
+        model_text = store.meta("model")
+    (folder / "index.db").unlink()
+    with closing(sqlite3.connect(folder / "index.db")) as database, database:
+        database.executescript(FORMAT_1)
+        database.execute("INSERT INTO meta VALUES ('model', ?)", (model_text,))
+
+    def check(version: int) -> None:
+        with closing(Store.open(folder)) as store:
+            assert store.format() == version
+            assert store.roots() == [(os.fsencode(folder.parent / "p"), {})]
+            assert [(record.path[-1:], record.row) for record in store.records()] == [(b"a", 0), (b"b", 2)]
+            matrix, alive = store.matrix()
+            assert alive is not None
+            assert alive.tolist() == [True, False, True]
+            np.testing.assert_allclose(matrix, vectors(0, 3), atol=1e-3)
+            assert verify(store) == []
+
+    check(1)
+    with Writer.locked(folder):
+        pass
+    check(2)
+    fill(folder.parent / "fresh", ["a"])
+    schemas = []
+    for path in (folder, folder.parent / "fresh"):
+        with closing(sqlite3.connect(path / "index.db")) as database:
+            columns = database.execute(
+                "SELECT m.name, c.name, c.type FROM sqlite_master m, pragma_table_info(m.name) c ORDER BY m.name, c.cid"
+            )
+            schemas.append(columns.fetchall())
+    assert schemas[0] == schemas[1]
+
+
+@pytest.mark.parametrize("value", ["", "two", "-1"])
+def test_a_format_that_is_no_number_is_damage(folder: Path, value: str) -> None:
+    fill(folder, ["a"])
+    with closing(sqlite3.connect(folder / "index.db")) as database, database:
+        database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (value,))
+    with pytest.raises(IndexDamagedError, match="names no format"):
+        Store.open(folder)
+
+
+def test_a_change_that_fails_half_way_is_never_committed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(folder, ["a"])
+    with Writer.locked(folder) as writer:
+        add(writer, folder, ["b"], first=7)
+        with monkeypatch.context() as failing:
+            failing.setattr(os, "fsync", fail)
+            with pytest.raises(IndexWriteError, match="Input/output error"):
+                writer.commit()
+        # The disk is well again; but nobody knows what became of the rows.
+        assert not writer.sound
+        for change in (writer.commit, writer.compact, lambda: writer.remove([b"x"])):
+            with pytest.raises(RuntimeError, match="failed half way"):
+                change()
+    assert contents(folder) == {"a": 0}
+
+
+def fail(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -46,6 +46,8 @@ _COPY_ROWS = 65_536
 _BUSY_SECONDS = 120
 """So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
 
+_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at FROM images"
+
 
 class Writer(Store):
     """An index opened for writing. Nothing counts before `commit`.
@@ -102,11 +104,13 @@ class Writer(Store):
         known = self.model()
         if known is not None and known.fingerprint != model.fingerprint:
             raise ModelMismatchError(mismatch(self.folder, known, model.name))
-        self._set_meta("model", json.dumps(asdict(model)))
+        with self._changing():
+            self._set_meta("model", json.dumps(asdict(model)))
 
     def set_last_run(self, run: dict[str, Any]) -> None:
         """Leave word about the run that is writing."""
-        self._set_meta("last_run", json.dumps(run))
+        with self._changing():
+            self._set_meta("last_run", json.dumps(run))
 
     def set_root(self, root: bytes, options: dict[str, Any]) -> None:
         """Remember a folder or file (absolute) that was indexed, and how; roots below it are no longer needed.
@@ -139,7 +143,8 @@ class Writer(Store):
         images = [self.count(root) for root in roots]
         with self._changing():
             for root in roots:
-                self.remove(record.path for record in list(self.records(root)))
+                for where, values in self._ranges(root):
+                    self._delete(where, values)
                 self._execute("DELETE FROM roots WHERE path = ?", (self._stored(root),))
         self.compact()
         return images
@@ -168,7 +173,7 @@ class Writer(Store):
         with self._changing():
             first = self._append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
             for row, record in enumerate(records, first):
-                self.put(record._replace(row=row))
+                self._put(record._replace(row=row))
 
     def add_copy(self, record: Record) -> None:
         """Put `record` with a new row, equal to the one that it names."""
@@ -178,28 +183,24 @@ class Writer(Store):
         with self._changing():
             file = self._open_matrix(model.dim)
             file.seek(HEADER_BYTES + record.row * model.dim * 2)
-            self.put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
+            self._put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
 
     def put(self, record: Record) -> None:
         """Write a record in place of any other for its path; a row that it replaces is dead, its own is alive."""
         with self._changing():
-            self._bury(record.path, record.row)
-            self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
-            sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-            self._execute(sql, (self._stored(record.path), *record[1:]))
+            self._put(record)
 
     def move(self, old: bytes, record: Record) -> None:
         """Put `record`, which took over the row of the record for the path `old`."""
         with self._changing():
             self._execute("DELETE FROM images WHERE path = ?", (self._stored(old),))
-            self.put(record)
+            self._put(record)
 
     def remove(self, paths: Iterable[bytes]) -> None:
         """Delete the records of these paths; their rows are dead."""
         with self._changing():
             for path in paths:
-                self._bury(path, None)
-                self._execute("DELETE FROM images WHERE path = ?", (self._stored(path),))
+                self._delete("path = ?", (self._stored(path),))
 
     # -- commit ------------------------------------------------------------------------------------------------
 
@@ -326,17 +327,20 @@ class Writer(Store):
         else:
             rewritten.unlink(missing_ok=True)
 
-    def _bury(self, path: bytes, keep: int | None) -> None:
-        """The row of `path` is dead from now on, unless it is `keep`."""
-        self._execute(
-            "INSERT INTO dead SELECT row, hash, width, height, taken_at FROM images "
-            "WHERE path = ? AND row IS NOT NULL AND row IS NOT ?",
-            (self._stored(path), keep),
-        )
+    def _put(self, record: Record) -> None:
+        path = self._stored(record.path)
+        self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
+        self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
+        sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        self._execute(sql, (path, *record[1:]))
+
+    def _delete(self, where: str, values: Sequence[object]) -> None:
+        """Delete records; their rows are dead."""
+        self._execute(f"{_BURY} WHERE row IS NOT NULL AND {where}", values)
+        self._execute(f"DELETE FROM images WHERE {where}", values)  # noqa: S608
 
     def _set_meta(self, key: str, value: str) -> None:
-        with self._changing():
-            self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
         self._database.execute(sql, values)
