@@ -22,8 +22,9 @@ from PIL import Image
 
 from clipsearch.changes import Changes, Target, options_of, targets
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.decoding import decode, default_max_pixels, readers
+from clipsearch.images.decoding import decode, readers
 from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order, read_file
 from clipsearch.paths import absolute
 from clipsearch.store.format import ModelRecord, Record

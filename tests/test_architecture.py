@@ -22,7 +22,10 @@ ALLOWED: dict[str, set[str]] = {
     "images.pixels": set(),
     "images.finding": {"errors", "paths", "images.raw"},
     "images.reading": {"errors"},
-    "images.decoding": {"errors", "images.pixels", "images.raw"},
+    "images.limits": {"errors"},
+    "images.recognising": set(),
+    "images.quiet": set(),
+    "images.decoding": {"errors", *(f"images.{room}" for room in ("limits", "pixels", "raw", "recognising"))},
     "interrupts": set(),
     "ranking": set(),
     "store": set(),
@@ -38,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "query": {"errors", "ranking", "store.reading"},
     "changes": {"errors", "paths", "images.finding", "store.reading"},
     "indexing": {
-        *("errors", "paths", "changes", "images.finding", "images.reading", "images.decoding"),
+        *("errors", "paths", "changes", *(f"images.{room}" for room in ("finding", "reading", "decoding", "limits"))),
         *("store.format", "store.reading", "store.writing"),
     },
     "api": {
@@ -60,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.options": {""},
     "cli.progress": {"cli.options"},
     "cli.index": {
-        *("api", "indexing", "images.decoding", "images.finding", "models.catalog", "output.reports"),
+        *("api", "indexing", "images.quiet", "images.finding", "models.catalog", "output.reports"),
         *("store.format", "store.reading"),
     },
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},

@@ -21,6 +21,7 @@ from clipsearch.images.finding import Rules
 from clipsearch.store.format import FOLDER
 from clipsearch.store.reading import Store
 from clipsearch.store.verifying import verify
+from clipsearch.store.writing import Writer
 
 
 def known(folder: Path) -> dict[str, npt.NDArray[np.float16] | None]:
@@ -370,13 +371,13 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
         paint(tmp_path / "p" / f"{i}.png", f"#{rng.integers(2**24):06x}")
     clock = [100.0]
     commits: list[float] = []
-    real: Callable[[indexing.Writer], None] = indexing.Writer.commit
+    real: Callable[[Writer], None] = Writer.commit
 
-    def commit(writer: indexing.Writer) -> None:
+    def commit(writer: Writer) -> None:
         commits.append(clock[0])
         real(writer)
 
-    monkeypatch.setattr(indexing.Writer, "commit", commit)
+    monkeypatch.setattr(Writer, "commit", commit)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     update(index, tmp_path / "p", encoder=SlowEncoder(clock), batch_size=32)
     assert clock[0] == 160

@@ -11,7 +11,7 @@ import typer
 
 from clipsearch.cli.forget import forget
 from clipsearch.cli.index import index
-from clipsearch.cli.options import version_option
+from clipsearch.cli.options import say, version_option
 from clipsearch.cli.query import query
 from clipsearch.cli.status import status
 from clipsearch.errors import ClipsearchError
@@ -50,9 +50,7 @@ def main() -> None:
         sys.stdout.flush()
     except KeyboardInterrupt as end:
         number = end.number if isinstance(end, Ended) else signal.SIGINT
-        print(
-            "Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.", file=sys.stderr
-        )
+        say("Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.")
         code = 128 + number
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not complain about it while it shuts down.
@@ -85,7 +83,7 @@ def _run() -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     except ClipsearchError as error:
-        print(f"clipsearch: {error}", file=sys.stderr)  # noqa: T201
+        say(f"clipsearch: {error}")
         return EXIT_ERROR
     except Exception as error:
         # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.

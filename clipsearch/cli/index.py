@@ -102,7 +102,7 @@ def index(
     """
     from clipsearch.api import ModelChoice
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.images.decoding import quiet_decoders
+    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.indexing import update
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import summary_json, summary_text, unreadable_text

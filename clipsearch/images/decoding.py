@@ -1,17 +1,45 @@
-"""The content of one image file into a picture as a person sees it."""
+"""The content of one image file into a picture as a person sees it.
+
+Owns the way from bytes to upright pixels, and what is said of a file that cannot be read. The content alone tells what
+a file is, save for camera RAW in the form of a TIFF. Knows nothing of folders or of models.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images import raw
+from clipsearch.images.limits import check_size, default_max_pixels, in_turn, more_than, raise_pillow_limit
+from clipsearch.images.pixels import as_seen
+from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 
-DECODERS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""The only Pillow decoders that are ever tried, by content; none of them starts another program."""
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes each EXIF orientation."""
+
+_TRUNCATED = "truncated: the file ends before the picture does"
+_SAYS_TRUNCATED = re.compile(
+    r"truncat|end of file|not enough (image )?data|not large enough|only got|reached eof|requires a buffer",
+    re.IGNORECASE,
+)
+_MEANS_NOTHING = re.compile(r"0x[0-9a-f]{6}|\\x|<.*>")
+"""Objects and bytes as Python writes them."""
+_LONGEST_REASON = 200
 
 
 @dataclass(frozen=True)
@@ -27,48 +55,179 @@ class Picture:
     """ISO 8601 local time from EXIF, where the file tells."""
 
 
-def decode(content: bytes) -> Picture:
-    """Decode an image file's content.
+def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None) -> Picture:
+    """Decode an image file's content. Threads may call this at the same time.
+
+    `name` is looked at for camera RAW only, since many kinds of it are TIFF files to all appearance. A picture of more
+    than `max_pixels` is refused before it takes memory; without a number, `default_max_pixels` counts.
 
     Raises:
-        UnreadableImageError: the content is no supported image, is truncated or is broken.
+        UnreadableImageError: the content is no supported image, is truncated or broken, or has too many pixels.
     """
+    limit = default_max_pixels() if max_pixels is None else max_pixels
+    if not content:
+        raise UnreadableImageError("empty file")
     try:
-        with Image.open(io.BytesIO(content), formats=DECODERS) as image:
-            taken_at = _taken_at(image)
-            upright = ImageOps.exif_transpose(image)
-            rgb = _on_white(upright)
-    except UnidentifiedImageError as error:
-        raise UnreadableImageError("empty file" if not content else "not an image of a known format") from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableImageError(f"too large to decode safely: {error}") from error
-    # Decoders report damage in whatever way they notice it.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        EOFError,
-        OverflowError,
-    ) as error:
-        raise UnreadableImageError(f"broken image: {error}") from error
-    return Picture(rgb, rgb.width, rgb.height, taken_at)
+        preview = raw.read_preview(content) if raw.is_camera_raw(content, name) else None
+        return _decode_file(content, limit) if preview is None else _decode_camera_raw(content, preview, limit)
+    except MemoryError as error:
+        raise UnreadableImageError("too large: there is not enough memory for it") from error
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int) -> Picture:
+    if isinstance(preview.picture, bytes):
+        picture = _decode_file(preview.picture, limit, preview.orientation)
+    elif preview.picture is not None:
+        picture = _picture(preview.picture, preview.orientation, None)
+    else:
+        check_size(preview.width, preview.height, limit)
+        with in_turn(preview.width * preview.height, limit):
+            picture = _picture(raw.develop(content), 1, None)
+    return replace(picture, width=preview.width, height=preview.height, taken_at=_raw_taken_at(content, picture))
 
 
-def _taken_at(image: Image.Image) -> str | None:
-    exif = image.getexif()
-    text = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)
+def _decode_file(content: bytes, limit: int, orientation: int = 1) -> Picture:
+    """`orientation` counts where the file itself does not tell."""
+    with _decoder_errors(limit):
+        image = _open(content, limit)
+    with image:
+        check_size(image.width, image.height, limit)
+        with in_turn(image.width * image.height, limit):
+            with _decoder_errors(limit):
+                image.load()
+            if image.mode == "P" and image.palette is None:
+                raise UnreadableImageError("broken image: it has no palette")
+            if image.format == "PNG":
+                _mend_transparency(image, depth=content[24])
+            exif = _exif(image)
+            if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
+                orientation = _orientation(exif) or orientation
+            picture = _picture(as_seen(image), orientation, _taken_at(exif))
+            if picture.image is image:  # which keeps the file and the decoder
+                picture = replace(picture, image=image.copy())
+            return picture
+
+
+def _picture(image: Image.Image, orientation: int, taken_at: str | None) -> Picture:
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    return Picture(image, image.width, image.height, taken_at)
+
+
+# --- which decoder ---
+
+
+def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
+    """The image with nothing but its header read, except for Windows icons: Pillow decodes them at once.
+
+    Pillow's own `open` is passed over: it refuses large pictures without telling their size, and takes a broken header
+    for an unknown format.
+    """
+    Image.init()
+    name = format_of(content)
+    if name is None:
+        raise UnreadableImageError("not an image of a known format")
+    if is_cut(content, name):
+        raise UnreadableImageError(_TRUNCATED)
+    if name == "ICO":
+        for width, height in icon_sizes(content):
+            check_size(width, height, limit)
+    raise_pillow_limit(limit)
+    open_image, _ = Image.OPEN[name]
     try:
-        return datetime.strptime(str(text), "%Y:%m:%d %H:%M:%S").isoformat()  # noqa: DTZ007  (EXIF has no zone)
-    except ValueError:
-        return None
+        return open_image(io.BytesIO(content), "")
+    except ValueError as error:
+        if name != "AVIF" or "Exif" not in str(error):
+            raise
+        # libavif refuses a whole picture for its broken EXIF. Under another name it passes that over.
+        return open_image(io.BytesIO(content.replace(b"Exif", b"none")), "")
+
+
+def _mend_transparency(png: Image.Image, depth: int) -> None:
+    """Scale the transparent colour to eight bits as the pixels are; Pillow leaves it in the depth of the file."""
+    transparent = png.info.get("transparency")
+    if png.mode == "L" and isinstance(transparent, int):
+        white = 2**depth - 1
+        png.info["transparency"] = (transparent & white) * 255 // white
+    elif png.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):  # noqa: PLR2004
+        png.info["transparency"] = tuple(level >> 8 for level in transparent)
+
+
+# --- what EXIF says ---
+
+
+def _exif(image: Image.Image) -> Image.Exif:
+    """Empty if it is broken: that must not cost the picture."""
+    try:
+        return image.getexif()
+    except Exception:  # noqa: BLE001  (Pillow lets through whatever its parser runs into)
+        return Image.Exif()
+
+
+def _orientation(exif: Image.Exif) -> int | None:
+    with contextlib.suppress(Exception):
+        value = exif.get(ExifTags.Base.Orientation)
+        return value if value in range(1, 9) else None
+    return None
+
+
+def _taken_at(exif: Image.Exif) -> str | None:
+    with contextlib.suppress(Exception):
+        original = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+        text = str(original or exif.get(ExifTags.Base.DateTime)).strip("\0 ")
+        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").isoformat()  # noqa: DTZ007  (EXIF has no zone)
+    return None
+
+
+def _raw_taken_at(content: bytes, preview: Picture) -> str | None:
+    """From a RAW in the form of a TIFF itself, or else from its preview."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):
+        exif.load(content)
+    taken_at = _taken_at(exif) or preview.taken_at
+    # LibRaw gives previews an EXIF if they have none, with the start of 1970 (in some time zone) for an unknown time.
+    return None if taken_at is None or taken_at < "1970-01-02" else taken_at
+
+
+# --- what went wrong ---
+
+
+@contextlib.contextmanager
+def _decoder_errors(limit: int) -> Iterator[None]:
+    """Around calls of decoders only: of broken data they raise whatever they stumble over."""
+    try:
+        yield
+    except (UnreadableImageError, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableImageError(f"too large: {more_than(limit)}") from error
+    except Exception as error:
+        raise UnreadableImageError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """One line for people."""
+    text = "".join(character for character in " ".join(str(error).split()) if character.isprintable())
+    text = re.sub(r"\bb(?=['\"])", "", text)  # the mark of bytes: b'IHDR'
+    if _SAYS_TRUNCATED.search(text):
+        return _TRUNCATED
+    cause = error.__cause__ or error
+    if not text or _MEANS_NOTHING.search(text) or isinstance(cause, (LookupError, TypeError, ArithmeticError)):
+        return "broken image"
+    return f"broken image: {text}"[:_LONGEST_REASON]
+
+
+# --- what others have to know ---
+
+
+def readers() -> str:
+    """The packages that decide which files can be read, with their versions: "pillow 13.0.0, ..., no rawpy"."""
+    from importlib import metadata  # takes as long to import as all of Pillow
+
+    def describe(package: str) -> str:
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            return f"no {package}"
+
+    return ", ".join(describe(package) for package in ("pillow", "pillow-heif", "rawpy"))

@@ -1,0 +1,101 @@
+"""Pixels of every kind that Pillow knows into what a person sees: eight bits, RGB, on white. Opens no file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, TiffImagePlugin
+
+_Samples = npt.NDArray[Any]
+"""(H, W), one channel of uint16, int32, uint32 or float32."""
+
+_PART = 1 << 20
+"""So many pixels at a time, where steps in between take much memory: four copies of a picture, or float64."""
+
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO = 0
+_UNSIGNED = 1
+
+
+def as_seen(image: Image.Image) -> Image.Image:
+    """`image` in RGB, on white where it is transparent; itself if there is nothing to do.
+
+    A picture of up to eight bits comes out as Pillow's `convert("RGB")` makes it. A grey one with more is scaled here:
+    `convert` does not scale but makes everything from 255 on white.
+    """
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_wide_as_seen(image)).convert("RGB")
+    if image.mode == "La":
+        image = image.convert("LA")  # the only way out of this mode
+    if image.has_transparency_data:
+        return _on_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    seen = Image.new("RGB", image.size)
+    rows = max(1, _PART // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        part = image.crop(box).convert("RGBA")
+        white = Image.new("RGBA", part.size, "white")
+        seen.paste(Image.alpha_composite(white, part).convert("RGB"), box)
+    return seen
+
+
+def _wide_as_seen(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W) levels of a grey picture with more than eight bits a pixel: modes I, F and the kinds of I;16."""
+    samples: _Samples = np.asarray(image)
+    bits, unsigned, white_is_zero = _tiff_tags(image)
+    if image.mode == "I" and bits == 32 and unsigned:  # noqa: PLR2004
+        samples = samples.view(np.uint32)
+    black, white = (0, 2**bits - 1) if image.mode.startswith("I;16") else _black_and_white(samples)
+    if white_is_zero:
+        black, white = white, black
+    levels = np.empty(samples.shape, np.uint8)
+    for start in range(0, samples.size, _PART):
+        part = slice(start, start + _PART)
+        levels.ravel()[part] = _scaled(samples.ravel()[part], black, white)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        levels[samples == transparent] = 255
+    return levels
+
+
+def _tiff_tags(image: Image.Image) -> tuple[int, bool, bool]:
+    """Bits of a sample, whether it is unsigned, whether white is zero: TIFF says so, and Pillow leaves it to its users.
+
+    (Pillow does follow these tags in pictures of up to eight bits.)
+    """
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return 16, False, False
+    tags = image.tag_v2
+    unsigned = tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED
+    return tags.get(_BITS_PER_SAMPLE, (1,))[0], unsigned, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _black_and_white(samples: _Samples) -> tuple[float, float]:
+    """Which values are black and white, for they mean nothing by themselves.
+
+    The usual ones if all values lie between them: 0 to 65535 for integers, 0 to 1 or else 0 to 255 for real numbers.
+    Otherwise the least and the greatest. What is not finite counts for nothing.
+    """
+    real = samples.dtype.kind == "f"
+    known = samples[np.isfinite(samples)] if real else samples
+    if not known.size:
+        return 0, 1
+    least, greatest = float(known.min()), float(known.max())
+    for usual in (1, 255) if real else (65535,):
+        if least >= 0 and greatest <= usual:
+            return 0, usual
+    return least, greatest
+
+
+def _scaled(samples: _Samples, black: float, white: float) -> npt.NDArray[np.float64]:
+    """Levels from 0 to 255. Infinities become the ends of the range, and what is no number becomes black."""
+    low, high = min(black, white), max(black, white)
+    values = np.nan_to_num(samples.astype(np.float64), nan=black, neginf=low, posinf=high)
+    contrast = 255 / (white - black) if white != black else 0
+    return np.rint((values.clip(low, high) - black) * contrast)

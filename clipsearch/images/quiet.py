@@ -1,0 +1,64 @@
+"""Silence while decoders work: they have their say on stderr, each in its own way."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Nothing is heard of the decoders: neither Pillow's warnings and log, nor what C libraries write to stderr.
+
+    For a process that reports on broken files itself; enter it before there are threads. libtiff and LibRaw write to
+    file descriptor 2, so that leads nowhere meanwhile, and `sys.stderr` and the fault handler to where it led before.
+    """
+    log = logging.getLogger("PIL")
+    level = log.level
+    with warnings.catch_warnings(), _descriptor_2_leads_nowhere():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        log.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _descriptor_2_leads_nowhere() -> Iterator[None]:
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed, so nobody hears it anyway
+        yield
+        return
+    stream, had_faulthandler = sys.stderr, faulthandler.is_enabled()
+    if _writes_to_2(stream):
+        stream.flush()
+        sys.stderr = open(kept, "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
+    faulthandler.enable(kept)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        sys.stderr = stream
+        if had_faulthandler:
+            faulthandler.enable(2)
+        else:
+            faulthandler.disable()
+        os.close(kept)
+
+
+def _writes_to_2(stream: TextIO | None) -> bool:
+    """Not so if there is no stderr at all, or another object or file stands in for it."""
+    try:
+        return stream is not None and stream.fileno() == 2  # noqa: PLR2004
+    except (AttributeError, OSError, ValueError):
+        return False

@@ -1,0 +1,111 @@
+"""Which decoder a file's content is for, and whether its end is missing. Decodes nothing."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Iterator
+
+from PIL import Image
+
+DECODERS = ("AVIF", "BMP", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""The only Pillow decoders that are ever tried; none of them starts another program."""
+
+_WITHOUT_SIGNATURE = ("AVIF", "HEIF", "TGA")
+"""Told apart by more than their first bytes."""
+_AVIF_BRANDS = {b"avif", b"avis"}
+_HEIF_BRANDS = {b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1"}
+_LONGEST_BRANDS = 1024
+"""Bytes of the box that lists them; usual are 20 to 40."""
+
+_BIG_TIFF = (b"+\0", b"\0+")
+"""In place of the usual asterisk: the form with offsets of eight bytes."""
+
+
+def format_of(content: bytes) -> str | None:
+    """Which of the `DECODERS` is for this content."""
+    if content[4:8] == b"ftyp":
+        return _format_of_brands(content)
+    for name in DECODERS:
+        if name not in _WITHOUT_SIGNATURE:
+            _, accepts = Image.OPEN[name]
+            if accepts is not None and accepts(content[:16]):
+                return name
+    return "TGA" if _is_targa(content) else None
+
+
+def _format_of_brands(content: bytes) -> str | None:
+    """AVIF and HEIF have the same form: the brands in the first box tell what is inside."""
+    box = content[: min(int.from_bytes(content[:4], "big"), _LONGEST_BRANDS)]
+    brands = {content[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
+    if brands & _AVIF_BRANDS:
+        return "AVIF"
+    if brands & _HEIF_BRANDS:
+        _register_heif()
+        return "HEIF"
+    return None
+
+
+@functools.cache
+def _register_heif() -> None:
+    import pillow_heif  # costs start-up time and is seldom needed
+
+    pillow_heif.register_heif_opener()
+
+
+def _is_targa(content: bytes) -> bool:
+    """Whether this is TGA. The format has no signature but, since version 2, a footer; else the header must fit."""
+    if content.endswith(b"TRUEVISION-XFILE.\0"):
+        return True
+    try:
+        fields = struct.unpack_from("<BBBHHBHHHHBB", content)
+    except struct.error:
+        return False
+    id_length, map_type, kind, first, colours, colour_bits, _, _, width, height, depth, descriptor = fields
+    depths = {1: (8,), 2: (16, 24, 32), 3: (8, 16)}.get(kind & 7, ())
+    mapped = map_type == 1 and colours > 0 and colour_bits in (16, 24, 32)
+    unmapped = map_type == 0 and kind & 7 != 1 and first == colours == colour_bits == 0
+    if kind & ~11 or depth not in depths or not (mapped or unmapped) or descriptor & 0xC0 or not width * height:
+        return False
+    start: int = 18 + id_length + colours * colour_bits // 8
+    size = depth // 8
+    # In run-length encoding, nothing is shorter than one pixel repeated 128 times.
+    least: int = -(-width * height // 128) * (1 + size) if kind & 8 else width * height * size
+    return start + least <= len(content)
+
+
+def is_cut(content: bytes, name: str) -> bool:
+    """Whether the end is missing, in the formats whose decoders make some picture of the rest, or do not say so."""
+    if name == "JPEG2000":
+        # There must be an end marker behind the start; coded data never holds these two bytes.
+        return content.find(b"\xff\xd9", max(content.find(b"\xff\x4f\xff\x51"), 0)) < 0
+    if name == "TIFF":
+        return _is_directory_cut(content)
+    if name == "WEBP":
+        return 8 + int.from_bytes(content[4:8], "little") > len(content)
+    return False
+
+
+def _is_directory_cut(tiff: bytes) -> bool:
+    """Whether tags of the first image are missing: then others mean something else."""
+    order = "<" if tiff.startswith(b"II") else ">"
+    where, number, entry = ("8xQ", "Q", 20) if tiff[2:4] in _BIG_TIFF else ("4xI", "H", 12)
+    try:
+        (start,) = struct.unpack_from(order + where, tiff)
+        (entries,) = struct.unpack_from(order + number, tiff, start)
+    except struct.error:
+        return True
+    end: int = start + struct.calcsize(order + number) + entries * entry
+    return end > len(tiff)
+
+
+def icon_sizes(content: bytes) -> Iterator[tuple[int, int]]:
+    """Width and height of all pictures in a Windows icon, as their own headers have it."""
+    (count,) = struct.unpack_from("<H", content, 4)
+    for icon in range(count):
+        (start,) = struct.unpack_from("<I", content, 6 + 16 * icon + 12)
+        if content.startswith(b"\x89PNG", start):
+            yield struct.unpack_from(">II", content, start + 16)
+        else:
+            width, height = struct.unpack_from("<ii", content, start + 4)
+            yield abs(width), abs(height) // 2  # the mask is counted as well
