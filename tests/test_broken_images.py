@@ -6,6 +6,7 @@ Run as a script with a folder, this decodes the files there one after the other;
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import struct
@@ -14,15 +15,19 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Run
 from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_chunk, saved
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import Picture, decode
 from clipsearch.images.quiet import quiet_decoders
+from clipsearch.store.format import FOLDER
+from clipsearch.store.reading import Store
+from clipsearch.store.verifying import verify
 
 MAX_PIXELS = 20_000_000
 LIES = ((3000, 3000), (60000, 60000))
@@ -151,6 +156,23 @@ def test_broken_images_are_refused_one_by_one(tmp_path: Path) -> None:
     print(json.dumps(result, indent=1))  # noqa: T201  (shown by pytest -s)
     assert result["files"] == len(paths)
     assert result["peak_memory"] < MOST_MEMORY
+
+
+def test_an_index_of_broken_images_accounts_for_every_file(tmp_path: Path, run: Run) -> None:
+    paths = {os.fsencode(path) for path in broken_corpus(tmp_path)}
+    found = run("index", ".", "--model", "picturebook", "--max-pixels", "20", "--json", cwd=tmp_path, timeout=SECONDS)
+    assert found.returncode == 0, found.stderr.decode()
+    assert len(found.stderr) < 5_000
+    summary = json.loads(found.stdout)
+    unreadable = {os.fsencode(tmp_path / file["path"]) for file in summary["unreadable"]}
+    with closing(Store.open(tmp_path / FOLDER)) as store:
+        assert verify(store) == []
+        images = {record.path for record in store.records() if record.row is not None}
+    assert images | unreadable == paths
+    assert not images & unreadable
+    assert summary["images"] == len(images)
+    again = json.loads(run("index", "--max-pixels", "20", "--json", cwd=tmp_path).stdout)
+    assert (again["device"], again["reused"], len(again["unreadable"])) == (None, len(images), len(unreadable))
 
 
 def _decode_all(folder: Path, report: Path) -> None:

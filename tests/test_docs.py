@@ -9,6 +9,7 @@ import pytest
 from conftest import REPOSITORY
 
 from clipsearch.cli import app
+from clipsearch.images.finding import EXTENSIONS
 from scripts.update_docs import DOCUMENTS, refreshed, sample_folder
 
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -44,3 +45,8 @@ def test_links_lead_somewhere(path: str) -> None:
     file = REPOSITORY / path
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", file.read_text("utf-8")):
         assert (file.parent / target).exists(), target
+
+
+def test_every_extension_is_documented() -> None:
+    table = (REPOSITORY / "docs" / "formats.md").read_text("utf-8").split("No other decoder")[0]
+    assert set(re.findall(r"`(\.[a-z0-9]+)`", table)) == EXTENSIONS
