@@ -35,6 +35,8 @@ CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies."""
 _FIRST_BATCH = 4
 """Small, since nobody knows yet how long the model takes."""
+_MOST_TWINS = 100
+"""Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
 _WORKERS = min(32, os.cpu_count() or 1)
 
 
@@ -170,6 +172,8 @@ class _Run:
         self._progress = progress
         self._started = started
         self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
+        self._twins: dict[bytes, list[tuple[ImageFile, Content]]] = {}
+        """By digest, what is being decoded and embedded, and the files found meanwhile that have the same content."""
         self._recorded = 0
         """Files whose record this run wrote."""
 
@@ -211,6 +215,7 @@ class _Run:
             for item in items:
                 if item.pixels is None:
                     self._put_unreadable(item.record)
+                    self._settle_twins(item.record)
                 else:
                     batch.append(item)
                 if len(batch) >= size or (batch and self._seconds() > CHECKPOINT_SECONDS):
@@ -226,6 +231,8 @@ class _Run:
         self._writer.add([item.record for item in batch], vectors)
         self.summary.embedded += len(batch)
         self._done(len(batch))
+        for item in batch:
+            self._settle_twins(item.record)
         took = time.monotonic() - started
         self._checkpoint_before(took)
         # A slow model gets smaller batches, so that two of them fit between checkpoints.
@@ -242,8 +249,11 @@ class _Run:
                 self._vanished(file.path)
             elif isinstance(content, UnreadableImageError):
                 self._put_unreadable(Record(file.path, None, file.size, file.mtime_ns, None, error=str(content)))
+            elif content.digest in self._twins and len(self._twins[content.digest]) < _MOST_TWINS:
+                self._twins[content.digest].append((file, content._replace(data=b"")))
             elif not self._adopt(file, content):
                 _ = self._encoder  # loaded here, not by one of the threads that decode
+                self._twins.setdefault(content.digest, [])
                 yield file, content
 
     def _adopt(self, file: ImageFile, content: Content) -> bool:
@@ -268,6 +278,14 @@ class _Run:
             self.summary.reused += 1
         self._done(1)
         return True
+
+    def _settle_twins(self, record: Record) -> None:
+        """Record the files with the same content as one that is recorded now."""
+        for file, content in self._twins.pop(record.hash or b"", []):
+            if record.error is None:
+                self._adopt(file, content)
+            else:
+                self._put_unreadable(record._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns))
 
     def _decode(self, item: tuple[ImageFile, Content]) -> _Read:
         file, content = item

@@ -21,20 +21,25 @@ def shielded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
     held: list[int] = []
+    over = False
 
-    def hold(number: int, _: FrameType | None) -> None:
+    def hold(number: int, frame: FrameType | None) -> None:
+        if over:  # a signal that came while handlers were put back has kept this one in place
+            before[number](number, frame)
+            return
         if held:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         held.append(number)
 
-    before = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
-    for number in before:
-        signal.signal(number, hold)
     try:
+        for number in before:
+            signal.signal(number, hold)
         yield
     finally:
+        over = True
         for number, handler in before.items():
             signal.signal(number, handler)
         if held:

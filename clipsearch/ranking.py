@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK_ROWS = 32_768
-"""Rows converted to float32 at a time: 64 MB at 512 dimensions, whatever the size of the matrix."""
+_BLOCK_ROWS = 256
+"""Rows converted to float32 at a time: half a megabyte at 512 dimensions, which stays in a core's own cache."""
 
 
 def cosines(matrix: npt.NDArray[np.float16], query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(N,) float32 dot products of (N, D) unit rows with one (D,) unit vector, in [-1, 1]."""
     scores = np.empty(len(matrix), np.float32)
+    # One buffer for all blocks: with fresh memory for each it takes three times as long. And always all of it: BLAS
+    # adds up odd rows at the end in another order, and equal rows are to have equal scores, wherever they are.
+    block = np.zeros((_BLOCK_ROWS, matrix.shape[1]), np.float32)
     for start in range(0, len(matrix), _BLOCK_ROWS):
-        block = matrix[start : start + _BLOCK_ROWS].astype(np.float32)
-        np.matmul(block, query, out=scores[start : start + len(block)])
+        rows = matrix[start : start + _BLOCK_ROWS]
+        block[: len(rows)] = rows
+        scores[start : start + len(rows)] = (block @ query)[: len(rows)]
     # Rounding to float16 makes rows a little longer or shorter than 1.
     return np.clip(scores, -1, 1, out=scores)
 

@@ -151,10 +151,16 @@ def measure(name: str, model_folder: Path, files: list[Path], work: Path, device
 class Silent:
     """A progress bar that nobody sees."""
 
+    def waiting(self) -> None:
+        """Say nothing."""
+
+    def searching(self, files: int) -> None:
+        """Say nothing."""
+
     def start(self, total: int) -> None:
         """Say nothing."""
 
-    def advance(self, files: int) -> None:
+    def advance(self, files: int, unreadable: int = 0) -> None:
         """Say nothing."""
 
 

@@ -139,15 +139,17 @@ def test_a_renamed_folder_keeps_all_vectors(tmp_path: Path, index: Path) -> None
     check(index, *(f"p/b/{colour}.png" for colour in COLOURS))
 
 
-def test_copies_within_a_first_run_are_found_by_the_second(tmp_path: Path, index: Path) -> None:
+def test_copies_within_a_first_run_are_embedded_once(tmp_path: Path, index: Path) -> None:
     paint_all(tmp_path / "p")
     for i in range(5):
         shutil.copytree(tmp_path / "p", tmp_path / "p" / f"copy{i}", ignore=shutil.ignore_patterns("copy*"))
+    (tmp_path / "p" / "bad.png").write_bytes(b"no picture")
+    shutil.copy(tmp_path / "p" / "bad.png", tmp_path / "p" / "bad too.png")
     encoder = TinyEncoder()
-    summary = update(index, tmp_path / "p", encoder=encoder, batch_size=1)
-    assert summary.images == 60
-    assert encoder.embedded + summary.reused == 60
-    assert len(known(index)) == 60
+    summary = update(index, tmp_path / "p", encoder=encoder)
+    assert (summary.images, summary.embedded, summary.reused, encoder.embedded) == (60, 10, 50, 10)
+    assert len(summary.unreadable) == 2
+    check(index, *(name for name, vector in known(index).items() if vector is not None))
 
 
 # -- roots ---------------------------------------------------------------------------------------------------

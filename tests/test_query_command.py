@@ -147,10 +147,10 @@ def test_status(sample_index: Path, run: Run) -> None:
         "model": "picturebook",
         "revision": None,
         "dim": 512,
-        "unreadable": 0,
+        "unreadable": [],
         "dead_rows": 0,
     }
-    assert fields["roots"] == [{"path": "sample-images"}]
+    assert fields["roots"] == [{"path": "sample-images", "images": fields["images"]}]
     assert fields["bytes"] > fields["images"] * 1024
     text = run("status", cwd=sample_index).stdout.decode()
     assert "picturebook, 512 dimensions" in text

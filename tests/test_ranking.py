@@ -44,3 +44,11 @@ def test_dead_rows_take_no_part() -> None:
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     assert top_k(scores, 2, np.array([False, True, True])).tolist() == [1, 2]
     assert top_k(scores, 2, np.array([False, False, False])).tolist() == []
+
+
+@pytest.mark.parametrize("rows", [*range(1, 13), 255, 257, 33_001])
+def test_equal_rows_have_equal_scores_wherever_they_are(rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    vector, query = rng.standard_normal((2, 96)).astype(np.float32)
+    matrix = np.tile((vector / np.linalg.norm(vector)).astype(np.float16), (rows, 1))
+    assert len(set(cosines(matrix, query / np.linalg.norm(query)).tolist())) == 1

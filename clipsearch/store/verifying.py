@@ -11,7 +11,8 @@ import numpy as np
 from clipsearch.store.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
 from clipsearch.store.reading import Store
 
-_BLOCK_ROWS = 32_768
+_BLOCK_ROWS = 256
+"""Converted to float32 at a time; few enough to stay in a core's own cache."""
 _NORM_TOLERANCE = 0.01
 """Rounding a unit vector to float16 changes its length by 2**-11 at most; this is far beyond."""
 _NAMED_AT_MOST = 5
@@ -42,15 +43,21 @@ def _database(store: Store) -> Iterator[Finding]:
 
 
 def _matrix_file(store: Store) -> Iterator[Finding]:
-    rows, model, path = store.committed_rows(), store.model(), store.matrix_file()
+    rows, model = store.committed_rows(), store.model()
     if not rows:
         return
     if model is None:
         yield Finding(f"{DATABASE} has rows but names no model")
-    elif not path.exists():
+        return
+    file = store.open_matrix()
+    if file is None:
         yield Finding(f"{MATRIX} is missing")
-    elif (size := path.stat().st_size) < (needed := HEADER_BYTES + rows * model.dim * 2):
-        yield Finding(f"{path.name} has {size} bytes; the {rows} rows that {DATABASE} names need {needed}")
+        return
+    with file:
+        size, needed = os.fstat(file.fileno()).st_size, HEADER_BYTES + rows * model.dim * 2
+    if size < needed:
+        name = os.path.basename(file.name)
+        yield Finding(f"{name} has {size} bytes; the {rows} rows that {DATABASE} names need {needed}")
 
 
 def _rows(store: Store) -> Iterator[Finding]:
@@ -76,8 +83,12 @@ def _vectors(store: Store) -> Iterator[Finding]:
     """Every row that counts is a unit vector."""
     matrix, alive = store.matrix()
     wrong: list[int] = []
+    buffer = np.empty((_BLOCK_ROWS, *matrix.shape[1:]), np.float32)
     for start in range(0, len(matrix), _BLOCK_ROWS):
-        norms = np.linalg.norm(matrix[start : start + _BLOCK_ROWS].astype(np.float32), axis=1)
+        rows = matrix[start : start + _BLOCK_ROWS]
+        block = buffer[: len(rows)]
+        block[:] = rows
+        norms = np.sqrt(np.einsum("ij,ij->i", block, block))
         bad = ~(np.abs(norms - 1) <= _NORM_TOLERANCE)  # so that NaN is bad
         if alive is not None:
             bad &= alive[start : start + len(bad)]
@@ -89,16 +100,17 @@ def _vectors(store: Store) -> Iterator[Finding]:
 
 def _leftovers(store: Store) -> Iterator[Finding]:
     """Traces of a run that was killed, or is under way; the next writer removes them."""
-    rows, model, path = store.committed_rows(), store.model(), store.matrix_file()
-    if model is not None and path.exists():
-        with path.open("rb") as file:
-            found = file.read(HEADER_BYTES)
-        if found != header(rows, model.dim):
-            yield Finding(f"the header of {path.name} does not say that it has {rows} rows", harmless=True)
-        if (more := path.stat().st_size - HEADER_BYTES - rows * model.dim * 2) > 0:
-            yield Finding(f"{path.name} has {more} bytes behind its last committed row", harmless=True)
+    rows, model, file = store.committed_rows(), store.model(), store.open_matrix()
+    matrix = MATRIX
+    if file is not None:
+        with file:
+            matrix, size, found = os.path.basename(file.name), os.fstat(file.fileno()).st_size, file.read(HEADER_BYTES)
+        if model is not None and found != header(rows, model.dim):
+            yield Finding(f"the header of {matrix} does not say that it has {rows} rows", harmless=True)
+        if model is not None and (more := size - HEADER_BYTES - rows * model.dim * 2) > 0:
+            yield Finding(f"{matrix} has {more} bytes behind its last committed row", harmless=True)
     for name in (NEW_MATRIX, NEW_DATABASE):
-        if name != path.name and (store.folder / name).exists():
+        if name != matrix and (store.folder / name).exists():
             yield Finding(f"{name} is half done", harmless=True)
 
 

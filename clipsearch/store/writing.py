@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,7 +78,7 @@ class Writer(Store):
             IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
         """
         with guarded(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(folder)
         with _lock(folder, wait, waiting):
             if not cls.exists(folder):
                 _create(folder)
@@ -228,7 +228,8 @@ class Writer(Store):
                 _write_matrix(self.folder / NEW_MATRIX, matrix, kept)
                 sync_folder(self.folder)
         except BaseException:
-            (self.folder / NEW_MATRIX).unlink(missing_ok=True)  # on a full disk it would be in the way
+            with suppress(OSError):
+                (self.folder / NEW_MATRIX).unlink()  # on a full disk it would be in the way
             raise
         # 2. In one transaction its row numbers, and that it is the matrix from now on. Numbers only fall, so going
         #    upwards never meets one that is still taken.
@@ -268,7 +269,8 @@ class Writer(Store):
             self._finish_renaming()
             self._rows_written = self.committed_rows()
             model = self.model()
-            if model and self._rows_written and not self._is_as_committed(model.dim):
+            used = self._rows_written or (self.folder / MATRIX).exists()
+            if model and used and not self._is_as_committed(model.dim):
                 self._open_matrix(model.dim)
 
     def _is_as_committed(self, dim: int) -> bool:
@@ -309,6 +311,8 @@ class Writer(Store):
             if self._rows_written:
                 self._map()  # complains if it is missing or short
                 self._matrix = (self.folder / MATRIX).open("r+b", buffering=0)
+                # In this order, so that the header never names more rows than there are.
+                _write_all(self._matrix, header(self._rows_written, dim), 0)
                 self._matrix.truncate(self._end(dim))
             else:
                 self._matrix = (self.folder / MATRIX).open("w+b", buffering=0)
@@ -367,6 +371,15 @@ def _lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[No
         yield
     finally:
         lock.release()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing; a power cut cannot take their names away again."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in missing:
+        with suppress(PermissionError):  # a folder may be written to and yet not be read
+            sync_folder(place.parent)
 
 
 def _create(folder: Path) -> None:
