@@ -75,10 +75,8 @@ def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None) 
 
 
 def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int) -> Picture:
-    if isinstance(preview.picture, bytes):
+    if preview.picture is not None:
         picture = _decode_file(preview.picture, limit, preview.orientation)
-    elif preview.picture is not None:
-        picture = _picture(preview.picture, preview.orientation, None)
     else:
         check_size(preview.width, preview.height, limit)
         with in_turn(preview.width * preview.height, limit):

@@ -72,8 +72,8 @@ _ROWS_ARE_COLUMNS = 4
 class Preview:
     """What a RAW shows of itself."""
 
-    picture: bytes | Image.Image | None
-    """A JPEG, or pixels in RGB, or None: then the RAW has to be developed."""
+    picture: bytes | None
+    """A JPEG; without one the RAW has to be developed."""
     orientation: int
     """In EXIF's numbers: how a picture that does not say so itself has to be turned."""
     width: int
@@ -132,8 +132,9 @@ def read_preview(content: bytes) -> Preview | None:
         except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError, NotImplementedError):
             picture = None
         else:
-            data = thumbnail.data
-            picture = data if isinstance(data, bytes) else _image(data)
+            # Not bare pixels, which some old cameras have: rawpy takes the file's word for how many there are, and
+            # reading them from a broken file leads beyond their memory.
+            picture = thumbnail.data if isinstance(thumbnail.data, bytes) else None
     width, height = sizes.width, sizes.height
     if sizes.flip & _ROWS_ARE_COLUMNS:
         width, height = height, width
