@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from clipsearch.errors import InputError
+from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import ImageFile, Rules, find_images
 from clipsearch.paths import is_below
 from clipsearch.store.reading import Known, Root, Store
@@ -91,6 +92,8 @@ class Changes:
         """The same of what was unreadable."""
         self.unreadable_folders: dict[bytes, str] = {}
         """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
+        self._devices: dict[bytes, int | None] = {}
+        """On which drive each target was when its first file was found."""
         # SQLite keeps a database without a name in a temporary file, which vanishes with it.
         self._queue = sqlite3.connect("")
         self._queue.execute("CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT)")
@@ -101,7 +104,8 @@ class Changes:
 
     def waiting(self) -> Iterator[ImageFile]:
         """The files to be read, in the order of their paths."""
-        return map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
+        with _temporary_file():
+            yield from map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
 
     def compare(
         self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
@@ -112,18 +116,30 @@ class Changes:
 
         Raises:
             InputError: the target is missing, unreadable, or holds no image though it may not be empty.
+            IndexWriteError: there is no room for a temporary file.
         """
         before = self.counts.found
         known = store.known(target.start) if store else iter(())
         files = find_images(target.root, target.rules, start=target.start, unreadable=self._cannot_list)
         try:
             work = self._to_read(files, known, target, searching)
-            self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", work)
-            os.stat(target.start)  # a drive may be unplugged while it is searched
+            with _temporary_file():
+                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", work)
+            self.confirm(target)
         except (InputError, OSError) as error:
             raise InputError(f"{error}{_advice(target.start, store)}") from error
         if self.counts.found == before and not allow_empty:
             self._refuse_empty(target, store)
+
+    def confirm(self, target: Target) -> None:
+        """Make sure that a target is still there: a drive may be unplugged while it is searched or read.
+
+        Raises:
+            InputError: it is gone, or what is there now is the empty folder where the drive was mounted.
+        """
+        device = _device(target.start)
+        if device is None or device != self._devices.get(target.start, device):
+            raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
 
     def _to_read(
         self,
@@ -139,6 +155,8 @@ class Changes:
                 self._missing(old)
                 old = next(known, None)
             self.counts.found += 1
+            if target.start not in self._devices:  # not earlier: to list a folder can be what mounts it
+                self._devices[target.start] = _device(target.start)
             if self.counts.found % _TOLD_EVERY == 0:
                 searching(self.counts.found)
             same = old is not None and old.path == file.path
@@ -174,6 +192,26 @@ class Changes:
             advice = _advice(target.start, store, "--allow-empty, or ")
             raise InputError(f"No images in {place} any more. Is a drive not mounted?{advice}")
         raise InputError(f"No images in {place}. (Nothing was changed.) If that is as it should be: --allow-empty")
+
+
+def _device(path: bytes) -> int | None:
+    """The drive that a file or folder is on; None if it is not there."""
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
+
+
+@contextmanager
+def _temporary_file() -> Iterator[None]:
+    """Around the use of one: turn its errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise IndexWriteError(
+            f"Cannot write the list of files to a temporary file: {error}.\nCheck the space in the folder for "
+            "temporary files, or name another one in TMPDIR."
+        ) from error
 
 
 def _is_settled(file: ImageFile, old: Known, *, retry: bool) -> bool:

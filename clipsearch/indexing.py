@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.changes import Changes, Target, options_of, targets
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import decode, readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
@@ -315,8 +315,7 @@ class _Run:
 
     def _remove(self) -> None:
         for place in self._places:
-            if not os.path.lexists(place.start):  # a drive was unplugged during the run
-                raise InputError(f"{os.fsdecode(place.start)} is no longer there. Nothing was removed from the index.")
+            self._changes.confirm(place)
         self._writer.remove([*self._changes.gone, *self._changes.moot])
         for path, reason in self._changes.unreadable_folders.items():
             self._writer.put(Record(path, None, 0, 0, None, error=reason))

@@ -217,6 +217,34 @@ def test_a_folder_that_cannot_be_listed_keeps_its_records(tmp_path: Path, index:
     check(index, "p/closed.png", *(f"p/{name}" for name in names))
 
 
+def test_a_folder_whose_files_cannot_be_examined_keeps_its_records(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p" / "closed")
+    paint(tmp_path / "p" / "open.png", "white")
+    update(index, tmp_path / "p")
+    with deny(tmp_path / "p" / "closed", 0o400):  # its names can be read, and nothing else of it
+        summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.reused, summary.removed) == (11, 11, 0)
+    assert [(os.path.basename(path), reason) for path, reason in summary.unreadable] == [
+        (b"closed", "the files in it cannot be examined: Permission denied")
+    ]
+    summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.reused, summary.unreadable) == (11, 11, [])
+
+
+def test_a_followed_link_that_leads_nowhere_keeps_its_records(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "drive")
+    paint(tmp_path / "p" / "a.png", "white")
+    (tmp_path / "p" / "link").symlink_to(tmp_path / "drive")
+    assert update(index, tmp_path / "p", rules=Rules(follow_symlinks=True)).images == 11
+    (tmp_path / "drive").rename(tmp_path / "unplugged")
+    summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.removed) == (11, 0)
+    assert [reason for _, reason in summary.unreadable] == ["a link that leads nowhere"]
+    (tmp_path / "unplugged").rename(tmp_path / "drive")
+    summary = update(index, tmp_path / "p")
+    assert (summary.images, summary.reused, summary.unreadable) == (11, 11, [])
+
+
 def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) -> None:
     paint_all(tmp_path / "p")
     paint_all(tmp_path / "q")

@@ -27,6 +27,7 @@ IGNORE_FILE = ".clipsearchignore"
 _SUFFIXES = {os.fsencode(suffix) for suffix in EXTENSIONS}
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
+_NOWHERE = "a link that leads nowhere"
 _Identity = tuple[int, int]
 
 
@@ -64,7 +65,8 @@ def find_images(
     """All image files under `root` (absolute), or `root` itself if it is a file, in the order of their paths' bytes.
 
     With `start`, a file or folder below `root`, only that part; the rules are still those of the whole. Links to
-    files count as files. `unreadable` hears of each folder below that cannot be listed, and why.
+    files count as files. `unreadable` hears of each folder below that cannot be listed or examined, and why:
+    nobody knows what is in it.
 
     Raises:
         InputError: `root` or `start` does not exist or cannot be read, or a pattern cannot be understood.
@@ -124,7 +126,7 @@ class _Walk:
             if self._left_out(entry, level, is_folder=is_folder):
                 continue
             if not is_folder:
-                if (image := _describe(entry)) is not None:
+                if (image := self._describe(entry, level)) is not None:
                     yield image
             elif (inner := self._enter(entry, level)) is not None:
                 levels.append(inner)
@@ -143,9 +145,9 @@ class _Walk:
                 ignores = (_read_patterns(path), *ignores)
             if entry.name.startswith(b".") and not self._rules.include_hidden:
                 continue
-            if _is_folder(entry, follow=self._rules.follow_symlinks):
+            if self._is_folder(entry):
                 ordered.append((entry.name + b"/", entry, True))
-            elif _has_image_name(entry.name) and not (entry.is_symlink() and _is_folder(entry, follow=True)):
+            elif _has_image_name(entry.name) and not (entry.is_symlink() and _leads_to_folder(entry)):
                 ordered.append((entry.name, entry, False))
         ordered.sort(key=lambda item: item[0], reverse=True)
         return _Level(path, ordered, linked, ignores)
@@ -171,6 +173,36 @@ class _Walk:
             return False
         self._followed.add(identity)
         return True
+
+    def _is_folder(self, entry: os.DirEntry[bytes]) -> bool:
+        """Whether to look into it. What may be a folder and is out of reach is told."""
+        follow = self._rules.follow_symlinks
+        try:
+            if entry.is_dir(follow_symlinks=follow):
+                return True
+            if follow and entry.is_symlink():
+                entry.stat()  # fails if it leads nowhere, to a drive that is not there, say
+        except OSError as error:
+            if not _has_image_name(entry.name):  # otherwise it is described as a file
+                gone = isinstance(error, FileNotFoundError)
+                self._unreadable(entry.path, _NOWHERE if gone else f"it cannot be examined: {error.strerror}")
+        return False
+
+    def _describe(self, entry: os.DirEntry[bytes], level: _Level) -> ImageFile | None:
+        """What lies under an image's name; None if it is gone, or nobody can tell: then its folder is to blame."""
+        try:
+            status = entry.stat()
+            problem = None if stat.S_ISREG(status.st_mode) else f"{_kind(status.st_mode)}, not a file"
+        except OSError as error:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+            except OSError as unknown:
+                self._unreadable(level.path, f"the files in it cannot be examined: {unknown.strerror}")
+                return None
+            problem = _NOWHERE if isinstance(error, FileNotFoundError) else str(error.strerror)
+        return ImageFile(entry.path, status.st_size, status.st_mtime_ns, problem)
 
     def _left_out(self, entry: os.DirEntry[bytes], level: _Level, *, is_folder: bool) -> bool:
         sources = (self._exclude, *level.ignores) if self._exclude else level.ignores
@@ -232,30 +264,16 @@ def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
         return list(entries)
 
 
-def _is_folder(entry: os.DirEntry[bytes], *, follow: bool) -> bool:
+def _leads_to_folder(link: os.DirEntry[bytes]) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=follow)
-    except OSError:  # a link that leads to itself, say
+        return link.is_dir()
+    except OSError:  # it leads to itself, say
         return False
 
 
 def _has_image_name(name: bytes) -> bool:
     # By the rules of os.path.splitext, in a third of its time: this is asked of every file.
     return name[name.rfind(b".") :].lower() in _SUFFIXES and b"." in name.lstrip(b".")
-
-
-def _describe(entry: os.DirEntry[bytes]) -> ImageFile | None:
-    """What lies under an image's name; None if it is gone."""
-    try:
-        status = entry.stat()
-        problem = None if stat.S_ISREG(status.st_mode) else f"{_kind(status.st_mode)}, not a file"
-    except OSError as error:
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except OSError:
-            return None
-        problem = "a link that leads nowhere" if isinstance(error, FileNotFoundError) else str(error.strerror)
-    return ImageFile(entry.path, status.st_size, status.st_mtime_ns, problem)
 
 
 def _kind(mode: int) -> str:

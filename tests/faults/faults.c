@@ -51,7 +51,8 @@ static void append_to_log(const char *line, long size)
     close(fd);
 }
 
-__attribute__((constructor)) static void configure(void)
+/* Also for a process that was forked since the library was loaded, and has other variables now. */
+__attribute__((constructor)) void faults_configure(void)
 {
     const char *number = getenv("FAULT_AT"), *wanted = getenv("FAULT_KIND");
     folder = getenv("FAULT_DIR");

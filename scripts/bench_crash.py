@@ -1,0 +1,303 @@
+"""What it costs an index that its runs are killed and that its disk fails: nothing, or this says what.
+
+The real command is killed at random moments, again and again, while its pictures change between the runs. Then small
+runs meet a fault at each call by which they change the index, one call after the other, with each kind of fault; that
+needs Linux and a C compiler. With 200 kills it all takes half an hour. Run it with:
+
+    python scripts/bench_crash.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import bench_common as common
+import numpy as np
+import pytest
+from PIL import ImageOps
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "tests"))
+
+from conftest import SAMPLES  # noqa: E402
+from faulty import Faults, Forker, Kind, library  # noqa: E402
+from invariants import (  # noqa: E402
+    LostRowsError,
+    ShiftedRowsError,
+    State,
+    Truth,
+    UnreadableIndexError,
+    Vector,
+    assert_kept,
+    digest_of,
+    observe,
+)
+from test_crash import IMPORTS, MANY_CHECKPOINTS, STORIES, Story, last_commit, wait_for_progress  # noqa: E402
+
+from clipsearch.images.decoding import decode  # noqa: E402
+from clipsearch.store.format import NEW_MATRIX  # noqa: E402
+
+MODEL = "picturebook"
+TOLERANCE = 1e-3
+"""Of a number in a vector: a model's last bit depends on what else is in a batch."""
+LOADING_SECONDS, WORKING_SECONDS = 2.0, 3.0
+"""A kill comes at random within so many seconds from the start of a run, or from its first checkpoint."""
+CHANGES = ((0.15, 3), (0.7, 1))
+"""Shares of the pictures that change at a time, and their weights; the larger one has the matrix rewritten."""
+FIGURES = (
+    *("kills", "kills_before_first_checkpoint", "kills_while_rewriting", "runs_completed"),
+    *("rows_lost", "rows_shifted", "unreadable_indexes"),
+)
+
+
+def main() -> None:
+    """Kill, fail, report."""
+    parser = argparse.ArgumentParser(description="What kills and failing disks cost an index.")
+    parser.add_argument("--kills", type=int, default=200, help="of the real command (default %(default)s)")
+    parser.add_argument("--images", type=int, default=150, help="in the folder at the start (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="for another course of events (default %(default)s)")
+    given = parser.parse_args()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="bench-crash-") as name:
+        work = Path(name).resolve()
+        common.isolate(work)
+        figures = kill(given.kills, Album(work / "album", given.images, random.Random(given.seed)), work)
+        tried, failures = fail(work)
+    common.finish(
+        benchmark="crash",
+        seed=given.seed,
+        **figures,
+        faults=tried,
+        failures=failures,
+        seconds=round(time.monotonic() - started),
+    )
+
+
+# -- kills of the real command --------------------------------------------------------------------------------
+
+
+class Album:
+    """A folder of pictures that changes, and the vector of whatever may ever be in it."""
+
+    def __init__(self, folder: Path, images: int, rng: random.Random) -> None:
+        self.folder = folder
+        self.rng = rng
+        self.truth = Truth(TOLERANCE)
+        self.renamed: dict[bytes, bytes] = {}
+        """Old and new paths of the last change."""
+        self._numbers = itertools.count()
+        self._contents = list(distinct(sample_contents()))
+        for content, vector in self._contents:
+            self.truth.learn(content, vector)
+        folder.mkdir(parents=True)
+        for _ in range(images):
+            self._fill(self._new())
+
+    def digests(self) -> dict[bytes, bytes]:
+        """The content hash of every picture as it is now."""
+        return {os.fsencode(path): digest_of(path.read_bytes()) for path in self.folder.iterdir()}
+
+    def change(self) -> None:
+        """Of some pictures each changes, is renamed or deleted, or gets a neighbour."""
+        self.renamed = {}
+        shares, weights = zip(*CHANGES, strict=True)
+        (share,) = self.rng.choices(shares, weights)
+        for path in sorted(self.folder.iterdir()):
+            if self.rng.random() < share:
+                self.rng.choice((self._fill, self._rename, Path.unlink, lambda _: self._fill(self._new())))(path)
+
+    def _new(self) -> Path:
+        return self.folder / f"{next(self._numbers):05}.png"
+
+    def _fill(self, path: Path) -> None:
+        path.write_bytes(self.rng.choice(self._contents)[0])
+
+    def _rename(self, path: Path) -> None:
+        new = path.rename(self._new())
+        self.renamed[os.fsencode(path)] = os.fsencode(new)
+
+
+def sample_contents() -> Iterator[bytes]:
+    """The sample pictures, each also mirrored and upside down."""
+    for path in sorted(SAMPLES.glob("*/*.*")):
+        content = path.read_bytes()
+        yield content
+        image = decode(content).image
+        for turned in (ImageOps.mirror(image), ImageOps.flip(image)):
+            file = io.BytesIO()
+            turned.save(file, "PNG")
+            yield file.getvalue()
+
+
+def distinct(contents: Iterator[bytes]) -> Iterator[tuple[bytes, Vector]]:
+    """Contents with their vectors, less those whose vector is too much like one before."""
+    from clipsearch.models.catalog import locate
+    from clipsearch.models.encoder import Encoder
+
+    encoder = Encoder(locate(MODEL), "cpu")
+    known = np.empty((0, encoder.dim), np.float16)
+    for content in contents:
+        pixels = encoder.preprocessing(decode(content).image)
+        vector = encoder.encode_images(np.stack([pixels]))[0].astype(np.float16)
+        if np.abs(known - vector).max(axis=1, initial=0).min(initial=np.inf) > 4 * TOLERANCE:
+            known = np.concatenate([known, vector[np.newaxis]])
+            yield content, vector
+
+
+def kill(kills: int, album: Album, work: Path) -> dict[str, int]:
+    """Kill runs on one index while its album changes; how many of what there was."""
+    index, state = work / "index", State()
+    figures = Counter(dict.fromkeys(FIGURES, 0))
+    while figures["kills"] < kills:
+        completed = run_and_kill(album, index, figures)
+        try:
+            state = check(album, index, state, completed=completed)
+        except AssertionError as error:
+            count_breach(error, figures)
+            shutil.rmtree(index, ignore_errors=True)
+            state = State()
+        if completed or album.rng.random() < 0.3:
+            album.change()
+        if not completed and figures["kills"] % 10 == 0:
+            print(f"{figures['kills']} of {kills} kills: {dict(figures)}", flush=True)
+    # In the end a run that nobody disturbs, and beside it an index from nothing.
+    for folder, before in ((index, state), (work / "undisturbed", State())):
+        subprocess.run(command(album, folder), check=True, capture_output=True)
+        try:
+            check(album, folder, before, completed=True)
+        except AssertionError as error:
+            count_breach(error, figures)
+    return dict(figures)
+
+
+def command(album: Album, index: Path) -> list[str | Path]:
+    """A run with many checkpoints."""
+    return [sys.executable, "-c", MANY_CHECKPOINTS, "index", album.folder, "--model", MODEL, "--index", index]
+
+
+def run_and_kill(album: Album, index: Path, figures: Counter[str]) -> bool:
+    """Start a run and kill it at a random moment; whether it was over before."""
+    before = last_commit(index)
+    with tempfile.TemporaryFile() as talk:
+        with subprocess.Popen(command(album, index), stdout=talk, stderr=talk) as process:
+            wait(process, index, album.rng)
+            process.kill()
+        if process.returncode > 0:
+            talk.seek(0)
+            sys.exit(f"A run failed that nobody killed:\n{talk.read().decode()}")
+    if process.returncode == 0:
+        figures["runs_completed"] += 1
+        return True
+    figures["kills"] += 1
+    figures["kills_before_first_checkpoint"] += last_commit(index) == before
+    figures["kills_while_rewriting"] += (index / NEW_MATRIX).exists()
+    return False
+
+
+def wait(process: subprocess.Popen[bytes], index: Path, rng: random.Random) -> None:
+    """Until a random moment: while the model is loaded, while it works, or while the matrix is rewritten."""
+    moment = rng.random()
+    if moment < 0.2:
+        time.sleep(rng.uniform(0, LOADING_SECONDS))
+    elif moment < 0.85:
+        wait_for_progress(process, index)
+        time.sleep(rng.uniform(0, WORKING_SECONDS))
+    else:
+        while process.poll() is None and not (index / NEW_MATRIX).exists():
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.01))
+
+
+def check(album: Album, index: Path, before: State, *, completed: bool) -> State:
+    """What an index holds after a run, completed or not, that found it as `before`.
+
+    Raises:
+        AssertionError: it is not whole, holds something wrong, or no longer holds what it must.
+    """
+    state = observe(index, album.truth, tidy=completed)
+    now = album.digests()
+    # 1. What has not changed is still there, and so is the content of what only got another name.
+    assert_kept(before, state, [path for path, digest in before.digests.items() if now.get(path) == digest])
+    contents = set(state.digests.values())
+    renamed = [old for old, new in album.renamed.items() if old in before.digests and now[new] == before.digests[old]]
+    if missing := [old for old in renamed if before.digests[old] not in contents]:
+        raise LostRowsError("were renamed and are not there under any name", missing)
+    # 2. After a run that nobody killed, everything is.
+    if completed and state.digests != now:
+        raise LostRowsError("are not as they are in the folder", min(now.items() ^ state.digests.items())[:1])
+    return state
+
+
+def count_breach(error: AssertionError, figures: Counter[str]) -> None:
+    """Tell what was wrong, and count it."""
+    print(f"After {figures['kills']} kills: {type(error).__name__}: {error}", flush=True)
+    if isinstance(error, LostRowsError):
+        figures["rows_lost"] += error.rows
+    elif isinstance(error, ShiftedRowsError):
+        figures["rows_shifted"] += error.rows
+    elif isinstance(error, UnreadableIndexError):
+        figures["unreadable_indexes"] += 1
+    else:
+        raise error
+
+
+# -- a fault at each call -------------------------------------------------------------------------------------
+
+
+def fail(work: Path) -> tuple[dict[str, int], int]:
+    """How many faults of each kind were tried, and after how many something was not as it must be."""
+    tried: Counter[str] = Counter()
+    failures = 0
+    try:
+        faults = Faults(library(work))
+    except pytest.skip.Exception as reason:
+        print(f"No faults: {reason}", flush=True)
+        return {}, 0
+    with Forker(faults, IMPORTS, os.environ) as forker:
+        for make in STORIES:
+            story = make(work / make.__name__, faults, forker)
+            story.checkpoint_seconds = 0
+            for kind in get_args(Kind):
+                found = breaches(story, kind)
+                tried[kind] += len(story.calls)
+                failures += len(found)
+                print(f"{make.__name__}: {kind} at {len(story.calls)} calls, {len(found)} failures", flush=True)
+                for breach in found:
+                    print(breach, flush=True)
+    return dict(tried), failures
+
+
+def breaches(story: Story, kind: Kind) -> list[str]:
+    """What went wrong after a fault at any call."""
+    calls = [call.number for call in story.calls]
+    assert len(story.states) >= 3  # made before there are threads
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [breach for breach in pool.map(partial(breach_of, story, kind), calls) if breach]
+
+
+def breach_of(story: Story, kind: Kind, at: int) -> str | None:
+    """What went wrong after a fault at one call; None if nothing did."""
+    try:
+        story.check(at, kind)
+    except Exception as error:  # noqa: BLE001  (whatever it is, the next call has its turn)
+        return f"{kind} at call {at}: {type(error).__name__}: {error}"
+    return None
+
+
+if __name__ == "__main__":
+    main()
