@@ -190,7 +190,8 @@ class _Run:
         except BaseException as error:
             # A run that could not begin leaves no trace.
             if self._writer.sound and self._recorded:
-                self._checkpoint("interrupted" if isinstance(error, KeyboardInterrupt) else f"failed: {error}")
+                interrupted = isinstance(error, KeyboardInterrupt)
+                self._checkpoint("interrupted" if interrupted else f"failed: {error}".splitlines()[0])
             raise
         self._writer.compact()
         self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]

@@ -202,6 +202,23 @@ def test_a_drive_unplugged_during_a_run_removes_nothing(tmp_path: Path, index: P
     assert len(known(index)) == 10
 
 
+def test_a_run_that_fails_half_way_keeps_what_it_did_and_says_why(tmp_path: Path, index: Path) -> None:
+    paint_all(tmp_path / "p")
+
+    class Fails(TinyEncoder):
+        def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            if self.embedded >= 4:
+                raise ModelError("out of memory\nUse a smaller batch.")
+            return super().encode_images(pixels)
+
+    with pytest.raises(ModelError):
+        update(index, tmp_path / "p", encoder=Fails(), batch_size=2)
+    with closing(Store.open(index)) as store:
+        assert (store.last_run() or {})["outcome"] == "failed: out of memory"
+        assert store.count() >= 4
+    assert update(index, tmp_path / "p").images == 10
+
+
 def test_a_folder_that_cannot_be_listed_keeps_its_records(tmp_path: Path, index: Path) -> None:
     names = paint_all(tmp_path / "p" / "closed")
     paint(tmp_path / "p" / "closed.png", "white")
