@@ -276,7 +276,7 @@ def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> No
 
 
 def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
-    many_pictures(tmp_path / "many", 300)
+    many_pictures(tmp_path / "many", 600)
     command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
         while first.poll() is None and not (tmp_path / FOLDER / "index.db").exists():
@@ -291,7 +291,7 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environ
     assert b"--wait SECONDS" in refused.stderr
     assert waited.returncode == 0
     assert waited.stderr.startswith(b"Waiting for another clipsearch")
-    assert json.loads(waited.stdout)["reused"] == 300
+    assert json.loads(waited.stdout)["reused"] == 600
 
 
 def test_a_folder_of_hostile_names_and_things(pictures: Path, run: Run) -> None:
