@@ -63,7 +63,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.options": {""},
     "cli.progress": {"cli.options"},
     "cli.index": {
-        *("api", "indexing", "images.quiet", "images.finding", "models.catalog", "output.reports"),
+        *("api", "errors", "indexing", "images.quiet", "images.finding", "models.catalog", "output.reports"),
         *("store.format", "store.reading"),
     },
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},

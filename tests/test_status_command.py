@@ -207,6 +207,13 @@ def test_forget_refuses_what_is_no_root_and_names_those_that_are(indexed: Path, 
     assert json.loads(run("status", "--json", cwd=indexed).stdout)["images"] == len(COLOURS)
 
 
+def test_an_index_without_folders_cannot_be_refreshed(indexed: Path, run: Run) -> None:
+    assert run("forget", "pictures/cold", "pictures/warm", "pictures/bad.png", cwd=indexed).returncode == 0
+    done = run("index", cwd=indexed)
+    assert done.returncode == 2
+    assert b"knows no folder to refresh. Name one: clipsearch index PATH" in done.stderr
+
+
 def test_forget_makes_no_index(tmp_path: Path, run: Run) -> None:
     done = run("forget", "p", "--index", "nowhere", cwd=tmp_path)
     assert done.returncode == 2

@@ -147,6 +147,7 @@ def _rules(exclude: list[str] | None, include_hidden: bool | None, follow_symlin
 def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
     """The index folder to write to, and the roots to read."""
     from clipsearch.api import index_folder
+    from clipsearch.errors import InputError
     from clipsearch.store.format import FOLDER
     from clipsearch.store.reading import Store
 
@@ -156,4 +157,6 @@ def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
     if not paths:
         with closing(Store.open(folder)) as store:
             paths = [Path(os.fsdecode(root.path)) for root in store.roots()]
+        if not paths:
+            raise InputError(f"The index in {folder} knows no folder to refresh. Name one: clipsearch index PATH")
     return folder, paths
