@@ -13,20 +13,17 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock, Timeout
 
-from clipsearch.errors import IndexLockedError, InputError, ModelMismatchError
+from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.interrupts import shielded
 from clipsearch.paths import is_below
+from clipsearch.store.creating import create, lock, make_folder
 from clipsearch.store.format import (
     DATABASE,
     FORMAT,
     HEADER_BYTES,
-    LOCK,
     MATRIX,
-    NEW_DATABASE,
     NEW_MATRIX,
-    SCHEMA,
     UPGRADES,
     Matrix,
     ModelRecord,
@@ -78,10 +75,10 @@ class Writer(Store):
             IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
         """
         with guarded(folder):
-            _make_folder(folder)
-        with _lock(folder, wait, waiting):
+            make_folder(folder)
+        with lock(folder, wait, waiting):
             if not cls.exists(folder):
-                _create(folder)
+                create(folder)
             with closing(cls(folder, connect(folder / DATABASE, "rw", _BUSY_SECONDS))) as writer:
                 writer._prepare()  # noqa: SLF001  (its own class)
                 yield writer
@@ -348,53 +345,6 @@ class Writer(Store):
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
         self._database.execute(sql, values)
-
-
-@contextmanager
-def _lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[None]:
-    lock = FileLock(folder / LOCK)
-    with guarded(folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            try:
-                if wait:
-                    waiting()
-                lock.acquire(timeout=wait)
-            except Timeout as error:
-                raise IndexLockedError(
-                    f"Another clipsearch is writing to {folder}"
-                    + (f", and was not done after {wait:g} s" if wait else "")
-                    + ". Try again when it has finished, or let this one wait: --wait SECONDS."
-                ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing; a power cut cannot take their names away again."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in missing:
-        with suppress(PermissionError):  # a folder may be written to and yet not be read
-            sync_folder(place.parent)
-
-
-def _create(folder: Path) -> None:
-    """An empty index. It gets its name when it is complete, so that no crash leaves half of one."""
-    new = folder / NEW_DATABASE
-    with shielded(), guarded(folder):
-        # A journal without its database would be played back into the new one.
-        for leftover in (NEW_DATABASE, f"{NEW_DATABASE}-journal", f"{DATABASE}-journal"):
-            (folder / leftover).unlink(missing_ok=True)
-        with closing(connect(new, "rwc", _BUSY_SECONDS)) as database, database:
-            database.execute("PRAGMA synchronous = EXTRA")
-            database.executescript(f"BEGIN; {SCHEMA}")
-            database.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
-        new.replace(folder / DATABASE)
-        sync_folder(folder)
 
 
 def _write_matrix(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
