@@ -129,6 +129,7 @@ def read_preview(content: bytes) -> Preview | None:
         sizes = raw.sizes
         try:
             thumbnail = raw.extract_thumb()
+        # The last is what rawpy raises for a kind of preview that LibRaw knows and rawpy does not.
         except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError, NotImplementedError):
             picture = None
         else:

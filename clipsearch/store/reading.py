@@ -39,10 +39,9 @@ RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
 
 @dataclass(frozen=True)
 class Contents:
-    """Figures of an index: numbers of images, unreadable files and dead rows, and its size in bytes."""
+    """Figures of an index: numbers of images and dead rows, and its size in bytes."""
 
     images: int
-    unreadable: int
     dead_rows: int
     bytes: int
 
@@ -176,10 +175,9 @@ class Store:
 
     def contents(self) -> Contents:
         """Count what the index holds."""
-        ((images, unreadable),) = self.sql("SELECT count(row), count(*) - count(row) FROM images")
         ((dead,),) = self.sql("SELECT count(*) FROM dead")
         size = sum(_size(file) for file in self.folder.iterdir() if file.is_file())
-        return Contents(images, unreadable, dead, size)
+        return Contents(self.count(), dead, size)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
