@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -88,20 +88,41 @@ def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) ->
     return tower
 
 
+class _Options(TypedDict):
+    """How an `Encoder` is to work."""
+
+    device: str
+    precision: str
+    batch_size: int | None
+    exact: bool
+
+
 class ModelChoice:
     """Which model an `index` run uses, decided at once and loaded only if something has to be embedded."""
 
     def __init__(
-        self, folder: Path, roots: list[Path], flag: str | None, device: str, say: Callable[[str], None]
+        self,
+        folder: Path,
+        roots: list[Path],
+        flag: str | None,
+        say: Callable[[str], None],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        batch_size: int | None = None,
+        exact: bool = False,
     ) -> None:
         """Decide: `flag`, else environment, else `clipsearch.toml`, else the index's own model, else the default.
+
+        The rest is for the `Encoder`.
 
         Raises:
             ModelMismatchError: the index in `folder` was made with another model.
         """
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
-        self._device, self._say = device, say
+        self._say = say
+        self._options = _Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
         known = None
         if Store.exists(folder):
             with closing(Store.open(folder)) as store:
@@ -120,7 +141,8 @@ class ModelChoice:
         files = locate(self.name, self._say)
         from clipsearch.models.encoder import Encoder
 
-        encoder = Encoder(files, self._device)
+        encoder = Encoder(files, **self._options)
+        encoder.divide_cores()
         encoder.save_text_tower()
         self.encoder = encoder
         return encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)

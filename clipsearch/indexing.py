@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clipsearch import cores
 from clipsearch.changes import Changes, Target, options_of, targets
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import decode, readers
@@ -33,19 +35,37 @@ from clipsearch.store.writing import Writer
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies."""
-_FIRST_BATCH = 4
-"""Small, since nobody knows yet how long the model takes."""
 _MOST_TWINS = 100
 """Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
-_WORKERS = min(32, os.cpu_count() or 1)
+_WORKERS = min(32, cores.available())
+"""Threads that read files, and as many that decode."""
+
+
+class Preprocessing(Protocol):
+    """What a model wants to see of a picture. Several threads use it."""
+
+    @property
+    def enough(self) -> int | None:
+        """How many pixels both sides of a decoded picture must at least have; None if it is needed in full."""
+
+    def __call__(self, image: Image.Image, box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) pixels of one picture, which is what `box` (left, upper, right, lower edge) leaves of `image`."""
 
 
 class ImageEncoder(Protocol):
     """What indexing needs of a model."""
 
     @property
-    def preprocessing(self) -> Callable[[Image.Image], npt.NDArray[np.uint8]]:
-        """Makes (H, W, 3) pixels of one picture; called from several threads."""
+    def preprocessing(self) -> Preprocessing:
+        """What makes pixels of pictures."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that `encode_images` is best given at a time; it may fall."""
+
+    @property
+    def calls(self) -> int:
+        """How many calls of `encode_images` at the same time are best."""
 
     def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, D) unit vectors of (B, H, W, 3) pixels."""
@@ -91,7 +111,6 @@ def update(
     paths: list[Path],
     load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
     *,
-    batch_size: int,
     progress: Progress,
     rules: Rules | None = None,
     allow_empty: bool = False,
@@ -131,7 +150,6 @@ def update(
                 changes,
                 places,
                 load_encoder=load_encoder,
-                batch_size=batch_size,
                 max_pixels=limit,
                 progress=progress,
                 started=started,
@@ -147,6 +165,14 @@ class _Read(NamedTuple):
     pixels: npt.NDArray[np.uint8] | None = None
 
 
+class _Embedded(NamedTuple):
+    """A batch that was embedded: its records, (B, D) vectors, and how long the model took."""
+
+    records: list[Record]
+    vectors: npt.NDArray[np.float32]
+    seconds: float
+
+
 class _Run:
     """The writing part of one run."""
 
@@ -157,7 +183,6 @@ class _Run:
         places: list[Target],
         *,
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
-        batch_size: int,
         max_pixels: int,
         progress: Progress,
         started: float,
@@ -167,7 +192,7 @@ class _Run:
         self._changes = changes
         self._places = places
         self._load_encoder = load_encoder
-        self._batch_size = batch_size
+        self._batch_size = 1  # until one shows how long the model takes
         self._max_pixels = max_pixels
         self._progress = progress
         self._started = started
@@ -209,38 +234,57 @@ class _Run:
         return encoder
 
     def _embed_all(self) -> None:
-        batch: list[_Read] = []
-        size = min(self._batch_size, _FIRST_BATCH)
-        ahead = self._batch_size + 2 * _WORKERS
-        with closing(map_in_order(self._decode, self._unknown(), _WORKERS, ahead, _weight)) as items:
-            for item in items:
-                if item.pixels is None:
-                    self._put_unreadable(item.record)
-                    self._settle_twins(item.record)
-                else:
-                    batch.append(item)
-                if len(batch) >= size or (batch and self._seconds() > CHECKPOINT_SECONDS):
-                    size = self._embed(batch)
-                    batch = []
-        if batch:
-            self._embed(batch)
+        """Read, decode and embed at the same time, each in threads of its own; record here, in order."""
+        with ExitStack() as ended:
+            # 1. Content without a vector. The first one has the model loaded.
+            unknown = ended.enter_context(closing(self._unknown()))
+            first = next(unknown, None)
+            if first is None:
+                return
+            # 2. Pixels, far enough ahead for the model never to wait for them.
+            calls = self._encoder.calls
+            ahead = (calls + 1) * self._encoder.batch_size + _WORKERS
+            decoded = ended.enter_context(
+                closing(map_in_order(self._decode, chain([first], unknown), _WORKERS, ahead, _weight))
+            )
+            # 3. Vectors.
+            batches = self._batches(decoded)
+            for batch in ended.enter_context(closing(map_in_order(self._encode, batches, calls, 2 * calls))):
+                self._record(batch)
 
-    def _embed(self, batch: list[_Read]) -> int:
-        """Embed and record a batch; the size of the next one."""
+    def _batches(self, decoded: Iterable[_Read]) -> Iterator[list[_Read]]:
+        batch: list[_Read] = []
+        for item in decoded:
+            if item.pixels is None:
+                self._put_unreadable(item.record)
+                self._settle_twins(item.record)
+            else:
+                batch.append(item)
+            if len(batch) >= self._batch_size or (batch and self._seconds() > CHECKPOINT_SECONDS):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _encode(self, batch: list[_Read]) -> _Embedded:
         started = time.monotonic()
         vectors = self._encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
-        self._writer.add([item.record for item in batch], vectors)
-        self.summary.embedded += len(batch)
-        self._done(len(batch))
-        for item in batch:
-            self._settle_twins(item.record)
-        took = time.monotonic() - started
-        self._checkpoint_before(took)
-        # A slow model gets smaller batches, so that two of them fit between checkpoints.
-        fitting = int(len(batch) * CHECKPOINT_SECONDS / 2 / max(took, 1e-9))
-        return max(1, min(self._batch_size, fitting))
+        return _Embedded([item.record for item in batch], vectors, time.monotonic() - started)
 
-    def _unknown(self) -> Iterator[tuple[ImageFile, Content]]:
+    def _record(self, batch: _Embedded) -> None:
+        """Record a batch, and decide on the size of those to come."""
+        self._writer.add(batch.records, batch.vectors)
+        self.summary.embedded += len(batch.records)
+        self._done(len(batch.records))
+        for record in batch.records:
+            self._settle_twins(record)
+        self._checkpoint_before(batch.seconds)
+        # A slow model gets smaller batches, so that two of them fit between checkpoints; few pictures are shared out.
+        fitting = int(len(batch.records) * CHECKPOINT_SECONDS / 2 / max(batch.seconds, 1e-9))
+        share = -(-self._changes.counts.waiting // self._encoder.calls)
+        self._batch_size = max(1, min(self._encoder.batch_size, fitting, share))
+
+    def _unknown(self) -> Generator[tuple[ImageFile, Content], None, None]:
         """The files whose content has no vector yet; the others are recorded on the way."""
         for file, content in map_in_order(
             _read, self._changes.waiting(), _WORKERS, 4 * _WORKERS, lambda file: file.size
@@ -292,11 +336,16 @@ class _Run:
         file, content = item
         record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
         try:
-            picture = decode(content.data, os.path.basename(file.path), max_pixels=self._max_pixels)
+            picture = decode(
+                content.data,
+                os.path.basename(file.path),
+                max_pixels=self._max_pixels,
+                at_least=self._encoder.preprocessing.enough,
+            )
         except UnreadableImageError as error:
             return _Read(record._replace(error=str(error)))
         record = record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
-        return _Read(record, self._encoder.preprocessing(picture.image))
+        return _Read(record, self._encoder.preprocessing(picture.image, picture.box))
 
     # -- records -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.ranking import cosines, top_k
+from clipsearch.ranking import Ranked, best
 from clipsearch.store.reading import Store
 
 EncodeTexts = Callable[[list[str]], npt.NDArray[np.float32]]
@@ -55,17 +55,28 @@ class Index:
             InputError: `text` is blank or `k` is less than 1.
             IndexDamagedError: the index contradicts itself.
         """
-        if not text.strip():
+        return self.query_many([text], k)[0]
+
+    def query_many(self, texts: Sequence[str], k: int = 10) -> list[list[Hit]]:
+        """The hits of each text, as `query` gives them; the matrix is read once for all of them.
+
+        Raises:
+            InputError: a text is blank or `k` is less than 1.
+            IndexDamagedError: the index contradicts itself.
+        """
+        if not all(text.strip() for text in texts):
             raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
         if k < 1:
             raise InputError(f"k must be at least 1, not {k}.")
-        if not self.store.committed_rows():
-            return []
-        (vector,) = self._encode_texts([text])
+        if not texts or not self.store.committed_rows():
+            return [[] for _ in texts]
+        vectors = self._encode_texts(list(texts))
         with self.store.snapshot():
             matrix, alive = self.store.matrix()
-            scores = cosines(matrix, vector)
-            rows = top_k(scores, k, alive)
-            paths = self.store.paths(rows.tolist())
-        ranked = sorted(zip(-scores[rows], paths, strict=True), key=lambda pair: (pair[0], pair[1]))
-        return [Hit(rank, float(-score), path) for rank, (score, path) in enumerate(ranked[:k], 1)]
+            return [self._hits(ranked, k) for ranked in best(matrix, vectors, k, alive)]
+
+    def _hits(self, ranked: Ranked, k: int) -> list[Hit]:
+        """At most `k`, equal ones by path."""
+        paths = self.store.paths(ranked.rows.tolist())
+        pairs = sorted(zip((-ranked.scores).tolist(), paths, strict=True))
+        return [Hit(rank, -negative, path) for rank, (negative, path) in enumerate(pairs[:k], 1)]

@@ -1,37 +1,120 @@
-"""Exact top-k over a matrix of unit vectors. Knows nothing of where matrix or query come from."""
+"""Exact top-k over a matrix of unit vectors. Knows nothing of where matrix or queries come from.
+
+The matrix is read once, in order, in chunks that several threads share, however many queries there are. Only rows that
+may still be among the best of a query are kept.
+"""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numkong
 import numpy as np
 import numpy.typing as npt
 
-_BLOCK_ROWS = 256
-"""Rows converted to float32 at a time: half a megabyte at 512 dimensions, which stays in a core's own cache."""
+from clipsearch import cores
+
+Matrix = npt.NDArray[np.float16]
+Scores = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+_CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
+"""Rows that one thread takes at a time."""
+_CHUNK_SCORES = 1 << 22
+"""And so many scores (16 MB): with many queries the chunks are shorter."""
+_SPARSE = 8
+"""If fewer than one row in so many takes part, they are gathered instead of all being scored."""
+_LOW_BITS = np.float32(2**11)
+"""float16 has so many steps from one power of two to the next: what it leaves of a float32 is by that much smaller."""
 
 
-def cosines(matrix: npt.NDArray[np.float16], query: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(N,) float32 dot products of (N, D) unit rows with one (D,) unit vector, in [-1, 1]."""
-    scores = np.empty(len(matrix), np.float32)
-    # One buffer for all blocks: with fresh memory for each it takes three times as long. And always all of it: BLAS
-    # adds up odd rows at the end in another order, and equal rows are to have equal scores, wherever they are.
-    block = np.zeros((_BLOCK_ROWS, matrix.shape[1]), np.float32)
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        rows = matrix[start : start + _BLOCK_ROWS]
-        block[: len(rows)] = rows
-        scores[start : start + len(rows)] = (block @ query)[: len(rows)]
-    # Rounding to float16 makes rows a little longer or shorter than 1.
-    return np.clip(scores, -1, 1, out=scores)
+class Ranked(NamedTuple):
+    """The best rows of one query."""
+
+    rows: npt.NDArray[np.int64]
+    """(K,), best first, ties by row. More than asked for only where rows tie with the last."""
+    scores: Scores
+    """(K,) cosines in [-1, 1]."""
 
 
-def top_k(scores: npt.NDArray[np.float32], k: int, alive: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
-    """The rows of the `k` highest scores, best first, ties by row; all of those that tie with the last are included.
+def best(matrix: Matrix, queries: npt.NDArray[np.float32], k: int, mask: Mask | None = None) -> list[Ranked]:
+    """The `k` rows of (N, D) unit vectors with the highest cosine to each of (Q, D) unit vectors.
 
-    `alive` (N,) says which rows take part. More than `k` rows come back only for ties, so that the caller can break
-    them in an order of its own.
+    `mask` (N,) says which rows take part. All rows that tie with the last are included, so that the caller can break
+    ties in an order of its own.
     """
-    rows = np.arange(len(scores)) if alive is None else np.flatnonzero(alive)
-    if k < len(rows):
-        candidates = scores[rows]
-        threshold = np.partition(candidates, len(rows) - k)[len(rows) - k]
-        rows = rows[candidates >= threshold]
-    return rows[np.argsort(-scores[rows], kind="stable")]
+    if not len(queries):
+        return []
+    score = _Kernel(queries)
+    step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(queries)))
+    floors = np.full(len(queries), -np.inf, np.float32)  # rows below are not among the best; threads raise them
+
+    def best_of_chunk(start: int) -> list[Ranked]:
+        # 1. Which rows, and their scores.
+        chunk = matrix[start : start + step]
+        rows = np.arange(len(chunk)) if mask is None else np.flatnonzero(mask[start : start + step])
+        if len(rows) * _SPARSE < len(chunk):
+            scores = score(chunk[rows])
+        else:
+            scores = score(chunk) if mask is None else score(chunk)[:, rows]
+        # 2. For each query, those that are as good as what other chunks have.
+        found = []
+        for query, line in enumerate(scores):
+            hopeful = np.flatnonzero(line >= floors[query])
+            ranked, floor = _head(Ranked(rows[hopeful] + start, line[hopeful]), k)
+            floors[query] = max(floor, floors[query])
+            found.append(ranked)
+        return found
+
+    starts = range(0, len(matrix), step)
+    workers = min(cores.available(), len(starts))
+    if workers < 2:  # noqa: PLR2004  (a thread for its own sake costs start-up time)
+        chunks = [best_of_chunk(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(workers, thread_name_prefix="rank") as pool:
+            chunks = list(pool.map(best_of_chunk, starts))
+    return [_sorted(_head(_joined([chunk[query] for chunk in chunks]), k)[0]) for query in range(len(queries))]
+
+
+def _head(ranked: Ranked, k: int) -> tuple[Ranked, float]:
+    """The `k` best and all that tie with the last, in their order, and the score of the last."""
+    rows, scores = ranked
+    if len(rows) < k:
+        return ranked, -np.inf
+    last = np.partition(scores, len(scores) - k)[len(scores) - k]
+    among = scores >= last
+    return Ranked(rows[among], scores[among]), float(last)
+
+
+def _joined(parts: list[Ranked]) -> Ranked:
+    none = np.empty(0, np.int64), np.empty(0, np.float32)
+    return Ranked(*(np.concatenate(column) for column in zip(none, *parts, strict=True)))
+
+
+def _sorted(ranked: Ranked) -> Ranked:
+    order = np.argsort(-ranked.scores, kind="stable")
+    return Ranked(ranked.rows[order], ranked.scores[order])
+
+
+class _Kernel:
+    """Cosines of chunks of the matrix and all queries, by SIMD kernels that read float16 as it is.
+
+    They add up in float32, and want both sides in the same type. So each query goes in as two: its float16, and what
+    that leaves, made larger by a power of two. Together they give what a float32 query gives.
+    """
+
+    def __init__(self, queries: npt.NDArray[np.float32]) -> None:
+        high = queries.astype(np.float16)
+        low = ((queries - high) * _LOW_BITS).astype(np.float16)
+        self._number = len(queries)
+        self._packed = numkong.dots_pack(np.concatenate([high, low]))
+
+    def __call__(self, rows: Matrix) -> Scores:
+        """(Q, N) of (N, D)."""
+        if not len(rows):
+            return np.empty((self._number, 0), np.float32)
+        products = np.asarray(numkong.dots_packed(rows, self._packed), np.float32).T
+        scores = products[: self._number] + products[self._number :] / _LOW_BITS
+        # Rounding to float16 makes rows a little longer or shorter than 1.
+        return np.clip(scores, -1, 1, out=scores)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, the models, the clock and the last line."""
+"""What the benchmarks share: the machine, the models, the clock, the scales and the last line."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGES = ("clipsearch", "torch", "transformers", "tokenizers", "numpy", "pillow")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
 VIT_B_32 = "vit-b-32"
+HEAVY = ("torch", "transformers", "pydantic")
+"""Packages that neither a query nor help may wait for."""
+MEGABYTE = 1_000_000
+_SAMPLE_SECONDS = 0.005
 _PREPROCESSING = {
     "do_resize": True,
-    "size": {"shortest_edge": 224},
     "resample": 3,
     "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,
@@ -32,7 +37,31 @@ _PREPROCESSING = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "image_processor_type": "CLIPImageProcessor",
 }
-"""That of openai/clip-vit-base-patch32."""
+"""That of openai/clip-vit-base-patch32, but for the sizes."""
+
+
+class Process(NamedTuple):
+    """One process to measure."""
+
+    command: Sequence[str]
+    folder: Path
+    """Where it is started."""
+    environment: Mapping[str, str] = {}
+    """Beside this process's own."""
+
+
+class Weight(NamedTuple):
+    """What one process took."""
+
+    seconds: float
+    peak_mb: float | None
+    """The most memory it had, in 10**6 bytes, mapped files included; None where the system does not tell."""
+    own_mb: float | None
+    """The same without mapped files, as seen every 5 ms."""
+
+    def shown(self) -> dict[str, float | None]:
+        """For the last line."""
+        return {name: None if value is None else round(value, 3) for name, value in self._asdict().items()}
 
 
 def add_options(parser: ArgumentParser, *, runs: int) -> None:
@@ -68,8 +97,11 @@ def models(small: Path | None, work: Path, *, vit: bool) -> dict[str, Path]:
     return found
 
 
-def make_vit_b_32(folder: Path, words: Path) -> None:
-    """A CLIP of ViT-B/32's shape with random weights in `folder`, with the tokenizer of the model in `words`."""
+def make_vit_b_32(folder: Path, words: Path, side: int = 224) -> None:
+    """A CLIP of ViT-B/32's shape with random weights in `folder`, with the tokenizer of the model in `words`.
+
+    The activation is that of clipsearch's default model, laion; `side` is that of its pictures, in pixels.
+    """
     import torch
     from transformers import CLIPConfig, CLIPModel
 
@@ -79,12 +111,16 @@ def make_vit_b_32(folder: Path, words: Path) -> None:
     text = read_config(words)["text_config"]
     special = {name: text[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     torch.manual_seed(0)
-    CLIPModel(CLIPConfig(text_config=special, vision_config={})).save_pretrained(folder)
+    config = CLIPConfig(
+        text_config={**special, "hidden_act": "gelu"}, vision_config={"image_size": side, "hidden_act": "gelu"}
+    )
+    CLIPModel(config).save_pretrained(folder)
     # 2. What belongs beside the weights.
     for name in TOKENIZER_FILES:
         if (words / name).is_file():
             shutil.copy(words / name, folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSING), "utf-8")
+    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
+    (folder / "preprocessor_config.json").write_text(json.dumps({**_PREPROCESSING, **sizes}), "utf-8")
 
 
 def clipsearch_command() -> str:
@@ -93,14 +129,93 @@ def clipsearch_command() -> str:
     return found or sys.exit("No clipsearch command here. Install it first: pip install -e .")
 
 
-def run(command: Sequence[str], folder: Path) -> tuple[float, str]:
+def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[float, str]:
     """Seconds that a whole process took in `folder`, seen from outside, and its stdout."""
     started = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True, check=False
+    )
     seconds = time.perf_counter() - started
     if done.returncode:
         sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
     return seconds, done.stdout.decode()
+
+
+def seconds(process: Process) -> float:
+    """How long one process took."""
+    return run(*process)[0]
+
+
+def weigh(process: Process) -> Weight:
+    """Seconds and memory of a whole process. Looking at it costs a little, so the clock's own runs are others.
+
+    The system's count of a child's peak begins before its `exec`, when it was as large as this process. That of the
+    new program alone, VmHWM, is only there while it runs.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as talk:
+        started = time.perf_counter()
+        running = subprocess.Popen(
+            process.command,
+            cwd=process.folder,
+            env={**os.environ, **process.environment},
+            stdout=out,
+            stderr=talk,
+        )
+        with _sampled(running.pid) as most:
+            code = running.wait()
+        took = time.perf_counter() - started
+        if code:
+            talk.seek(0)
+            sys.exit(f"{process.command} ended with {code}:\n{talk.read().decode(errors='replace')}")
+    peak, own = (most[name] / MEGABYTE if most[name] else None for name in ("VmHWM", "RssAnon"))
+    return Weight(took, peak, own)
+
+
+@contextmanager
+def _sampled(process: int) -> Iterator[dict[str, int]]:
+    """Within: look from time to time at the memory of a process; the most of it, in bytes; 0 if nothing is told."""
+    most = {"VmHWM": 0, "RssAnon": 0}
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(_SAMPLE_SECONDS):
+            for name, size in _memory(process).items():
+                most[name] = max(most.get(name, 0), size)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+def _memory(process: int) -> dict[str, int]:
+    """What Linux tells of a process, in bytes."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+    except OSError:
+        return {}
+    fields = (line.split() for line in lines if line.endswith(" kB"))
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in fields}
+
+
+def show_weight(label: str, weight: Weight) -> None:
+    """One line for people."""
+    if weight.peak_mb and weight.own_mb:
+        print(f"{label:<44} {weight.own_mb:>9.0f} MB of its own, {weight.peak_mb:.0f} MB with mapped files", flush=True)
+
+
+def heavy_imports(arguments: Sequence[str], folder: Path) -> list[str]:
+    """Which of `HEAVY` a clipsearch command imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "clipsearch", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
+    lines = done.stderr.decode(errors="replace").splitlines()
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}
+    return [name for name in HEAVY if name in imported]
 
 
 def interleaved(cases: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
@@ -123,6 +238,11 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """`above / below`, round by round."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def slope(counts: Sequence[float], values: Sequence[float]) -> float | None:
+    """How `values` grow with `counts`, by least squares; None for a single point."""
+    return statistics.linear_regression(counts, values).slope if len(set(counts)) > 1 else None
 
 
 def show(label: str, figures: dict[str, float], unit: str, digits: int = 3) -> None:

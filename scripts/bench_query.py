@@ -1,9 +1,14 @@
-"""How long a cold `clipsearch query` takes, beside the same question asked the notebook way.
+"""How long a cold `clipsearch query` takes, beside the same question asked of rclip and asked the notebook way.
 
 Whole processes, timed from outside: interpreter, imports, model, ranking, output. Cold means a new process; files
-are in the system's page cache. Indexes are made of random unit vectors, without any image. Run it with:
+are in the system's page cache. Indexes are made of random unit vectors, without any image. The notebook is also what
+a query costs that loads the whole model through transformers; clipsearch computes the text tower with NumPy, and the
+output says if it ever does not. Memory comes from runs of its own, off the clock. rclip is measured if it is
+installed (see peer_rclip.py), against the model of its size. Run it with:
 
-    python scripts/bench_query.py --rows 1000 100000
+    python scripts/bench_query.py --rows 1000 100000 1000000
+
+A million rows take 13 GB in the system's temporary folder (TMPDIR names another), and 9 GB of memory for rclip.
 """
 
 from __future__ import annotations
@@ -13,19 +18,22 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import bench_common as common
 import numpy as np
+import numpy.typing as npt
+import peer_rclip
 
 if TYPE_CHECKING:
     from clipsearch.store.format import ModelRecord
 
 TEXT, K = "a dog is sleeping", 3
 _BLOCK_ROWS = 65_536
+_MILLION = 1_000_000
 NOTEBOOK = """\
 import json, sys
 import numpy as np
@@ -45,69 +53,126 @@ for row in np.argsort(-scores)[:k]:
 """
 """What a notebook does that has saved its vectors once."""
 
+Ways = dict[str, common.Process]
+"""The same question on one index, asked of "clipsearch", "rclip" and "notebook"."""
+
 
 def main() -> None:
     """Prepare models and indexes, measure, report."""
-    parser = argparse.ArgumentParser(description="Cold query times of clipsearch and of a notebook.")
+    parser = argparse.ArgumentParser(description="Cold query times of clipsearch, of rclip and of a notebook.")
     common.add_options(parser, runs=10)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000], help="images in the index (default 1000)")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1000, 100_000], help="images in the index (default 1000 100000)"
+    )
+    parser.add_argument("--no-notebook", action="store_true", help="leave the notebook out")
+    peer_rclip.add_options(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-query-") as name:
         work = Path(name).resolve()
         common.isolate(work)
-        (work / "notebook.py").write_text(NOTEBOOK, "utf-8")
-        measure(common.models(given.model, work, vit=not given.no_vit), given.rows, given.runs, work)
-
-
-def measure(models: dict[str, Path], sizes: Sequence[int], runs: int, work: Path) -> None:
-    """Time `clipsearch` and the notebook on every model and size, interleaved."""
-    clipsearch, python = common.clipsearch_command(), sys.executable
-    commands: dict[str, tuple[list[str], Path]] = {
-        "python -c pass": ([python, "-c", "pass"], work),
-        'python -c "import numpy"': ([python, "-c", "import numpy"], work),
-        "clipsearch --help": ([clipsearch, "--help"], work),
-    }
-    floors = list(commands)
-    # 1. Indexes, and on each the same question in both ways.
-    pairs = []
-    for model, model_folder in models.items():
-        record = keep_text_tower(model_folder)
-        for rows in sizes:
-            folder = work / f"{model}-{rows}"
-            make_index(folder, record, rows)
-            ours, theirs = f"clipsearch query, {model}, {rows} rows", f"notebook, {model}, {rows} rows"
-            commands[ours] = ([clipsearch, "query", TEXT, "-k", str(K)], folder)
-            commands[theirs] = ([python, str(work / "notebook.py"), str(model_folder), TEXT, str(K)], folder)
-            check_same_answer(commands[ours], commands[theirs])
-            pairs.append((model, rows, ours, theirs))
-    # 2. The clock.
-    cases: dict[str, Callable[[], float]] = {name: partial(seconds, *command) for name, command in commands.items()}
-    times = common.interleaved(cases, runs)
-    # 3. The figures.
-    figures = {name: common.summary(values) for name, values in times.items()}
-    for name, figure in figures.items():
-        common.show(name, figure, "s")
-    queries = []
-    for model, rows, ours, theirs in pairs:
-        ratio = common.summary(common.ratios(times[theirs], times[ours]))
-        common.show(f"notebook / clipsearch, {model}, {rows} rows", ratio, "times", 1)
-        queries.append(
-            {"model": model, "rows": rows, "clipsearch": figures[ours], "notebook": figures[theirs], "ratio": ratio}
-        )
+        models = common.models(given.model, work, vit=not given.no_vit)
+        peer = peer_rclip.find(given, work)
+        pairs = prepare(models, given.rows, work, peer, notebook=not given.no_notebook)
+        parts = measure(pairs, given.runs, work)
     common.finish(
         benchmark="query",
-        unit="seconds",
-        runs=runs,
+        unit="seconds; 10**6 bytes; seconds more for each 10**6 images",
+        runs=given.runs,
         text=TEXT,
         k=K,
-        processes={name: figures[name] for name in floors},
-        queries=queries,
+        rclip=peer.about() if peer else None,
+        **parts,
     )
 
 
-def seconds(command: Sequence[str], folder: Path) -> float:
-    """How long one process took."""
-    return common.run(command, folder)[0]
+def prepare(
+    models: dict[str, Path], sizes: Sequence[int], work: Path, peer: peer_rclip.Rclip | None, *, notebook: bool
+) -> dict[tuple[str, int], Ways]:
+    """Indexes, and on each the same question in all ways, checked."""
+    (work / "notebook.py").write_text(NOTEBOOK, "utf-8")
+    pairs: dict[tuple[str, int], Ways] = {}
+    for model, model_folder in models.items():
+        record = keep_text_tower(model_folder)
+        for rows in sizes:
+            print(f"{model}, {rows} rows: preparing ...", flush=True)
+            folder = work / f"{model}-{rows}"
+            make_index(folder, record, rows, notebook=notebook)
+            ways = {"clipsearch": common.Process([common.clipsearch_command(), "query", TEXT, "-k", str(K)], folder)}
+            if notebook:
+                command = [sys.executable, str(work / "notebook.py"), str(model_folder), TEXT, str(K)]
+                ways["notebook"] = common.Process(command, folder)
+            check_answers(ways)
+            # rclip's text tower is ViT-B/32's, so that is what it is compared with.
+            if peer and model == common.VIT_B_32:
+                data = peer.data(str(rows))
+                peer.fill(data, folder / "images", rows)
+                ways["rclip"] = peer.query(data, folder / "images", TEXT, K)
+                peer_rclip.check_query(ways["rclip"], K)
+            pairs[model, rows] = ways
+    return pairs
+
+
+def measure(pairs: dict[tuple[str, int], Ways], runs: int, work: Path) -> dict[str, Any]:
+    """Time all questions and the floors below them, interleaved; then weigh them; the parts of the last line."""
+    clipsearch, python = common.clipsearch_command(), sys.executable
+    floors = {
+        "python -c pass": common.Process([python, "-c", "pass"], work),
+        'python -c "import numpy"': common.Process([python, "-c", "import numpy"], work),
+        "clipsearch --help": common.Process([clipsearch, "--help"], work),
+    }
+    # 1. The clock.
+    asked = {(way, *pair): process for pair, ways in pairs.items() for way, process in ways.items()}
+    cases: dict[Any, Callable[[], float]] = {
+        name: partial(common.seconds, process) for name, process in (floors | asked).items()
+    }
+    times = common.interleaved(cases, runs)
+    # 2. The figures.
+    processes = {name: common.summary(times[name]) for name in floors}
+    for name, figure in processes.items():
+        common.show(name, figure, "s")
+    queries = [
+        figures_of(model, rows, ways, {way: times[way, model, rows] for way in ways})
+        for (model, rows), ways in pairs.items()
+    ]
+    return {"processes": processes, "queries": queries, "seconds_per_million": growth(queries)}
+
+
+def figures_of(model: str, rows: int, ways: Ways, times: dict[str, list[float]]) -> dict[str, Any]:
+    """Everything about one index: seconds, ratios round by round, memory, and which text tower ran."""
+    label = f"{model}, {rows} rows"
+    figures: dict[str, Any] = {"model": model, "rows": rows}
+    for way, values in times.items():
+        figures[way] = common.summary(values)
+        common.show(f"{way}, {label}", figures[way], "s")
+    for way in sorted(ways.keys() - {"clipsearch"}):
+        ratio = common.summary(common.ratios(times["clipsearch"], times[way]))
+        figures[f"clipsearch / {way}"] = ratio
+        common.show(f"clipsearch / {way}, {label}", ratio, "")
+    figures["memory"] = {}
+    for way, process in ways.items():
+        weight = common.weigh(process)
+        common.show_weight(f"{way}, {label}", weight)
+        figures["memory"][way] = weight.shown()
+    ours = ways["clipsearch"]
+    heavy = common.heavy_imports(ours.command[1:], ours.folder)
+    figures["text_path"] = f"imports {', '.join(heavy)}" if heavy else "NumPy tower"
+    print(f"text path, {label}: {figures['text_path']}", flush=True)
+    return figures
+
+
+def growth(queries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """For each model and way the seconds that a million images more would take, by least squares over the medians."""
+    found: dict[str, dict[str, float]] = {}
+    for model in dict.fromkeys(query["model"] for query in queries):
+        for way in ("clipsearch", "rclip", "notebook"):
+            points = [
+                (query["rows"], query[way]["median"]) for query in queries if query["model"] == model and way in query
+            ]
+            slope = common.slope(*zip(*points, strict=True)) if points else None
+            if slope is not None:
+                found.setdefault(model, {})[way] = round(slope * _MILLION, 4)
+                print(f"{way}, {model}: {slope * _MILLION:.3f} s more for each million images", flush=True)
+    return found
 
 
 def keep_text_tower(model_folder: Path) -> ModelRecord:
@@ -121,39 +186,56 @@ def keep_text_tower(model_folder: Path) -> ModelRecord:
     return ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
 
 
-def make_index(folder: Path, model: ModelRecord, rows: int) -> None:
-    """In `folder` an index of random vectors, and the same vectors as a notebook keeps them."""
+def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:
+    """In `folder` an index of random vectors, and the same vectors as a notebook keeps them; block by block."""
     from clipsearch.store.format import FOLDER, Record
     from clipsearch.store.writing import Writer
 
-    # 1. Unit vectors, rounded to float16 for both, so that both must find the same.
-    vectors = np.random.default_rng(0).standard_normal((rows, model.dim), np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors = vectors.astype(np.float16).astype(np.float32)
-    paths = [f"images/{row // 1000:04}/{row:07}.jpg" for row in range(rows)]
-    # 2. Ours and theirs.
+    # 1. Ours.
     with Writer.locked(folder / FOLDER) as writer:
         writer.set_model(model)
         writer.set_root(os.fsencode(folder / "images"), {})
-        for start in range(0, rows, _BLOCK_ROWS):
-            block = vectors[start : start + _BLOCK_ROWS]
+        for start, block in blocks(rows, model.dim):
             records = [
-                Record(os.fsencode(folder / paths[row]), None, 100_000, row, row.to_bytes(16, "little"))
+                Record(os.fsencode(folder / path_of(row)), None, 100_000, row, row.to_bytes(16, "little"))
                 for row in range(start, start + len(block))
             ]
             writer.add(records, block)
         writer.commit()
-    np.save(folder / "vectors.npy", vectors)
-    (folder / "paths.json").write_text(json.dumps(paths), "utf-8")
+    # 2. The notebook's.
+    if notebook:
+        vectors = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float32, (rows, model.dim))
+        for start, block in blocks(rows, model.dim):
+            vectors[start : start + len(block)] = block
+        vectors.flush()
+        (folder / "paths.json").write_text(json.dumps([path_of(row) for row in range(rows)]), "utf-8")
 
 
-def check_same_answer(ours: tuple[list[str], Path], theirs: tuple[list[str], Path]) -> None:
-    """Exit unless both commands name the same images: a fast wrong answer is no figure."""
-    found, expected = (
-        [line.rpartition("\t")[2] for line in common.run(*way)[1].splitlines()] for way in (ours, theirs)
-    )
-    if found != expected:
-        sys.exit(f"clipsearch found {found}, the notebook {expected}.")
+def blocks(rows: int, dim: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Number of the first row and unit vectors of each block, always the same.
+
+    They are rounded to float16 for everybody, so that all must find the same.
+    """
+    random = np.random.default_rng(0)
+    for start in range(0, rows, _BLOCK_ROWS):
+        vectors = random.standard_normal((min(_BLOCK_ROWS, rows - start), dim), np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        yield start, vectors.astype(np.float16).astype(np.float32)
+
+
+def path_of(row: int) -> str:
+    """Where the image of a row would be."""
+    return f"images/{row // 1000:04}/{row:07}.jpg"
+
+
+def check_answers(ways: Ways) -> None:
+    """Exit unless all name the same `K` images: a fast wrong answer is no figure."""
+    found = {
+        way: [line.rpartition("\t")[2] for line in common.run(*process)[1].splitlines()]
+        for way, process in ways.items()
+    }
+    if any(paths != found["clipsearch"] or len(paths) != K for paths in found.values()):
+        sys.exit(f"Not the same {K} images: {found}")
 
 
 if __name__ == "__main__":

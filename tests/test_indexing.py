@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -206,13 +206,15 @@ def test_a_run_that_fails_half_way_keeps_what_it_did_and_says_why(tmp_path: Path
     paint_all(tmp_path / "p")
 
     class Fails(TinyEncoder):
+        calls = 1
+
         def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
             if self.embedded >= 4:
                 raise ModelError("out of memory\nUse a smaller batch.")
             return super().encode_images(pixels)
 
     with pytest.raises(ModelError):
-        update(index, tmp_path / "p", encoder=Fails(), batch_size=2)
+        update(index, tmp_path / "p", encoder=Fails(batch_size=2))
     with closing(Store.open(index)) as store:
         assert (store.last_run() or {})["outcome"] == "failed: out of memory"
         assert store.count() >= 4
@@ -272,7 +274,7 @@ def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) ->
         raise ModelError("no model")
 
     with pytest.raises(ModelError):
-        indexing.update(index, [tmp_path / "q" / "new.png"], fail, batch_size=1, progress=Watcher())  # type: ignore[arg-type]
+        indexing.update(index, [tmp_path / "q" / "new.png"], fail, progress=Watcher())  # type: ignore[arg-type]
     with closing(Store.open(index)) as store:
         assert [os.path.basename(root.path) for root in store.roots()] == [b"p"]
         assert (store.last_run() or {})["outcome"] == "finished"
@@ -401,11 +403,16 @@ def test_a_bomb_is_refused_and_a_higher_limit_lets_it_in(tmp_path: Path, index: 
 class SlowEncoder(TinyEncoder):
     """One second of a clock that the test owns for each picture."""
 
+    calls = 1
+
     def __init__(self, clock: list[float]) -> None:
         super().__init__()
         self._clock = clock
+        self.recorded = threading.Semaphore(1)
+        """Recording takes no time on this clock, so nothing is embedded meanwhile."""
 
     def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        assert self.recorded.acquire(timeout=60)
         self._clock[0] += len(pixels)
         return super().encode_images(pixels)
 
@@ -418,7 +425,12 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
         paint(tmp_path / "p" / f"{i}.png", f"#{rng.integers(2**24):06x}")
     clock = [100.0]
     commits: list[float] = []
-    real: Callable[[Writer], None] = Writer.commit
+    encoder = SlowEncoder(clock)
+    real, done = Writer.commit, indexing._Run._record
+
+    def record(run: indexing._Run, batch: indexing._Embedded) -> None:
+        done(run, batch)
+        encoder.recorded.release()
 
     def commit(writer: Writer) -> None:
         commits.append(clock[0])
@@ -426,7 +438,8 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
 
     monkeypatch.setattr(Writer, "commit", commit)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    update(index, tmp_path / "p", encoder=SlowEncoder(clock), batch_size=32)
+    monkeypatch.setattr(indexing._Run, "_record", record)
+    update(index, tmp_path / "p", encoder=encoder)
     assert clock[0] == 160
     gaps = np.diff([100.0, *commits])
     assert gaps.max() <= indexing.CHECKPOINT_SECONDS

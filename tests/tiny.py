@@ -24,17 +24,27 @@ _SIDE = 4
 MODEL = ModelRecord("tiny", None, "7" * 32, _SIDE * _SIDE * 3)
 
 
-class TinyEncoder:
-    """The picture reduced to 4 x 4 pixels, less its mean."""
+class TinyPreprocessing:
+    """The picture reduced to 4 x 4 pixels."""
 
-    def __init__(self) -> None:
+    enough = None
+
+    def __call__(self, image: Image.Image, box: object = None) -> npt.NDArray[np.uint8]:
+        """(4, 4, 3) pixels; nothing was decoded smaller, so `box` is the whole picture."""
+        assert box in (None, (0, 0, *image.size))
+        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+class TinyEncoder:
+    """The reduced picture less its mean."""
+
+    preprocessing = TinyPreprocessing()
+    calls = 2
+
+    def __init__(self, batch_size: int = 8) -> None:
+        self.batch_size = batch_size
         self.embedded = 0
         """Pictures so far."""
-
-    @staticmethod
-    def preprocessing(image: Image.Image) -> npt.NDArray[np.uint8]:
-        """(4, 4, 3) pixels."""
-        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
 
     def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """(B, 48) unit vectors."""
@@ -73,7 +83,6 @@ def update(
     encoder: TinyEncoder | None = None,
     progress: indexing.Progress | None = None,
     rules: Rules | None = None,
-    batch_size: int = 8,
     allow_empty: bool = False,
     wait: float = 0,
     max_pixels: int | None = None,
@@ -85,7 +94,6 @@ def update(
         lambda: (encoder or TinyEncoder(), MODEL),
         progress=progress or Watcher(),
         rules=rules,
-        batch_size=batch_size,
         allow_empty=allow_empty,
         wait=wait,
         max_pixels=max_pixels,
@@ -103,7 +111,7 @@ def main() -> int:
     """Index, as the command line does it."""
     indexing.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
     try:
-        summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), batch_size=2)
+        summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), encoder=TinyEncoder(batch_size=2))
     except ClipsearchError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2

@@ -28,6 +28,15 @@ class Device(str, Enum):
     CUDA = "cuda"
 
 
+class Precision(str, Enum):
+    """What `--precision` takes."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
 def index(
     paths: Annotated[
         Optional[list[Path]],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
@@ -49,7 +58,28 @@ def index(
         ),
     ] = None,
     device: Annotated[Device, typer.Option("--device", help="Where the model runs.")] = Device.AUTO,
-    batch_size: Annotated[int, typer.Option("--batch-size", metavar="B", min=1, help="Images a step.")] = 32,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            "--precision", help="What the model computes in. By default bf16 or fp16 where the device has units for it."
+        ),
+    ] = Precision.AUTO,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            "--batch-size",
+            metavar="B",
+            min=1,
+            help="Images a step. By default what suits the device.",
+            show_default=False,
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Decode and resize images in full and compute in fp32: slower, the very numbers of CLIP."
+        ),
+    ] = False,
     index: IndexOption = None,
     exclude: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -105,18 +135,28 @@ def index(
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.indexing import update
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import summary_json, summary_text, unreadable_text
+    from clipsearch.output.reports import Computed, summary_json, summary_text, unreadable_text
 
+    if exact and precision not in (Precision.AUTO, Precision.FP32):
+        raise typer.BadParameter(f"--exact computes in fp32; leave --precision {precision.value} away")
     started = time.perf_counter()
     folder, roots = _targets(index, paths or [])
     talk = (lambda _: None) if quiet else say
-    choice = ModelChoice(folder, roots, model, device.value, talk)
+    choice = ModelChoice(
+        folder,
+        roots,
+        model,
+        talk,
+        device=device.value,
+        precision=Precision.FP32.value if exact else precision.value,
+        batch_size=batch_size,
+        exact=exact,
+    )
     with quiet_decoders(), ProgressBar(quiet=quiet) as bar:
         summary = update(
             folder,
             roots,
             choice.load,
-            batch_size=batch_size,
             progress=bar,
             rules=_rules(exclude, include_hidden, follow_symlinks),
             allow_empty=allow_empty,
@@ -127,11 +167,14 @@ def index(
     if summary.unreadable and (strict or not quiet):
         say(unreadable_text(summary))
     talk(summary_text(summary, seconds))
+    used = None
+    if encoder := choice.encoder:
+        used = Computed(str(encoder.device), encoder.precision, encoder.precision_reason)
+        talk(f"Computed on {used.device} in {used.precision} ({used.reason}).")
     if choice.encoder and choice.encoder.name == BUNDLED:
         talk(f"Note: {PICTUREBOOK_NOTE}")
     if json:
-        used = (str(choice.encoder.device), choice.encoder.precision) if choice.encoder else (None, None)
-        print(summary_json(summary, seconds, *used))  # noqa: T201
+        print(summary_json(summary, seconds, used))  # noqa: T201
     return EXIT_STRICT if strict and summary.unreadable else 0
 
 

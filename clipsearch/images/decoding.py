@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from PIL import ExifTags, Image, ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import raw
@@ -31,6 +32,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes each EXIF orientation."""
+_ON_ITS_SIDE, _ENDS_LEFT, _ENDS_ON_TOP = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
+"""EXIF orientations in which, upright, lines are columns of the file, and where its right or lower end comes to lie."""
 
 _TRUNCATED = "truncated: the file ends before the picture does"
 _SAYS_TRUNCATED = re.compile(
@@ -47,7 +50,10 @@ class Picture:
     """One decoded image."""
 
     image: Image.Image
-    """RGB and upright; the first frame of an animation, on white where it was transparent."""
+    """RGB and upright; the first frame of an animation, on white where it was transparent. Smaller than the file's
+    picture if it was decoded so."""
+    box: tuple[float, float, float, float]
+    """The part of `image` that is the picture: left, upper, right and lower edge, in its pixels."""
     width: int
     """Pixels, upright and before any reduction."""
     height: int
@@ -55,8 +61,10 @@ class Picture:
     """ISO 8601 local time from EXIF, where the file tells."""
 
 
-def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None) -> Picture:
+def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
     """Decode an image file's content. Threads may call this at the same time.
+
+    A JPEG is decoded smaller as long as neither side gets shorter than `at_least` pixels; without a number, in full.
 
     `name` is looked at for camera RAW only, since many kinds of it are TIFF files to all appearance. A picture of more
     than `max_pixels` is refused before it takes memory; without a number, `default_max_pixels` counts.
@@ -69,30 +77,38 @@ def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None) 
         raise UnreadableImageError("empty file")
     try:
         preview = raw.read_preview(content) if raw.is_camera_raw(content, name) else None
-        return _decode_file(content, limit) if preview is None else _decode_camera_raw(content, preview, limit)
+        if preview is None:
+            return _decode_file(content, limit, at_least)
+        return _decode_camera_raw(content, preview, limit, at_least)
     except MemoryError as error:
         raise UnreadableImageError("too large: there is not enough memory for it") from error
 
 
-def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int) -> Picture:
+def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: int | None) -> Picture:
     if preview.picture is not None:
-        picture = _decode_file(preview.picture, limit, preview.orientation)
+        picture = _decode_file(preview.picture, limit, at_least, preview.orientation)
     else:
         check_size(preview.width, preview.height, limit)
         with in_turn(preview.width * preview.height, limit):
-            picture = _picture(raw.develop(content), 1, None)
+            developed = raw.develop(content)
+            picture = _picture(developed, developed.size, 1, None)
     return replace(picture, width=preview.width, height=preview.height, taken_at=_raw_taken_at(content, picture))
 
 
-def _decode_file(content: bytes, limit: int, orientation: int = 1) -> Picture:
+def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> Picture:
     """`orientation` counts where the file itself does not tell."""
     with _decoder_errors(limit):
         image = _open(content, limit)
     with image:
         check_size(image.width, image.height, limit)
+        size = image.size
         with in_turn(image.width * image.height, limit):
             with _decoder_errors(limit):
+                if at_least and isinstance(image, JpegImageFile):
+                    image.draft(None, (at_least, at_least))  # libjpeg leaves out each block's high frequencies
                 image.load()
+            if not isinstance(image, JpegImageFile):
+                size = image.size  # some know it only now
             if image.mode == "P" and image.palette is None:
                 raise UnreadableImageError("broken image: it has no palette")
             if image.format == "PNG":
@@ -100,16 +116,24 @@ def _decode_file(content: bytes, limit: int, orientation: int = 1) -> Picture:
             exif = _exif(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
-            picture = _picture(as_seen(image), orientation, _taken_at(exif))
+            picture = _picture(as_seen(image), size, orientation, _taken_at(exif))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
             return picture
 
 
-def _picture(image: Image.Image, orientation: int, taken_at: str | None) -> Picture:
+def _picture(image: Image.Image, size: tuple[int, int], orientation: int, taken_at: str | None) -> Picture:
+    """`image` upright; it may have been decoded smaller than the `size` it has in the file."""
+    scale = -(-size[0] // image.width)
+    # A side that is no multiple of the scale was rounded up. What was added is at its end, until the picture is turned.
+    width, height = size[0] / scale, size[1] / scale
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    return Picture(image, image.width, image.height, taken_at)
+    if orientation in _ON_ITS_SIDE:
+        size, width, height = size[::-1], height, width
+    left = image.width - width if orientation in _ENDS_LEFT else 0.0
+    top = image.height - height if orientation in _ENDS_ON_TOP else 0.0
+    return Picture(image, (left, top, left + width, top + height), *size, taken_at)
 
 
 # --- which decoder ---

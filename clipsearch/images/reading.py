@@ -65,17 +65,17 @@ def map_in_order(
     ahead: int,
     size: Callable[[_T], int] = lambda _: 0,
 ) -> Generator[_R, None, None]:
-    """`work` over `items` in threads, results in order.
+    """`work` over `items` in threads, results in order, and as soon as there is one when `items` gives the next.
 
     Never more than `ahead` items, or `BYTES_AHEAD` of what `size` says of them, are begun and not yet taken.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="map") as pool:
         waiting: deque[tuple[Future[_R], int]] = deque()
         total = 0
         try:
             for item in items:
                 weight = size(item)
-                while waiting and (len(waiting) >= ahead or total + weight > BYTES_AHEAD):
+                while waiting and (waiting[0][0].done() or len(waiting) >= ahead or total + weight > BYTES_AHEAD):
                     future, done = waiting.popleft()
                     total -= done
                     yield future.result()

@@ -1,10 +1,15 @@
-"""CLIP through transformers: pictures and texts to unit vectors. The only room that imports torch and transformers."""
+"""CLIP through transformers: pictures and texts to unit vectors.
+
+This room and those it uses, `image_tower` and `precision`, are the only ones that import torch and transformers.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -14,54 +19,113 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
+from clipsearch import cores
 from clipsearch.errors import DeviceError, ModelError
 from clipsearch.models import text_tower
 from clipsearch.models.catalog import ModelFiles, fingerprint
+from clipsearch.models.image_tower import ImageTower
+from clipsearch.models.precision import PRECISIONS, choose_device, choose_precision
 from clipsearch.models.preprocessing import Preprocessing
 from clipsearch.models.text_tower import TowerShape
 
-DEVICES = ("auto", "cpu", "cuda")
 _TEXT = "text_model."
+_CALLS = 8
+"""At most so many batches at once on a CPU; with more cores, each gets several."""
+_BATCH, _BATCH_ON_CUDA = 16, 128
+"""Larger ones were no faster on a CPU. On a GPU, more keeps more of it at work."""
 
 
 class Encoder:
-    """A CLIP model on one device, in float32."""
+    """A CLIP model on one device."""
 
-    precision = "fp32"
-
-    def __init__(self, files: ModelFiles, device: str = "auto") -> None:
-        """Load the model.
+    def __init__(
+        self,
+        files: ModelFiles,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        batch_size: int | None = None,
+        exact: bool = False,
+    ) -> None:
+        """Load the model. `exact` takes no shortcuts when pictures are decoded and resized.
 
         Raises:
             DeviceError: the device is not there.
+            InputError: the precision is unknown.
             ModelError: the weights are broken or do not belong to the configuration.
         """
         self.device = choose_device(device)
         self.name, self.revision, self.folder = files.name, files.revision, files.folder
-        self.preprocessing = Preprocessing.load(files.folder)
-        self.model = _load(files)
-        torch.nn.Module.to(self.model, self.device)  # the model's own `to` and `eval` are not typed
-        torch.nn.Module.eval(self.model)
-        self._config = cast("Any", self.model.config)  # its parts are typed as objects or dictionaries
+        self.preprocessing = replace(Preprocessing.load(files.folder), exact=exact)
+        with ThreadPoolExecutor(1) as pool:  # both take about as long, and this one leaves Python to the other
+            hashed = pool.submit(fingerprint, files.folder)
+            model = _load(files)
+            self.fingerprint = hashed.result()
+        self._config = cast("Any", model.config)  # its parts are typed as objects or dictionaries
         self.dim: int = self._config.projection_dim
-        self.fingerprint = fingerprint(files.folder)
-        self._mean = torch.tensor(self.preprocessing.mean, device=self.device).view(1, 3, 1, 1)
-        self._std = torch.tensor(self.preprocessing.std, device=self.device).view(1, 3, 1, 1)
+        self.precision, self.precision_reason = choose_precision(
+            precision, self.device, self._config.vision_config.hidden_size
+        )
+        self._tower = ImageTower(model, PRECISIONS[self.precision], self.device)
+        del model.vision_model  # the tower has its own copy
+        self._text_model = model
+        torch.nn.Module.eval(model)  # the model's own `eval` is not typed
+        scale = self.preprocessing.scale
+        self._factor, self._offset = (
+            torch.tensor(values, device=self.device).view(1, 3, 1, 1)
+            for values in (
+                [scale / std for std in self.preprocessing.std],
+                [-mean / std for mean, std in zip(self.preprocessing.mean, self.preprocessing.std, strict=True)],
+            )
+        )
+        self.batch_size = batch_size or (_BATCH_ON_CUDA if self.device.type == "cuda" else _BATCH)
+        """Pictures that `encode_images` is best given at a time; less after the GPU's memory was too small."""
+        self.calls = 2 if self.device.type == "cuda" else min(_CALLS, cores.available())
+        """How many calls of `encode_images` at the same time make the most of the device.
+
+        On a CPU each has cores of its own, and none waits for another. On CUDA one is copied while one is computed.
+        """
+
+    def divide_cores(self) -> None:
+        """Give each of `calls` calls at the same time its share of the cores, instead of all to each."""
+        if self.device.type == "cpu":
+            torch.set_num_threads(max(1, cores.available() // self.calls))
+
+    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(B, D) unit vectors of (B, H, W, 3) pixels as `preprocessing` makes them.
+
+        Where the memory of a GPU is too small, in smaller batches; `batch_size` is lowered then.
+
+        Raises:
+            DeviceError: it is too small even for one picture.
+        """
+        try:
+            return self._encode_images(pixels)
+        except torch.OutOfMemoryError as error:
+            if len(pixels) == 1:
+                raise DeviceError(
+                    f"The memory of {self.device} is too small for this model. Try --device cpu."
+                ) from error
+        # Outside of `except`, where the error would keep what was computed so far in memory.
+        torch.cuda.empty_cache()
+        half = (len(pixels) + 1) // 2
+        self.batch_size = min(self.batch_size, half)
+        return np.concatenate([self.encode_images(pixels[:half]), self.encode_images(pixels[half:])])
 
     @torch.inference_mode()
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of (B, H, W, 3) pixels as `preprocessing` makes them."""
-        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float() * self.preprocessing.scale
-        return _unit(self.model.get_image_features(pixel_values=(batch - self._mean) / self._std).pooler_output)
+    def _encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        batch = torch.from_numpy(pixels)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        normal = torch.addcmul(self._offset, batch.permute(0, 3, 1, 2).float(), self._factor)
+        return _unit(self._tower(normal.to(self._tower.dtype)))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(Q, D) unit vectors of texts; `text_tower` gives the same without torch."""
+        """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
         context = self._config.text_config.max_position_embeddings
-        tokens = self._tokenizer()(
-            list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt"
-        ).to(self.device)
-        return _unit(self.model.get_text_features(**tokens).pooler_output)
+        tokens = self._tokenizer()(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+        return _unit(self._text_model.get_text_features(**tokens).pooler_output)
 
     def save_text_tower(self) -> None:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.
@@ -80,8 +144,8 @@ class Encoder:
         if eos != 2 and eos not in tokenizer("a").input_ids:  # noqa: PLR2004
             raise ModelError(f"{self.folder}: the tokenizer ends no text with the text tower's end token ({eos}).")
         weights = {
-            name.removeprefix(_TEXT): tensor.detach().to("cpu", torch.float32).numpy()
-            for name, tensor in self.model.state_dict().items()
+            name.removeprefix(_TEXT): tensor.detach().numpy()
+            for name, tensor in self._text_model.state_dict().items()
             if name.startswith((_TEXT, "text_projection")) and not name.endswith("position_ids")
         }
         shape = TowerShape(
@@ -98,25 +162,6 @@ class Encoder:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{self.folder}: the tokenizer cannot be loaded: {error}") from error
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The torch device for `--device`.
-
-    Raises:
-        DeviceError: it is unknown or not there.
-    """
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    if wanted == "auto":
-        return torch.device(there[-1])
-    if wanted not in DEVICES:
-        raise DeviceError(f"Unknown device {wanted!r}; choose one of: {', '.join(DEVICES)}.")
-    if wanted not in there:
-        raise DeviceError(
-            f"No {wanted} device here (PyTorch {torch.__version__} sees: {', '.join(there)}). "
-            "Leave --device away, or install PyTorch with CUDA."
-        )
-    return torch.device(wanted)
 
 
 def _load(files: ModelFiles) -> CLIPModel:

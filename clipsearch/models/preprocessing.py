@@ -1,7 +1,8 @@
 """From a decoded picture to the pixels that an image tower sees, as the model's own configuration says.
 
-Equal to transformers' Pillow image processor for CLIP: resize, centre crop, and later, in the batch, the
-normalisation. Needs no torch, so it runs in the decoding threads; up to there pixels stay uint8.
+As transformers' Pillow image processor for CLIP: resize, centre crop, and later, in the batch, the normalisation.
+With `exact` it gives the same pixels; otherwise it takes shortcuts, and a grey level differs here and there. Needs no
+torch, so it runs in the decoding threads; up to there pixels stay uint8.
 """
 
 from __future__ import annotations
@@ -17,8 +18,16 @@ from PIL import Image
 
 from clipsearch.errors import ModelError
 
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge, in pixels."""
+
 _LONGEST = 50
 """Of longer pictures, in multiples of their width or height, only the middle is resized."""
+_REDUCING_GAP = 3.0
+"""A picture that is larger than its target by more than this is first averaged down to so many times its size."""
+_ENOUGH = 3
+"""A picture may be decoded smaller, down to so many times what it will be resized to. With 2, cosines to the vectors of
+photos decoded in full fell to 0.985; with 3 they stay above 0.9999."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -34,6 +43,8 @@ class Preprocessing:
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    exact: bool = False
+    """Whether to take no shortcuts."""
 
     @classmethod
     def load(cls, folder: Path) -> Preprocessing:
@@ -59,24 +70,47 @@ class Preprocessing:
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not the preprocessing of a CLIP model ({error!r}).") from error
 
-    def __call__(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 from an RGB picture of any size."""
+    @property
+    def enough(self) -> int | None:
+        """How long both sides of a decoded picture must at least be; None if it is needed in full."""
+        if self.exact or self.resize is None:
+            return None
+        return _ENOUGH * (self.resize if isinstance(self.resize, int) else max(self.resize))
+
+    def __call__(self, image: Image.Image, box: Box | None = None) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 from an RGB picture of any size, or from what `box` leaves of it."""
+        left, top, right, bottom = box or (0, 0, image.width, image.height)
+        whole = (left, top, right, bottom) == (0, 0, image.width, image.height)
+        if self.resize is None or (self.exact and whole):
+            return self._in_full(image)
+        # Only what the crop keeps is resized. The filter sees beyond its edges, as if all had been.
+        size = self._target(right - left, bottom - top)
+        crop = size if self.crop is None else (min(self.crop[1], size[0]), min(self.crop[0], size[1]))
+        x, y = (right - left) / size[0], (bottom - top) / size[1]
+        left += (size[0] - crop[0]) // 2 * x
+        top += (size[1] - crop[1]) // 2 * y
+        seen = (left, top, min(left + crop[0] * x, image.width), min(top + crop[1] * y, image.height))
+        resized = image.resize(crop, self.resample, seen, _REDUCING_GAP)
+        return np.asarray(resized if self.crop in (None, crop[::-1]) else _centre(resized, *self.crop))
+
+    def _in_full(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         if isinstance(self.resize, int):
             image = _middle(image)
         if self.resize is not None:
-            image = image.resize(self._target(image), self.resample)
+            image = image.resize(self._target(*image.size), self.resample)
         if self.crop is not None:
             image = _centre(image, *self.crop)
         return np.asarray(image)
 
-    def _target(self, image: Image.Image) -> tuple[int, int]:
+    def _target(self, width: float, height: float) -> tuple[int, int]:
+        """Width and height that a picture of this width and height is resized to."""
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         short = self.resize or 0
         # Rounded down, as transformers does it.
-        if image.width <= image.height:
-            return short, int(short * image.height / image.width)
-        return int(short * image.width / image.height), short
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
 
 
 def _middle(image: Image.Image) -> Image.Image:

@@ -7,7 +7,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipsearch.indexing import Summary
 from clipsearch.output.paths import json_fields, printable, shown
@@ -19,7 +19,16 @@ NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""
 
 
-def summary_json(summary: Summary, seconds: float, device: str | None, precision: str | None) -> str:
+class Computed(NamedTuple):
+    """How a model computed."""
+
+    device: str
+    precision: str
+    reason: str
+    """For this precision."""
+
+
+def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str:
     """The summary of `index --json`; device and precision are null when no model was needed."""
     fields = {
         "images": summary.images,
@@ -29,8 +38,9 @@ def summary_json(summary: Summary, seconds: float, device: str | None, precision
         "removed": summary.removed,
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
         "seconds": round(seconds, 3),
-        "device": device,
-        "precision": precision,
+        "device": used and used.device,
+        "precision": used and used.precision,
+        "precision_reason": used and used.reason,
     }
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
