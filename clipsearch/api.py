@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
-from clipsearch.models.text_tower import TextTower
+from clipsearch.models.text_tower import TextTower, Tokens
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, ModelRecord, mismatch
@@ -47,22 +47,34 @@ def open_index(folder: str | os.PathLike[str] | None = None, *, say: Callable[[s
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
-    tower: TextTower | None = None
+    encoder: TextEncoder | None = None
 
     def encode(texts: list[str]) -> npt.NDArray[np.float32]:
-        nonlocal tower
-        tower = tower or text_tower_of(store, say)
+        nonlocal encoder
+        encoder = encoder or text_encoder_of(store, say)
         for text in texts:
-            cut = tower.tokenize(text).cut_at
+            cut = encoder.tokenize(text).cut_at
             if cut is not None:
                 say(f"The query is too long for the model; it reads as far as: ...{text[max(0, cut - 40) : cut]!r}")
-        return tower.encode(texts)
+        return encoder.encode_texts(texts)
 
     return Index(store, encode)
 
 
-def text_tower_of(store: Store, say: Callable[[str], None]) -> TextTower:
+class TextEncoder(Protocol):
+    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+
+    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """(Q, D) unit vectors of texts."""
+
+
+def text_encoder_of(store: Store, say: Callable[[str], None]) -> TextEncoder:
     """The text tower of the index's model: from the cache, or made once from the model's weights.
+
+    A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
 
     Raises:
         ModelError: the tower is not in the cache and the model is not on this disk.
@@ -74,14 +86,16 @@ def text_tower_of(store: Store, say: Callable[[str], None]) -> TextTower:
     return TextTower.load(model.fingerprint) or _make_tower(store, model, say)
 
 
-def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) -> TextTower:
-    say(f"Preparing the text tower of model {model.name!r}; this is done once and takes some seconds.")
+def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) -> TextEncoder:
+    say(f"Preparing the text tower of model {model.name!r}, which takes some seconds.")
     from clipsearch.models.encoder import Encoder
 
     encoder = Encoder(locate(model.name, say), "cpu")
     if encoder.fingerprint != model.fingerprint:
         raise ModelMismatchError(mismatch(store.folder, model, f"{model.name} as it is on this disk now"))
-    encoder.save_text_tower()
+    if not encoder.save_text_tower():
+        say("It differs from CLIP's, so every query has to load the whole model.")
+        return encoder
     tower = TextTower.load(model.fingerprint)
     if tower is None:
         raise ModelError(f"The text tower of {model.name!r} vanished from the cache.")

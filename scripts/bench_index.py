@@ -527,14 +527,15 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
 
 def decoded(files: list[Path], encoder: Encoder) -> npt.NDArray[np.uint8]:
     """(N, H, W, 3) pixels as `index` prepares them for the model, by as many threads."""
+    from clipsearch import cores
     from clipsearch.images.decoding import decode
     from clipsearch.images.reading import map_in_order, read_file
 
     def read(file: Path) -> npt.NDArray[np.uint8]:
-        content = read_file(os.fsencode(file)).data
-        return encoder.preprocessing(decode(content, at_least=encoder.preprocessing.enough).image)
+        picture = decode(read_file(os.fsencode(file)).data, at_least=encoder.preprocessing.enough)
+        return encoder.preprocessing(picture.image, picture.box)
 
-    workers = min(32, os.cpu_count() or 1)
+    workers = min(32, cores.available())
     return np.stack(list(map_in_order(read, files, workers, BATCH + 2 * workers)))
 
 

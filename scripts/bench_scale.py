@@ -256,20 +256,30 @@ def index_without_model(pictures: Path) -> None:
 
     encoder, clock = OwnPixels(), Clock()
     model = ModelRecord("own pixels", None, "0" * 32, SIDE * SIDE * 3)
-    update(Path(FOLDER), [pictures], lambda: (encoder, model), batch_size=BATCH, progress=clock)
+    update(Path(FOLDER), [pictures], lambda: (encoder, model), progress=clock)
     read = time.perf_counter() - clock.compared
     print(json.dumps({"compare": round(clock.compared - clock.begun, 3), "read": round(read, 3)}))
+
+
+class AsTheyAre:
+    """Pixels of a picture, unchanged."""
+
+    enough = None
+
+    def __call__(self, image: Image.Image, _: object) -> npt.NDArray[np.uint8]:
+        """(SIDE, SIDE, 3)."""
+        import numpy as np
+
+        return np.asarray(image)
 
 
 class OwnPixels:
     """In a model's place: the vector of a picture is its pixels."""
 
-    @staticmethod
-    def preprocessing(image: Image.Image) -> npt.NDArray[np.uint8]:
-        """(SIDE, SIDE, 3) pixels, as they are."""
-        import numpy as np
+    batch_size, calls = BATCH, 1
 
-        return np.asarray(image)
+    def __init__(self) -> None:
+        self.preprocessing = AsTheyAre()
 
     @staticmethod
     def encode_images(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -105,7 +105,9 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def make_clip(folder: Path, *, activation: str = "quick_gelu", eos: int = 1, layers: int = 2, seed: int = 0) -> Path:
+def make_clip(
+    folder: Path, *, activation: str = "quick_gelu", eos: int = 1, layers: int = 2, seed: int = 0, context: int = 24
+) -> Path:
     """A small CLIP with random weights in Hugging Face layout; the tokenizer is picturebook's with other ids."""
     import torch
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
@@ -121,7 +123,7 @@ def make_clip(folder: Path, *, activation: str = "quick_gelu", eos: int = 1, lay
             "intermediate_size": 160,
             "num_hidden_layers": layers,
             "num_attention_heads": 4,
-            "max_position_embeddings": 24,
+            "max_position_embeddings": context,
             "bos_token_id": 0,
             "eos_token_id": eos,
             "pad_token_id": 1,

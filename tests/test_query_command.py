@@ -7,12 +7,17 @@ import os
 import shlex
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import Run, index, paint
+from conftest import Run, index, make_clip, paint
 
 import clipsearch
+from clipsearch.models.catalog import ModelFiles
+from clipsearch.models.encoder import Encoder
+from clipsearch.store.reading import Store
 
 
 def test_tab_separated_lines_in_a_pipe(sample_index: Path, run: Run) -> None:
@@ -133,6 +138,46 @@ def test_a_missing_text_tower_is_made_once_and_said(sample_index: Path, run: Run
     assert "Preparing the text tower" in first.stderr.decode()
     assert second.stderr == b""
     assert first.stdout == second.stdout == run("query", "a dog", cwd=sample_index).stdout
+
+
+def test_a_text_tower_unlike_clips_is_left_to_transformers(tmp_path: Path, pictures: Path, run: Run) -> None:
+    model = make_clip(tmp_path / "model", activation="gelu_new")
+    assert run("index", pictures, "--model", model, "--precision", "fp32", cwd=tmp_path).returncode == 0
+    text = "a dog " * 20
+    done = run("query", text, cwd=tmp_path)
+    said = done.stderr.decode()
+    assert "every query has to load the whole model" in said
+    assert "too long" in said
+    encoder = Encoder(ModelFiles("test", model, None), "cpu")
+    scores = [float(line.split(b"\t")[1]) for line in done.stdout.splitlines()]
+    with closing(Store.open(tmp_path / ".clipsearch")) as store:
+        matrix, _ = store.matrix()
+        wanted = sorted(matrix.astype(np.float32) @ encoder.encode_texts([text])[0], reverse=True)
+    np.testing.assert_allclose(scores, wanted, atol=1e-3)
+
+
+def test_a_query_opens_no_network_connection(sample_index: Path, environment: dict[str, str]) -> None:
+    script = """
+import socket, sys
+def forbidden(*_, **__):
+    print("a network connection", file=sys.stderr)
+    raise SystemExit(99)
+sys.addaudithook(lambda event, _: forbidden() if event.startswith("socket.") else None)
+from clipsearch.cli import main
+sys.argv = ["clipsearch", "query", "a dog is sleeping", "-k", "3"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=sample_index, env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(done.stdout.splitlines()) == 3
+    # And the hook does hear of connections.
+    script = script.replace("main()\n", "socket.socket()\n")
+    assert (
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False).returncode
+        == 99
+    )
 
 
 def test_a_text_that_is_too_long_is_cut_with_a_warning(sample_index: Path, run: Run) -> None:

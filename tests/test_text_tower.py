@@ -35,7 +35,7 @@ def encoders(folder: Path) -> tuple[Encoder, TextTower]:
 def test_bundled_model_equals_transformers() -> None:
     encoder, tower = encoders(PICTUREBOOK)
     assert tower.dim == 512
-    np.testing.assert_allclose(tower.encode(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(tower.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
@@ -43,20 +43,26 @@ def test_bundled_model_equals_transformers() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_random_towers_equal_transformers(tmp_path: Path, activation: str, eos: int, layers: int) -> None:
     encoder, tower = encoders(make_clip(tmp_path, activation=activation, eos=eos, layers=layers))
-    np.testing.assert_allclose(tower.encode(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
+    np.testing.assert_allclose(tower.encode_texts(TEXTS), encoder.encode_texts(TEXTS), atol=TOLERANCE, rtol=0)
 
 
-def test_every_length_up_to_the_context_equals_transformers(small_clip: Path) -> None:
-    encoder, tower = encoders(small_clip)
-    texts = [" ".join(["dog"] * n) for n in range(1, tower.shape.context + 3)]
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+def test_every_length_up_to_the_context_equals_transformers(tmp_path: Path, activation: str) -> None:
+    encoder, tower = encoders(make_clip(tmp_path, activation=activation, context=77))
+    texts = [" ".join(["dog"] * n) for n in range(80)]
     lengths = {len(tower.tokenize(text).ids) for text in texts}
-    assert lengths == set(range(3, tower.shape.context + 1))
-    np.testing.assert_allclose(tower.encode(texts), encoder.encode_texts(texts), atol=TOLERANCE, rtol=0)
+    assert lengths == set(range(2, 78))  # every text has a start and an end
+    together = tower.encode_texts(texts)
+    np.testing.assert_allclose(together, encoder.encode_texts(texts), atol=TOLERANCE, rtol=0)
+    for text, vector in zip(texts, together, strict=True):
+        np.testing.assert_allclose(tower.encode_texts([text])[0], vector, atol=TOLERANCE, rtol=0)
 
 
 def test_a_batch_equals_single_texts(small_clip: Path) -> None:
     _, tower = encoders(small_clip)
-    np.testing.assert_array_equal(tower.encode(TEXTS), np.concatenate([tower.encode([text]) for text in TEXTS]))
+    np.testing.assert_array_equal(
+        tower.encode_texts(TEXTS), np.concatenate([tower.encode_texts([text]) for text in TEXTS])
+    )
 
 
 def test_the_cut_of_a_long_text_is_where_the_model_stops_reading(small_clip: Path) -> None:
@@ -66,7 +72,7 @@ def test_the_cut_of_a_long_text_is_where_the_model_stops_reading(small_clip: Pat
     cut = tower.tokenize(text).cut_at
     assert cut is not None
     assert text[:cut].split() == ["dog"] * (tower.shape.context - 2)
-    np.testing.assert_array_equal(tower.encode([text]), tower.encode([text[:cut]]))
+    np.testing.assert_array_equal(tower.encode_texts([text]), tower.encode_texts([text[:cut]]))
 
 
 def test_gelu_equals_the_error_function() -> None:

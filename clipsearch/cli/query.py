@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -29,6 +30,9 @@ def query(
     """
     if json and print0:
         raise typer.BadParameter("--json and -0 exclude each other")
+    # Numpy's BLAS: one text is too little work for threads, and starting them, or waiting for one whose core is busy
+    # with something else, takes longer than it saves. Ranking has threads of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from clipsearch.api import open_index
     from clipsearch.output.hits import write_hits
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -124,21 +125,29 @@ class Encoder:
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
         context = self._config.text_config.max_position_embeddings
-        tokens = self._tokenizer()(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
         return _unit(self._text_model.get_text_features(**tokens).pooler_output)
 
-    def save_text_tower(self) -> None:
+    def tokenize(self, text: str) -> text_tower.Tokens:
+        """Token ids of `text`, cut to the context."""
+        return text_tower.tokenize(
+            self._tokenizer.backend_tokenizer, text, self._config.text_config.max_position_embeddings
+        )
+
+    def save_text_tower(self) -> bool:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.
 
+        False if the tower is not one that `text_tower` can compute.
+
         Raises:
-            ModelError: the tower is not one that `text_tower` can compute, or the cache cannot be written.
+            ModelError: the tokenizer does not belong to the tower, or the cache cannot be written.
         """
         if text_tower.tower_folder(self.fingerprint).exists():
-            return
+            return True
         config = self._config.text_config
         if config.hidden_act not in text_tower.ACTIVATIONS:
-            raise ModelError(f"{self.folder}: the text tower's activation {config.hidden_act!r} is not CLIP's.")
-        tokenizer = self._tokenizer()
+            return False
+        tokenizer = self._tokenizer
         eos = config.eos_token_id
         # 2 is transformers' mark for the rule of old configurations, which needs no such token.
         if eos != 2 and eos not in tokenizer("a").input_ids:  # noqa: PLR2004
@@ -156,7 +165,9 @@ class Encoder:
             context=config.max_position_embeddings,
         )
         text_tower.save(self.fingerprint, weights, shape, tokenizer.backend_tokenizer.save)
+        return True
 
+    @cached_property
     def _tokenizer(self) -> Any:  # noqa: ANN401  (transformers' tokenizers have no common public type)
         try:
             return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)

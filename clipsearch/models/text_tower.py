@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,8 +67,6 @@ class TextTower:
         self.shape = shape
         self._weights = weights
         self._tokenizer = tokenizer
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(shape.context)
         self._layers = sum(name.endswith(".layer_norm1.weight") for name in weights)
         self._activation = {"quick_gelu": quick_gelu, "gelu": gelu}[shape.activation]
         self.dim: int = weights["text_projection.weight"].shape[0]
@@ -93,12 +91,9 @@ class TextTower:
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
-        encoded = self._tokenizer.encode(text)
-        end = max((stop for _, stop in encoded.offsets), default=0)
-        cut = end if encoded.overflowing else None
-        return Tokens(encoded.ids, cut)
+        return tokenize(self._tokenizer, text, self.shape.context)
 
-    def encode(self, texts: list[str]) -> Array:
+    def encode_texts(self, texts: Sequence[str]) -> Array:
         """(Q, D) float32 unit vectors of `texts`."""
         vectors = np.stack([self._embed(self.tokenize(text).ids) for text in texts])
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
@@ -146,6 +141,15 @@ class TextTower:
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         normal = centred / np.sqrt(variance + self.shape.layer_norm_eps)
         return np.asarray(normal * self._weights[f"{name}.weight"] + self._weights[f"{name}.bias"])
+
+
+def tokenize(tokenizer: Tokenizer, text: str, context: int) -> Tokens:
+    """Token ids of `text`, at most `context`, start and end included."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(context)
+    encoded = tokenizer.encode(text)
+    end = max((stop for _, stop in encoded.offsets), default=0)
+    return Tokens(encoded.ids, end if encoded.overflowing else None)
 
 
 def quick_gelu(x: Array) -> Array:
