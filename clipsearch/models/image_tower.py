@@ -2,12 +2,14 @@
 
 The architecture is that of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020). What
 makes it faster than the modules it takes its weights from: one matrix product for queries, keys and values; in the last
-layer only the class token, since nothing else is used; OpenAI's quick_gelu as one operation instead of three.
+layer only the class token, since nothing else is used; OpenAI's quick_gelu as one operation instead of three; results
+in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -63,7 +65,9 @@ class ImageTower:
         # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, and both factors are hidden in the weights.
         quick = config.hidden_act == "quick_gelu"
         self._activation: Callable[[torch.Tensor], torch.Tensor]
-        self._activation = functional.silu if quick else vision.encoder.layers[0].mlp.activation_fn
+        self._activation = vision.encoder.layers[0].mlp.activation_fn
+        if quick:
+            self._activation = partial(functional.silu, inplace=True)
         scale = _QUICK_GELU if quick else 1.0
         self._layers = [self._layer(layer, scale) for layer in vision.encoder.layers]
 
@@ -97,8 +101,8 @@ class ImageTower:
         # 2. Layers.
         for layer in self._layers:
             seen = x[:, :1] if layer is self._layers[-1] else x
-            x = seen + layer.out(self._attention(layer.qkv(layer.norm1(x)), seen.shape[1]))
-            x = x + layer.fc2(self._activation(layer.fc1(layer.norm2(x))))
+            x = layer.out(self._attention(layer.qkv(layer.norm1(x)), seen.shape[1])).add_(seen)
+            x = layer.fc2(self._activation(layer.fc1(layer.norm2(x)))).add_(x)
         # 3. The class token, projected.
         return self._projection(self._last_norm(x[:, 0]))
 
