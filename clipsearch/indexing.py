@@ -249,7 +249,8 @@ class _Run:
             )
             # 3. Vectors.
             batches = self._batches(decoded)
-            for batch in ended.enter_context(closing(map_in_order(self._encode, batches, calls, 2 * calls))):
+            embedded = map_in_order(self._encode, batches, calls, 2 * calls, promptly=True)
+            for batch in ended.enter_context(closing(embedded)):
                 self._record(batch)
 
     def _batches(self, decoded: Iterable[_Read]) -> Iterator[list[_Read]]:

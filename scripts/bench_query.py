@@ -4,7 +4,8 @@ Whole processes, timed from outside: interpreter, imports, model, ranking, outpu
 are in the system's page cache. Indexes are made of random unit vectors, without any image. The notebook is also what
 a query costs that loads the whole model through transformers; clipsearch computes the text tower with NumPy, and the
 output says if it ever does not. Memory comes from runs of its own, off the clock. rclip is measured if it is
-installed (see peer_rclip.py), against the model of its size. Run it with:
+installed (see peer_rclip.py), against the model of its size. A ViT-B/32 whose text tower has another activation than
+CLIP's shows what it costs when clipsearch itself has to load the whole model. Run it with:
 
     python scripts/bench_query.py --rows 1000 100000 1000000
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from clipsearch.store.format import ModelRecord
 
 TEXT, K = "a dog is sleeping", 3
+UNLIKE = f"{common.VIT_B_32}-unlike-clip"
 _BLOCK_ROWS = 65_536
 _MILLION = 1_000_000
 NOTEBOOK = """\
@@ -71,6 +73,8 @@ def main() -> None:
         work = Path(name).resolve()
         common.isolate(work)
         models = common.models(given.model, work, vit=not given.no_vit)
+        if common.VIT_B_32 in models:
+            models[UNLIKE] = make_unlike(models[common.VIT_B_32], work / UNLIKE)
         peer = peer_rclip.find(given, work)
         pairs = prepare(models, given.rows, work, peer, notebook=not given.no_notebook)
         parts = measure(pairs, given.runs, work)
@@ -93,12 +97,13 @@ def prepare(
     pairs: dict[tuple[str, int], Ways] = {}
     for model, model_folder in models.items():
         record = keep_text_tower(model_folder)
-        for rows in sizes:
+        for rows in sizes[:1] if model == UNLIKE else sizes:
             print(f"{model}, {rows} rows: preparing ...", flush=True)
             folder = work / f"{model}-{rows}"
-            make_index(folder, record, rows, notebook=notebook)
+            beside = notebook and model != UNLIKE
+            make_index(folder, record, rows, notebook=beside)
             ways = {"clipsearch": common.Process([common.clipsearch_command(), "query", TEXT, "-k", str(K)], folder)}
-            if notebook:
+            if beside:
                 command = [sys.executable, str(work / "notebook.py"), str(model_folder), TEXT, str(K)]
                 ways["notebook"] = common.Process(command, folder)
             check_answers(ways)
@@ -184,6 +189,18 @@ def keep_text_tower(model_folder: Path) -> ModelRecord:
     encoder = Encoder(locate(str(model_folder)), "cpu")
     encoder.save_text_tower()
     return ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
+
+
+def make_unlike(model: Path, folder: Path) -> Path:
+    """The same model with another activation in its text tower, which only transformers computes."""
+    folder.mkdir()
+    for file in model.iterdir():
+        (folder / file.name).symlink_to(file)
+    config = json.loads((model / "config.json").read_text("utf-8"))
+    config["text_config"]["hidden_act"] = "gelu_new"
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    return folder
 
 
 def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:

@@ -15,8 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, Run, index, paint, unprivileged
+from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
+from PIL import Image
 
+from clipsearch.images.decoding import decode
+from clipsearch.models.catalog import ModelFiles
+from clipsearch.models.encoder import Encoder
 from clipsearch.store.format import FOLDER
 from clipsearch.store.reading import Store
 
@@ -141,11 +145,54 @@ def test_batch_size_does_not_change_results(pictures: Path, run: Run) -> None:
             np.testing.assert_allclose(other[path], vector, atol=5e-4)  # one unit in the last place of float16
 
 
+def test_the_precision_is_chosen_or_asked_for_and_reported(pictures: Path, run: Run) -> None:
+    small = run("index", "pictures", *PB, "--json", cwd=pictures.parent)
+    assert json.loads(small.stdout)["precision_reason"] == "the model is small"
+    assert "Computed on cpu in fp32 (the model is small)." in small.stderr.decode()
+    plain = rows_of(pictures.parent)
+    paint(pictures / "new.png", "teal")
+    asked = run("index", *PB, "--json", "--precision", "bf16", "--index", "bf16", "pictures", cwd=pictures.parent)
+    assert (json.loads(asked.stdout)["precision"], b"in bf16 (as asked for)" in asked.stderr) == ("bf16", True)
+    with closing(Store.open(pictures.parent / "bf16")) as store:
+        matrix, _ = store.matrix()
+        rough = {os.path.basename(os.fsdecode(r.path)): np.array(matrix[r.row]) for r in store.records()}
+    cosines = [float(rough[name].astype(np.float32) @ row.astype(np.float32)) for name, row in plain.items()]
+    assert min(cosines) > 0.998
+    assert any((rough[name] != row).any() for name, row in plain.items())
+    idle = run("index", "--json", "--precision", "bf16", "--index", "bf16", cwd=pictures.parent)
+    assert [json.loads(idle.stdout)[key] for key in ("device", "precision", "precision_reason")] == [None] * 3
+    assert b"Computed" not in idle.stderr
+
+
+def test_exact_vectors_are_those_of_pictures_in_full(tmp_path: Path, run: Run) -> None:
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
+    (tmp_path / "large").mkdir()
+    coarse.resize((1601, 1203), Image.Resampling.BICUBIC).save(tmp_path / "large" / "a.jpg", quality=90)
+    rows = {}
+    for options in ([], ["--exact"]):
+        index(run, "large", *PB, *options, "--index", tmp_path / "".join(["i", *options]), cwd=tmp_path)
+        with closing(Store.open(tmp_path / "".join(["i", *options]))) as store:
+            rows["".join(options)] = np.array(store.matrix()[0][0], np.float32)
+            assert [(r.width, r.height) for r in store.records()] == [(1601, 1203)]
+    encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu", "fp32", exact=True)
+    picture = decode((tmp_path / "large" / "a.jpg").read_bytes())
+    (full,) = encoder.encode_images(encoder.preprocessing(picture.image)[np.newaxis])
+    np.testing.assert_allclose(rows["--exact"], full, atol=2e-4)  # float16
+    assert rows[""] @ full > 0.9999 - 1e-3
+    assert np.abs(rows[""] - full).max() > np.abs(rows["--exact"] - full).max()
+
+
+def test_exact_and_fewer_bits_exclude_each_other(pictures: Path, run: Run) -> None:
+    done = run("index", "pictures", *PB, "--exact", "--precision", "bf16", cwd=pictures.parent)
+    assert done.returncode == 2
+    assert b"--precision bf16" in done.stderr
+    assert not (pictures.parent / FOLDER).exists()
+
+
 def many_pictures(folder: Path, count: int) -> Path:
     rng = np.random.default_rng(0)
     folder.mkdir()
-    from PIL import Image
-
     for i in range(count):
         Image.fromarray(rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)).save(folder / f"{i:04}.bmp")
     return folder

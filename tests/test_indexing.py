@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import COLOURS, deny, paint
-from tiny import MODEL, TinyEncoder, Watcher, expected, update
+from PIL import Image
+from tiny import MODEL, TinyEncoder, TinyPreprocessing, Watcher, expected, update
 
 from clipsearch import indexing
 from clipsearch.errors import IndexWriteError, InputError, ModelError
@@ -444,6 +445,47 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
     gaps = np.diff([100.0, *commits])
     assert gaps.max() <= indexing.CHECKPOINT_SECONDS
     assert len(commits) < 40  # and not after each picture either
+
+
+# -- the pipeline --------------------------------------------------------------------------------------------
+
+
+def test_decoders_work_ahead_of_the_model_as_far_as_it_can_use_and_no_further(tmp_path: Path, index: Path) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(120):
+        paint(tmp_path / "p" / f"{i:03}.png", f"#{rng.integers(2**24):06x}")
+    may_go_on, decoded = threading.Event(), threading.Semaphore(0)
+
+    class Counting(TinyPreprocessing):
+        def __call__(self, image: Image.Image, box: object = None) -> npt.NDArray[np.uint8]:
+            decoded.release()
+            return super().__call__(image, box)
+
+    class Waiting(TinyEncoder):
+        preprocessing = Counting()
+
+        def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            assert may_go_on.wait(60)
+            return super().encode_images(pixels)
+
+    encoder = Waiting(batch_size=8)
+    run = threading.Thread(target=update, args=(index, tmp_path / "p"), kwargs={"encoder": encoder})
+    run.start()
+    try:
+        # Enough for the next batch of each call while the model is at work ...
+        ahead = (encoder.calls + 1) * encoder.batch_size
+        assert all(decoded.acquire(timeout=60) for _ in range(ahead))
+        # ... and then they wait: for the batches that are begun, and what each thread has in hand.
+        more = (
+            indexing._WORKERS + 2 * encoder.calls + 1
+        )  # batches hold one picture until it is known how long one takes
+        while decoded.acquire(timeout=0.5):
+            more -= 1
+        assert more >= 0
+    finally:
+        may_go_on.set()
+        run.join()
+    assert update(index, tmp_path / "p").reused == 120
 
 
 # -- disks ---------------------------------------------------------------------------------------------------

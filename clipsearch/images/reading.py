@@ -64,10 +64,13 @@ def map_in_order(
     workers: int,
     ahead: int,
     size: Callable[[_T], int] = lambda _: 0,
+    *,
+    promptly: bool = False,
 ) -> Generator[_R, None, None]:
-    """`work` over `items` in threads, results in order, and as soon as there is one when `items` gives the next.
+    """`work` over `items` in threads, results in order.
 
-    Never more than `ahead` items, or `BYTES_AHEAD` of what `size` says of them, are begun and not yet taken.
+    Never more than `ahead` items, or `BYTES_AHEAD` of what `size` says of them, are begun and not yet taken. So many
+    are begun before a result is given; with `promptly`, a result that is there is given as soon as another item is.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="map") as pool:
         waiting: deque[tuple[Future[_R], int]] = deque()
@@ -75,7 +78,9 @@ def map_in_order(
         try:
             for item in items:
                 weight = size(item)
-                while waiting and (waiting[0][0].done() or len(waiting) >= ahead or total + weight > BYTES_AHEAD):
+                while waiting and (
+                    len(waiting) >= ahead or total + weight > BYTES_AHEAD or (promptly and waiting[0][0].done())
+                ):
                     future, done = waiting.popleft()
                     total -= done
                     yield future.result()

@@ -115,7 +115,7 @@ class Encoder:
 
     @torch.inference_mode()
     def _encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        batch = torch.from_numpy(pixels)
+        batch = torch.from_numpy(np.require(pixels, requirements="W"))
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
         normal = torch.addcmul(self._offset, batch.permute(0, 3, 1, 2).float(), self._factor)
