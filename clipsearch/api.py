@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError, ModelMismatchError
-from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
+from clipsearch.models.catalog import DEFAULT, ModelFiles, canonical, fingerprint, locate
 from clipsearch.models.text_tower import TextTower, Tokens
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
@@ -88,9 +89,7 @@ def text_encoder_of(store: Store, say: Callable[[str], None]) -> TextEncoder:
 
 def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) -> TextEncoder:
     say(f"Preparing the text tower of model {model.name!r}, which takes some seconds.")
-    from clipsearch.models.encoder import Encoder
-
-    encoder = Encoder(locate(model.name, say), "cpu")
+    encoder = _loaded(locate(model.name, say), _Options(device="cpu", precision="auto", batch_size=None, exact=False))
     if encoder.fingerprint != model.fingerprint:
         raise ModelMismatchError(mismatch(store.folder, model, f"{model.name} as it is on this disk now"))
     if not encoder.save_text_tower():
@@ -109,6 +108,15 @@ class _Options(TypedDict):
     precision: str
     batch_size: int | None
     exact: bool
+
+
+def _loaded(files: ModelFiles, options: _Options) -> Encoder:
+    """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer."""
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(fingerprint, files.folder)
+        from clipsearch.models.encoder import Encoder
+
+        return Encoder(files, **options, known_fingerprint=hashed.result())
 
 
 class ModelChoice:
@@ -152,10 +160,7 @@ class ModelChoice:
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
-        files = locate(self.name, self._say)
-        from clipsearch.models.encoder import Encoder
-
-        encoder = Encoder(files, **self._options)
+        encoder = _loaded(locate(self.name, self._say), self._options)
         encoder.divide_cores()
         encoder.save_text_tower()
         self.encoder = encoder

@@ -35,6 +35,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "CLIPSEARCH_CACHE": str(home / "cache"),
         "PYTHONWARNINGS": "default",
         "COLUMNS": "80",
+        "CUDA_VISIBLE_DEVICES": "-1",  # what is shown and compared is the CPU's, whatever the machine has
     }
 
 

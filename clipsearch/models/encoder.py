@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -47,8 +46,11 @@ class Encoder:
         *,
         batch_size: int | None = None,
         exact: bool = False,
+        known_fingerprint: str | None = None,
     ) -> None:
         """Load the model. `exact` takes no shortcuts when pictures are decoded and resized.
+
+        `known_fingerprint` is that of these very files, where somebody has just computed it.
 
         Raises:
             DeviceError: the device is not there.
@@ -58,10 +60,8 @@ class Encoder:
         self.device = choose_device(device)
         self.name, self.revision, self.folder = files.name, files.revision, files.folder
         self.preprocessing = replace(Preprocessing.load(files.folder), exact=exact)
-        with ThreadPoolExecutor(1) as pool:  # both take about as long, and this one leaves Python to the other
-            hashed = pool.submit(fingerprint, files.folder)
-            model = _load(files)
-            self.fingerprint = hashed.result()
+        self.fingerprint = known_fingerprint or fingerprint(files.folder)
+        model = _load(files)
         self._config = cast("Any", model.config)  # its parts are typed as objects or dictionaries
         self.dim: int = self._config.projection_dim
         self.precision, self.precision_reason = choose_precision(
