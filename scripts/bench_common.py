@@ -161,7 +161,7 @@ def weigh(process: Process) -> Weight:
             stdout=out,
             stderr=talk,
         )
-        with _sampled(running.pid) as most:
+        with sampled(running.pid) as most:
             code = running.wait()
         took = time.perf_counter() - started
         if code:
@@ -172,7 +172,7 @@ def weigh(process: Process) -> Weight:
 
 
 @contextmanager
-def _sampled(process: int) -> Iterator[dict[str, int]]:
+def sampled(process: int) -> Iterator[dict[str, int]]:
     """Within: look from time to time at the memory of a process; the most of it, in bytes; 0 if nothing is told."""
     most = {"VmHWM": 0, "RssAnon": 0}
     over = threading.Event()

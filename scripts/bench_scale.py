@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +43,6 @@ SIDE = 8
 """Pixels of each picture, across and down."""
 BATCH = 32
 _BLOCK = 50_000
-_SAMPLE_SECONDS = 0.005
 _MEGABYTE = 1_000_000
 _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 _NOTE = "pictures of the parts files and memory_without_model get their own pixels as vectors: no model runs"
@@ -319,7 +317,7 @@ def watched(command: Sequence[str], folder: Path) -> Cost:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as talk:
         started = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=talk)
-        with sampled(process.pid) as own:
+        with common.sampled(process.pid) as most:
             _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -330,35 +328,7 @@ def watched(command: Sequence[str], folder: Path) -> Cost:
         if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
             sys.exit("The benchmark itself is larger than what it measures: that peak would be its own.")
         peak = usage.ru_maxrss * _MAXRSS_BYTES / _MEGABYTE
-        return Cost(seconds, peak, own[0] / _MEGABYTE if own[0] else None, out.read().decode())
-
-
-@contextmanager
-def sampled(process: int) -> Iterator[list[int]]:
-    """Within: look from time to time at the memory of a process that is no mapped file; the most of it, in bytes."""
-    most = [0]
-    over = threading.Event()
-
-    def look() -> None:
-        while not over.wait(_SAMPLE_SECONDS):
-            most[0] = max(most[0], own_memory(process))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield most
-    finally:
-        over.set()
-        thread.join()
-
-
-def own_memory(process: int) -> int:
-    """RssAnon of a process, in bytes; 0 where there is no such figure."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
+        return Cost(seconds, peak, most["RssAnon"] / _MEGABYTE if most["RssAnon"] else None, out.read().decode())
 
 
 def repeated(command: Sequence[str], folder: Path, runs: int, label: str) -> dict[str, Any]:
