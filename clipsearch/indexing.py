@@ -6,69 +6,35 @@ The model is handed in as a function and is loaded only when there is something 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from typing import Protocol
 
 from clipsearch import cores
 from clipsearch.changes import Changes, Target, options_of, targets
+from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import decode, readers
+from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.reading import Content, VanishedError, map_in_order, read_file
+from clipsearch.images.reading import Content, VanishedError, map_in_order
 from clipsearch.paths import absolute
 from clipsearch.store.format import ModelRecord, Record
 from clipsearch.store.reading import Store
 from clipsearch.store.writing import Writer
 
 CHECKPOINT_SECONDS = 5.0
-"""At most so much work is lost when the machine dies."""
+"""At most so much work is lost when the machine dies, and what the threads have under way."""
 _MOST_TWINS = 100
 """Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
 _WORKERS = min(32, cores.available())
 """Threads that read files, and as many that decode."""
-
-
-class Preprocessing(Protocol):
-    """What a model wants to see of a picture. Several threads use it."""
-
-    @property
-    def enough(self) -> int | None:
-        """How many pixels both sides of a decoded picture must at least have; None if it is needed in full."""
-
-    def __call__(self, image: Image.Image, box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) pixels of one picture, which is what `box` (left, upper, right, lower edge) leaves of `image`."""
-
-
-class ImageEncoder(Protocol):
-    """What indexing needs of a model."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """What makes pixels of pictures."""
-
-    @property
-    def batch_size(self) -> int:
-        """Pictures that `encode_images` is best given at a time; it may fall."""
-
-    @property
-    def calls(self) -> int:
-        """How many calls of `encode_images` at the same time are best."""
-
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of (B, H, W, 3) pixels."""
 
 
 class Progress(Protocol):
@@ -158,21 +124,6 @@ def update(
             return run.summary
 
 
-class _Read(NamedTuple):
-    """One file that was decoded: its record so far, and its pixels if there are any."""
-
-    record: Record
-    pixels: npt.NDArray[np.uint8] | None = None
-
-
-class _Embedded(NamedTuple):
-    """A batch that was embedded: its records, (B, D) vectors, and how long the model took."""
-
-    records: list[Record]
-    vectors: npt.NDArray[np.float32]
-    seconds: float
-
-
 class _Run:
     """The writing part of one run."""
 
@@ -245,16 +196,19 @@ class _Run:
             calls = self._encoder.calls
             ahead = (calls + 1) * self._encoder.batch_size + _WORKERS
             decoded = ended.enter_context(
-                closing(map_in_order(self._decode, chain([first], unknown), _WORKERS, ahead, _weight))
+                closing(map_in_order(self._decode, chain([first], unknown), _WORKERS, ahead, lambda item: item[1].size))
             )
             # 3. Vectors.
             batches = self._batches(decoded)
-            embedded = map_in_order(self._encode, batches, calls, 2 * calls, promptly=True)
+            embedded = map_in_order(partial(embed, self._encoder), batches, calls, 2 * calls, promptly=True)
             for batch in ended.enter_context(closing(embedded)):
                 self._record(batch)
 
-    def _batches(self, decoded: Iterable[_Read]) -> Iterator[list[_Read]]:
-        batch: list[_Read] = []
+    def _decode(self, item: tuple[ImageFile, Content]) -> Decoded:
+        return decode_for(self._encoder, *item, self._max_pixels)
+
+    def _batches(self, decoded: Iterable[Decoded]) -> Iterator[list[Decoded]]:
+        batch: list[Decoded] = []
         for item in decoded:
             if item.pixels is None:
                 self._put_unreadable(item.record)
@@ -267,12 +221,7 @@ class _Run:
         if batch:
             yield batch
 
-    def _encode(self, batch: list[_Read]) -> _Embedded:
-        started = time.monotonic()
-        vectors = self._encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
-        return _Embedded([item.record for item in batch], vectors, time.monotonic() - started)
-
-    def _record(self, batch: _Embedded) -> None:
+    def _record(self, batch: Embedded) -> None:
         """Record a batch, and decide on the size of those to come."""
         self._writer.add(batch.records, batch.vectors)
         self.summary.embedded += len(batch.records)
@@ -288,7 +237,7 @@ class _Run:
     def _unknown(self) -> Generator[tuple[ImageFile, Content], None, None]:
         """The files whose content has no vector yet; the others are recorded on the way."""
         for file, content in map_in_order(
-            _read, self._changes.waiting(), _WORKERS, 4 * _WORKERS, lambda file: file.size
+            read, self._changes.waiting(), _WORKERS, 4 * _WORKERS, lambda file: file.size
         ):
             self._checkpoint_before(0)
             if isinstance(content, VanishedError):
@@ -332,21 +281,6 @@ class _Run:
                 self._adopt(file, content)
             else:
                 self._put_unreadable(record._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns))
-
-    def _decode(self, item: tuple[ImageFile, Content]) -> _Read:
-        file, content = item
-        record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
-        try:
-            picture = decode(
-                content.data,
-                os.path.basename(file.path),
-                max_pixels=self._max_pixels,
-                at_least=self._encoder.preprocessing.enough,
-            )
-        except UnreadableImageError as error:
-            return _Read(record._replace(error=str(error)))
-        record = record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
-        return _Read(record, self._encoder.preprocessing(picture.image, picture.box))
 
     # -- records -----------------------------------------------------------------------------------------------
 
@@ -403,16 +337,3 @@ class _Run:
         )
         self._writer.commit()
         self._committed = time.monotonic()
-
-
-def _read(file: ImageFile) -> tuple[ImageFile, Content | UnreadableImageError]:
-    if file.problem is not None:
-        return file, UnreadableImageError(file.problem)
-    try:
-        return file, read_file(file.path)
-    except UnreadableImageError as error:
-        return file, error
-
-
-def _weight(item: tuple[ImageFile, Content]) -> int:
-    return item[1].size

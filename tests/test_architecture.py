@@ -49,14 +49,10 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "query": {"errors", "ranking", "store.reading"},
     "changes": {"errors", "paths", "images.finding", "store.reading"},
+    "embedding": {"errors", "store.format", *(f"images.{room}" for room in ("finding", "reading", "decoding"))},
     "indexing": {
-        *(
-            "cores",
-            "errors",
-            "paths",
-            "changes",
-            *(f"images.{room}" for room in ("finding", "reading", "decoding", "limits")),
-        ),
+        *("cores", "errors", "paths", "changes", "embedding"),
+        *(f"images.{room}" for room in ("finding", "reading", "decoding", "limits")),
         *("store.format", "store.reading", "store.writing"),
     },
     "api": {

@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import MODEL, TinyEncoder, TinyPreprocessing, Watcher, expected, update
 
 from clipsearch import indexing
+from clipsearch.embedding import Embedded
 from clipsearch.errors import IndexWriteError, InputError, ModelError
 from clipsearch.images.finding import Rules
 from clipsearch.store.format import FOLDER
@@ -429,7 +430,7 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
     encoder = SlowEncoder(clock)
     real, done = Writer.commit, indexing._Run._record
 
-    def record(run: indexing._Run, batch: indexing._Embedded) -> None:
+    def record(run: indexing._Run, batch: Embedded) -> None:
         done(run, batch)
         encoder.recorded.release()
 

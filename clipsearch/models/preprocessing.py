@@ -80,10 +80,9 @@ class Preprocessing:
 
     def __call__(self, image: Image.Image, box: Box | None = None) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 from an RGB picture of any size, or from what `box` leaves of it."""
-        left, top, right, bottom = box or (0, 0, image.width, image.height)
-        whole = (left, top, right, bottom) == (0, 0, image.width, image.height)
-        if self.resize is None or (self.exact and whole):
+        if self.resize is None or self.exact:  # then `enough` had it decoded in full
             return self._in_full(image)
+        left, top, right, bottom = box or (0, 0, image.width, image.height)
         # Only what the crop keeps is resized. The filter sees beyond its edges, as if all had been.
         size = self._target(right - left, bottom - top)
         crop = size if self.crop is None else (min(self.crop[1], size[0]), min(self.crop[0], size[1]))

@@ -1,0 +1,95 @@
+"""What the threads of an `index` run do: read a file, decode it, embed a batch. Knows nothing of the index's writer.
+
+The model is known by what it must be able to do, so no model library is imported here.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clipsearch.errors import UnreadableImageError
+from clipsearch.images.decoding import decode
+from clipsearch.images.finding import ImageFile
+from clipsearch.images.reading import Content, read_file
+from clipsearch.store.format import Record
+
+
+class Preprocessing(Protocol):
+    """What a model wants to see of a picture. Several threads use it."""
+
+    @property
+    def enough(self) -> int | None:
+        """How many pixels both sides of a decoded picture must at least have; None if it is needed in full."""
+
+    def __call__(self, image: Image.Image, box: tuple[float, float, float, float]) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) pixels of one picture, which is what `box` (left, upper, right, lower edge) leaves of `image`."""
+
+
+class ImageEncoder(Protocol):
+    """What indexing needs of a model."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What makes pixels of pictures."""
+
+    @property
+    def batch_size(self) -> int:
+        """Pictures that `encode_images` is best given at a time; it may fall."""
+
+    @property
+    def calls(self) -> int:
+        """How many calls of `encode_images` at the same time are best."""
+
+    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(B, D) unit vectors of (B, H, W, 3) pixels."""
+
+
+class Decoded(NamedTuple):
+    """One file that was decoded: its record so far, and its pixels if there are any."""
+
+    record: Record
+    pixels: npt.NDArray[np.uint8] | None = None
+
+
+class Embedded(NamedTuple):
+    """A batch that was embedded: its records, (B, D) vectors, and how long the model took."""
+
+    records: list[Record]
+    vectors: npt.NDArray[np.float32]
+    seconds: float
+
+
+def read(file: ImageFile) -> tuple[ImageFile, Content | UnreadableImageError]:
+    """A file with its content, or with the reason why there is none."""
+    if file.problem is not None:
+        return file, UnreadableImageError(file.problem)
+    try:
+        return file, read_file(file.path)
+    except UnreadableImageError as error:
+        return file, error
+
+
+def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pixels: int) -> Decoded:
+    """The pixels that `encoder` wants to see of a file, or a record that says why there are none."""
+    record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
+    wanted = encoder.preprocessing
+    try:
+        picture = decode(content.data, os.path.basename(file.path), max_pixels=max_pixels, at_least=wanted.enough)
+    except UnreadableImageError as error:
+        return Decoded(record._replace(error=str(error)))
+    record = record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
+    return Decoded(record, wanted(picture.image, picture.box))
+
+
+def embed(encoder: ImageEncoder, batch: Sequence[Decoded]) -> Embedded:
+    """The vectors of a batch, all of which has pixels."""
+    started = time.monotonic()
+    vectors = encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
+    return Embedded([item.record for item in batch], vectors, time.monotonic() - started)
