@@ -218,6 +218,13 @@ def heavy_imports(arguments: Sequence[str], folder: Path) -> list[str]:
     return [name for name in HEAVY if name in imported]
 
 
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that it took."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def interleaved(cases: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
     """Seconds of each case in `runs` rounds A B C, A B C: a slow minute hits them all. One round first to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}

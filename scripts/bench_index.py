@@ -185,11 +185,11 @@ def measure_rates(name: str, model_folder: Path, files: list[Path], options: Opt
 
     times = common.interleaved(
         {
-            "notebook": partial(timed, notebook),
+            "notebook": partial(common.timed, notebook),
             "clipsearch": clipsearch_seconds,
-            "model_alone": partial(timed, lambda: embed(encoder, ready, encoder.batch_size)),
-            "decoding_alone": partial(timed, lambda: decoded(files, encoder)),
-            "matmul": partial(timed, lambda: products(len(files))),
+            "model_alone": partial(common.timed, lambda: embed(encoder, ready, encoder.batch_size)),
+            "decoding_alone": partial(common.timed, lambda: decoded(files, encoder)),
+            "matmul": partial(common.timed, lambda: products(len(files))),
         },
         options.runs,
     )
@@ -241,13 +241,6 @@ def rate_figures(times: dict[str, list[float]], images: int, *, on_cpu: bool) ->
         "rates": {case: common.summary([images / t for t in values]) for case, values in times.items()},
         "ratios": {name: common.summary(values) for name, values in ratios.items()},
     }
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that it took."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def embed(encoder: Encoder, ready: npt.NDArray[np.uint8], batch: int) -> None:
@@ -353,7 +346,7 @@ def measure_curves(model_folder: Path, files: list[Path], options: Options) -> d
     some = decoded(files[: max(BATCHES)], encoder)
     ready = np.resize(some, (max(BATCHES) * encoder.calls, *some.shape[1:]))  # the greatest batch for each call
     times = common.interleaved(
-        {str(batch): partial(timed, partial(embed, encoder, ready, batch)) for batch in BATCHES}, options.runs
+        {str(batch): partial(common.timed, partial(embed, encoder, ready, batch)) for batch in BATCHES}, options.runs
     )
     found = {"batch": {name: common.summary([len(ready) / t for t in values]) for name, values in times.items()}}
     del encoder

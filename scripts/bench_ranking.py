@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def measure_kernels(matrix: Matrix, runs: int) -> dict[str, Any]:
         ways["usearch exact search"] = lambda: search(
             matrix, half, K, MetricKind.IP, exact=True, threads=cores.available()
         )
-    times = common.interleaved({name: partial(timed, way) for name, way in ways.items()}, runs)
+    times = common.interleaved({name: partial(common.timed, way) for name, way in ways.items()}, runs)
     figures = {}
     for name, values in times.items():
         figures[name] = common.summary(values) | {"error": errors.get(name)}
@@ -148,13 +147,6 @@ def chunks(matrix: Matrix) -> Iterator[Matrix]:
     return (matrix[start : start + _CHUNK] for start in range(0, len(matrix), _CHUNK))
 
 
-def timed(way: Callable[[], object]) -> float:
-    """Seconds that it took."""
-    started = time.perf_counter()
-    way()
-    return time.perf_counter() - started
-
-
 # -- many queries --------------------------------------------------------------------------------------------
 
 
@@ -162,7 +154,7 @@ def measure_many(matrix: Matrix, numbers: list[int], runs: int) -> dict[int, Any
     """Seconds to rank the matrix for so many queries at once."""
     queries = unit(2, max(numbers), matrix.shape[1])
     times = common.interleaved(
-        {number: partial(timed, partial(ranking.best, matrix, queries[:number], K)) for number in numbers}, runs
+        {number: partial(common.timed, partial(ranking.best, matrix, queries[:number], K)) for number in numbers}, runs
     )
     for number, values in times.items():
         common.show(f"clipsearch, {number} queries, {len(matrix)} rows", common.summary(values), "s")
