@@ -213,7 +213,7 @@ def test_an_interrupted_index_resumes(
     total = 600
     many_pictures(tmp_path / "many", total)
     with subprocess.Popen(
-        [sys.executable, "-m", "clipsearch", "index", "many", *PB, "--batch-size", "1"],
+        [sys.executable, "-m", "clipsearch", "index", "many", *PB, "--batch-size", "4"],
         cwd=tmp_path,
         env=environment,
         stderr=subprocess.PIPE,
