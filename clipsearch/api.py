@@ -6,15 +6,17 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT, ModelFiles, canonical, fingerprint, locate
-from clipsearch.models.text_tower import TextTower, Tokens
+from clipsearch.models.text_tower import TextTower, Tokens, remembered
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, ModelRecord, mismatch
@@ -22,6 +24,9 @@ from clipsearch.store.reading import Store, find_index
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
+
+_SHOWN = 40
+"""So many characters are shown on both sides of the place where a text is cut."""
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -48,22 +53,15 @@ def open_index(folder: str | os.PathLike[str] | None = None, *, say: Callable[[s
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
-    encoder: TextEncoder | None = None
-
-    def encode(texts: list[str]) -> npt.NDArray[np.float32]:
-        nonlocal encoder
-        encoder = encoder or text_encoder_of(store, say)
-        for text in texts:
-            cut = encoder.tokenize(text).cut_at
-            if cut is not None:
-                say(f"The query is too long for the model; it reads as far as: ...{text[max(0, cut - 40) : cut]!r}")
-        return encoder.encode_texts(texts)
-
-    return Index(store, encode)
+    return Index(store, _Encoders(store, say))
 
 
 class TextEncoder(Protocol):
     """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by before a softmax."""
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
@@ -72,33 +70,82 @@ class TextEncoder(Protocol):
         """(Q, D) unit vectors of texts."""
 
 
-def text_encoder_of(store: Store, say: Callable[[str], None]) -> TextEncoder:
-    """The text tower of the index's model: from the cache, or made once from the model's weights.
+class _Encoders:
+    """The model of an index, as `query.Encoders` wants it: each part is loaded when it is first asked for."""
 
-    A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
+    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
+        self._store = store
+        self._say = say
 
-    Raises:
-        ModelError: the tower is not in the cache and the model is not on this disk.
-        ModelMismatchError: the model under this name is another one than the index was made with.
-    """
-    model = store.model()
-    if model is None:
-        raise ModelError(f"The index in {store.folder} names no model. Make it anew: clipsearch index PATH")
-    return TextTower.load(model.fingerprint) or _make_tower(store, model, say)
+    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """(Q, D) unit vectors of Q texts."""
+        for text in texts:
+            cut = self._text_encoder.tokenize(text).cut_at
+            if cut is not None:
+                kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
+                self._say(f"The query is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+        return self._text_encoder.encode_texts(texts)
 
+    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
+        """(D,) the unit vector of a picture, as `index` would make it on this device.
 
-def _make_tower(store: Store, model: ModelRecord, say: Callable[[str], None]) -> TextEncoder:
-    say(f"Preparing the text tower of model {model.name!r}, which takes some seconds.")
-    encoder = _loaded(locate(model.name, say), _Options(device="cpu", precision="auto", batch_size=None, exact=False))
-    if encoder.fingerprint != model.fingerprint:
-        raise ModelMismatchError(mismatch(store.folder, model, f"{model.name} as it is on this disk now"))
-    if not encoder.save_text_tower():
-        say("It differs from CLIP's, so every query has to load the whole model.")
+        Raises:
+            UnreadableImageError: it is no picture, or broken.
+        """
+        from clipsearch.images.decoding import decode
+        from clipsearch.images.quiet import quiet_decoders
+
+        encoder, wanted = self._encoder, self._encoder.preprocessing
+        with quiet_decoders():
+            picture = decode(content, name, at_least=wanted.enough)
+        return np.asarray(encoder.encode_images(wanted(picture.image, picture.box)[np.newaxis])[0])
+
+    def rivals(self) -> Rivals:
+        """The neutral prompts that texts are compared with."""
+        encoder = self._text_encoder
+        vectors = remembered(self._model.fingerprint, NEUTRAL, encoder.encode_texts)
+        return Rivals(vectors, len(NEUTRAL), encoder.logit_scale)
+
+    @cached_property
+    def _model(self) -> ModelRecord:
+        model = self._store.model()
+        if model is None:
+            raise ModelError(f"The index in {self._store.folder} names no model. Make it anew: clipsearch index PATH")
+        return model
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        """The text tower from the cache, or made once from the model's weights.
+
+        A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
+        """
+        name, fingerprint = self._model.name, self._model.fingerprint
+        if tower := TextTower.load(fingerprint):
+            return tower
+        self._say(f"Preparing the text tower of model {name!r}, which takes some seconds.")
+        if not self._encoder.save_text_tower():
+            self._say("It differs from CLIP's, so every query has to load the whole model.")
+            return self._encoder
+        tower = TextTower.load(fingerprint)
+        if tower is None:
+            raise ModelError(f"The text tower of {name!r} vanished from the cache.")
+        return tower
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """The whole model.
+
+        Raises:
+            ModelError: it is not on this disk and cannot be had.
+            ModelMismatchError: the model under this name is another one than the index was made with.
+        """
+        model = self._model
+        encoder = _loaded(
+            locate(model.name, self._say), _Options(device="cpu", precision="auto", batch_size=None, exact=False)
+        )
+        if encoder.fingerprint != model.fingerprint:
+            raise ModelMismatchError(mismatch(self._store.folder, model, f"{model.name} as it is on this disk now"))
         return encoder
-    tower = TextTower.load(model.fingerprint)
-    if tower is None:
-        raise ModelError(f"The text tower of {model.name!r} vanished from the cache.")
-    return tower
 
 
 class _Options(TypedDict):

@@ -1,20 +1,48 @@
-"""From words to hits: an opened index and the questions it answers. The text encoder is handed in."""
+"""From words and pictures to hits: an opened index and the questions it answers. The encoders are handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError
-from clipsearch.ranking import Ranked, best
+from clipsearch.confidence import Rivals
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.filters import FilterArguments, Filters
+from clipsearch.images.reading import digest
+from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best
+from clipsearch.store.filtering import matching
 from clipsearch.store.reading import Store
+from clipsearch.terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
 
-EncodeTexts = Callable[[list[str]], npt.NDArray[np.float32]]
-"""(Q, D) unit vectors of Q texts."""
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Query = str | Term | Iterable[str | Term]
+"""Words, or terms that add up."""
+
+_ROWS = 65_536
+"""Rows that are looked at together, so that memory stays small when all are wanted."""
+
+
+class Encoders(Protocol):
+    """What searching needs of a model."""
+
+    def texts(self, texts: list[str]) -> Vectors:
+        """(Q, D) unit vectors of Q texts."""
+
+    def image(self, content: bytes, name: bytes) -> Vectors:
+        """(D,) the unit vector of a picture, from its file's content and name."""
+
+    def rivals(self) -> Rivals:
+        """The neutral prompts that texts are compared with."""
 
 
 @dataclass(frozen=True)
@@ -25,16 +53,49 @@ class Hit:
     """1 is the best."""
     score: float
     """Cosine of query and image, in [-1, 1]."""
-    path: bytes
-    """Absolute; `os.fsdecode` makes it a str."""
+    confidence: float | None
+    """How sure it is that the image shows what the query says, in [0, 1] (see `confidence`); None for queries with
+    images, which cannot be compared with words."""
+    path_bytes: bytes
+    """Absolute, with the file system's own bytes; `path` is the same for everyday use."""
+    width: int | None
+    """Pixels, upright."""
+    height: int | None
+    size: int
+    """Of the file, in bytes."""
+    mtime_ns: int
+    """When the file was last changed, in ns since 1970."""
+    taken_at: str | None
+    """ISO 8601 local time from EXIF, where the file tells."""
+
+    @property
+    def path(self) -> Path:
+        """Where the image is; absolute."""
+        return Path(os.fsdecode(self.path_bytes))
+
+    @property
+    def date(self) -> str:
+        """When it was taken, or else last changed: ISO 8601 local time, to the second."""
+        return self.taken_at or datetime.fromtimestamp(self.mtime_ns // 10**9).isoformat()  # noqa: DTZ006  (as EXIF)
+
+
+class _Asked(NamedTuple):
+    """One query, as it is ranked and as its confidence is computed."""
+
+    vector: Vectors
+    """(D,) what rows are ranked by."""
+    wanted: Vectors | None
+    """(D,) what a picture should show, without what to stay away from; None if that is not said in words."""
+    unwanted: tuple[str, ...]
+    """Texts to stay away from."""
 
 
 class Index:
     """An index opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, store: Store, encode_texts: EncodeTexts) -> None:
+    def __init__(self, store: Store, encoders: Encoders) -> None:
         self.store = store
-        self._encode_texts = encode_texts
+        self._encoders = encoders
 
     def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -48,35 +109,256 @@ class Index:
         """Close the files."""
         self.store.close()
 
-    def query(self, text: str, k: int = 10) -> list[Hit]:
-        """The `k` images closest to `text`, best first, equal ones by path; all of them if there are fewer.
+    def search(
+        self,
+        query: Query,
+        k: int | None = 10,
+        *,
+        min_score: float | None = None,
+        min_confidence: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[Hit]:
+        """The `k` images closest to `query`, best first, equal ones by path; all of them if there are fewer.
+
+        `k` None means all. Of the images that fulfil all `filters` (see `FilterArguments`), those count whose score
+        (cosine) and confidence (see `Hit`) are high enough.
 
         Raises:
-            InputError: `text` is blank or `k` is less than 1.
+            InputError: the query, `k`, a cut-off or a filter means nothing, or a picture cannot be read.
+            ModelError: the model that is needed cannot be had.
             IndexDamagedError: the index contradicts itself.
         """
-        return self.query_many([text], k)[0]
+        return self.search_many([query], k, min_score=min_score, min_confidence=min_confidence, **filters)[0]
 
-    def query_many(self, texts: Sequence[str], k: int = 10) -> list[list[Hit]]:
-        """The hits of each text, as `query` gives them; the matrix is read once for all of them.
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        k: int | None = 10,
+        *,
+        min_score: float | None = None,
+        min_confidence: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[list[Hit]]:
+        """The hits of each query, as `search` gives them; the matrix is read once for all of them.
 
-        Raises:
-            InputError: a text is blank or `k` is less than 1.
-            IndexDamagedError: the index contradicts itself.
+        Only queries that stay away from different things are ranked apart.
         """
-        if not all(text.strip() for text in texts):
-            raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        if not texts or not self.store.committed_rows():
-            return [[] for _ in texts]
-        vectors = self._encode_texts(list(texts))
+        limits = _Limits.checked(k, min_score, min_confidence)
+        return self._search([_terms(query) for query in queries], limits, Filters.of(filters))
+
+    def similar(
+        self,
+        image: str | os.PathLike[str] | bytes,
+        k: int | None = 10,
+        *,
+        include_self: bool = False,
+        min_score: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[Hit]:
+        """The `k` images closest to a picture: a path, or the content of a file.
+
+        If it is in the index itself it is left out, unless `include_self` says otherwise; copies of it are not.
+        Arguments and errors are otherwise those of `search`.
+        """
+        limits = _Limits.checked(k, min_score, None)
+        left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
+        return self._search([[checked(ImageTerm(image))]], limits, Filters.of(filters), left_out)[0]
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _search(
+        self, queries: list[list[Term]], limits: _Limits, filters: Filters, left_out: Sequence[int] = ()
+    ) -> list[list[Hit]]:
+        if limits.confidence is not None:
+            for terms in queries:
+                _check_in_words(terms)
+        self._check_under(filters)
+        hits: list[list[Hit]] = [[] for _ in queries]
+        if not queries or not self.store.committed_rows():
+            return hits
+        asked = self._asked(queries)
         with self.store.snapshot():
-            matrix, alive = self.store.matrix()
-            return [self._hits(ranked, k) for ranked in best(matrix, vectors, k, alive)]
+            # 1. Which rows take part.
+            matrix, mask = self.store.matrix()
+            wanted = matching(self.store, filters, len(matrix))
+            mask = mask if wanted is None else wanted
+            if len(left_out):
+                mask = np.ones(len(matrix), np.bool_) if mask is None else mask
+                mask[left_out] = False
+            # 2. One pass for all queries that stay away from the same things.
+            for unwanted in dict.fromkeys(one.unwanted for one in asked):
+                members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
+                ranking = self._ranked([asked[i] for i in members], unwanted, matrix, mask, limits)
+                for i, found in zip(members, ranking, strict=True):
+                    hits[i] = found
+        return hits
 
-    def _hits(self, ranked: Ranked, k: int) -> list[Hit]:
+    def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
+        """The vectors of queries; each text and picture is embedded once."""
+        terms = list(dict.fromkeys(term for terms in queries for term in terms))
+        texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
+        vectors: dict[object, Vectors] = dict(zip(texts, self._encoders.texts(texts), strict=True)) if texts else {}
+        for term in terms:
+            if isinstance(term, ImageTerm):
+                vectors[term.image] = self._image_vector(term.image)
+
+        def sum_of(terms: list[Term]) -> Vectors:
+            parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]
+            return combined(np.stack(parts), terms)
+
+        asked = []
+        for all_of in queries:
+            positive = [term for term in all_of if term.weight > 0]
+            in_text = [term for term in all_of if isinstance(term, TextTerm)]
+            unwanted = tuple(sorted({term.text for term in in_text if term.weight < 0}))
+            compared = bool(positive) and len(in_text) == len(all_of)
+            vector = sum_of(all_of)
+            wanted = (vector if len(positive) == len(all_of) else sum_of(positive)) if compared else None
+            asked.append(_Asked(vector, wanted, unwanted if compared else ()))
+        return asked
+
+    def _ranked(
+        self, asked: list[_Asked], unwanted: tuple[str, ...], matrix: Matrix, mask: Mask | None, limits: _Limits
+    ) -> list[list[Hit]]:
+        """The hits of queries that stay away from the same things."""
+        rivals = self._rivals(unwanted) if any(one.wanted is not None for one in asked) else None
+        queries = np.stack([one.vector for one in asked])
+        cut = None
+        if limits.confidence is not None and rivals:
+            cut = _cut(rivals, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
+        k = len(matrix) if limits.k is None else limits.k
+        out = []
+        for one, ranked in zip(asked, best(matrix, queries, k, mask, cut), strict=True):
+            if limits.score is not None:
+                enough = ranked.scores >= limits.score
+                ranked = Ranked(ranked.rows[enough], ranked.scores[enough])  # noqa: PLW2901
+            sure = _confidence(matrix, ranked.rows, one.wanted, rivals) if rivals and one.wanted is not None else None
+            out.append(self._hits(ranked, sure, k))
+        return out
+
+    def _hits(self, ranked: Ranked, confidence: npt.NDArray[np.float64] | None, k: int) -> list[Hit]:
         """At most `k`, equal ones by path."""
-        paths = self.store.paths(ranked.rows.tolist())
-        pairs = sorted(zip((-ranked.scores).tolist(), paths, strict=True))
-        return [Hit(rank, -negative, path) for rank, (negative, path) in enumerate(pairs[:k], 1)]
+        records = self.store.images(ranked.rows.tolist())
+        sure = [None] * len(records) if confidence is None else confidence.tolist()
+        found = sorted(
+            zip(ranked.scores.tolist(), records, sure, strict=True), key=lambda item: (-item[0], item[1].path)
+        )
+        return [
+            Hit(
+                rank=rank,
+                score=score,
+                confidence=sure,
+                path_bytes=record.path,
+                width=record.width,
+                height=record.height,
+                size=record.size,
+                mtime_ns=record.mtime_ns,
+                taken_at=record.taken_at,
+            )
+            for rank, (score, record, sure) in enumerate(found[:k], 1)
+        ]
+
+    def _rivals(self, unwanted: tuple[str, ...]) -> Rivals:
+        neutral = self._encoders.rivals()
+        if not unwanted:
+            return neutral
+        vectors = np.concatenate([neutral.vectors, self._encoders.texts(list(unwanted))])
+        return Rivals(vectors, neutral.neutral, neutral.scale)
+
+    def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
+        """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
+        content, name = image if isinstance(image, bytes) else _content(image), b""
+        with self.store.snapshot():
+            row = self.store.row_with(digest(content))
+            if row is not None:
+                vector = self.store.matrix()[0][row].astype(np.float32)
+                return np.asarray(vector / np.linalg.norm(vector))
+        if not isinstance(image, bytes):
+            name = os.fsencode(image)
+        try:
+            return self._encoders.image(content, name)
+        except UnreadableImageError as error:
+            shown = os.fsdecode(name) or "from standard input"
+            raise InputError(f"Cannot read the picture {shown}: {error}") from error
+
+    def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
+        """Where the picture at this path is in the index, if it is."""
+        paths = {os.fsencode(os.path.abspath(image)), os.fsencode(os.path.realpath(image))}
+        return [row for path in paths if (row := self.store.row_of(path)) is not None]
+
+    def _check_under(self, filters: Filters) -> None:
+        for path in filters.under or ():
+            if not os.path.lexists(path) and not self.store.count(path):
+                raise InputError(
+                    f"under: there is no {os.fsdecode(path)}, and the index knows none. "
+                    "`clipsearch status` names the folders in the index."
+                )
+
+
+class _Limits(NamedTuple):
+    """How many hits are wanted, and how good."""
+
+    k: int | None
+    score: float | None
+    confidence: float | None
+
+    @classmethod
+    def checked(cls, k: int | None, score: float | None, confidence: float | None) -> _Limits:
+        """Raises InputError where they mean nothing."""
+        if k is not None and k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        if score is not None and not -1 <= score <= 1:
+            raise InputError(f"A score is a cosine, from -1 to 1; no image can have {score:g}.")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
+        return cls(k, score, confidence)
+
+
+def _terms(query: Query) -> list[Term]:
+    given: Iterable[str | Term] = [query] if isinstance(query, str | TextTerm | ImageTerm) else query
+    terms = [checked(TextTerm(one) if isinstance(one, str) else one) for one in given]
+    if not terms:
+        raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+    return terms
+
+
+def _check_in_words(terms: list[Term]) -> None:
+    if any(isinstance(term, ImageTerm) for term in terms) or all(term.weight < 0 for term in terms):
+        raise InputError(
+            f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words. "
+            "Cut off by score instead (--min-score)."
+        )
+
+
+def _cut(rivals: Rivals, wanted: list[Vectors], least: float) -> Cut:
+    """Leaves out rows in which confidence is less than `least`."""
+    prompts = len(rivals.vectors)
+    stay_away = prompts > rivals.neutral
+    # Without anything to stay away from, queries are what is wanted, and ranking has their scores anyway.
+    vectors = np.concatenate([rivals.vectors, *([np.stack(wanted)] if stay_away else [])])
+
+    def takes_part(scores: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Mask:
+        judged = others[prompts:] if stay_away else scores
+        return np.asarray(rivals.confidence(judged, others[:prompts]) >= least)
+
+    return Cut(vectors, takes_part)
+
+
+def _confidence(
+    matrix: Matrix, rows: npt.NDArray[np.int64], wanted: Vectors, rivals: Rivals
+) -> npt.NDArray[np.float64]:
+    """(K,) of one query with some rows."""
+    parts = [np.empty(0)]
+    for start in range(0, len(rows), _ROWS):
+        images = matrix[rows[start : start + _ROWS]].astype(np.float32).T
+        parts.append(rivals.confidence(wanted[np.newaxis] @ images, rivals.vectors @ images)[0])
+    return np.concatenate(parts)
+
+
+def _content(image: str | os.PathLike[str]) -> bytes:
+    try:
+        with open(image, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:  # a NUL in its name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"Cannot read the picture {os.fspath(image)}: {reason}") from error

@@ -6,6 +6,7 @@ may still be among the best of a query are kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -38,15 +39,26 @@ class Ranked(NamedTuple):
     """(K,) cosines in [-1, 1]."""
 
 
-def best(matrix: Matrix, queries: npt.NDArray[np.float32], k: int, mask: Mask | None = None) -> list[Ranked]:
+class Cut(NamedTuple):
+    """Which rows take part in the ranking of a query, where that depends on scores."""
+
+    vectors: npt.NDArray[np.float32]
+    """(M, D) unit vectors, whose scores are needed to tell."""
+    takes_part: Callable[[Scores, Scores], Mask]
+    """(Q, N) whether, from (Q, N) scores of the queries and (M, N) of `vectors` with N rows."""
+
+
+def best(
+    matrix: Matrix, queries: npt.NDArray[np.float32], k: int, mask: Mask | None = None, cut: Cut | None = None
+) -> list[Ranked]:
     """The `k` rows of (N, D) unit vectors with the highest cosine to each of (Q, D) unit vectors.
 
-    `mask` (N,) says which rows take part. All rows that tie with the last are included, so that the caller can break
-    ties in an order of its own.
+    `mask` (N,) says which rows take part, and so does `cut`. All rows that tie with the last are included,
+    so that the caller can break ties in an order of its own.
     """
     if not len(queries):
         return []
-    score = _Kernel(queries)
+    score = _Kernel(queries if cut is None else np.concatenate([queries, cut.vectors]))
     step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(queries)))
     floors = np.full(len(queries), -np.inf, np.float32)  # rows below are not among the best; threads raise them
 
@@ -59,9 +71,12 @@ def best(matrix: Matrix, queries: npt.NDArray[np.float32], k: int, mask: Mask | 
         else:
             scores = score(chunk) if mask is None else score(chunk)[:, rows]
         # 2. For each query, those that are as good as what other chunks have.
+        scores, others = scores[: len(queries)], scores[len(queries) :]
+        takes_part = None if cut is None else cut.takes_part(scores, others)
         found = []
         for query, line in enumerate(scores):
-            hopeful = np.flatnonzero(line >= floors[query])
+            hopeful = line >= floors[query]
+            hopeful = np.flatnonzero(hopeful if takes_part is None else hopeful & takes_part[query])
             ranked, floor = _head(Ranked(rows[hopeful] + start, line[hopeful]), k)
             floors[query] = max(floor, floors[query])
             found.append(ranked)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tiny import FixedEncoders
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.query import Index
@@ -121,9 +122,9 @@ def _observe(store: Store, truth: Truth, *, tidy: bool) -> State:
     if images:
         wanted = images[sorted(images)[len(images) // 2]]
         question = vectors[wanted.path].astype(np.float32)[np.newaxis]
-        (hit,) = Index(store, lambda _: question).query("this one", k=1)
-        if not truth.fits(wanted.hash, vectors[hit.path]):
-            raise UnreadableIndexError(f"{store.folder}: asked for {wanted.path!r}, it found {hit.path!r}")
+        (hit,) = Index(store, FixedEncoders(question)).search("this one", k=1)
+        if not truth.fits(wanted.hash, vectors[hit.path_bytes]):
+            raise UnreadableIndexError(f"{store.folder}: asked for {wanted.path!r}, it found {hit.path}")
     return State({path: record.hash for path, record in images.items()}, vectors)
 
 

@@ -31,15 +31,19 @@ ALLOWED: dict[str, set[str]] = {
     "interrupts": set(),
     "cores": set(),
     "ranking": {"cores"},
+    "terms": {"errors"},
+    "filters": {"errors"},
+    "confidence": set(),
     "store": set(),
     "store.format": {"errors"},
     "store.reading": {"errors", "paths", "store.format"},
     "store.creating": {"errors", "interrupts", "store.format"},
     "store.writing": {"errors", "paths", "interrupts", "store.creating", "store.format", "store.reading"},
+    "store.filtering": {"filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": {"errors"},
     "models.preprocessing": {"errors"},
-    "models.text_tower": {"errors", "models.catalog"},
+    "models.text_tower": {"cores", "errors", "models.catalog"},
     "models.precision": {"errors"},
     "models.image_tower": set(),
     "models.encoder": {
@@ -47,7 +51,10 @@ ALLOWED: dict[str, set[str]] = {
         *(f"models.{room}" for room in ("catalog", "image_tower", "precision", "preprocessing", "text_tower")),
     },
     "models": set(),
-    "query": {"errors", "ranking", "store.reading"},
+    "query": {
+        *("confidence", "errors", "filters", "images.reading", "ranking", "terms"),
+        *("store.filtering", "store.reading"),
+    },
     "changes": {"errors", "paths", "images.finding", "store.reading"},
     "embedding": {"errors", "store.format", *(f"images.{room}" for room in ("finding", "reading", "decoding"))},
     "indexing": {
@@ -56,7 +63,10 @@ ALLOWED: dict[str, set[str]] = {
         *("store.format", "store.reading", "store.writing"),
     },
     "api": {
+        "confidence",
         "errors",
+        "images.decoding",
+        "images.quiet",
         "settings",
         "store.format",
         "store.reading",
@@ -67,10 +77,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "output": set(),
     "output.paths": set(),
-    "output.hits": {"output.paths", "query"},
+    "output.hits": {"output.paths", "output.table", "query"},
+    "output.table": {"output.paths", "query"},
+    "output.thumbnails": {"images.decoding", "images.reading"},
+    "output.gallery": {"", "cores", "errors", "images.reading", "output.paths", "output.thumbnails", "query"},
+    "output.previews": {"errors", "output.paths", "output.table", "output.thumbnails", "query"},
+    "output.placing": {"errors", "output.paths", "output.reports"},
     "output.reports": {"output.paths", "indexing", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "models.encoder"},
-    "cli": {"errors"},
+    "cli": {"errors", "output.paths"},
     "cli.options": {""},
     "cli.progress": {"cli.options"},
     "cli.index": {
@@ -78,7 +93,12 @@ ALLOWED: dict[str, set[str]] = {
         *("store.format", "store.reading"),
     },
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
-    "cli.query": {"api", "output.hits"},
+    "cli.grouping": set(),
+    "cli.searching": {
+        *("api", "errors", "filters", "query"),
+        *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews")),
+    },
+    "cli.query": {"errors", "output.hits", "terms"},
     "cli.status": {"api", "models.catalog", "output.reports", "store.reading", "store.verifying"},
     "__main__": {"cli"},
 }
@@ -113,7 +133,9 @@ def imports(path: Path) -> set[str]:
 def test_imports_flow_downwards(name: str) -> None:
     assert name in ALLOWED, f"give {name} a place in the drawing"
     own = {name} | (
-        {f"cli.{n}" for n in ("index", "options", "query", "status", "progress", "forget")} if "cli" in name else set()
+        {f"cli.{n}" for n in ("index", "options", "query", "status", "progress", "forget", "searching", "grouping")}
+        if "cli" in name
+        else set()
     )
     assert imports(ROOMS[name]) - own <= ALLOWED[name]
 

@@ -18,7 +18,7 @@ import pytest
 from conftest import REPOSITORY, paint
 from tiny import MODEL, update
 
-from clipsearch.query import Index
+import clipsearch
 from clipsearch.store.format import FOLDER, FORMAT, HEADER_BYTES, header
 from clipsearch.store.reading import Store
 
@@ -114,13 +114,9 @@ def by_example(folder: Path, picture: bytes, environment: dict[str, str], tmp_pa
 
 
 def by_clipsearch(folder: Path, picture: bytes) -> Hits:
-    """The same from our own search: the picture's vector in place of a text's."""
-    store = Store.open(folder)
-    (record,) = store.records(picture)
-    assert record.row is not None
-    vector = store.matrix()[0][record.row].astype(np.float32)
-    with Index(store, lambda _: vector[np.newaxis]) as index:
-        return [(hit.path, hit.score) for hit in index.query("this picture", k=4) if hit.path != picture][:3]
+    """The same from our own search."""
+    with clipsearch.open_index(folder) as index:
+        return [(hit.path_bytes, hit.score) for hit in index.similar(os.fsdecode(picture), k=3)]
 
 
 def check_example(folder: Path, picture: bytes, environment: dict[str, str], tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def test_tab_separated_lines_in_a_pipe(sample_index: Path, run: Run) -> None:
     scores = [float(line[1]) for line in lines]
     assert scores == sorted(scores, reverse=True)
     assert all(-1 <= score <= 1 for score in scores)
-    assert all((sample_index / line[2]).is_file() for line in lines)
+    assert all(0 <= float(line[2]) <= 1 for line in lines)
+    assert all((sample_index / line[3]).is_file() for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_a_table_on_a_terminal(sample_index: Path, environment: dict[str, str]) 
     os.close(follower)
     lines = os.read(leader, 65536).decode().splitlines()
     os.close(leader)
-    assert lines[0].split() == ["rank", "score", "path"]
+    assert lines[0].split() == ["rank", "score", "conf", "path", "size", "date"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
     assert "sample-images/dogs/dog_" in lines[1]
 
@@ -81,7 +82,7 @@ def test_equal_pictures_come_in_the_order_of_their_paths(tmp_path: Path, run: Ru
         paint(tmp_path / "p" / f"{name}.png", "red")
     index(run, "p", "--model", "picturebook", cwd=tmp_path)
     out = run("query", "red", "-k", "3", cwd=tmp_path).stdout.decode()
-    assert [line.split("\t")[2] for line in out.splitlines()] == ["p/a.png", "p/b.png", "p/c.png"]
+    assert [line.split("\t")[3] for line in out.splitlines()] == ["p/a.png", "p/b.png", "p/c.png"]
 
 
 def test_names_that_are_not_utf8_come_out_exactly(tmp_path: Path, run: Run) -> None:
@@ -204,10 +205,10 @@ def test_status(sample_index: Path, run: Run) -> None:
 
 def test_the_library_answers_as_the_command_does(sample_index: Path, run: Run) -> None:
     with clipsearch.open_index(sample_index) as opened:
-        hits = opened.query("a dog is sleeping", k=3)
-        assert opened.query("a dog is sleeping", k=3) == hits
+        hits = opened.search("a dog is sleeping", k=3)
+        assert opened.search("a dog is sleeping", k=3) == hits
     out = run("query", "a dog is sleeping", "-k", "3", "-0", cwd=sample_index).stdout
-    assert [os.path.relpath(hit.path, os.fsencode(sample_index)) for hit in hits] == out.split(b"\0")[:-1]
+    assert [os.fsencode(hit.path.relative_to(sample_index)) for hit in hits] == out.split(b"\0")[:-1]
 
 
 def test_version(run: Run, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_paths_below_the_parent_move_with_the_folder(tmp_path: Path) -> None:
     fill(tmp_path / "here" / FOLDER, ["a"])
     (tmp_path / "here").rename(tmp_path / "there")
     with closing(Store.open(tmp_path / "there" / FOLDER)) as store:
-        assert store.paths([0]) == [os.fsencode(tmp_path / "there" / "a")]
+        assert [image.path for image in store.images([0])] == [os.fsencode(tmp_path / "there" / "a")]
 
 
 def test_names_are_kept_byte_for_byte_and_differ_by_case(folder: Path) -> None:
@@ -187,7 +187,7 @@ def test_names_are_kept_byte_for_byte_and_differ_by_case(folder: Path) -> None:
         writer.add([Record(path, None, 1, 2, b"h") for path in paths], vectors(0, 4))
         writer.commit()
     with closing(Store.open(folder)) as store:
-        assert store.paths([0, 1, 2, 3]) == paths
+        assert [image.path for image in store.images([0, 1, 2, 3])] == paths
 
 
 def test_roots_swallow_roots_below_them(folder: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_reader_sees_one_commit_while_a_writer_goes_on(folder: Path) -> None:
             database.execute("DELETE FROM images")
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 database.commit()  # waits for the reader, and longer than its patience of nothing
-        assert len(store.paths([0, 1, 2])) == len(matrix) == 3
+        assert len(store.images([0, 1, 2])) == len(matrix) == 3
         assert alive is None
 
 

@@ -212,7 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
                 if known.row is not None and content is not None:
                     assert alive is None or alive[known.row]
                     assert np.array_equal(matrix[known.row], vector(content))
-                    assert store.paths([known.row]) == [known.path]
+                    assert store.images([known.row]) == [known]
 
     @invariant()
     def the_writer_knows_what_it_did(self) -> None:

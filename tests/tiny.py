@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch import indexing
+from clipsearch.confidence import Rivals
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import Rules
@@ -52,6 +53,22 @@ class TinyEncoder:
         # Never zero, whatever the picture.
         vectors = pixels.reshape(len(pixels), -1).astype(np.float32) - 127.5
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+class FixedEncoders:
+    """What answers every text with one vector, (1, D), and takes nothing for neutral."""
+
+    def __init__(self, vector: npt.NDArray[np.float32]) -> None:
+        self._vector = vector
+
+    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        return np.repeat(self._vector, len(texts), axis=0)
+
+    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
+        raise AssertionError((name, content[:8]))
+
+    def rivals(self) -> Rivals:
+        return Rivals(np.zeros_like(self._vector), 1, 1.0)
 
 
 class Watcher:

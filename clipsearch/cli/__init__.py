@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import typer
@@ -12,12 +13,14 @@ import typer
 from clipsearch.cli.forget import forget
 from clipsearch.cli.index import index
 from clipsearch.cli.options import say, version_option
-from clipsearch.cli.query import query
+from clipsearch.cli.query import query, similar
 from clipsearch.cli.status import status
 from clipsearch.errors import ClipsearchError
+from clipsearch.output.paths import escaped
 
 EXIT_ERROR = 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
+_DEBUG = "CLIPSEARCH_DEBUG"
 
 app = typer.Typer(
     name="clipsearch",
@@ -30,6 +33,7 @@ app = typer.Typer(
 app.callback()(version_option)
 app.command()(index)
 app.command()(query)
+app.command()(similar)
 app.command()(status)
 app.command()(forget)
 
@@ -82,13 +86,24 @@ def _run() -> int:
         return done.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        raise
     except ClipsearchError as error:
-        say(f"clipsearch: {error}")
+        _complain(str(error))
         return EXIT_ERROR
-    except Exception as error:
-        # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
-        if not hasattr(error, "show") or not hasattr(error, "exit_code"):
-            raise
-        error.show()
+    except Exception as error:  # noqa: BLE001  (nothing is hidden; but a bug must not end with 1, "nothing found")
+        if hasattr(error, "format_message"):
+            # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
+            command_path = getattr(getattr(error, "ctx", None), "command_path", "clipsearch")
+            _complain(f"{error.format_message()} To see what it takes: {command_path} --help")
+        else:
+            traceback.print_exc()
         return EXIT_ERROR
     return result if isinstance(result, int) else 0
+
+
+def _complain(message: str) -> None:
+    """In one line, whatever it quotes; with `CLIPSEARCH_DEBUG=1` also where it comes from."""
+    if os.environ.get(_DEBUG, "0") not in ("", "0"):
+        traceback.print_exc()
+    say(f"clipsearch: {escaped(' '.join(message.split()))}")

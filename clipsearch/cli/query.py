@@ -1,46 +1,159 @@
-"""`clipsearch query`."""
+"""`clipsearch query` and `clipsearch similar`."""
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from clipsearch.cli.options import IndexOption, JsonOption, say
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.options import IndexOption
+from clipsearch.cli.searching import (
+    STDIN,
+    FilterOptions,
+    KOption,
+    MinScoreOption,
+    OutputOptions,
+    check_inputs,
+    opened,
+    present,
+    read_input,
+    say_why_nothing,
+)
+from clipsearch.errors import InputError
 
-EXIT_NOTHING_FOUND = 1
+if TYPE_CHECKING:
+    from clipsearch.terms import ImageTerm, Term
 
 
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
 def query(
-    text: Annotated[str, typer.Argument(help="What the picture shows.", show_default=False)],
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="How many images to show.")] = 10,
+    terms: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[TERM]...",
+            help='What the picture shows. Several add up, each with a weight if need be: "0.5:snow".',
+            show_default=False,
+        ),
+    ] = None,
     *,
+    unwanted: Annotated[
+        Optional[list[str]],
+        typer.Option("--not", metavar="TERM", help="What it should not show. May be repeated.", show_default=False),
+    ] = None,
+    image: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="A picture it should be like (- for standard input), with a weight if need be: 2:FILE. May be "
+            "repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    queries_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="Many queries at once: each line of this file (- for standard input) is one, to which the other terms "
+            "are added.",
+            show_default=False,
+        ),
+    ] = None,
+    k: KOption = 10,
+    min_score: MinScoreOption = None,
+    min_confidence: Annotated[
+        Optional[float],
+        typer.Option(
+            "--min-confidence",
+            metavar="P",
+            help="Only images that show it with this confidence, from 0 to 1, or more; 0.8 is a good start.",
+            show_default=False,
+        ),
+    ] = None,
+    filters: FilterOptions,
+    output: OutputOptions,
     index: IndexOption = None,
-    json: JsonOption = False,
-    print0: Annotated[
-        bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
-    ] = False,
 ) -> int:
-    """Find the images that fit TEXT best, best first.
+    """Find the images that fit best, best first.
 
-    On a terminal the result is a table; in a pipe it is tab-separated lines of rank, score (cosine) and path.
-    Exits with 1 if the index holds no image.
+    Exits with 0 if something was found, with 1 if nothing was, and with 2 after an error.
     """
-    if json and print0:
-        raise typer.BadParameter("--json and -0 exclude each other")
-    # Numpy's BLAS: one text is too little work for threads, and starting them, or waiting for one whose core is busy
-    # with something else, takes longer than it saves. Ranking has threads of its own.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from clipsearch.api import open_index
-    from clipsearch.output.hits import write_hits
+    from clipsearch.output.hits import Found
+    from clipsearch.terms import in_words, negated, parse_image, parse_text
 
-    form = "json" if json else "paths0" if print0 else "table" if sys.stdout.isatty() else "tsv"
-    with open_index(index, say=say) as opened:
-        hits = opened.query(text, k)
-    if hits or json:
-        write_hits(hits, form, sys.stdout.buffer)
-    if not hits:
-        say("Nothing found: the index holds no image.")
-    return 0 if hits else EXIT_NOTHING_FOUND
+    output.form()  # complains before anything is done
+    pictures = [parse_image(given) for given in image or ()]
+    check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in pictures))
+    common: list[Term] = [*map(parse_text, terms or ()), *map(_read, pictures)]
+    common += [negated(parse_text(given)) for given in unwanted or ()]
+    queries: list[tuple[str, list[Term]]] = [(in_words(common), common)]
+    if queries_from is not None:
+        queries = [(line, [parse_text(line), *common]) for line in _lines(queries_from)]
+    elif not common:
+        raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
+
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        wanted = [terms for _, terms in queries]
+        hits = opened_index.search_many(wanted, k, min_score=min_score, min_confidence=min_confidence, **arguments)
+        if not any(hits):
+            best = opened_index.search_many(wanted, 1, **arguments)
+            say_why_nothing([hit for of_one in best for hit in of_one], arguments)
+    found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
+    return present(found, output, many=queries_from is not None)
+
+
+@grouped
+def similar(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A picture (- for standard input).", show_default=False)
+    ],
+    *,
+    include_self: Annotated[
+        bool, typer.Option("--include-self", help="Show the picture itself too, if it is in the index.")
+    ] = False,
+    k: KOption = 10,
+    min_score: MinScoreOption = None,
+    filters: FilterOptions,
+    output: OutputOptions,
+    index: IndexOption = None,
+) -> int:
+    """Find the images that are most like a picture, best first.
+
+    A picture that is in the index needs no model. Exits with 0 if something was found, with 1 if nothing was, and with
+    2 after an error.
+    """
+    from clipsearch.output.hits import Found
+    from clipsearch.terms import ImageTerm, in_words
+
+    output.form()  # complains before anything is done
+    check_inputs(image, filters.files_from)
+    term = _read(ImageTerm(image))
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        hits = opened_index.similar(term.image, k, include_self=include_self, min_score=min_score, **arguments)
+        if not hits:
+            best = opened_index.similar(term.image, 1, include_self=include_self, **arguments)
+            say_why_nothing(best, arguments)
+    return present([Found(in_words([term]), hits)], output)
+
+
+def _read(term: ImageTerm) -> ImageTerm:
+    """With the content of standard input, where that is meant."""
+    return replace(term, image=read_input(STDIN)) if term.image == STDIN else term
+
+
+def _lines(name: str) -> list[str]:
+    """The queries in a file."""
+    try:
+        text = read_input(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"There is no query in {name}: write one on each line.")
+    return lines

@@ -70,6 +70,8 @@ class Encoder:
         self._tower = ImageTower(model, PRECISIONS[self.precision], self.device)
         del model.vision_model  # the tower has its own copy
         self._text_model = model
+        self.logit_scale = float(model.logit_scale.detach().exp())
+        """What the model multiplies cosines by before a softmax."""
         torch.nn.Module.eval(model)  # the model's own `eval` is not typed
         scale = self.preprocessing.scale
         self._factor, self._offset = (
@@ -163,6 +165,7 @@ class Encoder:
             layer_norm_eps=config.layer_norm_eps,
             eos_token_id=eos,
             context=config.max_position_embeddings,
+            logit_scale=self.logit_scale,
         )
         text_tower.save(self.fingerprint, weights, shape, tokenizer.backend_tokenizer.save)
         return True

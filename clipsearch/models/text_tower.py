@@ -10,17 +10,22 @@ safetensors file that is memory-mapped, the tokenizer and a small description. `
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch import cores
 from clipsearch.errors import ModelError
 from clipsearch.models.catalog import cache_folder
 
@@ -31,6 +36,8 @@ Array = npt.NDArray[np.float32]
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 _WEIGHTS, _TOKENIZER, _SHAPE = "text_tower.safetensors", "tokenizer.json", "text_tower.json"
+_TEXTS = 64
+"""Computed together: more were no faster."""
 _DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2"}
 
 
@@ -46,6 +53,8 @@ class TowerShape:
     """2 means, as in transformers, that the largest id marks the end: OpenAI's first configurations say so."""
     context: int
     """Most tokens that fit, start and end included."""
+    logit_scale: float
+    """What the model multiplies cosines by before a softmax; the exponential of its parameter."""
 
 
 @dataclass(frozen=True)
@@ -93,45 +102,72 @@ class TextTower:
         """Token ids of `text`, cut to the context."""
         return tokenize(self._tokenizer, text, self.shape.context)
 
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by before a softmax."""
+        return self.shape.logit_scale
+
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """(Q, D) float32 unit vectors of `texts`."""
-        vectors = np.stack([self._embed(self.tokenize(text).ids) for text in texts])
+        """(Q, D) float32 unit vectors of `texts`. Many are computed together, in threads."""
+        # Behind the end token nothing counts, since nothing before can see it.
+        ids = [tokens[: self._end(tokens) + 1] for tokens in (self.tokenize(text).ids for text in texts)]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        batches = [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]
+        with ThreadPoolExecutor(max(1, min(cores.available(), len(batches)))) as pool:
+            parts = pool.map(lambda batch: self._embed([ids[i] for i in batch]), batches)
+            vectors = np.empty((len(ids), self.dim), np.float32)
+            for batch, part in zip(batches, parts, strict=True):
+                vectors[batch] = part
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
-    def _embed(self, ids: list[int]) -> Array:
-        """(D,) the projected vector of one tokenised text."""
-        # 1. Embeddings, up to the end token: what follows cannot be seen from there.
-        ids = ids[: self._end(ids) + 1]
-        x = self._weights["embeddings.token_embedding.weight"][ids].astype(np.float32)
-        x += self._weights["embeddings.position_embedding.weight"][: len(ids)]
+    def _embed(self, texts: list[list[int]]) -> Array:
+        """(Q, D) the projected vectors of tokenised texts, the shortest first.
+
+        All their tokens stand in one matrix, so that weights are read once; only attention knows where a text ends.
+        """
+        # 1. Embeddings.
+        lengths = [len(ids) for ids in texts]
+        positions = np.concatenate([np.arange(length) for length in lengths])
+        x = self._weights["embeddings.token_embedding.weight"][np.concatenate(texts)].astype(np.float32)
+        x += self._weights["embeddings.position_embedding.weight"][positions]
         # 2. Layers.
-        mask = np.triu(np.full((len(ids), len(ids)), -np.inf, np.float32), 1)
         for i in range(self._layers):
             layer = f"encoder.layers.{i}."
-            x = x + self._attention(self._norm(x, layer + "layer_norm1"), layer + "self_attn.", mask)
+            x = x + self._attention(self._norm(x, layer + "layer_norm1"), layer + "self_attn.", lengths)
             hidden = self._activation(self._linear(self._norm(x, layer + "layer_norm2"), layer + "mlp.fc1"))
             x = x + self._linear(hidden, layer + "mlp.fc2")
-        # 3. The end token's vector, projected.
-        pooled = self._norm(x[-1:], "final_layer_norm")
-        return np.asarray((pooled @ self._weights["text_projection.weight"].T)[0])
+        # 3. The end tokens' vectors, projected.
+        pooled = self._norm(x[np.cumsum(lengths) - 1], "final_layer_norm")
+        return np.asarray(pooled @ self._weights["text_projection.weight"].T)
 
     def _end(self, ids: list[int]) -> int:
         if self.shape.eos_token_id == 2:  # noqa: PLR2004  (transformers' legacy rule, see `TowerShape`)
             return int(np.argmax(ids))
         return ids.index(self.shape.eos_token_id)
 
-    def _attention(self, x: Array, layer: str, mask: Array) -> Array:
-        """(T, W) multi-head causal self-attention."""
-        tokens, width = x.shape
-        heads = self.shape.heads
+    def _attention(self, x: Array, layer: str, lengths: list[int]) -> Array:
+        """(T, W) multi-head causal self-attention, each text for itself."""
+        queries, keys, values = (self._linear(x, f"{layer}{name}_proj") for name in "qkv")
+        seen = np.empty_like(x)
+        start = 0
+        for length, group in groupby(lengths):
+            number = len(list(group))
+            rows = slice(start, start + number * length)
+            start = rows.stop
+            seen[rows] = self._attend(queries[rows], keys[rows], values[rows], length)
+        return self._linear(seen, f"{layer}out_proj")
+
+    def _attend(self, queries: Array, keys: Array, values: Array, length: int) -> Array:
+        """(T, W) what the tokens of texts of one `length` gather from those before them."""
+        width, heads = queries.shape[1], self.shape.heads
         q, k, v = (
-            self._linear(x, f"{layer}{name}_proj").reshape(tokens, heads, width // heads).transpose(1, 0, 2)
-            for name in "qkv"
+            part.reshape(-1, length, heads, width // heads).transpose(0, 2, 1, 3) for part in (queries, keys, values)
         )
-        scores = q @ k.transpose(0, 2, 1) / math.sqrt(width // heads) + mask
+        scores = q @ k.transpose(0, 1, 3, 2) / math.sqrt(width // heads)
+        scores += np.triu(np.full((length, length), -np.inf, np.float32), 1)
         scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
         scores /= scores.sum(axis=-1, keepdims=True)
-        return self._linear((scores @ v).transpose(1, 0, 2).reshape(tokens, width), f"{layer}out_proj")
+        return np.asarray((scores @ v).transpose(0, 2, 1, 3).reshape(-1, width))
 
     def _linear(self, x: Array, name: str) -> Array:
         return np.asarray(x @ self._weights[f"{name}.weight"].T + self._weights[f"{name}.bias"])
@@ -176,7 +212,7 @@ def gelu(x: Array) -> Array:
 
 def tower_folder(fingerprint: str) -> Path:
     """Where the text tower of a model lies, or would lie."""
-    return cache_folder() / "text-towers" / fingerprint
+    return cache_folder() / "text-towers-2" / fingerprint  # the first had no logit scale
 
 
 def save(
@@ -213,6 +249,21 @@ def save(
             f"Cannot write the text tower to {target}: {error.strerror or error}. "
             "Name a folder that can be written with CLIPSEARCH_CACHE."
         ) from error
+
+
+def remembered(fingerprint: str, texts: Sequence[str], encode: Callable[[Sequence[str]], Array]) -> Array:
+    """(Q, D) what `encode` makes of `texts`, which every query needs: kept beside the model's text tower."""
+    name = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
+    path = tower_folder(fingerprint) / f"texts-{name}.npy"
+    try:
+        return np.asarray(np.load(path), np.float32)
+    except (OSError, ValueError):  # not there yet, or cut off
+        vectors = encode(texts)
+    with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        np.save(made, vectors)
+        made.replace(path)
+    return vectors
 
 
 def map_safetensors(path: Path) -> dict[str, npt.NDArray[np.floating]]:

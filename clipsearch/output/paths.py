@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import unicodedata
+from collections.abc import Callable
+
+_OBEYED = ("Cc", "Cf", "Zl", "Zp")
+"""Categories of characters that are not shown but do something."""
+
+
+def _python_escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def shown(path: bytes) -> bytes:
@@ -16,12 +25,19 @@ def shown(path: bytes) -> bytes:
 
 def printable(path: bytes) -> str:
     """`path` for a terminal: undecodable bytes and control characters become escapes."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(_escaped(c) if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    return escaped(path.decode("utf-8", "backslashreplace"))
 
 
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
+def escaped(text: str, escape: Callable[[str], str] = _python_escape) -> str:
+    """`text` with characters that a terminal would obey instead of showing them as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(escape(c) if unicodedata.category(c) in _OBEYED else c for c in text)
+
+
+def json_escape(character: str) -> str:
+    """As it may stand in a JSON string."""
+    return json.dumps(character)[1:-1]
 
 
 def json_fields(path: bytes) -> dict[str, str]:

@@ -33,6 +33,8 @@ from clipsearch.store.format import (
 )
 
 _BUSY_SECONDS = 30
+_SPARSE = 20
+"""If fewer than one row in so many is asked for, each is looked up."""
 RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
 """The columns of a `Record`, in its order."""
 
@@ -209,15 +211,46 @@ class Store:
         alive[dead] = False
         return matrix, alive
 
-    def paths(self, rows: Sequence[int]) -> list[bytes]:
-        """The absolute path of each row."""
-        out = []
-        for row in rows:
-            found = self.sql("SELECT path FROM images WHERE row = ?", (row,))
-            if not found:
-                raise damaged(self.folder, f"row {row} belongs to no image")
-            out.append(self._absolute(found[0][0]))
-        return out
+    def images(self, rows: Sequence[int]) -> list[Record]:
+        """The record of each row."""
+        if len(rows) * _SPARSE < self.committed_rows():
+            found = {row: self._row(row) for row in rows}
+        else:  # one pass over the table is faster than many searches in it
+            found = {record.row: record for record in self.records() if record.row is not None}
+        try:
+            return [found[row] for row in rows]
+        except KeyError as error:
+            raise damaged(self.folder, f"row {error} belongs to no image") from error
+
+    def _row(self, row: int) -> Record:
+        found = self.sql(f"SELECT {RECORD} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
+        if not found:
+            raise damaged(self.folder, f"row {row} belongs to no image")
+        return Record(self._absolute(found[0][0]), *found[0][1:])
+
+    def row_of(self, path: bytes) -> int | None:
+        """The row of the image with this absolute path."""
+        found = self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),))
+        return found[0][0] if found else None
+
+    def row_with(self, digest: bytes) -> int | None:
+        """A row of an image with this content."""
+        found = self.sql("SELECT min(row) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
+        return found[0][0] if found else None
+
+    def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[int]:
+        """The rows of images below `root` for which a condition on the columns holds; for this package."""
+        for where, more in self._ranges(root):
+            sql = f"SELECT row FROM images WHERE {where} AND row IS NOT NULL AND {condition}"  # noqa: S608  (our own words)
+            with guarded(self.folder):
+                for (row,) in self._database.execute(sql, (*more, *values)):
+                    yield row
+
+    def paths_and_rows(
+        self, root: bytes | None, condition: str, values: Sequence[object]
+    ) -> Iterator[tuple[bytes, int]]:
+        """The same with absolute paths, in their order; for this package."""
+        return self._select("path, row", root, f"row IS NOT NULL AND {condition}", values)
 
     def committed_rows(self) -> int:
         """How many rows of the matrix count."""
@@ -254,12 +287,14 @@ class Store:
 
     # -- how -------------------------------------------------------------------------------------------------
 
-    def _select(self, columns: str, root: bytes | None, condition: str = "TRUE") -> Iterator[tuple[Any, ...]]:
+    def _select(
+        self, columns: str, root: bytes | None, condition: str = "TRUE", more: Sequence[object] = ()
+    ) -> Iterator[tuple[Any, ...]]:
         """Rows of `images`, the path first and absolute, in its order; read as they are asked for."""
         parts = [
             self._stream(
                 f"SELECT {columns} FROM images WHERE {where} AND {condition} ORDER BY path",  # noqa: S608  (our own words)
-                values,
+                (*values, *more),
             )
             for where, values in self._ranges(root)
         ]

@@ -94,7 +94,7 @@ def _vectors(store: Store) -> Iterator[Finding]:
             bad &= alive[start : start + len(bad)]
         wrong += (np.flatnonzero(bad) + start).tolist()
     if wrong:
-        paths = [os.fsdecode(path) for path in store.paths(wrong[:_NAMED_AT_MOST])]
+        paths = [os.fsdecode(record.path) for record in store.images(wrong[:_NAMED_AT_MOST])]
         yield Finding(f"{len(wrong)} of {len(matrix)} vectors are not of unit length{_some(paths, len(wrong))}")
 
 

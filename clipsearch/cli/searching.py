@@ -1,0 +1,289 @@
+"""What commands that search share: their options, and what becomes of hits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.options import say
+from clipsearch.errors import InputError
+from clipsearch.filters import FilterArguments, Orientation
+
+if TYPE_CHECKING:
+    from clipsearch.output.hits import Found
+    from clipsearch.query import Hit, Index
+
+EXIT_NOTHING_FOUND = 1
+STDIN = "-"
+"""Means standard input wherever a file is asked for."""
+
+
+class Format(str, Enum):
+    """What `--format` takes."""
+
+    AUTO = "auto"
+    TABLE = "table"
+    TSV = "tsv"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    PATHS = "paths"
+
+
+def _number_of_hits(given: str | int) -> int:
+    """What `-k` takes; all are more than there can be."""
+    if given == "all":
+        return sys.maxsize
+    if not str(given).isdecimal() or int(given) < 1:
+        raise typer.BadParameter(f"{given} is neither a number from 1 on nor all.")
+    return int(given)
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+KOption = Annotated[
+    int, typer.Option("-k", metavar="K", parser=_number_of_hits, help="How many images to show; all for every one.")
+]
+MinScoreOption = Annotated[
+    Optional[float],
+    typer.Option("--min-score", metavar="X", help="Only images with this cosine or more.", show_default=False),
+]
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which images are searched."""
+
+    under: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--under",
+            metavar="PATH",
+            help="Only images in this folder. May be repeated. Below the folder of the index, the current folder is "
+            "taken by itself.",
+            show_default=False,
+        ),
+    ] = None
+    glob: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--glob",
+            "-g",
+            metavar="GLOB",
+            help="Only paths that match, with the rules of .gitignore; !GLOB leaves out. May be repeated; the last one "
+            "that matches a path decides.",
+            show_default=False,
+        ),
+    ] = None
+    after: Annotated[
+        Optional[str],
+        typer.Option(
+            "--after",
+            metavar="DATE",
+            help="Only images taken then or later (EXIF, else when the file was changed): 2024-05-31, 2024-05, 2024, "
+            "or a span back from now: 30d, 12h, 2w, 6mo, 1y.",
+            show_default=False,
+        ),
+    ] = None
+    before: Annotated[
+        Optional[str], typer.Option("--before", metavar="DATE", help="Only images taken earlier.", show_default=False)
+    ] = None
+    min_width: Annotated[
+        Optional[int], typer.Option("--min-width", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+    ] = None
+    min_height: Annotated[
+        Optional[int], typer.Option("--min-height", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+    ] = None
+    orientation: Annotated[
+        Optional[Orientation], typer.Option("--orientation", help="As it is seen.", show_default=False)
+    ] = None
+    files_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--files-from",
+            metavar="FILE",
+            help="Only the paths in this file (- for standard input), one a line, or separated by NUL, as find -print0 "
+            "writes them.",
+            show_default=False,
+        ),
+    ] = None
+
+    def arguments(self, here: Path | None) -> FilterArguments:
+        """For `Index.search`; `here` is the folder that counts where `--under` names none."""
+        out = FilterArguments()
+        if under := self.under or ([here] if here else None):
+            out["under"] = under
+        if self.glob:
+            out["glob"] = self.glob
+        if self.after is not None:
+            out["after"] = self.after
+        if self.before is not None:
+            out["before"] = self.before
+        if self.min_width:
+            out["min_width"] = self.min_width
+        if self.min_height:
+            out["min_height"] = self.min_height
+        if self.orientation:
+            out["orientation"] = self.orientation
+        if self.files_from is not None:
+            out["files"] = _paths_in(read_input(self.files_from))
+        return out
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What becomes of hits."""
+
+    format: Annotated[
+        Format, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
+    ] = Format.AUTO
+    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+    print0: Annotated[
+        bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
+    ] = False
+    preview: Annotated[bool, typer.Option("--preview", help="Show the images themselves in the terminal.")] = False
+    html: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with the images, which needs nothing else.", show_default=False
+        ),
+    ] = None
+    open: Annotated[
+        bool, typer.Option("--open", help="Open the page, or else the first image, with the desktop's viewer.")
+    ] = False
+    copy_to: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--copy-to",
+            metavar="DIR",
+            help="Copy the images into this folder; nothing in it is overwritten.",
+            show_default=False,
+        ),
+    ] = None
+    link_to: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--link-to", metavar="DIR", help="The same with symbolic links instead of copies.", show_default=False
+        ),
+    ] = None
+
+    def form(self) -> str:
+        """The format that is meant: one of `output.hits.FORMATS`.
+
+        Raises:
+            InputError: two are.
+        """
+        asked: set[Format] = {
+            form
+            for form, wanted in ((Format.JSON, self.json), (Format.PATHS, self.print0), (self.format, True))
+            if wanted and form is not Format.AUTO
+        }
+        if len(asked) > 1:
+            raise InputError(f"One output format at a time, not {' and '.join(sorted(asked))}")
+        if self.preview and asked - {Format.TABLE}:
+            raise InputError(f"--preview is for eyes, {''.join(asked)} for programs: choose one")
+        if not asked:
+            asked = {Format.TABLE if sys.stdout.isatty() else Format.TSV}
+        return str(asked.pop().value)
+
+
+def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterArguments]:
+    """The index to search, and the filters; `folder` is what `--index` says.
+
+    Found from a folder below its own, an index answers for that folder.
+    """
+    # Numpy's BLAS: one text is too little work for threads, and starting them, or waiting for one whose core is busy
+    # with something else, takes longer than it saves. Ranking, and many texts, have threads of their own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from clipsearch.api import index_folder, open_index
+
+    place = index_folder(folder)
+    is_named = folder is not None or "CLIPSEARCH_INDEX" in os.environ
+    here = Path.cwd()
+    arguments = filters.arguments(None if is_named or place.parent == here else here)
+    return open_index(place, say=say), arguments
+
+
+def present(found: Sequence[Found], options: OutputOptions, *, many: bool = False) -> int:
+    """Do what `options` say with the hits of queries; the exit code. With `many`, each hit tells its query."""
+    # 1. Standard output.
+    hits = [hit for result in found for hit in result.hits]
+    if options.preview:
+        from clipsearch.output.previews import show_previews
+
+        for result in found:
+            show_previews(result.hits, sys.stdout.buffer)
+    else:
+        from clipsearch.output.hits import write_hits
+
+        screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen)
+    sys.stdout.flush()
+    # 2. Files.
+    for folder, link in ((options.copy_to, False), (options.link_to, True)):
+        if folder and hits:
+            from clipsearch.output.placing import place
+
+            say(place([hit.path_bytes for hit in hits], folder, link=link))
+    if options.html:
+        from clipsearch.output.gallery import Section, write_gallery
+
+        write_gallery(options.html, [Section(result.query, result.hits) for result in found])
+        say(f"Wrote {options.html}.")
+    # 3. The desktop.
+    if options.open and (options.html or hits):
+        _open(options.html or hits[0].path)
+    return 0 if hits else EXIT_NOTHING_FOUND
+
+
+def say_why_nothing(best: Sequence[Hit], filters: FilterArguments) -> None:
+    """Say why there is no hit; `best` are those that only the cut-offs kept out."""
+    if best:
+        top = max(best, key=lambda hit: hit.score)
+        sure = max((hit.confidence for hit in best if hit.confidence is not None), default=None)
+        confidence = "" if sure is None else f", the best confidence {sure:.3f}"
+        say(f"Nothing found: the best score is {top.score:.4f}{confidence}.")
+    elif filters:
+        under = filters.get("under")
+        where = "" if not isinstance(under, list) else f" (in {', '.join(map(str, under))})"
+        say(f"Nothing found: the index holds no image that passes the filters{where}.")
+    else:
+        say("Nothing found: the index holds no image.")
+
+
+def read_input(name: str) -> bytes:
+    """The content of a file, or of standard input for `-`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if name == STDIN:
+            return sys.stdin.buffer.read()
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"Cannot read {name}: {error.strerror}") from error
+
+
+def check_inputs(*names: str | None) -> None:
+    """Raises InputError if more than one input is standard input."""
+    if names.count(STDIN) > 1:
+        raise InputError("Only one thing can be read from standard input (-)")
+
+
+def _paths_in(content: bytes) -> Iterable[str]:
+    separator = b"\0" if b"\0" in content else b"\n"
+    return [os.fsdecode(path) for path in content.split(separator) if path]
+
+
+def _open(path: Path) -> None:
+    if typer.launch(os.path.abspath(path)):
+        raise InputError(f"There is no viewer to open {path} with: xdg-open is not installed, or failed.")

@@ -1,0 +1,131 @@
+"""What a query is made of: words and pictures, each with a weight, and how they add up to one vector.
+
+Knows nothing of models: the vectors are handed in.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError
+
+Vectors = npt.NDArray[np.float32]
+
+_WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)):(.*)", re.DOTALL)
+_CANCELLED = 1e-4
+"""A sum of weighted unit vectors that is shorter, relative to its weights, is nothing but rounding."""
+
+
+@dataclass(frozen=True)
+class TextTerm:
+    """Words to look for."""
+
+    text: str
+    weight: float = 1.0
+    """Negative: to stay away from."""
+
+
+@dataclass(frozen=True)
+class ImageTerm:
+    """A picture to look for others like it."""
+
+    image: str | os.PathLike[str] | bytes
+    """Its path, or the content of its file."""
+    weight: float = 1.0
+    """Negative: to stay away from."""
+
+
+Term = TextTerm | ImageTerm
+_AnyTerm = TypeVar("_AnyTerm", bound=Term)
+
+
+def parse_text(given: str) -> TextTerm:
+    """Read `TEXT` or `WEIGHT:TEXT`. A backslash before what looks like a weight makes it a text.
+
+    Raises:
+        InputError: no text is left, or the weight is none.
+    """
+    weight, text = _split(given)
+    if text.startswith("\\") and _WEIGHT.fullmatch(text[1:]):
+        text = text[1:]
+    return checked(TextTerm(text, weight))
+
+
+def parse_image(given: str) -> ImageTerm:
+    """Read `FILE` or `WEIGHT:FILE`. A file that is named like a weight can be written with `./` before it.
+
+    Raises:
+        InputError: no name is left, or the weight is none.
+    """
+    weight, name = _split(given)
+    return checked(ImageTerm(name, weight))
+
+
+def negated(term: _AnyTerm) -> _AnyTerm:
+    """The same to stay away from."""
+    return replace(term, weight=-term.weight)
+
+
+def checked(term: _AnyTerm) -> _AnyTerm:
+    """`term` if it says something.
+
+    Raises:
+        InputError: its text is blank, or its weight is zero or no number.
+    """
+    if isinstance(term, TextTerm) and not term.text.strip():
+        raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+    if isinstance(term, TextTerm):
+        try:
+            term.text.encode()
+        except UnicodeEncodeError as error:  # a command line may hold any bytes
+            raise InputError(f"The query is not UTF-8: {term.text!r}") from error
+    if isinstance(term, ImageTerm) and not term.image:
+        raise InputError("An image without a name. Say which: --image FILE")
+    if not math.isfinite(term.weight) or term.weight == 0:
+        raise InputError(f"A weight of {term.weight:g} means nothing. Use one like 0.5 or 2.")
+    return term
+
+
+def in_words(terms: Sequence[Term]) -> str:
+    """A query in one line, for people: `a dog + 0.5 snow - people`."""
+    out = ""
+    for term in terms:
+        sign = "- " if term.weight < 0 else "+ " if out else ""
+        weight = "" if abs(term.weight) == 1 else f"{abs(term.weight):g} "
+        out += f"{' ' if out else ''}{sign}{weight}{_name(term)}"
+    return out
+
+
+def combined(vectors: Vectors, terms: Sequence[Term]) -> Vectors:
+    """(D,) the unit vector of a query, from (T, D) unit vectors of its terms.
+
+    Each term is a unit vector before it is weighted, and so is their sum: scores stay cosines.
+
+    Raises:
+        InputError: the terms cancel each other out.
+    """
+    weights = np.array([term.weight for term in terms])
+    total = weights @ vectors.astype(np.float64)
+    length = float(np.linalg.norm(total))
+    if length <= _CANCELLED * float(np.abs(weights).sum()):
+        raise InputError(f"Nothing is left to look for: the terms of {in_words(terms)!r} cancel each other out.")
+    return np.asarray(total / length, np.float32)
+
+
+def _split(given: str) -> tuple[float, str]:
+    found = _WEIGHT.fullmatch(given)
+    return (float(found[1]), found[2]) if found else (1.0, given)
+
+
+def _name(term: Term) -> str:
+    if isinstance(term, TextTerm):
+        return term.text
+    return "(a picture)" if isinstance(term.image, bytes) else f"({os.fspath(term.image)})"
