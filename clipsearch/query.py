@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from clipsearch.confidence import Rivals
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
 from clipsearch.images.reading import digest
-from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best
+from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.store.filtering import matching
 from clipsearch.store.reading import Store
 from clipsearch.terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
-
-_ROWS = 65_536
-"""Rows that are looked at together, so that memory stays small when all are wanted."""
 
 
 class Encoders(Protocol):
@@ -45,8 +41,7 @@ class Encoders(Protocol):
         """The neutral prompts that texts are compared with."""
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """One image that a query found."""
 
     rank: int
@@ -232,7 +227,10 @@ class Index:
             if limits.score is not None:
                 enough = ranked.scores >= limits.score
                 ranked = Ranked(ranked.rows[enough], ranked.scores[enough])  # noqa: PLW2901
-            sure = _confidence(matrix, ranked.rows, one.wanted, rivals) if rivals and one.wanted is not None else None
+            sure = None
+            if rivals and one.wanted is not None:
+                scores = scores_of(matrix, ranked.rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
+                sure = rivals.confidence(scores[:1], scores[1:])[0]
             out.append(self._hits(ranked, sure, k))
         return out
 
@@ -342,17 +340,6 @@ def _cut(rivals: Rivals, wanted: list[Vectors], least: float) -> Cut:
         return np.asarray(rivals.confidence(judged, others[:prompts]) >= least)
 
     return Cut(vectors, takes_part)
-
-
-def _confidence(
-    matrix: Matrix, rows: npt.NDArray[np.int64], wanted: Vectors, rivals: Rivals
-) -> npt.NDArray[np.float64]:
-    """(K,) of one query with some rows."""
-    parts = [np.empty(0)]
-    for start in range(0, len(rows), _ROWS):
-        images = matrix[rows[start : start + _ROWS]].astype(np.float32).T
-        parts.append(rivals.confidence(wanted[np.newaxis] @ images, rivals.vectors @ images)[0])
-    return np.concatenate(parts)
 
 
 def _content(image: str | os.PathLike[str]) -> bytes:

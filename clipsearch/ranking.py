@@ -92,6 +92,13 @@ def best(
     return [_sorted(_head(_joined([chunk[query] for chunk in chunks]), k)[0]) for query in range(len(queries))]
 
 
+def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> Scores:
+    """(Q, K) cosines of (Q, D) unit vectors with K rows of a matrix; the numbers are those of `best`."""
+    score = _Kernel(vectors)
+    starts = range(0, len(rows), _CHUNK_ROWS)
+    return np.hstack([score(matrix[rows[start : start + _CHUNK_ROWS]]) for start in starts] or [score(matrix[:0])])
+
+
 def _head(ranked: Ranked, k: int) -> tuple[Ranked, float]:
     """The `k` best and all that tie with the last, in their order, and the score of the last."""
     rows, scores = ranked

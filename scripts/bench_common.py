@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -129,21 +129,27 @@ def clipsearch_command() -> str:
     return found or sys.exit("No clipsearch command here. Install it first: pip install -e .")
 
 
-def run(command: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> tuple[float, str]:
-    """Seconds that a whole process took in `folder`, seen from outside, and its stdout."""
+def run(
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    fine: Container[int] = (0,),
+) -> tuple[float, str]:
+    """Seconds that a whole process took in `folder`, seen from outside, and its stdout; `fine` are good exit codes."""
     started = time.perf_counter()
     done = subprocess.run(
         command, cwd=folder, env={**os.environ, **(environment or {})}, capture_output=True, check=False
     )
     seconds = time.perf_counter() - started
-    if done.returncode:
+    if done.returncode not in fine:
         sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
     return seconds, done.stdout.decode()
 
 
-def seconds(process: Process) -> float:
-    """How long one process took."""
-    return run(*process)[0]
+def seconds(process: Process, *, fine: Container[int] = (0,)) -> float:
+    """How long one process took; `fine` are good exit codes."""
+    return run(*process, fine=fine)[0]
 
 
 def weigh(process: Process) -> Weight:
@@ -211,7 +217,7 @@ def heavy_imports(arguments: Sequence[str], folder: Path) -> list[str]:
     """Which of `HEAVY` a clipsearch command imports."""
     command = [sys.executable, "-X", "importtime", "-m", "clipsearch", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    if done.returncode:
+    if done.returncode not in fine:
         sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
     lines = done.stderr.decode(errors="replace").splitlines()
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}

@@ -30,12 +30,14 @@ import numpy.typing as npt
 import peer_rclip
 
 if TYPE_CHECKING:
-    from clipsearch.store.format import ModelRecord
+    from clipsearch.store.format import ModelRecord, Record
 
 TEXT, K = "a dog is sleeping", 3
 UNLIKE = f"{common.VIT_B_32}-unlike-clip"
 _BLOCK_ROWS = 65_536
 _MILLION = 1_000_000
+_YEAR_2020 = 1_577_836_800
+"""In seconds since 1970."""
 NOTEBOOK = """\
 import json, sys
 import numpy as np
@@ -205,7 +207,7 @@ def make_unlike(model: Path, folder: Path) -> Path:
 
 def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:
     """In `folder` an index of random vectors, and the same vectors as a notebook keeps them; block by block."""
-    from clipsearch.store.format import FOLDER, Record
+    from clipsearch.store.format import FOLDER
     from clipsearch.store.writing import Writer
 
     # 1. Ours.
@@ -213,11 +215,7 @@ def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -
         writer.set_model(model)
         writer.set_root(os.fsencode(folder / "images"), {})
         for start, block in blocks(rows, model.dim):
-            records = [
-                Record(os.fsencode(folder / path_of(row)), None, 100_000, row, row.to_bytes(16, "little"))
-                for row in range(start, start + len(block))
-            ]
-            writer.add(records, block)
+            writer.add([record_of(folder, row) for row in range(start, start + len(block))], block)
         writer.commit()
     # 2. The notebook's.
     if notebook:
@@ -226,6 +224,15 @@ def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -
             vectors[start : start + len(block)] = block
         vectors.flush()
         (folder / "paths.json").write_text(json.dumps([path_of(row) for row in range(rows)]), "utf-8")
+
+
+def record_of(folder: Path, row: int) -> Record:
+    """An image that could be: every third is upright, and one a minute was taken since 2020."""
+    from clipsearch.store.format import Record
+
+    width, height = (3000, 4000) if row % 3 == 0 else (4000, 3000)
+    taken = (_YEAR_2020 + 60 * row) * 10**9
+    return Record(os.fsencode(folder / path_of(row)), None, 100_000, taken, row.to_bytes(16, "little"), width, height)
 
 
 def blocks(rows: int, dim: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:

@@ -76,7 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "models.encoder",
     },
     "output": set(),
-    "output.paths": set(),
+    "output.paths": {"paths"},
     "output.hits": {"output.paths", "output.table", "query"},
     "output.table": {"output.paths", "query"},
     "output.thumbnails": {"images.decoding", "images.reading"},

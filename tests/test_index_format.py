@@ -122,7 +122,7 @@ def by_clipsearch(folder: Path, picture: bytes) -> Hits:
 def check_example(folder: Path, picture: bytes, environment: dict[str, str], tmp_path: Path) -> None:
     found, expected = by_example(folder, picture, environment, tmp_path), by_clipsearch(folder, picture)
     assert [path for path, _ in found] == [path for path, _ in expected]
-    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+    assert [score for _, score in found] == pytest.approx([score for _, score in expected], abs=1e-3)
     assert len(found) == 3
 
 

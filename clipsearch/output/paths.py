@@ -8,6 +8,8 @@ import os
 import unicodedata
 from collections.abc import Callable
 
+from clipsearch.paths import inside
+
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that are not shown but do something."""
 
@@ -18,9 +20,7 @@ def _python_escape(character: str) -> str:
 
 def shown(path: bytes) -> bytes:
     """`path` (absolute) relative to the current folder if it lies below it."""
-    here = os.getcwdb()
-    prefix = here if here.endswith(os.fsencode(os.sep)) else here + os.fsencode(os.sep)
-    return path.removeprefix(prefix)
+    return path.removeprefix(inside(os.getcwdb()))
 
 
 def printable(path: bytes) -> str:

@@ -40,7 +40,7 @@ def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
         "score": [f"{hit.score:.4f}" for hit in hits],
         "conf": ["" if hit.confidence is None else f"{hit.confidence:.2f}" for hit in hits],
         "path": [printable(shown(hit.path_bytes)) for hit in hits],
-        "size": [f"{hit.width}x{hit.height}" for hit in hits],
+        "size": [f"{hit.width}x{hit.height}" if hit.width else "" for hit in hits],
         "date": [hit.date[:10] for hit in hits],
     }
     if not any(columns["conf"]):
