@@ -2,7 +2,7 @@
 
 >>> import clipsearch
 >>> index = clipsearch.open_index("photos")           # doctest: +SKIP
->>> index.query("a dog is sleeping", k=3)[0].path     # doctest: +SKIP
+>>> index.search("a dog is sleeping", k=3)[0].path    # doctest: +SKIP
 
 The names below are imported on first use, so that `import clipsearch` costs nothing and loads no model library.
 """
@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from clipsearch.errors import ClipsearchError
     from clipsearch.models.encoder import Encoder
     from clipsearch.query import Hit, Index
+    from clipsearch.terms import ImageTerm, TextTerm
 
-__all__ = ["ClipsearchError", "Encoder", "Hit", "Index", "__version__", "open_index"]
+__all__ = ["ClipsearchError", "Encoder", "Hit", "ImageTerm", "Index", "TextTerm", "__version__", "open_index"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ClipsearchError": "clipsearch.errors",
     "Encoder": "clipsearch.models.encoder",
     "Hit": "clipsearch.query",
+    "ImageTerm": "clipsearch.terms",
     "Index": "clipsearch.query",
+    "TextTerm": "clipsearch.terms",
     "open_index": "clipsearch.api",
 }
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
 
+_EARLIEST, _LATEST = -62_135_000_000, 253_402_000_000
+"""What has a year from 1 to 9999, in seconds since 1970."""
+
 
 class Encoders(Protocol):
     """What searching needs of a model."""
@@ -71,7 +74,10 @@ class Hit(NamedTuple):
     @property
     def date(self) -> str:
         """When it was taken, or else last changed: ISO 8601 local time, to the second."""
-        return self.taken_at or datetime.fromtimestamp(self.mtime_ns // 10**9).isoformat()  # noqa: DTZ006  (as EXIF)
+        if self.taken_at:
+            return self.taken_at
+        seconds = max(_EARLIEST, min(self.mtime_ns // 10**9, _LATEST))  # a file's time may be anything
+        return datetime.fromtimestamp(seconds).isoformat()  # noqa: DTZ006  (local, as EXIF has it)
 
 
 class _Asked(NamedTuple):

@@ -217,7 +217,7 @@ def heavy_imports(arguments: Sequence[str], folder: Path) -> list[str]:
     """Which of `HEAVY` a clipsearch command imports."""
     command = [sys.executable, "-X", "importtime", "-m", "clipsearch", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, check=False)
-    if done.returncode not in fine:
+    if done.returncode:
         sys.exit(f"{command} ended with {done.returncode}:\n{done.stderr.decode(errors='replace')}")
     lines = done.stderr.decode(errors="replace").splitlines()
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines if line.startswith("import time:")}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +41,57 @@ def test_every_command_is_documented() -> None:
     for command in app.registered_commands:
         assert command.callback is not None
         assert f"$ clipsearch {command.callback.__name__} --help" in reference
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
+def test_python_examples_run(name: str, sample_index: Path, environment: dict[str, str]) -> None:
+    code = "".join(
+        re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    )
+    assert "search(" in code
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=sample_index, env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+    assert "dog_" in done.stdout.decode()
+
+
+def follow(recipe: int, asked: str, shell: str, environment: dict[str, str], cwd: Path) -> tuple[int, bool, bytes]:
+    """Exit code, whether the script came to its end, and stderr of one of the recipes for CI."""
+    (cwd / "wanted.txt").write_text(f"{asked}\n", "utf-8")
+    part = (REPOSITORY / "README.md").read_text("utf-8").split("**Is it there at all?**")[1]
+    script = re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)[recipe]
+    script = script.replace("a watermark", asked.splitlines()[0]) + "echo passed\n"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    done = subprocess.run(
+        [f"/bin/{shell}", "-e", "-c", script],
+        cwd=cwd,
+        env=environment | {"PATH": path},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, b"passed" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_recipes_for_ci_decide_as_they_say(
+    shell: str, sample_index: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    here = environment | {"CLIPSEARCH_INDEX": str(sample_index)}
+    assert follow(0, "a watermark", shell, here, tmp_path)[:2] == (0, True)
+    assert follow(0, "a red car", shell, here, tmp_path)[:2] == (1, False)  # which is there, so this job fails
+    assert follow(1, "a red car\na pizza", shell, here, tmp_path)[:2] == (0, True)
+    assert follow(1, "a red car\na watermark", shell, here, tmp_path)[:2] == (1, False)
+
+
+@pytest.mark.parametrize("recipe", [0, 1])
+def test_recipes_for_ci_fail_where_nothing_can_be_found_out(
+    recipe: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    code, passed, said = follow(recipe, "a red car", "bash", environment, tmp_path)
+    assert code != 0
+    assert not passed
+    assert b"No index" in said
 
 
 @pytest.mark.parametrize("path", ["README.md", *(f"docs/{p.name}" for p in (REPOSITORY / "docs").glob("*.md"))])

@@ -27,6 +27,7 @@ def test_the_wheel_holds_package_model_and_licence_and_nothing_else(wheel: Path)
     names = zipfile.ZipFile(wheel).namelist()
     assert "clipsearch/data/picturebook/model.safetensors" in names
     assert "clipsearch/py.typed" in names
+    assert "clipsearch/output/gallery.html" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"clipsearch"}
 

@@ -85,7 +85,7 @@ def query(
     from clipsearch.output.hits import Found
     from clipsearch.terms import in_words, negated, parse_image, parse_text
 
-    output.form()  # complains before anything is done
+    output.check()
     pictures = [parse_image(given) for given in image or ()]
     check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in pictures))
     common: list[Term] = [*map(parse_text, terms or ()), *map(_read, pictures)]
@@ -130,7 +130,7 @@ def similar(
     from clipsearch.output.hits import Found
     from clipsearch.terms import ImageTerm, in_words
 
-    output.form()  # complains before anything is done
+    output.check()
     check_inputs(image, filters.files_from)
     term = _read(ImageTerm(image))
     opened_index, arguments = opened(index, filters)

@@ -193,6 +193,22 @@ class OutputOptions:
             asked = {Format.TABLE if sys.stdout.isatty() else Format.TSV}
         return str(asked.pop().value)
 
+    def check(self) -> None:
+        """Complain before anything is searched.
+
+        Raises:
+            InputError: what is asked for cannot be done.
+        """
+        self.form()
+        if self.preview:
+            from clipsearch.output.previews import check_terminal
+
+            check_terminal(sys.stdout.buffer)
+        if self.html:
+            from clipsearch.output.gallery import check_replaceable
+
+            check_replaceable(self.html)
+
 
 def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterArguments]:
     """The index to search, and the filters; `folder` is what `--index` says.
@@ -216,10 +232,11 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
     # 1. Standard output.
     hits = [hit for result in found for hit in result.hits]
     if options.preview:
+        from clipsearch.images.quiet import quiet_decoders
         from clipsearch.output.previews import show_previews
 
-        for result in found:
-            show_previews(result.hits, sys.stdout.buffer)
+        with quiet_decoders():
+            show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
     else:
         from clipsearch.output.hits import write_hits
 
@@ -233,9 +250,11 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
 
             say(place([hit.path_bytes for hit in hits], folder, link=link))
     if options.html:
+        from clipsearch.images.quiet import quiet_decoders
         from clipsearch.output.gallery import Section, write_gallery
 
-        write_gallery(options.html, [Section(result.query, result.hits) for result in found])
+        with quiet_decoders():
+            write_gallery(options.html, [Section(result.query, result.hits) for result in found])
         say(f"Wrote {options.html}.")
     # 3. The desktop.
     if options.open and (options.html or hits):

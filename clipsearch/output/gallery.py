@@ -1,0 +1,328 @@
+"""A page with the pictures of hits in one file, for browsers; `gallery.html` beside this file is its template.
+
+Owns what a tile says, how names and pictures get into the page unharmed and harmless, and that no file of the user's is
+overwritten with it. Knows nothing of indexes, models or the command line.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from clipsearch import __version__
+from clipsearch.cores import available
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.images.reading import map_in_order
+from clipsearch.output.paths import printable
+from clipsearch.output.thumbnails import thumbnail
+from clipsearch.query import Hit
+
+_MARK = b'<meta name="generator" content="clipsearch '
+"""By this a page is known as ours; it stands near its beginning."""
+_MARK_WITHIN = 512
+_SIDES = ((120, 1024), (1200, 640))
+"""Up to so many pictures: the longest side of each, in pixels. So pages stay below 20 MB or so, and 500 pictures scroll
+smoothly."""
+_LEAST_SIDE = 320
+_QUALITY, _EFFORT = 75, 2
+"""Of WebP: 40 % smaller than JPEG to the same eye. More effort gains 3 % and takes three times as long."""
+_LONGEST_PROFILE = 4096
+"""Bytes. Profiles of cameras and screens are smaller; those of printers have tables of half a megabyte."""
+
+
+class Section(NamedTuple):
+    """One query and what it found."""
+
+    title: str
+    """The query in words."""
+    hits: Sequence[Hit]
+
+
+class _Embedded(NamedTuple):
+    """A picture for the page."""
+
+    webp: bytes
+    width: int
+    """Pixels."""
+    height: int
+
+
+class _Shown(NamedTuple):
+    """A picture that is in the page already."""
+
+    number: int
+    width: int
+    height: int
+
+
+def write_gallery(path: Path, sections: Sequence[Section]) -> None:
+    """Write a page that shows `sections` to `path`, whole or not at all; it replaces nothing but such a page.
+
+    The pictures are read now, in threads, and are in the page, each once. A tile says so if its picture cannot be read.
+
+    Raises:
+        InputError: `path` is another kind of file or a folder, or cannot be written.
+    """
+    head, tail = _template(sections)
+    path = Path(os.path.realpath(path))  # through a link, as other programs write
+    check_replaceable(path)
+    temporary = path.with_name(f".clipsearch-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                file.write(head)
+                _write_sections(sections, file)
+                file.write(tail)
+            check_replaceable(path)  # many pictures take a while
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def check_replaceable(path: Path) -> None:
+    """Make sure that a page may be written to `path`, as far as that can be told beforehand.
+
+    Raises:
+        InputError: there is something else than a page of ours, or its folder is not there.
+    """
+    name = printable(os.fsencode(path))
+    try:
+        mode = os.stat(path).st_mode
+        ours = stat.S_ISREG(mode) and _is_ours(path)
+    except FileNotFoundError as error:
+        if not os.path.isdir(path.parent):
+            folder = printable(os.fsencode(path.parent))
+            raise InputError(f"There is no folder {folder} for the page. Make it first.") from error
+        return
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{name} is a folder. Name a file in it for the page: {name}/hits.html")
+    if not ours:
+        raise InputError(
+            f"{name} exists and is no page of clipsearch, so it stays as it is. Remove it first, or name another file."
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return _MARK in file.read(_MARK_WITHIN)
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    name = printable(os.fsencode(path))
+    return InputError(f"The page cannot be written to {name}: {error.strerror or error}. Name another file.")
+
+
+# --- the page around the tiles ---
+
+
+def _template(sections: Sequence[Section]) -> tuple[bytes, bytes]:
+    """What stands before the sections and after them."""
+    template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
+    head, tail = template.split("{{sections}}")
+    titles = [_html(section.title) for section in sections]
+    only = titles[0] if len(titles) == 1 else None
+    values = {
+        "generator": f"clipsearch {__version__}",
+        "policy": _policy(template),
+        "title": f"{only or _many(len(titles), 'query', 'queries')} · clipsearch",
+        "heading": only or _many(len(titles), "query", "queries"),
+        "legend": _legend(sections),
+        "contents": "" if only else _contents(titles),
+    }
+    # In one go, so that a query that looks like a place in the template stays what it is.
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], head).encode(), tail.encode()
+
+
+def _policy(template: str) -> str:
+    """Nothing from elsewhere, and no script or style but the template's own: whatever a name says, it does nothing."""
+    own = {
+        tag: base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        for tag, content in re.findall(r"<(style|script)>(.*?)</\1>", template, re.DOTALL)
+    }
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{own['style']}'; script-src 'sha256-{own['script']}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _legend(sections: Sequence[Section]) -> str:
+    """What the figures mean."""
+    hits = [hit for section in sections for hit in section.hits]
+    legend = f"{_many(len(hits), 'hit', 'hits')} · score: cosine of query and picture"
+    if any(hit.confidence is not None for hit in hits):
+        legend += " · %: how sure it is that the picture shows the query"
+    return legend
+
+
+def _contents(titles: Iterable[str]) -> str:
+    links = "".join(f'<li><a href="#query{number}">{title}</a></li>' for number, title in enumerate(titles, 1))
+    return f'<nav aria-label="Queries"><ul>{links}</ul></nav>\n'
+
+
+# --- tiles ---
+
+
+def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
+    """Picture by picture, as they come: only a few are in memory at a time."""
+    paths = list(dict.fromkeys(hit.path_bytes for section in sections for hit in section.hits))
+    side = next((side for most, side in _SIDES if len(paths) <= most), _LEAST_SIDE)
+    workers = available()
+    seen: dict[bytes, _Shown | str] = {}
+    first = True
+    with contextlib.closing(map_in_order(lambda path: _embed(path, side), paths, workers, 2 * workers)) as pictures:
+        for number, section in enumerate(sections, 1):
+            file.write(_section_head(section, number, alone=len(sections) == 1).encode())
+            for hit in section.hits:
+                file.write(_tile(hit, _image(hit, seen, pictures), seen[hit.path_bytes], first=first))
+                first = False
+            file.write(b"</ul>\n</section>\n" if section.hits else b"</section>\n")
+
+
+def _section_head(section: Section, number: int, *, alone: bool) -> str:
+    title = "" if alone else f"<h2>{_html(section.title)}</h2>"
+    count = "" if alone else f'<p class="muted">{_many(len(section.hits), "hit", "hits")}</p>'
+    heading = f'<div class="heading">{title}{count}</div>\n' if title else ""
+    body = '<ul class="grid">\n' if section.hits else "<p>Nothing found.</p>\n"
+    return f'<section id="query{number}">\n{heading}{body}'
+
+
+def _embed(path: bytes, side: int) -> _Embedded | str:
+    """The picture in the file `path`, or why there is none."""
+    try:
+        picture = thumbnail(path, side)
+    except UnreadableImageError as error:
+        return str(error)
+    profile = picture.info.get("icc_profile") or b""
+    if profile[16:20] != b"RGB " or len(profile) > _LONGEST_PROFILE:
+        profile = b""  # of another kind of colours, that the picture had before it was made RGB; or too much
+    out = io.BytesIO()
+    picture.save(out, "WEBP", quality=_QUALITY, method=_EFFORT, icc_profile=profile)
+    return _Embedded(out.getvalue(), picture.width, picture.height)
+
+
+def _image(hit: Hit, seen: dict[bytes, _Shown | str], pictures: Iterator[_Embedded | str]) -> bytes:
+    """What fills the frame of a tile. Where the picture is in the page already, the script takes it from there."""
+    name = _html(_name(hit))
+    if hit.path_bytes in seen:
+        known = seen[hit.path_bytes]
+        if isinstance(known, str):
+            return _gone(known)
+        size = f'width="{known.width}" height="{known.height}"'
+        return f'<img data-same="p{known.number}" alt="{name}" {size}>'.encode()
+    picture = next(pictures)
+    if isinstance(picture, str):
+        seen[hit.path_bytes] = picture
+        return _gone(picture)
+    number = len(seen) + 1
+    seen[hit.path_bytes] = _Shown(number, picture.width, picture.height)
+    size = f'width="{picture.width}" height="{picture.height}"'
+    start = f'<img id="p{number}" alt="{name}" {size} decoding="async" loading="lazy" src="data:image/webp;base64,'
+    return start.encode() + base64.b64encode(picture.webp) + b'">'
+
+
+def _gone(reason: str) -> bytes:
+    return f'<span class="gone"><b>No picture:</b> {_html(reason)}</span>'.encode()
+
+
+def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
+    """One hit; the script takes from its attributes what the enlarged view says."""
+    name = _name(hit)
+    sure = "" if hit.confidence is None else f"{hit.confidence:.0%}"
+    label = ", ".join(
+        [
+            f"{hit.rank}: {name}",
+            f"score {hit.score:.3f}",
+            *([f"{sure} sure"] if sure else []),
+            *([f"no picture: {shown}"] if isinstance(shown, str) else []),
+        ]
+    )
+    attributes = {
+        "tabindex": "0" if first else "-1",
+        "aria-label": label,
+        "data-path": printable(hit.path_bytes),
+        "data-href": hit.path.as_uri(),
+        "data-facts": _facts(hit, sure),
+    }
+    copied = _typed(hit.path_bytes)
+    if copied is not None:
+        attributes["data-copy"] = copied
+    if isinstance(shown, _Shown):
+        attributes["data-width"] = str(hit.width or shown.width)
+        attributes["data-height"] = str(hit.height or shown.height)
+    figures = f"{hit.score:.3f}" + (f"<b>{sure}</b>" if sure else "")
+    return b"".join(
+        (
+            f'<li><button class="tile" type="button" {_attributes(attributes)}><span class="frame">'.encode(),
+            image,
+            f'</span><span class="caption"><span class="rank">{hit.rank}</span>'.encode(),
+            f'<span class="name" title="{_html(name)}">{_html(name)}</span>'.encode(),
+            f'<span class="figures">{figures}</span></span></button></li>\n'.encode(),
+        )
+    )
+
+
+def _name(hit: Hit) -> str:
+    return printable(os.path.basename(hit.path_bytes))
+
+
+def _facts(hit: Hit, sure: str) -> str:
+    """The line below the path of an enlarged picture."""
+    facts = [f"Rank {hit.rank}", f"score {hit.score:.3f}", *([f"{sure} sure"] if sure else [])]
+    if hit.width and hit.height:
+        facts.append(f"{hit.width} × {hit.height} pixels")  # noqa: RUF001  (the sign for it)
+    facts += [_human(hit.size), f"{'taken' if hit.taken_at else 'changed'} {hit.date.replace('T', ' ')}"]
+    return " · ".join(facts)
+
+
+def _human(size: int) -> str:
+    """`size` in bytes for people: 512 B, 48 kB, 3.2 MB."""
+    amount, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB"):
+        if amount < 999.5:  # noqa: PLR2004  (what rounds to 1000)
+            break
+        amount, unit = amount / 1000, larger
+    return f"{amount:.1f} {unit}" if unit in ("MB", "GB") else f"{amount:.0f} {unit}"
+
+
+def _typed(path: bytes) -> str | None:
+    r"""How to type `path` in a shell if it is not shown as it is: $'...' with octal escapes, as in $'caf\351.png'."""
+    if printable(path).encode() == path:
+        return None
+    typed = "".join(chr(b) if b in _AS_THEY_ARE else f"\\{b:03o}" for b in path)
+    return f"$'{typed}'"
+
+
+_AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
+
+
+# --- text for HTML ---
+
+
+def _html(text: str) -> str:
+    """`text` for people, between tags or in an attribute; what no page can hold (half characters) becomes escapes."""
+    return escape(printable(text.encode("utf-8", "backslashreplace")))
+
+
+def _attributes(values: Mapping[str, str]) -> str:
+    return " ".join(f'{name}="{_html(value)}"' for name, value in values.items())
+
+
+def _many(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
