@@ -25,8 +25,6 @@ NEUTRAL = (
     *("something", "there is something"),
 )
 """Prompts that fit any picture. docs/quality.md says how they were chosen and what they are worth."""
-SURE = 0.8
-"""From here on a hit is likely to be one."""
 
 
 @dataclass(frozen=True)
