@@ -202,7 +202,25 @@ def test_a_query_loads_no_model_library(sample_index: Path, environment: dict[st
     arguments = ["clipsearch", "query", "a dog is sleeping"]
     loaded = loaded_by(COMMAND.format(arguments=arguments), environment, sample_index)
     assert "tokenizers" in loaded  # it really answered
-    assert not loaded & HEAVY
+    assert not loaded & (HEAVY | {"csv", "html"})
+
+
+def test_what_only_some_outputs_need_is_loaded_by_these(sample_index: Path, environment: dict[str, str]) -> None:
+    def outputs(*options: str) -> set[str]:
+        arguments = ["clipsearch", "query", "a dog is sleeping", *options]
+        tell = "\nprint(*(name for name in sys.modules if name.startswith('clipsearch.output.')), file=sys.stderr)"
+        code = COMMAND.format(arguments=arguments) + tell
+        return {name.rpartition(".")[2] for name in loaded_by(code, environment, sample_index) if "output." in name}
+
+    assert outputs() == outputs("--format", "csv") == outputs("--json") == {"hits", "paths"}
+    assert outputs("--format", "table") == {"hits", "paths", "table"}
+
+
+def test_a_picture_that_the_index_knows_needs_no_model(sample_index: Path, environment: dict[str, str]) -> None:
+    picture = "sample-images/dogs/dog_0.webp"
+    for arguments in (["similar", picture], ["query", "in the snow", "--image", picture]):
+        code = COMMAND.format(arguments=["clipsearch", *arguments])
+        assert not loaded_by(code, environment, sample_index) & HEAVY
 
 
 def test_an_index_run_without_work_loads_no_model_library(sample_index: Path, environment: dict[str, str]) -> None:

@@ -16,7 +16,6 @@ from clipsearch.cli.options import say, version_option
 from clipsearch.cli.query import query, similar
 from clipsearch.cli.status import status
 from clipsearch.errors import ClipsearchError
-from clipsearch.output.paths import escaped
 
 EXIT_ERROR = 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
@@ -104,6 +103,8 @@ def _run() -> int:
 
 def _complain(message: str) -> None:
     """In one line, whatever it quotes; with `CLIPSEARCH_DEBUG=1` also where it comes from."""
+    from clipsearch.output.paths import escaped
+
     if os.environ.get(_DEBUG, "0") not in ("", "0"):
         traceback.print_exc()
     say(f"clipsearch: {escaped(' '.join(message.split()))}")

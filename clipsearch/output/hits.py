@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -102,6 +101,8 @@ def _json(value: object, indent: int | None = None) -> bytes:
 
 def _csv(found: Sequence[Found], out: BinaryIO, *, many: bool, screen: bool) -> None:
     """RFC 4180: a header, commas, quotes where needed, lines end with CR LF."""
+    import csv
+
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow((*(["query"] if many else []), *COLUMNS))
