@@ -76,12 +76,15 @@ class _Encoders:
     def __init__(self, store: Store, say: Callable[[str], None]) -> None:
         self._store = store
         self._say = say
+        self._cut: set[str] = set()
+        """Texts that were too long; it is said once."""
 
     def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         """(Q, D) unit vectors of Q texts."""
         for text in texts:
             cut = self._text_encoder.tokenize(text).cut_at
-            if cut is not None:
+            if cut is not None and text not in self._cut:
+                self._cut.add(text)
                 kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
                 self._say(f"The query is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
         return self._text_encoder.encode_texts(texts)

@@ -9,6 +9,10 @@ class InputError(ClipsearchError):
     """A path, text or setting that cannot be used."""
 
 
+class OutputError(ClipsearchError):
+    """Standard output cannot be written: the disk behind it is full, say."""
+
+
 class UnreadableImageError(ClipsearchError):
     """A file that is no image, or a broken one. Its text is the reason, without the path."""
 

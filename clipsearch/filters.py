@@ -168,4 +168,4 @@ def _orientation(wanted: str) -> Orientation:
 
 def _absolute(given: StrPath | Iterable[StrPath]) -> tuple[bytes, ...]:
     paths = [given] if isinstance(given, str | os.PathLike) else given
-    return tuple(os.fsencode(os.path.abspath(os.path.expanduser(path))) for path in paths)
+    return tuple(os.fsencode(os.path.abspath(path)) for path in paths)

@@ -162,8 +162,9 @@ class Index:
         Arguments and errors are otherwise those of `search`.
         """
         limits = _Limits.checked(k, min_score, None)
+        term = checked(ImageTerm(image))
         left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
-        return self._search([[checked(ImageTerm(image))]], limits, Filters.of(filters), left_out)[0]
+        return self._search([[term]], limits, Filters.of(filters), left_out)[0]
 
     # -- how -------------------------------------------------------------------------------------------------
 
@@ -352,6 +353,5 @@ def _content(image: str | os.PathLike[str]) -> bytes:
     try:
         with open(image, "rb") as file:
             return file.read()
-    except (OSError, ValueError) as error:  # a NUL in its name
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"Cannot read the picture {os.fspath(image)}: {reason}") from error
+    except OSError as error:
+        raise InputError(f"Cannot read the picture {os.fspath(image)}: {error.strerror}") from error

@@ -89,6 +89,8 @@ def checked(term: _AnyTerm) -> _AnyTerm:
             raise InputError(f"The query is not UTF-8: {term.text!r}") from error
     if isinstance(term, ImageTerm) and not term.image:
         raise InputError("An image without a name. Say which: --image FILE")
+    if isinstance(term, ImageTerm) and not isinstance(term.image, bytes) and "\0" in os.fspath(term.image):
+        raise InputError(f"No file can be named {os.fspath(term.image)!r}.")
     if not math.isfinite(term.weight) or term.weight == 0:
         raise InputError(f"A weight of {term.weight:g} means nothing. Use one like 0.5 or 2.")
     return term

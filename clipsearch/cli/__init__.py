@@ -15,7 +15,7 @@ from clipsearch.cli.index import index
 from clipsearch.cli.options import say, version_option
 from clipsearch.cli.query import query, similar
 from clipsearch.cli.status import status
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, OutputError
 
 EXIT_ERROR = 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
@@ -47,6 +47,8 @@ class Ended(KeyboardInterrupt):
 
 def main() -> None:
     """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
+    if sys.stdout is None:  # it was closed; what is opened next must not take its place
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (to the end)
     _end_in_order()
     try:
         code = _run()
@@ -56,10 +58,18 @@ def main() -> None:
         say("Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.")
         code = 128 + number
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain about it while it shuts down.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 0  # whoever read our output has seen enough
+        _let_output_go()
+    except OSError as error:
+        _complain(f"Standard output cannot be written: {error.strerror}.")
+        code = EXIT_ERROR
+        _let_output_go()
     sys.exit(code)
+
+
+def _let_output_go() -> None:
+    """Python would try to write what is left of it while it shuts down, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_in_order() -> None:
@@ -89,6 +99,8 @@ def _run() -> int:
         raise
     except ClipsearchError as error:
         _complain(str(error))
+        if isinstance(error, OutputError):
+            _let_output_go()
         return EXIT_ERROR
     except Exception as error:  # noqa: BLE001  (nothing is hidden; but a bug must not end with 1, "nothing found")
         if hasattr(error, "format_message"):

@@ -138,7 +138,7 @@ def similar(
         hits = opened_index.similar(term.image, k, include_self=include_self, min_score=min_score, **arguments)
         if not hits:
             best = opened_index.similar(term.image, 1, include_self=include_self, **arguments)
-            say_why_nothing(best, arguments)
+            say_why_nothing(best, arguments, other="other ")
     return present([Found(in_words([term]), hits)], output)
 
 
@@ -153,7 +153,7 @@ def _lines(name: str) -> list[str]:
         text = read_input(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
     if not lines:
         raise InputError(f"There is no query in {name}: write one on each line.")
     return lines

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.options import say
-from clipsearch.errors import InputError
+from clipsearch.errors import InputError, OutputError
 from clipsearch.filters import FilterArguments, Orientation
 
 if TYPE_CHECKING:
@@ -229,20 +229,15 @@ def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterAr
 
 def present(found: Sequence[Found], options: OutputOptions, *, many: bool = False) -> int:
     """Do what `options` say with the hits of queries; the exit code. With `many`, each hit tells its query."""
-    # 1. Standard output.
     hits = [hit for result in found for hit in result.hits]
-    if options.preview:
-        from clipsearch.images.quiet import quiet_decoders
-        from clipsearch.output.previews import show_previews
-
-        with quiet_decoders():
-            show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
-    else:
-        from clipsearch.output.hits import write_hits
-
-        screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen)
-    sys.stdout.flush()
+    # 1. Standard output.
+    try:
+        _write(found, options, many=many)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
     # 2. Files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
@@ -262,8 +257,22 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
     return 0 if hits else EXIT_NOTHING_FOUND
 
 
-def say_why_nothing(best: Sequence[Hit], filters: FilterArguments) -> None:
-    """Say why there is no hit; `best` are those that only the cut-offs kept out."""
+def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> None:
+    if options.preview:
+        from clipsearch.images.quiet import quiet_decoders
+        from clipsearch.output.previews import show_previews
+
+        with quiet_decoders():
+            show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
+    else:
+        from clipsearch.output.hits import write_hits
+
+        screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen)
+
+
+def say_why_nothing(best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
+    """Say why there is no hit; `best` are those that only the cut-offs kept out, `other` what images have to be."""
     if best:
         top = max(best, key=lambda hit: hit.score)
         sure = max((hit.confidence for hit in best if hit.confidence is not None), default=None)
@@ -272,9 +281,9 @@ def say_why_nothing(best: Sequence[Hit], filters: FilterArguments) -> None:
     elif filters:
         under = filters.get("under")
         where = "" if not isinstance(under, list) else f" (in {', '.join(map(str, under))})"
-        say(f"Nothing found: the index holds no image that passes the filters{where}.")
+        say(f"Nothing found: the index holds no {other}image that passes the filters{where}.")
     else:
-        say("Nothing found: the index holds no image.")
+        say(f"Nothing found: the index holds no {other}image.")
 
 
 def read_input(name: str) -> bytes:

@@ -110,6 +110,8 @@ def _csv(found: Sequence[Found], out: BinaryIO, *, many: bool, screen: bool) -> 
         fields = _fields(query, hit)
         path = _path(hit, screen=screen).decode("utf-8", "surrogateescape")
         fields |= {"score": f"{hit.score:.6f}", "path": path}
+        if query is not None and screen:
+            fields["query"] = escaped(query)
         writer.writerow([fields[name] for name in (*(["query"] if many else []), *COLUMNS)])
         out.write(text.getvalue().encode("utf-8", "surrogateescape"))
         text.seek(text.truncate(0))

@@ -72,6 +72,7 @@ def _is_same(path: bytes, target: bytes, *, link: bool) -> bool:
 
 def _link(path: bytes, target: bytes) -> bool:
     """False if the name was taken meanwhile."""
+    os.stat(path)  # complains if it is gone
     try:
         os.symlink(path, target)
     except FileExistsError:
@@ -90,10 +91,17 @@ def _copy(path: bytes, target: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError:  # a file system without hard links
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            os.replace(part, target)
-            return True
+            return _rename(part, target)
     finally:
         if os.path.lexists(part):
             os.unlink(part)
+    return True
+
+
+def _rename(part: bytes, target: bytes) -> bool:
+    try:
+        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours now
+    except FileExistsError:
+        return False
+    os.replace(part, target)
     return True
