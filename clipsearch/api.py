@@ -97,11 +97,14 @@ class _Encoders:
         """
         from clipsearch.images.decoding import decode
         from clipsearch.images.quiet import quiet_decoders
+        from clipsearch.models.preprocessing import Preprocessing
 
-        encoder, wanted = self._encoder, self._encoder.preprocessing
+        # Before the model is loaded: what is no picture is refused at once.
+        wanted = Preprocessing.load(self._files.folder)
         with quiet_decoders():
             picture = decode(content, name, at_least=wanted.enough)
-        return np.asarray(encoder.encode_images(wanted(picture.image, picture.box)[np.newaxis])[0])
+        pixels = wanted(picture.image, picture.box)
+        return np.asarray(self._encoder.encode_images(pixels[np.newaxis])[0])
 
     def rivals(self) -> Rivals:
         """The neutral prompts that texts are compared with."""
@@ -135,6 +138,10 @@ class _Encoders:
         return tower
 
     @cached_property
+    def _files(self) -> ModelFiles:
+        return locate(self._model.name, self._say)
+
+    @cached_property
     def _encoder(self) -> Encoder:
         """The whole model.
 
@@ -143,9 +150,7 @@ class _Encoders:
             ModelMismatchError: the model under this name is another one than the index was made with.
         """
         model = self._model
-        encoder = _loaded(
-            locate(model.name, self._say), _Options(device="cpu", precision="auto", batch_size=None, exact=False)
-        )
+        encoder = _loaded(self._files, _Options(device="cpu", precision="auto", batch_size=None, exact=False))
         if encoder.fingerprint != model.fingerprint:
             raise ModelMismatchError(mismatch(self._store.folder, model, f"{model.name} as it is on this disk now"))
         return encoder

@@ -113,12 +113,13 @@ class Filters:
         found: list[tuple[re.Pattern[str], bool]] = []
         for glob in self.glob:
             try:
-                (pattern,) = GitIgnoreSpec.from_lines([glob]).patterns
+                patterns = GitIgnoreSpec.from_lines([glob]).patterns
             except ValueError as error:
                 raise InputError(f"glob: {glob!r} cannot be understood: {error}") from error
-            if pattern.include is None or pattern.regex is None:
+            meant = [(one.regex, one.include) for one in patterns if one.regex is not None and one.include is not None]
+            if not meant:
                 raise InputError(f"glob: {glob!r} matches nothing. Begin with a backslash if a name begins with #.")
-            found.append((pattern.regex, pattern.include))
+            found += meant
         return found[::-1]
 
 

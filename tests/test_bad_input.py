@@ -180,7 +180,7 @@ def test_an_empty_query(sample_index: Path, run: Run, text: str) -> None:
 
 
 def test_formats_that_exclude_each_other(sample_index: Path, run: Run) -> None:
-    assert "exclude each other" in refused(run, "query", "a dog", "--json", "-0", cwd=sample_index)
+    assert "not json and paths" in refused(run, "query", "a dog", "--json", "-0", cwd=sample_index)
 
 
 def test_an_index_of_another_model(pictures: Path, run: Run, small_clip: Path) -> None:
@@ -231,6 +231,9 @@ def test_broken_settings(pictures: Path, run: Run) -> None:
     assert "clipsearch.toml cannot be read" in refused(run, "index", "pictures", cwd=pictures.parent)
 
 
-@pytest.mark.parametrize("arguments", [["serch"], ["query"], ["query", "a", "b"], ["index", "--colour"]])
+@pytest.mark.parametrize("arguments", [["serch"], ["index", "--colour"], ["forget"], ["query", "a", "-k", "few"]])
 def test_usage_errors_name_the_way_to_help(tmp_path: Path, run: Run, arguments: list[str]) -> None:
-    assert "-h' for help" in refused(run, *arguments, cwd=tmp_path)
+    message = refused(run, *arguments, cwd=tmp_path)
+    command = "clipsearch" if arguments == ["serch"] else f"clipsearch {arguments[0]}"
+    assert message.endswith(f". To see what it takes: {command} --help\n")
+    assert message.count("\n") == 1

@@ -507,3 +507,17 @@ def test_the_model_of_an_index_is_that_of_its_vectors(tmp_path: Path, index: Pat
     update(index, tmp_path / "p")
     with closing(Store.open(index)) as store:
         assert store.model() == MODEL
+
+
+def test_a_file_with_an_absurd_time_is_indexed(pictures: Path) -> None:
+    wild = pictures / "warm" / "green.png"
+    try:
+        os.utime(wild, (10**12, 10**12))
+    except (OSError, OverflowError):
+        pytest.skip("this file system has no such times")
+    folder = pictures.parent / FOLDER
+    assert update(folder, pictures).images == 10
+    assert update(folder, pictures).reused == 10
+    with closing(Store.open(folder)) as store:
+        (record,) = store.records(os.fsencode(wild))
+    assert record.mtime_ns == min(wild.stat().st_mtime_ns, 2**63 - 1)

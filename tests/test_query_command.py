@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Run, index, make_clip, paint
+from terminal import on_a_terminal
 
 import clipsearch
 from clipsearch.models.catalog import ModelFiles
@@ -57,15 +58,9 @@ def test_print0_gives_paths_only(sample_index: Path, run: Run) -> None:
 
 
 def test_a_table_on_a_terminal(sample_index: Path, environment: dict[str, str]) -> None:
-    import pty
-
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "clipsearch", "query", "a dog is sleeping", "-k", "3"]
-    with subprocess.Popen(command, cwd=sample_index, env=environment, stdout=follower) as process:
-        assert process.wait() == 0
-    os.close(follower)
-    lines = os.read(leader, 65536).decode().splitlines()
-    os.close(leader)
+    done = on_a_terminal("query", "a dog is sleeping", "-k", "3", cwd=sample_index, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
     assert lines[0].split() == ["rank", "score", "conf", "path", "size", "date"]
     assert [line.split()[0] for line in lines[1:]] == ["1", "2", "3"]
     assert "sample-images/dogs/dog_" in lines[1]

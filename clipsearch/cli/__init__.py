@@ -106,7 +106,7 @@ def _run() -> int:
         if hasattr(error, "format_message"):
             # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
             command_path = getattr(getattr(error, "ctx", None), "command_path", "clipsearch")
-            _complain(f"{error.format_message()} To see what it takes: {command_path} --help")
+            _complain(f"{error.format_message().rstrip('.')}. To see what it takes: {command_path} --help")
         else:
             traceback.print_exc()
         return EXIT_ERROR
@@ -115,8 +115,6 @@ def _run() -> int:
 
 def _complain(message: str) -> None:
     """In one line, whatever it quotes; with `CLIPSEARCH_DEBUG=1` also where it comes from."""
-    from clipsearch.output.paths import escaped
-
     if os.environ.get(_DEBUG, "0") not in ("", "0"):
         traceback.print_exc()
-    say(f"clipsearch: {escaped(' '.join(message.split()))}")
+    say(f"clipsearch: {' '.join(message.split())}")

@@ -33,8 +33,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def say(message: str) -> None:
-    """Talk to the user; stdout is for data."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    """Talk to the user; stdout is for data. What is quoted does nothing to a terminal."""
+    from clipsearch.output.paths import escaped
+
+    print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  (Typer's callback)

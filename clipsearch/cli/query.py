@@ -24,7 +24,7 @@ from clipsearch.cli.searching import (
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.terms import ImageTerm, Term
+    from clipsearch.terms import ImageTerm, Term, TextTerm
 
 
 # ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
@@ -92,7 +92,7 @@ def query(
     common += [negated(parse_text(given)) for given in unwanted or ()]
     queries: list[tuple[str, list[Term]]] = [(in_words(common), common)]
     if queries_from is not None:
-        queries = [(line, [parse_text(line), *common]) for line in _lines(queries_from)]
+        queries = [(line, [term, *common]) for line, term in _lines(queries_from)]
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
@@ -147,13 +147,21 @@ def _read(term: ImageTerm) -> ImageTerm:
     return replace(term, image=read_input(STDIN)) if term.image == STDIN else term
 
 
-def _lines(name: str) -> list[str]:
-    """The queries in a file."""
+def _lines(name: str) -> list[tuple[str, TextTerm]]:
+    """The queries in a file, as they stand there and as they are meant."""
+    from clipsearch.terms import parse_text
+
     try:
         text = read_input(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
+    found = []
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        if line.strip():
+            try:
+                found.append((line, parse_text(line)))
+            except InputError as error:
+                raise InputError(f"{name}, line {number}: {error}") from error
+    if not found:
         raise InputError(f"There is no query in {name}: write one on each line.")
-    return lines
+    return found

@@ -118,7 +118,7 @@ class FilterOptions:
     def arguments(self, here: Path | None) -> FilterArguments:
         """For `Index.search`; `here` is the folder that counts where `--under` names none."""
         out = FilterArguments()
-        if under := self.under or ([here] if here else None):
+        if under := self.under or ([here] if here and self.files_from is None else None):
             out["under"] = under
         if self.glob:
             out["glob"] = self.glob
@@ -275,9 +275,8 @@ def say_why_nothing(best: Sequence[Hit], filters: FilterArguments, *, other: str
     """Say why there is no hit; `best` are those that only the cut-offs kept out, `other` what images have to be."""
     if best:
         top = max(best, key=lambda hit: hit.score)
-        sure = max((hit.confidence for hit in best if hit.confidence is not None), default=None)
-        confidence = "" if sure is None else f", the best confidence {sure:.3f}"
-        say(f"Nothing found: the best score is {top.score:.4f}{confidence}.")
+        confidence = "" if top.confidence is None else f" and confidence {top.confidence:.3f}"
+        say(f"Nothing found: the closest image has score {top.score:.4f}{confidence}.")
     elif filters:
         under = filters.get("under")
         where = "" if not isinstance(under, list) else f" (in {', '.join(map(str, under))})"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.raw import RAW_EXTENSIONS
+from clipsearch.images.reading import modified_at
 from clipsearch.paths import is_below
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def find_images(
     if entries is not None:
         yield from _Walk(root, rules, unreadable).below(place, entries)
     elif stat.S_ISREG(status.st_mode):
-        yield ImageFile(place, status.st_size, status.st_mtime_ns)
+        yield ImageFile(place, status.st_size, modified_at(status))
     else:
         raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
@@ -202,7 +203,7 @@ class _Walk:
                 self._unreadable(level.path, f"the files in it cannot be examined: {unknown.strerror}")
                 return None
             problem = _NOWHERE if isinstance(error, FileNotFoundError) else str(error.strerror)
-        return ImageFile(entry.path, status.st_size, status.st_mtime_ns, problem)
+        return ImageFile(entry.path, status.st_size, modified_at(status), problem)
 
     def _left_out(self, entry: os.DirEntry[bytes], level: _Level, *, is_folder: bool) -> bool:
         sources = (self._exclude, *level.ignores) if self._exclude else level.ignores

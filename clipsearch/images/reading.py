@@ -55,7 +55,12 @@ def read_file(path: bytes) -> Content:
         raise UnreadableImageError(error.strerror or str(error)) from error
     if (len(data), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableImageError("changed while it was read")
-    return Content(data, digest(data), len(data), after.st_mtime_ns)
+    return Content(data, digest(data), len(data), modified_at(after))
+
+
+def modified_at(status: os.stat_result) -> int:
+    """When a file was last changed, in ns since 1970, as far as 64 bits go: a file system may say anything."""
+    return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
 
 
 def digest(data: bytes) -> bytes:

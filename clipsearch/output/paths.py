@@ -12,6 +12,8 @@ from clipsearch.paths import inside
 
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that are not shown but do something."""
+_HARMLESS = "\u200c\u200d"
+"""Of these, what only joins or parts its neighbours: Persian words and many emoji need them."""
 
 
 def _python_escape(character: str) -> str:
@@ -32,7 +34,7 @@ def escaped(text: str, escape: Callable[[str], str] = _python_escape) -> str:
     """`text` with characters that a terminal would obey instead of showing them as escapes."""
     if text.isprintable():
         return text
-    return "".join(escape(c) if unicodedata.category(c) in _OBEYED else c for c in text)
+    return "".join(escape(c) if unicodedata.category(c) in _OBEYED and c not in _HARMLESS else c for c in text)
 
 
 def json_escape(character: str) -> str:
