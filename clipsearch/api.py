@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from contextlib import closing
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from clipsearch.confidence import NEUTRAL, Rivals
-from clipsearch.errors import ModelError, ModelMismatchError
-from clipsearch.models.catalog import DEFAULT, ModelFiles, canonical, fingerprint, locate
-from clipsearch.models.text_tower import TextTower, Tokens, remembered
+from clipsearch.errors import IndexMissingError, ModelMismatchError
+from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, ModelRecord, mismatch
 from clipsearch.store.reading import Store, find_index
+from clipsearch.towers import BY_ITSELF, Options, Towers, load_encoder
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
 
-_SHOWN = 40
-"""So many characters are shown on both sides of the place where a text is cut."""
+_FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -53,125 +46,38 @@ def open_index(folder: str | os.PathLike[str] | None = None, *, say: Callable[[s
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
-    return Index(store, _Encoders(store, say))
+    return Index(store, Towers(store, say, options=_FOR_QUERIES))
 
 
-class TextEncoder(Protocol):
-    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+def open_towers(
+    model: str | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    options: Options = BY_ITSELF,
+) -> Towers:
+    """A model for work that needs no index: `model`, else as settings say, else that of the nearest index, else laion.
 
-    @property
-    def logit_scale(self) -> float:
-        """What the model multiplies cosines by before a softmax."""
+    Where it is the model of that index, pictures that the index knows are not embedded again. `folder` is as for
+    `index_folder`.
 
-    def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
-
-    def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(Q, D) unit vectors of texts."""
-
-
-class _Encoders:
-    """The model of an index, as `query.Encoders` wants it: each part is loaded when it is first asked for."""
-
-    def __init__(self, store: Store, say: Callable[[str], None]) -> None:
-        self._store = store
-        self._say = say
-        self._cut: set[str] = set()
-        """Texts that were too long; it is said once."""
-
-    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """(Q, D) unit vectors of Q texts."""
-        for text in texts:
-            cut = self._text_encoder.tokenize(text).cut_at
-            if cut is not None and text not in self._cut:
-                self._cut.add(text)
-                kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
-                self._say(f"The query is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
-        return self._text_encoder.encode_texts(texts)
-
-    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
-        """(D,) the unit vector of a picture, as `index` would make it on this device.
-
-        Raises:
-            UnreadableImageError: it is no picture, or broken.
-        """
-        from clipsearch.images.decoding import decode
-        from clipsearch.images.quiet import quiet_decoders
-        from clipsearch.models.preprocessing import Preprocessing
-
-        # Before the model is loaded: what is no picture is refused at once.
-        wanted = Preprocessing.load(self._files.folder)
-        with quiet_decoders():
-            picture = decode(content, name, at_least=wanted.enough)
-        pixels = wanted(picture.image, picture.box)
-        return np.asarray(self._encoder.encode_images(pixels[np.newaxis])[0])
-
-    def rivals(self) -> Rivals:
-        """The neutral prompts that texts are compared with."""
-        encoder = self._text_encoder
-        vectors = remembered(self._model.fingerprint, NEUTRAL, encoder.encode_texts)
-        return Rivals(vectors, len(NEUTRAL), encoder.logit_scale)
-
-    @cached_property
-    def _model(self) -> ModelRecord:
-        model = self._store.model()
-        if model is None:
-            raise ModelError(f"The index in {self._store.folder} names no model. Make it anew: clipsearch index PATH")
-        return model
-
-    @cached_property
-    def _text_encoder(self) -> TextEncoder:
-        """The text tower from the cache, or made once from the model's weights.
-
-        A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
-        """
-        name, fingerprint = self._model.name, self._model.fingerprint
-        if tower := TextTower.load(fingerprint):
-            return tower
-        self._say(f"Preparing the text tower of model {name!r}, which takes some seconds.")
-        if not self._encoder.save_text_tower():
-            self._say("It differs from CLIP's, so every query has to load the whole model.")
-            return self._encoder
-        tower = TextTower.load(fingerprint)
-        if tower is None:
-            raise ModelError(f"The text tower of {name!r} vanished from the cache.")
-        return tower
-
-    @cached_property
-    def _files(self) -> ModelFiles:
-        return locate(self._model.name, self._say)
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        """The whole model.
-
-        Raises:
-            ModelError: it is not on this disk and cannot be had.
-            ModelMismatchError: the model under this name is another one than the index was made with.
-        """
-        model = self._model
-        encoder = _loaded(self._files, _Options(device="cpu", precision="auto", batch_size=None, exact=False))
-        if encoder.fingerprint != model.fingerprint:
-            raise ModelMismatchError(mismatch(self._store.folder, model, f"{model.name} as it is on this disk now"))
-        return encoder
-
-
-class _Options(TypedDict):
-    """How an `Encoder` is to work."""
-
-    device: str
-    precision: str
-    batch_size: int | None
-    exact: bool
-
-
-def _loaded(files: ModelFiles, options: _Options) -> Encoder:
-    """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer."""
-    with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(fingerprint, files.folder)
-        from clipsearch.models.encoder import Encoder
-
-        return Encoder(files, **options, known_fingerprint=hashed.result())
+    Raises:
+        ClipsearchError: there is no such index, or the model cannot be had.
+    """
+    store = None
+    try:
+        store = Store.open(index_folder(folder))
+    except IndexMissingError:
+        if folder is not None:
+            raise
+    wanted = wanted_model(model, [Path.cwd()])
+    known = store.model() if store else None
+    name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
+    if store and known and (name == known.name or _is_copy(name, known)):
+        return Towers(store, say, options=options)
+    if store:
+        store.close()
+    return Towers(locate(name, say), say, options=options)
 
 
 class ModelChoice:
@@ -199,7 +105,7 @@ class ModelChoice:
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
         self._say = say
-        self._options = _Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
+        self._options = Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
         known = None
         if Store.exists(folder):
             with closing(Store.open(folder)) as store:
@@ -215,7 +121,7 @@ class ModelChoice:
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
-        encoder = _loaded(locate(self.name, self._say), self._options)
+        encoder = load_encoder(locate(self.name, self._say), self._options)
         encoder.divide_cores()
         encoder.save_text_tower()
         self.encoder = encoder

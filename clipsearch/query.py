@@ -273,11 +273,9 @@ class Index:
     def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
         """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
         content, name = image if isinstance(image, bytes) else _content(image), b""
-        with self.store.snapshot():
-            row = self.store.row_with(digest(content))
-            if row is not None:
-                vector = self.store.matrix()[0][row].astype(np.float32)
-                return np.asarray(vector / np.linalg.norm(vector))
+        known = self.store.vector_of(digest(content))
+        if known is not None:
+            return known
         if not isinstance(image, bytes):
             name = os.fsencode(image)
         try:

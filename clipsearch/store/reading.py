@@ -233,10 +233,14 @@ class Store:
         found = self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),))
         return found[0][0] if found else None
 
-    def row_with(self, digest: bytes) -> int | None:
-        """A row of an image with this content."""
-        found = self.sql("SELECT min(row) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
-        return found[0][0] if found else None
+    def vector_of(self, digest: bytes) -> npt.NDArray[np.float32] | None:
+        """(D,) the unit vector of an image with this content; None if the index knows none."""
+        with self.snapshot():
+            ((row,),) = self.sql("SELECT min(row) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
+            if row is None:
+                return None
+            vector = self._map()[row].astype(np.float32)
+        return np.asarray(vector / np.linalg.norm(vector))
 
     def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[int]:
         """The rows of images below `root` for which a condition on the columns holds; for this package."""

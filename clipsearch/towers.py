@@ -1,0 +1,306 @@
+"""A model at work: texts, tokens and pictures to vectors. Each tower is loaded when it is first asked for.
+
+Texts need no torch where the model's text tower is CLIP's, and pictures that an index knows need no model at all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.confidence import NEUTRAL, Rivals
+from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
+from clipsearch.models.catalog import ModelFiles, fingerprint, locate
+from clipsearch.models.text_tower import TextTower, Tokens, remembered
+from clipsearch.store.format import ModelRecord, mismatch
+from clipsearch.store.reading import Store
+
+if TYPE_CHECKING:
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.reading import Content
+    from clipsearch.models.encoder import Encoder
+    from clipsearch.models.preprocessing import Preprocessing
+
+Vectors = npt.NDArray[np.float32]
+
+_SHOWN = 40
+"""So many characters are shown on both sides of the place where a text is cut."""
+_WORKERS = 8
+"""Threads that read and decode."""
+_MOST_TOGETHER = 512
+"""Pictures that wait together for the model, those included that it has no work with."""
+
+
+class TextEncoder(Protocol):
+    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by before a softmax."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """(Q, D) unit vectors of texts."""
+
+
+class Options(TypedDict):
+    """How an `Encoder` is to work."""
+
+    device: str
+    precision: str
+    batch_size: int | None
+    exact: bool
+
+
+BY_ITSELF = Options(device="auto", precision="auto", batch_size=None, exact=False)
+"""It decides."""
+
+
+def load_encoder(files: ModelFiles, options: Options) -> Encoder:
+    """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer.
+
+    Raises:
+        ClipsearchError: the model or the device cannot be had.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(fingerprint, files.folder)
+        from clipsearch.models.encoder import Encoder
+
+        return Encoder(files, **options, known_fingerprint=hashed.result())
+
+
+class _Waiting(NamedTuple):
+    """A picture on its way to the model, or past it."""
+
+    file: ImageFile
+    pixels: npt.NDArray[np.uint8] | None
+    """(H, W, 3); None where `vector` is known or there is an error."""
+    result: Vectors | UnreadableImageError | None
+
+
+class Towers:
+    """Both towers of one model."""
+
+    def __init__(self, source: Store | ModelFiles, say: Callable[[str], None], *, options: Options = BY_ITSELF) -> None:
+        """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
+
+        `say` hears what takes long or should be known.
+        """
+        self._store = source if isinstance(source, Store) else None
+        self._known_files = source if isinstance(source, ModelFiles) else None
+        self._say = say
+        self._options = options
+        self._cut: set[str] = set()
+        """Texts that were too long; it is said once."""
+
+    def __enter__(self) -> Towers:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store:
+            self._store.close()
+
+    @property
+    def name(self) -> str:
+        """As the user would type it."""
+        return self._record.name if self._record else self._files.name
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether an index is asked for pictures first."""
+        return self._store is not None
+
+    @property
+    def logit_scale(self) -> float:
+        """What the model multiplies cosines by before a softmax."""
+        return self._text_encoder.logit_scale
+
+    def texts(self, texts: list[str]) -> Vectors:
+        """(Q, D) unit vectors of Q texts."""
+        for text in texts:
+            cut = self._text_encoder.tokenize(text).cut_at
+            if cut is not None and text not in self._cut:
+                self._cut.add(text)
+                kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
+                self._say(f"The query is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+        return self._text_encoder.encode_texts(texts)
+
+    def image(self, content: bytes, name: bytes) -> Vectors:
+        """(D,) the unit vector of a picture, as `index` would make it on this device.
+
+        Raises:
+            UnreadableImageError: it is no picture, or broken.
+        """
+        from clipsearch.images.quiet import quiet_decoders
+
+        # Before the model is loaded: what is no picture is refused at once.
+        with quiet_decoders():
+            pixels = self._pixels(content, name)
+        return np.asarray(self._encoder.encode_images(pixels[np.newaxis])[0])
+
+    def images(
+        self, files: Iterable[ImageFile]
+    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+        """The (D,) unit vector of each picture, or why there is none, in order.
+
+        Reading, decoding and the model work at the same time. Close it if it is not read to its end. Decoders may talk
+        on stderr: see `quiet_decoders`.
+        """
+        from clipsearch.embedding import read
+        from clipsearch.images.reading import map_in_order
+
+        _ = self._record  # asked here: the index belongs to this thread
+        contents = map_in_order(read, files, _WORKERS, 4 * _WORKERS, lambda file: file.size)
+        with closing(contents), closing(self._waiting(contents)) as waiting:
+            # 1. What needs no model.
+            first = None
+            for item in waiting:
+                if item.result is None:
+                    first = item
+                    break
+                yield item.file, item.result
+            if first is None:
+                return
+            # 2. Batches, as many at once as the model likes; it is loaded here, not by one of the threads.
+            encoder = self._encoder
+            encoder.divide_cores()
+            batches = _batches(chain([first], waiting), encoder)
+            embedded = map_in_order(lambda batch: _embedded(batch, encoder), batches, encoder.calls, 2 * encoder.calls)
+            with closing(embedded):
+                for batch in embedded:
+                    yield from batch
+
+    def rivals(self) -> Rivals:
+        """The neutral prompts that texts are compared with."""
+        encoder = self._text_encoder
+        vectors = remembered(self._fingerprint, NEUTRAL, encoder.encode_texts)
+        return Rivals(vectors, len(NEUTRAL), encoder.logit_scale)
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+        return self._text_encoder.tokenize(text)
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _waiting(
+        self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
+    ) -> Generator[_Waiting, None, None]:
+        """Pixels of pictures, and of those that need none what is known; the index is asked here, not in threads."""
+        from clipsearch.images.reading import map_in_order
+
+        asked = ((file, content, self._known(content)) for file, content in contents)
+        return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
+
+    def _known(self, content: Content | UnreadableImageError) -> Vectors | None:
+        """What the index has for a content."""
+        if self._store is None or isinstance(content, UnreadableImageError):
+            return None
+        return self._store.vector_of(content.digest)
+
+    def _decoded(self, file: ImageFile, content: Content | UnreadableImageError, known: Vectors | None) -> _Waiting:
+        if isinstance(content, UnreadableImageError):
+            return _Waiting(file, None, content)
+        if known is not None:
+            return _Waiting(file, None, known)
+        try:
+            return _Waiting(file, self._pixels(content.data, os.path.basename(file.path)), None)
+        except UnreadableImageError as error:
+            return _Waiting(file, None, error)
+
+    def _pixels(self, content: bytes, name: bytes) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) what the model wants to see of a picture."""
+        from clipsearch.images.decoding import decode
+
+        wanted = self._preprocessing
+        picture = decode(content, name, at_least=wanted.enough)
+        return wanted(picture.image, picture.box)
+
+    @cached_property
+    def _record(self) -> ModelRecord | None:
+        """What the index says of its model.
+
+        Raises:
+            ModelError: it says nothing.
+        """
+        model = self._store.model() if self._store else None
+        if self._store and model is None:
+            raise ModelError(f"The index in {self._store.folder} names no model. Make it anew: clipsearch index PATH")
+        return model
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._record.fingerprint if self._record else fingerprint(self._files.folder)
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        return self._known_files or locate(self.name, self._say)
+
+    @cached_property
+    def _preprocessing(self) -> Preprocessing:
+        from clipsearch.models.preprocessing import Preprocessing
+
+        return replace(Preprocessing.load(self._files.folder), exact=self._options["exact"])
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        """The text tower from the cache, or made once from the model's weights.
+
+        A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
+        """
+        if tower := TextTower.load(self._fingerprint):
+            return tower
+        self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
+        if not self._encoder.save_text_tower():
+            self._say("It differs from CLIP's, so every query has to load the whole model.")
+            return self._encoder
+        tower = TextTower.load(self._fingerprint)
+        if tower is None:
+            raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
+        return tower
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        """The whole model.
+
+        Raises:
+            ModelError: it is not on this disk and cannot be had.
+            ModelMismatchError: the model under this name is another one than the index was made with.
+        """
+        encoder = load_encoder(self._files, self._options)
+        if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
+            wanted = f"{self.name} as it is on this disk now"
+            raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
+        return encoder
+
+
+def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Waiting]]:
+    batch: list[_Waiting] = []
+    work = 0
+    for item in waiting:
+        batch.append(item)
+        work += item.result is None
+        if work >= encoder.batch_size or len(batch) >= _MOST_TOGETHER:
+            yield batch
+            batch, work = [], 0
+    if batch:
+        yield batch
+
+
+def _embedded(batch: list[_Waiting], encoder: Encoder) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    vectors: Iterator[Vectors] = iter(encoder.encode_images(np.stack(pixels)) if pixels else ())
+    return [(item.file, next(vectors) if item.result is None else item.result) for item in batch]
