@@ -17,6 +17,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "docs/commands.md")
+_TAKEN = 1_793_188_800
+"""When the copies were last changed, in seconds since 1970: 28 October 2026, noon."""
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -32,8 +34,9 @@ def refreshed(text: str, cwd: Path, env: dict[str, str]) -> str:
 
 
 def sample_folder(parent: Path) -> Path:
-    """A new folder in `parent` with a copy of the sample pictures."""
-    shutil.copytree(REPOSITORY / "sample-images", parent / "sample-images")
+    """A new folder in `parent` with a copy of the sample pictures, all of the same time, which outputs show."""
+    for path in shutil.copytree(REPOSITORY / "sample-images", parent / "sample-images").rglob("*"):
+        os.utime(path, (_TAKEN, _TAKEN))
     return parent
 
 
@@ -44,7 +47,7 @@ def _output(command: str, cwd: Path, env: dict[str, str]) -> str:
     with subprocess.Popen(
         ["/bin/bash", "-c", command],
         cwd=cwd,
-        env=env | {"COLUMNS": "80", "PATH": path},
+        env=env | {"COLUMNS": "80", "PATH": path, "TZ": "UTC"},
         stdout=follower,
         stderr=subprocess.PIPE,
         text=True,

@@ -86,6 +86,7 @@ def test_gelu_equals_the_error_function() -> None:
 def test_a_tower_is_written_whole_or_not_at_all(small_clip: Path) -> None:
     encoder, _ = encoders(small_clip)
     folder = tower_folder(encoder.fingerprint)
-    assert {path.name for path in folder.iterdir()} == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"}
+    names = {path.name for path in folder.iterdir() if not path.name.startswith("texts-")}  # which a query leaves
+    assert names == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"}
     assert [path for path in folder.parent.iterdir() if path.name.startswith("tmp")] == []
     assert TextTower.load("0" * 32) is None

@@ -5,36 +5,28 @@ from __future__ import annotations
 import os
 import time
 from contextlib import closing
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from clipsearch.cli.options import IndexOption, JsonOption, WaitOption, say
+from clipsearch.cli.options import (
+    Device,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    ModelOption,
+    Precision,
+    PrecisionOption,
+    WaitOption,
+    say,
+)
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import Rules
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
-
-
-class Device(str, Enum):
-    """What `--device` takes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class Precision(str, Enum):
-    """What `--precision` takes."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
 
 
 def index(
@@ -47,23 +39,9 @@ def index(
         ),
     ] = None,
     *,
-    model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            "--model",
-            metavar="NAME",
-            help="laion (the default), openai, picturebook (bundled, for drawings), a model folder, or a repository on "
-            "the Hugging Face hub. [env: CLIPSEARCH_MODEL]",
-            show_default=False,
-        ),
-    ] = None,
-    device: Annotated[Device, typer.Option("--device", help="Where the model runs.")] = Device.AUTO,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            "--precision", help="What the model computes in. By default bf16 or fp16 where the device has units for it."
-        ),
-    ] = Precision.AUTO,
+    model: ModelOption = None,
+    device: DeviceOption = Device.AUTO,
+    precision: PrecisionOption = Precision.AUTO,
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(

@@ -3,13 +3,53 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 import clipsearch
 
+if TYPE_CHECKING:
+    from clipsearch.towers import Towers
+
+
+class Device(str, Enum):
+    """What `--device` takes."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(str, Enum):
+    """What `--precision` takes."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+ModelOption = Annotated[
+    Optional[str],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="laion (the default), openai, picturebook (bundled, for drawings), a model folder, or a repository on "
+        "the Hugging Face hub. [env: CLIPSEARCH_MODEL]",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision", help="What the model computes in. By default bf16 or fp16 where the device has units for it."
+    ),
+]
 IndexOption = Annotated[
     Optional[Path],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
     typer.Option(
@@ -30,6 +70,24 @@ WaitOption = Annotated[
 ]
 WAITING = "Waiting for another clipsearch that is writing to this index ..."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The model of a command that needs no index."""
+
+    model: ModelOption = None
+    device: DeviceOption = Device.AUTO
+    precision: PrecisionOption = Precision.AUTO
+    index: IndexOption = None
+
+    def open(self) -> Towers:
+        """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
+        from clipsearch.api import open_towers
+        from clipsearch.towers import Options
+
+        options = Options(device=self.device.value, precision=self.precision.value, batch_size=None, exact=False)
+        return open_towers(self.model, self.index, say=say, options=options)
 
 
 def say(message: str) -> None:

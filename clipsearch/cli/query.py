@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import STDIN, check_inputs, read_input, text_lines
 from clipsearch.cli.options import IndexOption
 from clipsearch.cli.searching import (
-    STDIN,
     FilterOptions,
     KOption,
     MinScoreOption,
     OutputOptions,
-    check_inputs,
     opened,
     present,
-    read_input,
     say_why_nothing,
 )
 from clipsearch.errors import InputError
@@ -149,19 +147,13 @@ def _read(term: ImageTerm) -> ImageTerm:
 
 def _lines(name: str) -> list[tuple[str, TextTerm]]:
     """The queries in a file, as they stand there and as they are meant."""
+    return [(line, _parsed(line, f"{name}, line {number}")) for number, line in text_lines(name, "query")]
+
+
+def _parsed(line: str, where: str) -> TextTerm:
     from clipsearch.terms import parse_text
 
     try:
-        text = read_input(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
-    found = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
-        if line.strip():
-            try:
-                found.append((line, parse_text(line)))
-            except InputError as error:
-                raise InputError(f"{name}, line {number}: {error}") from error
-    if not found:
-        raise InputError(f"There is no query in {name}: write one on each line.")
-    return found
+        return parse_text(line)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

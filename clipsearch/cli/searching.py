@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from clipsearch.cli.inputs import paths_in, read_input
 from clipsearch.cli.options import say
 from clipsearch.errors import InputError, OutputError
 from clipsearch.filters import FilterArguments, Orientation
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from clipsearch.query import Hit, Index
 
 EXIT_NOTHING_FOUND = 1
-STDIN = "-"
-"""Means standard input wherever a file is asked for."""
 
 
 class Format(str, Enum):
@@ -133,7 +132,7 @@ class FilterOptions:
         if self.orientation:
             out["orientation"] = self.orientation
         if self.files_from is not None:
-            out["files"] = _paths_in(read_input(self.files_from))
+            out["files"] = paths_in(read_input(self.files_from))
         return out
 
 
@@ -283,32 +282,6 @@ def say_why_nothing(best: Sequence[Hit], filters: FilterArguments, *, other: str
         say(f"Nothing found: the index holds no {other}image that passes the filters{where}.")
     else:
         say(f"Nothing found: the index holds no {other}image.")
-
-
-def read_input(name: str) -> bytes:
-    """The content of a file, or of standard input for `-`.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        if name == STDIN:
-            return sys.stdin.buffer.read()
-        with open(name, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"Cannot read {name}: {error.strerror}") from error
-
-
-def check_inputs(*names: str | None) -> None:
-    """Raises InputError if more than one input is standard input."""
-    if names.count(STDIN) > 1:
-        raise InputError("Only one thing can be read from standard input (-)")
-
-
-def _paths_in(content: bytes) -> Iterable[str]:
-    separator = b"\0" if b"\0" in content else b"\n"
-    return [os.fsdecode(path) for path in content.split(separator) if path]
 
 
 def _open(path: Path) -> None:

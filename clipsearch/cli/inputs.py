@@ -1,0 +1,79 @@
+"""What commands read: files that hold texts or names, standard input, and image files that are named one by one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from clipsearch.images.finding import ImageFile
+
+STDIN = "-"
+"""Means standard input wherever a file is asked for."""
+
+
+def check_inputs(*names: str | None) -> None:
+    """Raises InputError if more than one input is standard input."""
+    if names.count(STDIN) > 1:
+        raise InputError("Only one thing can be read from standard input (-).")
+
+
+def read_input(name: str) -> bytes:
+    """The content of a file, or of standard input for `-`.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        if name == STDIN:
+            return sys.stdin.buffer.read()
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise InputError(f"Cannot read {name}: {error.strerror}") from error
+
+
+def text_lines(name: str, what: str) -> list[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers; `what` one line is, say "query".
+
+    Raises:
+        InputError: it cannot be read, is not UTF-8, or has no such line.
+    """
+    try:
+        text = read_input(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
+    lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
+    found = [(number, line) for number, line in lines if line.strip()]
+    if not found:
+        raise InputError(f"There is no {what} in {name}: write one on each line.")
+    return found
+
+
+def paths_in(content: bytes) -> list[str]:
+    """The paths that a file lists: one a line, or separated by NUL if there is one in it."""
+    separator = b"\0" if b"\0" in content else b"\n"
+    return [os.fsdecode(path) for path in content.split(separator) if path]
+
+
+def image_files(paths: Iterable[Path]) -> list[ImageFile]:
+    """The image files that are named, and those in the folders that are, each once, in the order in which they come.
+
+    Raises:
+        InputError: something is not there or cannot be read, or a folder holds no image.
+    """
+    from clipsearch.images.finding import find_images
+    from clipsearch.paths import absolute
+
+    found: dict[bytes, ImageFile] = {}
+    for path in paths:
+        files = list(find_images(absolute(path)))
+        if not files:
+            raise InputError(f"There is no image in {path}.")
+        found |= {file.path: file for file in files}
+    return list(found.values())
