@@ -73,7 +73,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "output": set(),
     "output.paths": {"paths"},
-    "output.hits": {"output.paths", "output.table", "query"},
+    "output.rows": {"output.paths", "output.table"},
+    "output.hits": {"output.paths", "output.rows", "output.table", "query"},
     "output.table": {"output.paths", "query"},
     "output.thumbnails": {"images.decoding", "images.reading"},
     "output.gallery": {"", "cores", "errors", "images.reading", "output.paths", "output.thumbnails", "query"},
@@ -87,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
     "output.reports": {"output.paths", "indexing", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
     "cli": {"errors", "output.paths"},
-    "cli.options": {"", "api", "output.paths", "towers"},
+    "cli.options": {"", "api", "errors", "output.paths", "towers"},
     "cli.inputs": {"errors", "images.finding", "paths"},
     "cli.progress": {"cli.options"},
     "cli.index": {
@@ -212,8 +213,8 @@ def test_what_only_some_outputs_need_is_loaded_by_these(sample_index: Path, envi
         code = COMMAND.format(arguments=arguments) + tell
         return {name.rpartition(".")[2] for name in loaded_by(code, environment, sample_index) if "output." in name}
 
-    assert outputs() == outputs("--format", "csv") == outputs("--json") == {"hits", "paths"}
-    assert outputs("--format", "table") == {"hits", "paths", "table"}
+    assert outputs() == outputs("--format", "csv") == outputs("--json") == {"hits", "paths", "rows"}
+    assert outputs("--format", "table") == {"hits", "paths", "rows", "table"}
 
 
 def test_a_picture_that_the_index_knows_needs_no_model(sample_index: Path, environment: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from enum import Enum
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import clipsearch
+from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.towers import Towers
@@ -72,6 +74,40 @@ WAITING = "Waiting for another clipsearch that is writing to this index ..."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+class TableFormat(str, Enum):
+    """What `--format` takes where rows are printed."""
+
+    AUTO = "auto"
+    TABLE = "table"
+    TSV = "tsv"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """How a command prints its rows."""
+
+    format: Annotated[
+        TableFormat, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
+    ] = TableFormat.AUTO
+    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+
+    def form(self) -> str:
+        """The format that is meant: one of `output.rows.FORMATS`.
+
+        Raises:
+            InputError: two are.
+        """
+        if self.json and self.format not in (TableFormat.AUTO, TableFormat.JSON):
+            raise InputError(f"One output format at a time, not json and {self.format.value}")
+        form = TableFormat.JSON if self.json else self.format
+        if form is TableFormat.AUTO:
+            form = TableFormat.TABLE if sys.stdout.isatty() else TableFormat.TSV
+        return str(form.value)
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The model of a command that needs no index."""
@@ -88,6 +124,11 @@ class ModelOptions:
 
         options = Options(device=self.device.value, precision=self.precision.value, batch_size=None, exact=False)
         return open_towers(self.model, self.index, say=say, options=options)
+
+
+def screen_width() -> int | None:
+    """Of the terminal that standard output is, in columns; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say(message: str) -> None:

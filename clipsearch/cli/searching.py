@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import say
+from clipsearch.cli.options import say, screen_width
 from clipsearch.errors import InputError, OutputError
 from clipsearch.filters import FilterArguments, Orientation
 
@@ -266,8 +265,7 @@ def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> Non
     else:
         from clipsearch.output.hits import write_hits
 
-        screen = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen)
+        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
 
 
 def say_why_nothing(best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:

@@ -42,12 +42,12 @@ def json_escape(character: str) -> str:
     return json.dumps(character)[1:-1]
 
 
-def json_fields(path: bytes) -> dict[str, str]:
+def json_fields(path: bytes, name: str = "path") -> dict[str, str]:
     """`path` for JSON: with replacement characters, and then also lossless in base64, where it is not UTF-8."""
     try:
-        return {"path": path.decode("utf-8")}
+        return {name: path.decode("utf-8")}
     except UnicodeDecodeError:
         return {
-            "path": path.decode("utf-8", "replace"),
-            "path_bytes": base64.b64encode(path).decode("ascii"),
+            name: path.decode("utf-8", "replace"),
+            f"{name}_bytes": base64.b64encode(path).decode("ascii"),
         }

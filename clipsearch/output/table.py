@@ -1,8 +1,8 @@
-"""Hits for people: a table that fits the terminal."""
+"""Tables for people, that fit the terminal; hits among them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import BinaryIO
 
 from rich.cells import cell_len, split_graphemes
@@ -11,12 +11,8 @@ from clipsearch.output.paths import printable, shown
 from clipsearch.query import Hit
 
 _GAP = "  "
-_RIGHT = ("rank", "score", "conf", "size")
-"""Columns of numbers."""
-_DISPENSABLE = ("date", "size")
-"""Columns that are left out, the first first, where paths would be cut otherwise."""
-_LEAST_PATH = 12
-"""Cells that a path keeps even in the narrowest terminal."""
+_LEAST = 12
+"""Cells that what is cut keeps even in the narrowest terminal."""
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -35,38 +31,68 @@ def write_table(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO
 
 
 def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
-    columns = {
-        "rank": [str(hit.rank) for hit in hits],
-        "score": [f"{hit.score:.4f}" for hit in hits],
-        "conf": ["" if hit.confidence is None else f"{hit.confidence:.2f}" for hit in hits],
-        "path": [printable(shown(hit.path_bytes)) for hit in hits],
-        "size": [f"{hit.width}x{hit.height}" if hit.width else "" for hit in hits],
-        "date": [hit.date[:10] for hit in hits],
-    }
-    if not any(columns["conf"]):
-        del columns["conf"]
+    rows = [
+        {
+            "rank": str(hit.rank),
+            "score": f"{hit.score:.4f}",
+            "conf": "" if hit.confidence is None else f"{hit.confidence:.2f}",
+            "path": printable(shown(hit.path_bytes)),
+            "size": f"{hit.width}x{hit.height}" if hit.width else "",
+            "date": hit.date[:10],
+        }
+        for hit in hits
+    ]
+    if not any(row["conf"] for row in rows):
+        for row in rows:
+            del row["conf"]
+    return lines_of(rows, width, right={"rank", "score", "conf", "size"}, cuttable={"path"}, sparing=("date", "size"))
+
+
+def lines_of(
+    rows: Sequence[Mapping[str, str]],
+    width: int | None,
+    *,
+    right: Container[str] = (),
+    cuttable: Container[str] = (),
+    sparing: Sequence[str] = (),
+) -> list[str]:
+    """The lines of a table with a heading: columns of printable texts, those in `right` flush right.
+
+    In a terminal of `width` cells, columns in `sparing` are left out, the first first, as far as needed, and then
+    those in `cuttable` lose the middle of what is too long. Without a width nothing is.
+    """
+    if not rows:
+        return []
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
     widths = {name: max(cell_len(text) for text in (name, *texts)) for name, texts in columns.items()}
     if width is not None:
-        _fit(columns, widths, width)
+        _fit(columns, widths, width, cuttable, sparing)
     lines = []
     for line in zip(*([name, *texts] for name, texts in columns.items()), strict=True):
-        cells = [_padded(text, widths[name], right=name in _RIGHT) for name, text in zip(columns, line, strict=True)]
+        cells = [_padded(text, widths[name], right=name in right) for name, text in zip(columns, line, strict=True)]
         lines.append(_GAP.join(cells).rstrip())
     return lines
 
 
-def _fit(columns: dict[str, list[str]], widths: dict[str, int], width: int) -> None:
-    """Leave out what can be spared, and cut paths, until a line has at most `width` cells."""
+def _fit(
+    columns: dict[str, list[str]],
+    widths: dict[str, int],
+    width: int,
+    cuttable: Container[str],
+    sparing: Sequence[str],
+) -> None:
+    """Leave out what can be spared, and cut what may be, the widest first, until a line has at most `width` cells."""
 
     def too_much() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
 
-    for name in _DISPENSABLE:
-        if too_much() > 0:
+    for name in sparing:
+        if too_much() > 0 and name in columns:
             del columns[name], widths[name]
-    if too_much() > 0:
-        widths["path"] = max(_LEAST_PATH, widths["path"] - too_much())
-        columns["path"] = [cut(path, widths["path"]) for path in columns["path"]]
+    for name in sorted((name for name in columns if name in cuttable), key=lambda name: -widths[name]):
+        if too_much() > 0:
+            widths[name] = max(min(_LEAST, widths[name]), widths[name] - too_much())
+            columns[name] = [cut(text, widths[name]) for text in columns[name]]
 
 
 def cut(text: str, cells: int) -> str:

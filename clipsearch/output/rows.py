@@ -1,0 +1,114 @@
+"""Records of any command in every format: tables for people, TSV, CSV and JSON for programs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import BinaryIO
+
+from clipsearch.output.paths import escaped, json_escape, json_fields, printable, shown
+
+Value = str | int | float | bytes | None
+"""Bytes are an absolute path."""
+Row = Mapping[str, Value]
+"""From the names of columns, which are the same in all rows and in the same order."""
+
+FORMATS = ("table", "tsv", "csv", "json", "jsonl")
+_DIGITS = 6
+"""Decimals of numbers in JSON and CSV."""
+
+
+def write_rows(
+    rows: Sequence[Row],
+    form: str,
+    out: BinaryIO,
+    *,
+    screen: int | None = None,
+    numbers: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write `rows` to `out` in one of `FORMATS`.
+
+    tsv has no header; csv is RFC 4180, with one. JSON and CSV keep 6 decimals, `numbers` says how the others show a
+    column, as in ".4f". What is None is an empty field, or null. Paths are relative to the current folder where they
+    lie below it, with their own bytes, and in JSON also lossless where they are not UTF-8. `screen` is the width of the
+    terminal that `out` is, in columns, or None: a terminal gets control characters as escapes. `columns` are the names
+    for the header of csv where there may be no row.
+    """
+    formats = numbers or {}
+    if form == "table":
+        _table(rows, out, screen, formats)
+    elif form == "tsv":
+        for row in rows:
+            fields = (_bytes(value, formats.get(name), screen=screen is not None) for name, value in row.items())
+            out.write(b"\t".join(fields) + b"\n")
+    elif form == "csv":
+        _csv(rows, out, columns or (rows[0] if rows else ()), screen=screen is not None)
+    elif form == "json":
+        out.write(json_bytes([json_row(row) for row in rows], indent=2))
+    elif form == "jsonl":
+        out.writelines(json_bytes(json_row(row)) for row in rows)
+    else:
+        raise ValueError(f"unknown format {form!r}")
+
+
+def json_row(row: Row) -> dict[str, object]:
+    """A row for JSON."""
+    fields: dict[str, object] = {}
+    for name, value in row.items():
+        if isinstance(value, bytes):
+            fields |= json_fields(shown(value), name)
+        else:
+            fields[name] = round(value, _DIGITS) if isinstance(value, float) else value
+    return fields
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """JSON with a line end. What a terminal would obey stands in strings only, and there as an escape."""
+    lines = json.dumps(value, indent=indent, ensure_ascii=False).split("\n")
+    return "".join(f"{escaped(line, json_escape)}\n" for line in lines).encode()
+
+
+def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapping[str, str]) -> None:
+    from clipsearch.output.table import lines_of
+
+    cells = [(name, value) for row in rows for name, value in row.items()]
+    right = {name for name, value in cells if isinstance(value, int | float)}
+    cuttable = {name for name, value in cells if isinstance(value, str | bytes)}
+    texts = [{name: _text(value, formats.get(name)) for name, value in row.items()} for row in rows]
+    lines = lines_of(texts, screen, right=right, cuttable=cuttable)
+    out.writelines(f"{line}\n".encode() for line in lines)
+
+
+def _csv(rows: Sequence[Row], out: BinaryIO, columns: Iterable[str], *, screen: bool) -> None:
+    import csv
+
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    if header := list(columns):
+        writer.writerow(header)
+    for row in rows:
+        fields = (_bytes(value, f".{_DIGITS}f", screen=screen, tabs=True) for value in row.values())
+        writer.writerow([field.decode("utf-8", "surrogateescape") for field in fields])
+        out.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        text.seek(text.truncate(0))
+    out.write(text.getvalue().encode())
+
+
+def _text(value: Value, form: str | None) -> str:
+    """For a table."""
+    if isinstance(value, bytes):
+        return printable(shown(value))
+    if isinstance(value, float) and form:
+        return format(value, form)
+    return "" if value is None else escaped(str(value))
+
+
+def _bytes(value: Value, form: str | None, *, screen: bool, tabs: bool = False) -> bytes:
+    """For TSV and CSV; with `tabs`, texts may hold what parts the fields of TSV."""
+    if isinstance(value, bytes):
+        return printable(shown(value)).encode() if screen else shown(value)
+    if isinstance(value, str):
+        return (value if tabs and not screen else escaped(value)).encode()
+    return _text(value, form).encode()
