@@ -100,12 +100,19 @@ class FormatOptions:
         Raises:
             InputError: two are.
         """
-        if self.json and self.format not in (TableFormat.AUTO, TableFormat.JSON):
-            raise InputError(f"One output format at a time, not json and {self.format.value}")
-        form = TableFormat.JSON if self.json else self.format
-        if form is TableFormat.AUTO:
-            form = TableFormat.TABLE if sys.stdout.isatty() else TableFormat.TSV
-        return str(form.value)
+        return one_format(self.format.value, "json" if self.json else "auto")
+
+
+def one_format(*asked: str) -> str:
+    """The one that is asked for; if none is, a table for a terminal and tsv for a pipe.
+
+    Raises:
+        InputError: several are.
+    """
+    different = sorted({form for form in asked if form != "auto"})
+    if len(different) > 1:
+        raise InputError(f"One output format at a time, not {' and '.join(different)}")
+    return different[0] if different else "table" if sys.stdout.isatty() else "tsv"
 
 
 @dataclass(frozen=True)

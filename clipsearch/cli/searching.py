@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import say, screen_width
+from clipsearch.cli.options import one_format, say, screen_width
 from clipsearch.errors import InputError, OutputError
 from clipsearch.filters import FilterArguments, Orientation
 
@@ -178,18 +178,7 @@ class OutputOptions:
         Raises:
             InputError: two are.
         """
-        asked: set[Format] = {
-            form
-            for form, wanted in ((Format.JSON, self.json), (Format.PATHS, self.print0), (self.format, True))
-            if wanted and form is not Format.AUTO
-        }
-        if len(asked) > 1:
-            raise InputError(f"One output format at a time, not {' and '.join(sorted(asked))}")
-        if self.preview and asked - {Format.TABLE}:
-            raise InputError(f"--preview is for eyes, {''.join(asked)} for programs: choose one")
-        if not asked:
-            asked = {Format.TABLE if sys.stdout.isatty() else Format.TSV}
-        return str(asked.pop().value)
+        return one_format(self.format.value, "json" if self.json else "auto", "paths" if self.print0 else "auto")
 
     def check(self) -> None:
         """Complain before anything is searched.
@@ -197,11 +186,13 @@ class OutputOptions:
         Raises:
             InputError: what is asked for cannot be done.
         """
-        self.form()
+        form = self.form()
         if self.preview:
             from clipsearch.output.previews import check_terminal
 
             check_terminal(sys.stdout.buffer)
+            if form != "table":
+                raise InputError(f"--preview is for eyes, {form} for programs: choose one.")
         if self.html:
             from clipsearch.output.gallery import check_replaceable
 
