@@ -17,7 +17,8 @@ from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
 from clipsearch.images.reading import digest
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
-from clipsearch.store.filtering import matching
+from clipsearch.store.filtering import check_under, matching
+from clipsearch.store.format import Record
 from clipsearch.store.reading import Store
 from clipsearch.terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
 
@@ -65,6 +66,21 @@ class Hit(NamedTuple):
     """When the file was last changed, in ns since 1970."""
     taken_at: str | None
     """ISO 8601 local time from EXIF, where the file tells."""
+
+    @classmethod
+    def of(cls, record: Record, rank: int, score: float, confidence: float | None = None) -> Hit:
+        """What the index records of an image, and how well it fits."""
+        return cls(
+            rank=rank,
+            score=score,
+            confidence=confidence,
+            path_bytes=record.path,
+            width=record.width,
+            height=record.height,
+            size=record.size,
+            mtime_ns=record.mtime_ns,
+            taken_at=record.taken_at,
+        )
 
     @property
     def path(self) -> Path:
@@ -174,7 +190,7 @@ class Index:
         if limits.confidence is not None:
             for terms in queries:
                 _check_in_words(terms)
-        self._check_under(filters)
+        check_under(self.store, filters)
         hits: list[list[Hit]] = [[] for _ in queries]
         if not queries or not self.store.committed_rows():
             return hits
@@ -248,20 +264,7 @@ class Index:
         found = sorted(
             zip(ranked.scores.tolist(), records, sure, strict=True), key=lambda item: (-item[0], item[1].path)
         )
-        return [
-            Hit(
-                rank=rank,
-                score=score,
-                confidence=sure,
-                path_bytes=record.path,
-                width=record.width,
-                height=record.height,
-                size=record.size,
-                mtime_ns=record.mtime_ns,
-                taken_at=record.taken_at,
-            )
-            for rank, (score, record, sure) in enumerate(found[:k], 1)
-        ]
+        return [Hit.of(record, rank, score, sure) for rank, (score, record, sure) in enumerate(found[:k], 1)]
 
     def _rivals(self, unwanted: tuple[str, ...]) -> Rivals:
         neutral = self._encoders.rivals()
@@ -288,14 +291,6 @@ class Index:
         """Where the picture at this path is in the index, if it is."""
         paths = {os.fsencode(os.path.abspath(image)), os.fsencode(os.path.realpath(image))}
         return [row for path in paths if (row := self.store.row_of(path)) is not None]
-
-    def _check_under(self, filters: Filters) -> None:
-        for path in filters.under or ():
-            if not os.path.lexists(path) and not self.store.count(path):
-                raise InputError(
-                    f"under: there is no {os.fsdecode(path)}, and the index knows none. "
-                    "`clipsearch status` names the folders in the index."
-                )
 
 
 class _Limits(NamedTuple):

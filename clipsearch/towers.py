@@ -26,6 +26,8 @@ from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from clipsearch.images.finding import ImageFile
     from clipsearch.images.reading import Content
     from clipsearch.models.encoder import Encoder
@@ -47,6 +49,14 @@ class TextEncoder(Protocol):
     @property
     def logit_scale(self) -> float:
         """What the model multiplies cosines by before a softmax."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens that fit, start and end included."""
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
@@ -120,6 +130,13 @@ class Towers:
         return self._record.name if self._record else self._files.name
 
     @property
+    def identity(self) -> tuple[str, str | None, str]:
+        """Name, revision and fingerprint: what an index records of a model."""
+        if self._record:
+            return self._record.name, self._record.revision, self._record.fingerprint
+        return self._files.name, self._files.revision, self._fingerprint
+
+    @property
     def uses_index(self) -> bool:
         """Whether an index is asked for pictures first."""
         return self._store is not None
@@ -136,7 +153,7 @@ class Towers:
             if cut is not None and text not in self._cut:
                 self._cut.add(text)
                 kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
-                self._say(f"The query is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+                self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
         return self._text_encoder.encode_texts(texts)
 
     def image(self, content: bytes, name: bytes) -> Vectors:
@@ -193,6 +210,16 @@ class Towers:
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
         return self._text_encoder.tokenize(text)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+        return self._text_encoder.tokenizer
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the text tower reads, start and end included."""
+        return self._text_encoder.context
 
     # -- how -------------------------------------------------------------------------------------------------
 

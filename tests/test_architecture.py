@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.reading": {"errors", "paths", "store.format"},
     "store.creating": {"errors", "interrupts", "store.format"},
     "store.writing": {"errors", "paths", "interrupts", "store.creating", "store.format", "store.reading"},
-    "store.filtering": {"filters", "paths", "store.reading"},
+    "store.filtering": {"errors", "filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": {"errors"},
     "models.preprocessing": {"errors"},
@@ -52,9 +52,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models": set(),
     "query": {
+        "store.format",
         *("confidence", "errors", "filters", "images.reading", "ranking", "terms"),
         *("store.filtering", "store.reading"),
     },
+    "duplicates": {
+        *("cores", "errors", "filters", "images.reading", "paths", "ranking"),
+        *("store.filtering", "store.format", "store.reading"),
+    },
+    "clusters": {"errors", "filters", "query", "store.filtering", "store.format", "store.reading"},
     "changes": {"errors", "paths", "images.finding", "store.reading"},
     "embedding": {"errors", "store.format", *(f"images.{room}" for room in ("finding", "reading", "decoding"))},
     "indexing": {
@@ -71,13 +77,55 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "query", "settings", "store.format", "store.reading", "towers"),
         *("models.catalog", "models.encoder"),
     },
+    "captions": {"errors", "paths", "images.finding", "images.reading"},
+    "evaluation": {"captions", "errors", "images.finding"},
+    "exchange": set(),
+    "exchange.parquet": {"errors"},
+    "exchange.writing": {"errors", "exchange.parquet", "interrupts"},
+    "exchange.reading": {"errors", "exchange.parquet"},
+    "exchange.exporting": {
+        *("exchange.writing", "filters", "store.filtering", "store.format", "store.reading"),
+    },
+    "exchange.importing": {
+        *("changes", "cores", "embedding", "errors", "exchange.reading", "paths"),
+        *(f"images.{room}" for room in ("decoding", "finding", "limits", "reading")),
+        *("store.format", "store.reading", "store.writing"),
+    },
+    "pickles": set(),
+    "datasets": {"errors", "images.finding", "paths", "pickles"},
+    "classification": {"errors", "filters", "images.finding", "store.filtering", "store.reading", "zeroshot"},
+    "output.confusion": {"classification", "output.rows"},
+    "output.sorting": {"errors", "output.paths", "output.placing", "output.reports"},
     "output": set(),
     "output.paths": {"paths"},
     "output.rows": {"output.paths", "output.table"},
     "output.hits": {"output.paths", "output.rows", "output.table", "query"},
     "output.table": {"output.paths", "query"},
+    "zeroshot": {"errors"},
+    "tokenizing": {"errors", "models.text_tower"},
+    "caption_ranks": {
+        *("errors", "filters", "images.reading", "query", "ranking", "store.filtering", "store.reading"),
+    },
+    "output.matrix": {"output.paths", "output.rows", "zeroshot"},
+    "output.tokens": {"output.paths", "output.rows", "tokenizing"},
+    "output.heatmap_drawing": set(),
+    "output.heatmap": {
+        "output.replacing",
+        *("", "cores", "errors", "images.reading", "zeroshot"),
+        *(f"output.{room}" for room in ("heatmap_drawing", "matrix", "paths", "thumbnails")),
+    },
+    "output.replacing": {"errors", "output.paths"},
     "output.thumbnails": {"images.decoding", "images.reading"},
-    "output.gallery": {"", "cores", "errors", "images.reading", "output.paths", "output.thumbnails", "query"},
+    "output.gallery": {
+        "output.replacing",
+        "",
+        "cores",
+        "errors",
+        "images.reading",
+        "output.paths",
+        "output.thumbnails",
+        "query",
+    },
     "output.terminals": {"errors"},
     "output.drawing": {"output.terminals"},
     "output.previews": {
@@ -88,7 +136,7 @@ ALLOWED: dict[str, set[str]] = {
     "output.reports": {"output.paths", "indexing", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
     "cli": {"errors", "output.paths"},
-    "cli.options": {"", "api", "errors", "output.paths", "towers"},
+    "cli.options": {"", "api", "errors", "output.paths", "output.rows", "towers"},
     "cli.inputs": {"errors", "images.finding", "paths"},
     "cli.progress": {"cli.options"},
     "cli.index": {
@@ -99,9 +147,48 @@ ALLOWED: dict[str, set[str]] = {
     "cli.grouping": set(),
     "cli.searching": {
         *("api", "errors", "filters", "images.quiet", "query"),
-        *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews")),
+        *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews", "replacing")),
     },
     "cli.query": {"errors", "output.hits", "terms"},
+    "cli.eval_": {"captions", "errors", "evaluation", "images.quiet", "output.paths", "output.rows", "towers"},
+    "cli.embed": {
+        *("errors", "exchange.writing", "images.finding", "images.quiet", "output.paths", "towers"),
+    },
+    "cli.export": {"exchange.exporting"},
+    "cli.import_": {
+        *("api", "errors", "exchange.importing", "exchange.reading", "images.quiet", "settings"),
+        *("output.paths", "output.reports", "output.rows", "store.format", "store.reading"),
+    },
+    "cli.duplicates": {
+        "output.replacing",
+        "duplicates",
+        "errors",
+        "images.quiet",
+        "output.gallery",
+        "output.paths",
+        "output.rows",
+        "query",
+    },
+    "cli.cluster": {
+        "output.replacing",
+        "clusters",
+        "errors",
+        "images.quiet",
+        "output.gallery",
+        "output.rows",
+        "towers",
+    },
+    "cli.classify": {
+        *("classification", "datasets", "errors", "images.finding", "images.quiet", "towers"),
+        *(f"output.{room}" for room in ("confusion", "paths", "rows", "sorting")),
+    },
+    "cli.texts": {"errors"},
+    "cli.score": {
+        *("errors", "images.finding", "images.quiet", "towers", "zeroshot"),
+        *("output.heatmap", "output.matrix"),
+    },
+    "cli.caption_rank": {"caption_ranks", "output.rows", "towers"},
+    "cli.tokens": {"api", "errors", "output.tokens", "tokenizing"},
     "cli.status": {"api", "models.catalog", "output.reports", "store.reading", "store.verifying"},
     "__main__": {"cli"},
 }
@@ -138,7 +225,14 @@ def test_imports_flow_downwards(name: str) -> None:
     own = {name} | (
         {
             f"cli.{n}"
-            for n in ("index", "options", "query", "status", "progress", "forget", "searching", "grouping", "inputs")
+            for n in (
+                *("eval_", "forget", "grouping", "index", "inputs", "options", "progress", "query", "searching"),
+                *("embed", "export", "import_", "texts"),
+                *("cluster", "duplicates"),
+                "classify",
+                *("caption_rank", "score", "tokens"),
+                "status",
+            )
         }
         if "cli" in name
         else set()

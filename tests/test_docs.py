@@ -40,7 +40,8 @@ def test_every_command_is_documented() -> None:
     reference = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
     for command in app.registered_commands:
         assert command.callback is not None
-        assert f"$ clipsearch {command.callback.__name__} --help" in reference
+        name = command.name or command.callback.__name__.replace("_", "-")
+        assert f"$ clipsearch {name} --help" in reference
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])

@@ -20,7 +20,8 @@ from PIL import Image, ImageCms
 
 from clipsearch.errors import InputError
 from clipsearch.output import gallery
-from clipsearch.output.gallery import Section, check_replaceable, write_gallery
+from clipsearch.output.gallery import PAGE, Section, write_gallery
+from clipsearch.output.replacing import check_replaceable
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.query import Hit
 
@@ -316,7 +317,7 @@ def test_a_folder_that_may_not_be_written_to(tmp_path: Path, ten: list[Path]) ->
     with deny(tmp_path / "locked", 0o500), pytest.raises(InputError, match=r"cannot be written to .*Permission denied"):
         write_gallery(tmp_path / "locked" / "page.html", sections)
     with deny(tmp_path / "locked"), pytest.raises(InputError, match=r"cannot be written to .*Permission denied"):
-        check_replaceable(tmp_path / "locked" / "page.html")
+        check_replaceable(tmp_path / "locked" / "page.html", PAGE)
 
 
 @pytest.mark.parametrize("accident", [KeyboardInterrupt, MemoryError])

@@ -10,11 +10,21 @@ from types import FrameType
 
 import typer
 
+from clipsearch.cli.caption_rank import caption_rank
+from clipsearch.cli.classify import classify
+from clipsearch.cli.cluster import cluster
+from clipsearch.cli.duplicates import duplicates
+from clipsearch.cli.embed import embed
+from clipsearch.cli.eval_ import eval_
+from clipsearch.cli.export import export
 from clipsearch.cli.forget import forget
+from clipsearch.cli.import_ import import_
 from clipsearch.cli.index import index
 from clipsearch.cli.options import say, version_option
 from clipsearch.cli.query import query, similar
+from clipsearch.cli.score import score
 from clipsearch.cli.status import status
+from clipsearch.cli.tokens import tokens
 from clipsearch.errors import ClipsearchError, OutputError
 
 EXIT_ERROR = 2
@@ -33,6 +43,16 @@ app.callback()(version_option)
 app.command()(index)
 app.command()(query)
 app.command()(similar)
+app.command()(duplicates)
+app.command()(cluster)
+app.command("eval")(eval_)
+app.command()(embed)
+app.command()(export)
+app.command("import")(import_)
+app.command()(score)
+app.command()(caption_rank)
+app.command()(tokens)
+app.command()(classify)
 app.command()(status)
 app.command()(forget)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import clipsearch
-from clipsearch.errors import InputError
+from clipsearch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from clipsearch.output.rows import Row
     from clipsearch.towers import Towers
 
 
@@ -131,6 +134,40 @@ class ModelOptions:
 
         options = Options(device=self.device.value, precision=self.precision.value, batch_size=None, exact=False)
         return open_towers(self.model, self.index, say=say, options=options)
+
+
+@contextmanager
+def writing_output() -> Iterator[None]:
+    """Within: standard output is written; it is all out at the end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
+
+
+def print_rows(
+    rows: Sequence[Row],
+    form: str,
+    *,
+    numbers: Mapping[str, str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> None:
+    """Write records to standard output, as `output.rows.write_rows` does.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from clipsearch.output.rows import write_rows
+
+    with writing_output():
+        write_rows(rows, form, sys.stdout.buffer, screen=screen_width(), numbers=numbers, columns=columns)
 
 
 def screen_width() -> int | None:

@@ -17,8 +17,9 @@ _REDRAWS_A_SECOND = 10
 class ProgressBar:
     """Images done, rate, time left and skips; silent where stderr is no terminal. Fits `indexing.Progress`."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, doing: str = "Indexing") -> None:
         self._quiet = quiet
+        self._doing = doing
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._skipped = 0
@@ -52,7 +53,7 @@ class ProgressBar:
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
             self._open(
-                TextColumn("Indexing"),
+                TextColumn(self._doing),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("images{task.fields[rate]}"),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import one_format, say, screen_width
-from clipsearch.errors import InputError, OutputError
+from clipsearch.cli.options import one_format, say, screen_width, writing_output
+from clipsearch.errors import InputError
 from clipsearch.filters import FilterArguments, Orientation
 
 if TYPE_CHECKING:
@@ -194,9 +194,10 @@ class OutputOptions:
             if form != "table":
                 raise InputError(f"--preview is for eyes, {form} for programs: choose one.")
         if self.html:
-            from clipsearch.output.gallery import check_replaceable
+            from clipsearch.output.gallery import PAGE
+            from clipsearch.output.replacing import check_replaceable
 
-            check_replaceable(self.html)
+            check_replaceable(self.html, PAGE)
 
 
 def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterArguments]:
@@ -220,13 +221,8 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
     """Do what `options` say with the hits of queries; the exit code. With `many`, each hit tells its query."""
     hits = [hit for result in found for hit in result.hits]
     # 1. Standard output.
-    try:
+    with writing_output():
         _write(found, options, many=many)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
     # 2. Files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
@@ -126,15 +127,25 @@ class Encoder:
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
-        context = self._config.text_config.max_position_embeddings
-        tokens = self._tokenizer(list(texts), padding=True, truncation=True, max_length=context, return_tensors="pt")
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
+        )
         return _unit(self._text_model.get_text_features(**tokens).pooler_output)
 
     def tokenize(self, text: str) -> text_tower.Tokens:
         """Token ids of `text`, cut to the context."""
-        return text_tower.tokenize(
-            self._tokenizer.backend_tokenizer, text, self._config.text_config.max_position_embeddings
-        )
+        return text_tower.tokenize(self.tokenizer, text, self.context)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+        tokenizer: Tokenizer = self._tokenizer.backend_tokenizer
+        return tokenizer
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the text tower reads, start and end included."""
+        return int(self._config.text_config.max_position_embeddings)
 
     def save_text_tower(self) -> bool:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.

@@ -77,7 +77,7 @@ class TextTower:
     ) -> None:
         self.shape = shape
         self._weights = weights
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._layers = sum(name.endswith(".layer_norm1.weight") for name in weights)
         self._activation = {"quick_gelu": quick_gelu, "gelu": gelu}[shape.activation]
         self.dim: int = weights["text_projection.weight"].shape[0]
@@ -102,7 +102,12 @@ class TextTower:
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
-        return tokenize(self._tokenizer, text, self.shape.context)
+        return tokenize(self.tokenizer, text, self.shape.context)
+
+    @property
+    def context(self) -> int:
+        """Most tokens that fit, start and end included."""
+        return self.shape.context
 
     @property
     def logit_scale(self) -> float:

@@ -12,8 +12,6 @@ import hashlib
 import io
 import os
 import re
-import secrets
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib import resources
@@ -22,15 +20,14 @@ from typing import BinaryIO, NamedTuple
 
 from clipsearch import __version__
 from clipsearch.cores import available
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import UnreadableImageError
 from clipsearch.images.reading import map_in_order
 from clipsearch.output.paths import printable
+from clipsearch.output.replacing import Kind, replacing
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.query import Hit
 
-_MARK = b'<meta name="generator" content="clipsearch '
-"""By this a page is known as ours; it stands near its beginning."""
-_MARK_WITHIN = 512
+PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
 _SIDES = ((120, 1024), (1200, 640))
 """Up to so many pictures: the longest side of each, in pixels. So pages stay below 20 MB or so, and 500 pictures scroll
 smoothly."""
@@ -47,6 +44,18 @@ class Section(NamedTuple):
     title: str
     """The query in words."""
     hits: Sequence[Hit]
+
+
+class About(NamedTuple):
+    """What a page says of all its sections."""
+
+    one: str = "query"
+    """What a section stands for."""
+    more: str = "queries"
+    score: str = "cosine of query and picture"
+
+
+OF_QUERIES = About()
 
 
 class _Embedded(NamedTuple):
@@ -66,7 +75,7 @@ class _Shown(NamedTuple):
     height: int
 
 
-def write_gallery(path: Path, sections: Sequence[Section]) -> None:
+def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUERIES) -> None:
     """Write a page that shows `sections` to `path`, whole or not at all; it replaces nothing but such a page.
 
     The pictures are read now, in threads, and are in the page, each once. A tile says so if its picture cannot be read.
@@ -74,65 +83,17 @@ def write_gallery(path: Path, sections: Sequence[Section]) -> None:
     Raises:
         InputError: `path` is another kind of file or a folder, or cannot be written.
     """
-    head, tail = _template(sections)
-    path = Path(os.path.realpath(path))  # through a link, as other programs write
-    check_replaceable(path)
-    temporary = path.with_name(f".clipsearch-{secrets.token_hex(8)}.part")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                file.write(head)
-                _write_sections(sections, file)
-                file.write(tail)
-            check_replaceable(path)  # many pictures take a while
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def check_replaceable(path: Path) -> None:
-    """Make sure that a page may be written to `path`, as far as that can be told beforehand.
-
-    Raises:
-        InputError: there is something else than a page of ours, or its folder is not there.
-    """
-    name = printable(os.fsencode(path))
-    try:
-        mode = os.stat(path).st_mode
-        ours = stat.S_ISREG(mode) and _is_ours(path)
-    except FileNotFoundError as error:
-        if not os.path.isdir(path.parent):
-            folder = printable(os.fsencode(path.parent))
-            raise InputError(f"There is no folder {folder} for the page. Make it first.") from error
-        return
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{name} is a folder. Name a file in it for the page: {name}/hits.html")
-    if not ours:
-        raise InputError(
-            f"{name} exists and is no page of clipsearch, so it stays as it is. Remove it first, or name another file."
-        )
-
-
-def _is_ours(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return _MARK in file.read(_MARK_WITHIN)
-
-
-def _unwritable(path: Path, error: OSError) -> InputError:
-    name = printable(os.fsencode(path))
-    return InputError(f"The page cannot be written to {name}: {error.strerror or error}. Name another file.")
+    head, tail = _template(sections, about)
+    with replacing(path, PAGE) as file:
+        file.write(head)
+        _write_sections(sections, file)
+        file.write(tail)
 
 
 # --- the page around the tiles ---
 
 
-def _template(sections: Sequence[Section]) -> tuple[bytes, bytes]:
+def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
     """What stands before the sections and after them."""
     template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
     head, tail = template.split("{{sections}}")
@@ -141,9 +102,9 @@ def _template(sections: Sequence[Section]) -> tuple[bytes, bytes]:
     values = {
         "generator": f"clipsearch {__version__}",
         "policy": _policy(template),
-        "title": f"{only or _many(len(titles), 'query', 'queries')} · clipsearch",
-        "heading": only or _many(len(titles), "query", "queries"),
-        "legend": _legend(sections),
+        "title": f"{only or _many(len(titles), about.one, about.more)} · clipsearch",
+        "heading": only or _many(len(titles), about.one, about.more),
+        "legend": _legend(sections, about),
         "contents": "" if only else _contents(titles),
     }
     # In one go, so that a query that looks like a place in the template stays what it is.
@@ -162,10 +123,10 @@ def _policy(template: str) -> str:
     )
 
 
-def _legend(sections: Sequence[Section]) -> str:
+def _legend(sections: Sequence[Section], about: About) -> str:
     """What the figures mean."""
     hits = [hit for section in sections for hit in section.hits]
-    legend = f"{_many(len(hits), 'hit', 'hits')} · score: cosine of query and picture"
+    legend = f"{_many(len(hits), 'hit', 'hits')} · score: {about.score}"
     if any(hit.confidence is not None for hit in hits):
         legend += " · %: how sure it is that the picture shows the query"
     return legend

@@ -45,17 +45,18 @@ def place(paths: Sequence[bytes], folder: Path, *, link: bool) -> str:
 
 def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
     """False if it is there already."""
-    for name in _names(os.path.basename(path)):
+    for name in free_names(os.path.basename(path)):
         target = os.path.join(folder, name)
         if os.path.lexists(target):
-            if _is_same(path, target, link=link):
+            if is_same(path, target, link=link):
                 return False
-        elif _link(path, target) if link else _copy(path, target):
+        elif _link(path, target) if link else copy_whole(path, target):
             return True
     raise AssertionError("names never end")
 
 
-def _names(name: bytes) -> Iterator[bytes]:
+def free_names(name: bytes) -> Iterator[bytes]:
+    """`name`, and what to call a file if that is taken, and if that is too: cat.jpg, cat-2.jpg, cat-3.jpg ..."""
     stem, ending = os.path.splitext(name)
     yield name
     number = 2
@@ -64,7 +65,8 @@ def _names(name: bytes) -> Iterator[bytes]:
         number += 1
 
 
-def _is_same(path: bytes, target: bytes, *, link: bool) -> bool:
+def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
+    """Whether `target` is a copy of the file `path` already, or a link to it."""
     if link:
         return os.path.islink(target) and os.path.realpath(target) == os.path.realpath(path)
     return os.path.isfile(target) and not os.path.islink(target) and filecmp.cmp(path, target, shallow=False)
@@ -80,8 +82,8 @@ def _link(path: bytes, target: bytes) -> bool:
     return True
 
 
-def _copy(path: bytes, target: bytes) -> bool:
-    """The same; a copy appears under its name when it is complete."""
+def copy_whole(path: bytes, target: bytes) -> bool:
+    """False if the name `target` was taken meanwhile; a copy appears under it when it is complete."""
     descriptor, part = tempfile.mkstemp(prefix=b".clipsearch-", dir=os.path.dirname(target))
     os.close(descriptor)
     try:

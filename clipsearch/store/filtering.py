@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.errors import InputError
 from clipsearch.filters import Filters, Orientation
 from clipsearch.paths import inside, is_below
 from clipsearch.store.reading import Store
@@ -22,12 +23,26 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     """Which of so many `rows` of the matrix belong to images that fulfil `filters`, (rows,); None if all may.
 
     With filters, dead rows never match.
+
+    Raises:
+        InputError: as for `check_under`.
     """
+    check_under(store, filters)
     if filters == Filters(seen_from=filters.seen_from):
         return None
     mask = np.zeros(rows, np.bool_)
     mask[np.fromiter(_rows(store, filters), np.int64)] = True
     return mask
+
+
+def check_under(store: Store, filters: Filters) -> None:
+    """Raises InputError where a filter names a folder that is neither there nor in the index."""
+    for path in filters.under or ():
+        if not os.path.lexists(path) and not store.count(path):
+            raise InputError(
+                f"under: there is no {os.fsdecode(path)}, and the index knows none. "
+                "`clipsearch status` names the folders in the index."
+            )
 
 
 def _rows(store: Store, filters: Filters) -> Iterator[int]:

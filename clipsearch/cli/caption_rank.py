@@ -1,0 +1,54 @@
+"""`clipsearch caption-rank`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import STDIN, check_inputs, read_input
+from clipsearch.cli.options import FormatOptions, IndexOption, print_rows, say
+from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
+from clipsearch.cli.texts import TextOptions
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
+def caption_rank(
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A picture (- for standard input).", show_default=False)
+    ],
+    *,
+    texts: TextOptions,
+    top: Annotated[
+        Optional[int],
+        typer.Option("--top", metavar="K", min=1, help="Only the best so many texts.", show_default=False),
+    ] = None,
+    filters: FilterOptions,
+    output: FormatOptions,
+    index: IndexOption = None,
+) -> int:
+    """Find the texts that find a picture: its rank for each among the index's images, the best text first.
+
+    A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
+    among, and with 2 after an error.
+    """
+    from clipsearch.caption_ranks import caption_ranks
+    from clipsearch.towers import Towers
+
+    form = output.form()
+    check_inputs(image, texts.texts_from, filters.files_from)
+    sentences = list(dict.fromkeys(text for _, text in texts.read()))
+    picture = read_input(STDIN) if image == STDIN else image
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        store = opened_index.store
+        ranks = caption_ranks(store, Towers(store, say), picture, sentences, **arguments)
+    if not ranks:
+        say_why_nothing([], arguments)
+        return EXIT_NOTHING_FOUND
+    rows = [one._asdict() for one in ranks[:top]]
+    columns = ("rank", "images", "score", "text")
+    print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)
+    return 0

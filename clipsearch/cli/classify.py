@@ -1,0 +1,456 @@
+"""`clipsearch classify`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import check_inputs, image_files, text_lines
+from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
+from clipsearch.cli.progress import ProgressBar
+from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from clipsearch.classification import Classified, Classifier, Label
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.output.rows import Row, Value
+    from clipsearch.output.sorting import Step
+    from clipsearch.towers import Towers
+
+EXIT_NOTHING, EXIT_STRICT = 1, 2
+COLUMNS = ("path", "rank", "label", "probability", "score")
+FOLDERS = "folders"
+"""What `--truth` takes besides a file."""
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@dataclass(frozen=True)
+class LabelOptions:
+    """What pictures may show, and how it is said."""
+
+    label: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--label", "-l", metavar="LABEL", help="What a picture may show. To be repeated.", show_default=False
+        ),
+    ] = None
+    labels_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--labels-from",
+            metavar="FILE",
+            help="More labels: each line of this file (- for standard input) is one, or a label, a tab and the words "
+            "to put into templates.",
+            show_default=False,
+        ),
+    ] = None
+    template: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--template",
+            metavar="TEXT",
+            help="A sentence with {} where the label comes. May be repeated: their vectors are averaged. By default: "
+            '"a photo of a {}."',
+            show_default=False,
+        ),
+    ] = None
+    templates_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--templates-from", metavar="FILE", help="More templates: each line of this file.", show_default=False
+        ),
+    ] = None
+
+    def labels(self, otherwise: Sequence[str]) -> list[Label]:
+        """The labels that are named, or else those that the pictures are known to have.
+
+        Raises:
+            InputError: there are fewer than two, or two are the same.
+        """
+        from clipsearch.classification import Label, checked_labels
+
+        labels = [Label.parse(text) for text in self.label or ()]
+        if self.labels_from is not None:
+            labels += [Label.parse(line) for _, line in text_lines(self.labels_from, "label")]
+        if not labels and not otherwise:
+            raise InputError("There is no label. Say what a picture may show: --label cat --label dog")
+        return checked_labels(labels or otherwise)
+
+    def templates(self) -> Sequence[str]:
+        """Those that are named, or else the usual one.
+
+        Raises:
+            InputError: one has no place for a label.
+        """
+        from clipsearch.classification import TEMPLATES, checked_templates
+
+        texts = list(self.template or ())
+        if self.templates_from is not None:
+            texts += [line.strip() for _, line in text_lines(self.templates_from, "template")]
+        return checked_templates(texts or TEMPLATES)
+
+
+@dataclass(frozen=True)
+class TruthOptions:
+    """What pictures are known to show."""
+
+    truth: Annotated[
+        Optional[str],
+        typer.Option(
+            "--truth",
+            metavar="folders|FILE",
+            help="What the pictures really show: folders, where each lies in one that is named for it, or a CSV file "
+            "with the columns image and label. Also the labels, if none are named.",
+            show_default=False,
+        ),
+    ] = None
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Print how good the labels are, instead of the labels: top-1, top-5, precision and recall of each "
+            "label, confusion matrix.",
+        ),
+    ] = False
+    coarse: Annotated[bool, typer.Option("--coarse", help="Of CIFAR-100, the 20 coarse labels.")] = False
+
+    def of(self, source: _Source) -> list[str] | None:
+        """What each picture of `source` is known to show; None if nobody says.
+
+        Raises:
+            InputError: the file cannot be used, or says nothing of a picture.
+        """
+        from clipsearch.datasets import csv_labels, folder_labels, labels_of
+
+        if self.truth is None:
+            return source.truth
+        if source.truth is not None:
+            raise InputError("CIFAR's files say themselves what pictures show: leave --truth out.")
+        if self.truth == FOLDERS:
+            return folder_labels(source.paths)
+        file = Path(self.truth)
+        return labels_of(source.paths, csv_labels(file), file)
+
+    def expected(self, truth: list[str] | None, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
+        """(N,) the same as positions in `labels`, for a report.
+
+        Raises:
+            InputError: nobody says, or something is none of the labels.
+        """
+        from clipsearch.classification import positions
+
+        if truth is None:
+            raise InputError("A report needs to know what pictures really show: --truth folders, or --truth FILE.csv")
+        return positions(truth, labels)
+
+
+@dataclass(frozen=True)
+class SortOptions:
+    """Where the pictures go."""
+
+    move_into: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--move-into",
+            metavar="DIR",
+            help="Move each picture into DIR/LABEL; nothing in it is overwritten.",
+            show_default=False,
+        ),
+    ] = None
+    copy_into: Annotated[
+        Optional[Path], typer.Option("--copy-into", metavar="DIR", help="The same with copies.", show_default=False)
+    ] = None
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say where they would be moved or copied to.")] = False
+
+    @property
+    def folder(self) -> Path | None:
+        """Where to; None if they stay where they are."""
+        return self.move_into or self.copy_into
+
+    def check(self) -> None:
+        """Raises InputError where the options contradict each other."""
+        if self.move_into and self.copy_into:
+            raise InputError("Pictures are either moved or copied: leave --move-into or --copy-into out.")
+        if self.dry_run and not self.folder:
+            raise InputError("--dry-run is for --move-into and --copy-into.")
+
+    def plan(self, pictures: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
+        """What is to be done with pictures that have labels."""
+        if self.folder is None:
+            return []
+        from clipsearch.output.sorting import folder_names, plan
+
+        names = folder_names([label.name for label in labels])
+        move = self.move_into is not None
+        return plan([(picture.path, names[picture.labels[0]]) for picture in pictures], self.folder, move=move)
+
+
+class _Source(NamedTuple):
+    """Pictures, wherever they come from."""
+
+    paths: list[bytes]
+    """Absolute; of CIFAR's, that of the file in which they are."""
+    numbers: list[int] | None
+    """And of CIFAR's, their places there, from 0 on."""
+    truth: list[str] | None
+    """What CIFAR says that they show."""
+    labels: Sequence[str]
+    """And all that they could."""
+    predict: Callable[[Classifier, int], Classified]
+
+
+class _Labelled(NamedTuple):
+    """A picture that got a label, with its likeliest ones."""
+
+    path: bytes
+    number: int | None
+    truth: str | None
+    labels: list[int]
+    probabilities: list[float]
+    scores: list[float]
+
+
+@grouped
+def classify(
+    paths: Annotated[
+        Optional[list[Path]],
+        typer.Argument(
+            metavar="[PATH]...",
+            help="Folders or image files, or files of CIFAR-10 or CIFAR-100 (python version).",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    indexed: Annotated[
+        bool, typer.Option("--indexed", help="The pictures of the index instead, all or those that pass filters.")
+    ] = False,
+    naming: LabelOptions,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="So many labels for each picture.")] = 1,
+    min_probability: Annotated[
+        float,
+        typer.Option("--min-probability", metavar="P", min=0, max=1, help="Only labels with this probability or more."),
+    ] = 0,
+    known: TruthOptions,
+    sorting: SortOptions,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
+    filters: FilterOptions,
+    output: FormatOptions,
+    model: ModelOptions,
+) -> int:
+    """Say which of several labels fits each picture best, with no training.
+
+    Can sort the pictures into a folder for each label, and report how good it is where that is known. Exits with 0,
+    with 1 if no picture got a label, and with 2 after an error.
+    """
+    form = output.form()
+    check_inputs(naming.labels_from, naming.templates_from, filters.files_from)
+    sorting.check()
+    if known.report and (sorting.folder or min_probability):
+        raise InputError("A report is about all pictures: leave out --min-probability, --move-into and --copy-into.")
+    templates = naming.templates()
+    with _opened(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
+        if not source.paths:
+            return EXIT_NOTHING
+        # 1. What they may show, and what they do.
+        truth = known.of(source)
+        if sorting.folder and source.numbers:
+            raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
+        labels = naming.labels(source.labels or sorted(set(truth or ())))
+        expected = known.expected(truth, labels) if known.report else None
+        # 2. What they are taken for.
+        from clipsearch.classification import TOP, Classifier
+
+        classifier = Classifier.of(labels, towers, templates)
+        found = source.predict(classifier, max(top, TOP) if known.report else top)
+        has_index = towers.uses_index
+    _complain(found.unreadable)
+    if not found.read:
+        raise InputError("None of the pictures can be read.")
+    # 3. What is asked for.
+    if expected is not None:
+        code = _report(found, expected, labels, form)
+    else:
+        code = _put(_labelled(found, source, truth, min_probability), labels, sorting, form, has_index=has_index)
+    return EXIT_STRICT if strict and found.unreadable else code
+
+
+# -- where pictures come from ----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(
+    paths: list[Path], filters: FilterOptions, model: ModelOptions, *, indexed: bool, coarse: bool
+) -> Iterator[tuple[Towers, _Source]]:
+    """The pictures that are meant, and a model for them.
+
+    Raises:
+        InputError: it is not clear which are meant.
+    """
+    from clipsearch.datasets import is_cifar
+
+    if indexed == bool(paths):
+        raise InputError("Name either pictures or --indexed: clipsearch classify PATH... --label cat --label dog")
+    if indexed:
+        if model.model or coarse:
+            raise InputError(f"--indexed goes without {'--model' if model.model else '--coarse'}.")
+        with _index(filters, model) as found:
+            yield found
+        return
+    if filters != FilterOptions():
+        raise InputError("Filters are for --indexed; of PATHs, all pictures count.")
+    batches = [is_cifar(path) for path in paths]
+    if any(batches) != all(batches) or (coarse and not any(batches)):
+        raise InputError("Files of CIFAR go alone, and --coarse is for them.")
+    with model.open() as towers:
+        yield towers, _cifar(towers, paths, coarse=coarse) if any(batches) else _files(towers, image_files(paths))
+
+
+@contextmanager
+def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, _Source]]:
+    from clipsearch.classification import Classified, selected
+    from clipsearch.towers import Options, Towers
+
+    opened_index, arguments = opened(model.index, filters)
+    options = Options(device=model.device.value, precision=model.precision.value, batch_size=None, exact=False)
+    with opened_index, Towers(opened_index.store, say, options=options) as towers:
+        pictures = selected(opened_index.store, **arguments)
+        if not pictures.paths:
+            say_why_nothing([], arguments)
+
+        def predict(classifier: Classifier, top: int) -> Classified:
+            predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)
+            return Classified(list(range(len(pictures.paths))), predictions, [])
+
+        yield towers, _Source(pictures.paths, None, None, (), predict)
+
+
+def _files(towers: Towers, files: list[ImageFile]) -> _Source:
+    def predict(classifier: Classifier, top: int) -> Classified:
+        with _progress(len(files)) as bar:
+            return classifier.predict_files(towers, files, top, advance=bar.advance)
+
+    return _Source([file.path for file in files], None, None, (), predict)
+
+
+def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> _Source:
+    """Raises InputError if the files cannot be read, or not all have the same labels."""
+    from clipsearch.datasets import cifar_files, read_cifar
+
+    batches = [read_cifar(path, coarse=coarse) for path in paths]
+    if any(batch.labels != batches[0].labels for batch in batches):
+        raise InputError(f"{paths[0]} and others have different labels: classify them apart.")
+
+    def predict(classifier: Classifier, top: int) -> Classified:
+        with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+            files = cifar_files(batches, Path(folder))
+            with _progress(len(files)) as bar:
+                return classifier.predict_files(towers, files, top, advance=bar.advance)
+
+    return _Source(
+        paths=[batch.path for batch in batches for _ in batch.truth],
+        numbers=[number for batch in batches for number in range(len(batch.truth))],
+        truth=[name for batch in batches for name in batch.truth],
+        labels=batches[0].labels,
+        predict=predict,
+    )
+
+
+@contextmanager
+def _progress(number: int) -> Iterator[ProgressBar]:
+    from clipsearch.images.quiet import quiet_decoders
+
+    with quiet_decoders(), ProgressBar(doing="Classifying") as bar:
+        bar.start(number)
+        yield bar
+
+
+def _complain(unreadable: Sequence[tuple[bytes, str]]) -> None:
+    from clipsearch.output.paths import printable, shown
+
+    for path, reason in unreadable:
+        say(f"Cannot read {printable(shown(path))}: {reason}")
+
+
+# -- what becomes of them --------------------------------------------------------------------------------------------
+
+
+def _labelled(found: Classified, source: _Source, truth: list[str] | None, least: float) -> list[_Labelled]:
+    """The pictures whose likeliest label has a probability of `least` or more, and as many labels as have."""
+    columns = (column.tolist() for column in found.predictions)
+    pictures = []
+    for place, labels, probabilities, scores in zip(found.read, *columns, strict=True):
+        number = source.numbers[place] if source.numbers else None
+        enough = sum(p >= least for p in probabilities)
+        if enough:
+            known = truth[place] if truth else None
+            picture = _Labelled(source.paths[place], number, known, labels, probabilities[:enough], scores)
+            pictures.append(picture)
+    if not pictures:
+        top = float(found.predictions.probabilities.max())
+        say(f"No picture has a label with a probability of {least:g} or more; the highest is {top:.4f}.")
+    return pictures
+
+
+def _put(
+    pictures: list[_Labelled], labels: Sequence[Label], sorting: SortOptions, form: str, *, has_index: bool
+) -> int:
+    """Print pictures with their labels, once they are where they belong."""
+    if not sorting.folder:
+        _print(pictures, labels, None, form)
+        return 0 if pictures else EXIT_NOTHING
+    from clipsearch.output.sorting import carry_out, in_words
+
+    move = sorting.move_into is not None
+    steps = sorting.plan(pictures, labels)
+    done: list[Step] = []
+    try:
+        for step in steps if sorting.dry_run else carry_out(steps, move=move):
+            done.append(step)  # noqa: PERF402  (an error ends it, and then what was done is told)
+    finally:
+        _print(pictures[: len(done)], labels, done, form)
+    say(in_words(done, sorting.folder, move=move, dry_run=sorting.dry_run))
+    if has_index and move and not sorting.dry_run and not all(step.there for step in done):
+        say("To bring the index up to date: clipsearch index")
+    return 0 if pictures else EXIT_NOTHING
+
+
+def _print(pictures: Sequence[_Labelled], labels: Sequence[Label], steps: list[Step] | None, form: str) -> None:
+    rows: list[Row] = []
+    for i, picture in enumerate(pictures):
+        about: dict[str, Value] = {"path": picture.path}
+        if picture.number is not None:
+            about["number"] = picture.number
+        for rank, sure in enumerate(picture.probabilities, 1):
+            label = labels[picture.labels[rank - 1]].name
+            row = about | {"rank": rank, "label": label, "probability": sure, "score": picture.scores[rank - 1]}
+            if picture.truth is not None:
+                row["truth"] = picture.truth
+            if steps is not None:
+                row["target"] = steps[i].target if rank == 1 else None
+            rows.append(row)
+    numbers = {"probability": ".4f", "score": ".4f"}
+    print_rows(rows, form, numbers=numbers, columns=COLUMNS)
+
+
+def _report(found: Classified, expected: npt.NDArray[np.int64], labels: Sequence[Label], form: str) -> int:
+    from clipsearch.classification import report
+    from clipsearch.output.confusion import in_words, write_report
+
+    measured = report(found.predictions, expected[found.read], labels)
+    with writing_output():
+        write_report(measured, form, sys.stdout.buffer, screen=screen_width())
+    if form in ("tsv", "csv"):
+        say(in_words(measured))
+    return 0

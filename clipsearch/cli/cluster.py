@@ -1,0 +1,185 @@
+"""`clipsearch cluster`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import check_inputs, text_lines
+from clipsearch.cli.options import FormatOptions, IndexOption, print_rows, say
+from clipsearch.cli.searching import FilterOptions, opened
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from clipsearch.clusters import Cluster
+    from clipsearch.output.rows import Row
+
+
+class Method(str, Enum):
+    """What `--method` takes: `clusters.Method`, without loading NumPy."""
+
+    KMEANS = "kmeans"
+    AGGLOMERATIVE = "agglomerative"
+    HDBSCAN = "hdbscan"
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How groups are found and called."""
+
+    n: Annotated[
+        Optional[int],
+        typer.Option(
+            "-n", metavar="K", min=1, help="How many groups. By default as many as seem right.", show_default=False
+        ),
+    ] = None
+    method: Annotated[
+        Method,
+        typer.Option("--method", help="How they are found; the last two take up to 10,000 images."),
+    ] = Method.KMEANS
+    min_size: Annotated[
+        Optional[int],
+        typer.Option(
+            "--min-size",
+            metavar="M",
+            min=2,
+            help="With hdbscan: how many images make a group at least; 5 if it is not given.",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="S", min=0, max=2**32 - 1, help="Another one, other groups.")
+    ] = 0
+    label: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--label",
+            metavar="TEXT",
+            help="What a group may be called. May be repeated; each group gets the one that sets it apart best, and up "
+            "to two that nearly do.",
+            show_default=False,
+        ),
+    ] = None
+    labels_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--labels-from",
+            metavar="FILE",
+            help="The same from a file (- for standard input), one a line.",
+            show_default=False,
+        ),
+    ] = None
+
+    def labels(self) -> list[str]:
+        """Each once.
+
+        Raises:
+            InputError: a file of labels cannot be read, or a label is blank.
+        """
+        lines = [] if self.labels_from is None else text_lines(self.labels_from, "label")
+        labels = [label.strip() for label in [*(self.label or ()), *(line for _, line in lines)]]
+        if not all(labels):
+            raise InputError("A label is blank. Say what a group may be called: --label dog")
+        return list(dict.fromkeys(labels))
+
+
+@grouped
+def cluster(
+    *,
+    clusters: ClusterOptions,
+    top: Annotated[
+        Optional[int],
+        typer.Option(
+            "--top", metavar="M", min=1, help="Show only the M images most typical of each group.", show_default=False
+        ),
+    ] = None,
+    output: FormatOptions,
+    html: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
+        ),
+    ] = None,
+    filters: FilterOptions,
+    index: IndexOption = None,
+) -> int:
+    """Divide images into groups that look alike, the largest first.
+
+    In each group the most typical images come first: score is the cosine with the centre of the group. Without labels
+    groups are numbered; 0 are images that hdbscan puts in no group. Needs scikit-learn: pip install
+    'clipsearch[cluster]'. Exits with 0, or with 2 after an error.
+    """
+    # 1. What is asked for.
+    form = output.form()
+    check_inputs(clusters.labels_from, filters.files_from)
+    labels = clusters.labels()
+    if html:
+        from clipsearch.output.gallery import PAGE
+        from clipsearch.output.replacing import check_replaceable
+
+        check_replaceable(html, PAGE)
+    # 2. Groups.
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        from clipsearch.clusters import find_clusters, name_clusters
+
+        found = find_clusters(
+            opened_index.store,
+            clusters.n,
+            method=clusters.method.value,
+            min_size=clusters.min_size,
+            seed=clusters.seed,
+            **arguments,
+        )
+        if labels:
+            from clipsearch.towers import Towers
+
+            found = name_clusters(found, labels, Towers(opened_index.store, say).texts(labels))
+    # 3. What they are shown as.
+    sizes = [len(one.hits) for one in found]
+    found = [one._replace(hits=one.hits[:top]) for one in found]
+    _print(found, form)
+    if html:
+        _write_page(found, sizes, html)
+    say(_counted(found, sizes))
+    return 0
+
+
+def _print(found: Sequence[Cluster], form: str) -> None:
+    rows: list[Row] = [
+        {"cluster": one.number, "name": one.name, "score": hit.score, "path": hit.path_bytes}
+        for one in found
+        for hit in one.hits
+    ]
+    print_rows(rows, form, numbers={"score": ".4f"})
+
+
+def _write_page(found: Sequence[Cluster], sizes: Sequence[int], html: Path) -> None:
+    from clipsearch.images.quiet import quiet_decoders
+    from clipsearch.output.gallery import About, Section, write_gallery
+
+    sections = [Section(f"{_title(one)} ({size})", one.hits) for one, size in zip(found, sizes, strict=True)]
+    with quiet_decoders():
+        write_gallery(html, sections, About("group", "groups", "cosine with the middle of the group"))
+    say(f"Wrote {html}.")
+
+
+def _title(one: Cluster) -> str:
+    if not one.number:
+        return "In no group"
+    return f"{one.number}: {one.name}" if one.name else f"Group {one.number}"
+
+
+def _counted(found: Sequence[Cluster], sizes: Sequence[int]) -> str:
+    number = sum(1 for one in found if one.number)
+    alone = sum(size for one, size in zip(found, sizes, strict=True) if not one.number)
+    images = sum(sizes) - alone
+    groups = f"{number} group{'' if number == 1 else 's'} of {images} image{'' if images == 1 else 's'}"
+    return f"{groups}; {alone} in no group." if alone else f"{groups}."

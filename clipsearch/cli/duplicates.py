@@ -1,0 +1,232 @@
+"""`clipsearch duplicates`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import check_inputs
+from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
+from clipsearch.cli.progress import ProgressBar
+from clipsearch.cli.searching import FilterOptions, opened
+from clipsearch.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from clipsearch.duplicates import Group
+    from clipsearch.output.rows import Row
+
+EXIT_NONE = 1
+EXIT_NOT_DELETED = 2
+_MANY = 20_000
+"""Images that take some seconds to compare."""
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@dataclass(frozen=True)
+class DeleteOptions:
+    """What becomes of duplicates."""
+
+    delete: Annotated[
+        bool,
+        typer.Option(
+            "--delete",
+            help="Delete the duplicates and keep the keepers; near duplicates only with --threshold. Without --yes "
+            "nothing is deleted, and the exit code is 2.",
+        ),
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False
+
+    def check(self, threshold: float | None, *, exact: bool) -> None:
+        """Complain before anything is compared.
+
+        Raises:
+            InputError: it is not clear what is to be deleted.
+        """
+        if self.yes and not self.delete:
+            raise InputError("--yes is for --delete, and nothing is to be deleted.")
+        if self.delete and not exact and threshold is None:
+            raise InputError(
+                "Near duplicates are deleted only above a threshold of your own: look at them without --delete, then "
+                "add --threshold X; or delete only copies, with --exact."
+            )
+
+
+@grouped
+def duplicates(
+    *,
+    exact: Annotated[bool, typer.Option("--exact", help="Only files with the same content.")] = False,
+    threshold: Annotated[
+        Optional[float],
+        typer.Option(
+            "--threshold",
+            metavar="X",
+            help="The cosine from which images are near duplicates, up to 1. 0.97 if it is not given.",
+            show_default=False,
+        ),
+    ] = None,
+    deletion: DeleteOptions,
+    output: FormatOptions,
+    print0: Annotated[
+        bool,
+        typer.Option(
+            "-0", "--print0", help="Print only the paths of all but the keepers, each followed by NUL, for xargs -0."
+        ),
+    ] = False,
+    html: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
+        ),
+    ] = None,
+    filters: FilterOptions,
+    index: IndexOption = None,
+) -> int:
+    """Find images that are there more than once, in groups; each names one to keep.
+
+    That is the one with the most pixels, of these the largest file, then the oldest. All others in a group are
+    duplicates of it: a copy has the same content, one that is near a similar vector. Needs no model.
+
+    Exits with 0 if there are duplicates, with 1 if there are none, and with 2 after an error or if something that was
+    to be deleted is still there.
+    """
+    form = _form(output, print0=print0)
+    deletion.check(threshold, exact=exact)
+    if exact and threshold is not None:
+        raise InputError("--exact knows no threshold: leave one of them out.")
+    check_inputs(filters.files_from)
+    if html:
+        from clipsearch.output.gallery import PAGE
+        from clipsearch.output.replacing import check_replaceable
+
+        check_replaceable(html, PAGE)
+
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        from clipsearch.duplicates import THRESHOLD, find_duplicates
+
+        wanted = None if exact else THRESHOLD if threshold is None else threshold
+        quiet = opened_index.store.count() < _MANY
+        with ProgressBar(quiet=quiet, doing="Comparing") as progress:
+            groups, images = find_duplicates(opened_index.store, threshold=wanted, progress=progress, **arguments)
+        roots = [root.path for root in opened_index.store.roots()]
+    if not groups:
+        say(f"No duplicates among {images} images.")
+        return EXIT_NONE
+    _print(groups, form, deletion)
+    if html:
+        _write_page(groups, html)
+    return _delete(groups, roots, deletion) if deletion.delete else _tell(groups)
+
+
+def _form(output: FormatOptions, *, print0: bool) -> str:
+    if not print0:
+        return output.form()
+    if output.json or output.format.value != "auto":
+        raise InputError("One output format at a time: -0 prints paths only.")
+    return "paths"
+
+
+def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
+    """On standard output, to its end: nothing is deleted that could not be named before."""
+    from clipsearch.output.paths import shown
+    from clipsearch.output.rows import write_rows
+
+    out = sys.stdout.buffer
+    try:
+        with writing_output():
+            if form == "paths":
+                paths = (shown(one.record.path) for group in groups for one in group.duplicates)
+                out.writelines(path + b"\0" for path in paths)
+            else:
+                write_rows(_rows(groups), form, out, screen=screen_width(), numbers={"score": ".4f"})
+    except BrokenPipeError:
+        if deletion.delete:
+            raise OutputError("Standard output was closed before all was named, so nothing was deleted.") from None
+        raise
+
+
+def _rows(groups: Sequence[Group]) -> list[Row]:
+    rows: list[Row] = []
+    for number, group in enumerate(groups, 1):
+        marked = [("keep", 1.0, group.keeper)]
+        marked += [("copy" if one.is_copy else "near", one.score, one.record) for one in group.duplicates]
+        rows += [
+            {
+                "group": number,
+                "mark": mark,
+                "score": score,
+                "path": record.path,
+                "width": record.width,
+                "height": record.height,
+                "bytes": record.size,
+            }
+            for mark, score, record in marked
+        ]
+    return rows
+
+
+def _write_page(groups: Sequence[Group], html: Path) -> None:
+    from clipsearch.images.quiet import quiet_decoders
+    from clipsearch.output.gallery import About, Section, write_gallery
+    from clipsearch.query import Hit
+
+    sections = []
+    for number, group in enumerate(groups, 1):
+        scored = [(1.0, group.keeper), *((one.score, one.record) for one in group.duplicates)]
+        hits = [Hit.of(one, rank, score) for rank, (score, one) in enumerate(scored, 1)]
+        sections.append(Section(f"Group {number}", hits))
+    with quiet_decoders():
+        write_gallery(html, sections, About("group", "groups", "cosine with the first of the group"))
+    say(f"Wrote {html}.")
+
+
+def _tell(groups: Sequence[Group]) -> int:
+    from clipsearch.duplicates import reclaimable
+
+    say(f"{_counted(groups)}. To delete the duplicates would free {_size(reclaimable(groups))}.")
+    return 0
+
+
+def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOptions) -> int:
+    """The exit code."""
+    if not options.yes:
+        _tell(groups)
+        say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
+        return EXIT_NOT_DELETED
+    from clipsearch.duplicates import delete_duplicates
+
+    deleted = freed = left = 0
+    try:
+        for one in delete_duplicates(groups, roots):
+            if one.problem:
+                left += 1
+                say(f"{os.fsdecode(one.path)} stays: {one.problem}.")
+            else:
+                deleted += 1
+                freed += one.freed
+    finally:  # also where it is interrupted
+        say(f"Deleted {_files(deleted)}, which freed {_size(freed)}.")
+    if deleted:
+        say("To bring the index up to date: clipsearch index")
+    return EXIT_NOT_DELETED if left else 0
+
+
+def _counted(groups: Sequence[Group]) -> str:
+    number = sum(len(group.duplicates) for group in groups)
+    return f"{number} duplicate{'' if number == 1 else 's'} in {len(groups)} group{'' if len(groups) == 1 else 's'}"
+
+
+def _files(number: int) -> str:
+    return f"{number} file{'' if number == 1 else 's'}"
+
+
+def _size(number: int) -> str:
+    """Bytes, exactly, and for eyes where they are many."""
+    return f"{number} bytes" + (f" ({number / 1e6:.1f} MB)" if number >= 100_000 else "")  # noqa: PLR2004

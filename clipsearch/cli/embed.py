@@ -1,0 +1,117 @@
+"""`clipsearch embed`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import image_files
+from clipsearch.cli.options import ModelOptions, say
+from clipsearch.cli.texts import TextOptions
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from clipsearch.exchange.writing import Row
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.towers import Towers
+
+EXIT_UNREADABLE = 2
+_TEXTS_TOGETHER = 256
+
+
+class Dtype(str, Enum):
+    """What `--dtype` takes."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+
+
+OutOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="OUT",
+        help="FILE.npy, or a folder for embeddings.npy; names and model go beside it.",
+        show_default=False,
+    ),
+]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the vectors.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under these names.")]
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
+def embed(
+    paths: Annotated[
+        Optional[list[Path]],
+        typer.Argument(metavar="[PATH]...", help="Pictures, and folders of pictures.", show_default=False),
+    ] = None,
+    *,
+    out: OutOption,
+    dtype: DtypeOption = Dtype.FLOAT32,
+    force: ForceOption = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
+    texts: TextOptions,
+    model: ModelOptions,
+) -> int:
+    """Write the vectors of pictures or of texts to a .npy file, and their names beside it.
+
+    OUT.npy gets one unit vector a row, OUT.csv the names in the same order, OUT.json the model. Pictures that the
+    index knows are not embedded again. Exits with 0 if it is done, with 2 after an error.
+    """
+    from clipsearch.exchange.writing import save
+
+    # 1. What is to be embedded.
+    are_texts = bool(texts.text) or texts.texts_from is not None
+    if are_texts == bool(paths):
+        raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
+    words = [text for _, text in texts.read()] if are_texts else []
+    files = image_files(paths or ())
+    # 2. Vectors.
+    unreadable: list[bytes] = []
+    with model.open() as towers:
+        about = dict(zip(("model", "revision", "fingerprint"), towers.identity, strict=True))
+        columns: dict[str, type] = {"path": bytes} if files else {"text": str}
+        with closing(_pictures(towers, files, unreadable) if files else _texts(towers, words)) as items:
+            rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
+    # 3. What was done.
+    left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
+    say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it{left_out}.")
+    return EXIT_UNREADABLE if strict and unreadable else 0
+
+
+def _pictures(
+    towers: Towers, files: list[ImageFile], unreadable: list[bytes]
+) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
+    """What can be read, with its vector; the rest is told, and put into `unreadable`."""
+    from clipsearch.cli.progress import ProgressBar
+    from clipsearch.errors import UnreadableImageError
+    from clipsearch.images.quiet import quiet_decoders
+    from clipsearch.output.paths import printable, shown
+
+    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(towers.images(files)) as results:
+        bar.start(len(files))
+        for file, result in results:
+            if isinstance(result, UnreadableImageError):
+                unreadable.append(file.path)
+                say(f"{printable(shown(file.path))}: {result}")
+            else:
+                yield {"path": file.path}, result
+            bar.advance(1, unreadable=isinstance(result, UnreadableImageError))
+
+
+def _texts(towers: Towers, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
+    for start in range(0, len(texts), _TEXTS_TOGETHER):
+        block = texts[start : start + _TEXTS_TOGETHER]
+        for text, vector in zip(block, towers.texts(block), strict=True):
+            yield {"text": text}, vector

@@ -1,0 +1,156 @@
+"""`clipsearch eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from clipsearch.captions import Captions
+    from clipsearch.evaluation import Evaluation
+    from clipsearch.output.rows import Row
+    from clipsearch.towers import Towers
+
+EXIT_UNMET = 1
+EXIT_UNREADABLE = 2
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
+def eval_(
+    captions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CAPTIONS",
+            help="A CSV with columns image and caption, Karpathy's JSON, COCO's captions_*.json, or Flickr8k's token "
+            "file.",
+            show_default=False,
+        ),
+    ],
+    *,
+    images: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--images",
+            metavar="DIR",
+            help="The folder that image paths are taken from. By default that of CAPTIONS.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[
+        Optional[str],
+        typer.Option("--split", metavar="NAME", help="Only this part of Karpathy's JSON: test.", show_default=False),
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out images that are not there, instead of giving up.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if an image could not be read.")] = False,
+    at_least: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--min",
+            metavar="METRIC=VALUE",
+            help="Exit with 1 if recall@1, recall@5, recall@10 or mrr is less, in either direction, or with t2i. or "
+            "i2t. before it in that one: t2i.recall@5=0.8. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        Optional[tuple[str, str]],
+        typer.Option(
+            "--compare",
+            metavar="MODEL MODEL",
+            help="Two models side by side, named as for --model.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelOptions,
+    output: FormatOptions,
+) -> int:
+    """Measure how well a model finds images by captions, and captions by images.
+
+    Shown are recall@1, recall@5 and recall@10, median rank and mean reciprocal rank. Exits with 0, with 1 if --min is
+    not met, and with 2 after an error.
+    """
+    from clipsearch.captions import read_captions
+    from clipsearch.evaluation import parse_gate, unmet
+    from clipsearch.output.paths import printable, shown
+
+    # 1. What can be refused is, before a model is loaded.
+    form = output.form()
+    gates = [parse_gate(given) for given in at_least or ()]
+    if compare and model.model is not None:
+        raise InputError("--compare names the models itself. Leave out --model.")
+    read = read_captions(captions, images=images, split=split, skip_missing=skip_missing)
+    if read.missing:
+        say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
+    # 2. Measure.
+    with ExitStack() as stack:
+        choices = [replace(model, model=name) for name in compare] if compare else [model]
+        towers = [stack.enter_context(choice.open()) for choice in choices]
+        if len({each.name for each in towers}) < len(towers):
+            raise InputError(f"--compare wants two models, but both are {towers[0].name}.")
+        found = [_evaluated(each, read) for each in towers]
+    # 3. Tell.
+    unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
+    for path, reason in unreadable.items():
+        say(f"Cannot read {printable(shown(path))}: {reason}")
+    rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
+    print_rows(rows, form, numbers=dict.fromkeys(rows[0], ".4f"))
+    complaints = [complaint for evaluation in found for complaint in unmet(evaluation, gates)]
+    for complaint in complaints:
+        say(f"Not met: {complaint}")
+    if strict and unreadable:
+        return EXIT_UNREADABLE
+    return EXIT_UNMET if complaints else 0
+
+
+def _evaluated(towers: Towers, captions: Captions) -> Evaluation:
+    """The figures of one model."""
+    from clipsearch.cli.progress import ProgressBar
+    from clipsearch.evaluation import evaluate
+    from clipsearch.images.quiet import quiet_decoders
+
+    with quiet_decoders(), ProgressBar(doing="Embedding") as bar:
+        bar.start(len(captions.images))
+        return evaluate(towers, captions, advance=bar.advance)
+
+
+def _records(found: Sequence[Evaluation]) -> list[Row]:
+    """For programs: a row for each model and direction."""
+    return [
+        {
+            "model": evaluation.model,
+            "direction": result.direction,
+            "queries": result.queries,
+            "candidates": result.candidates,
+            **result.metrics,
+        }
+        for evaluation in found
+        for result in evaluation.directions
+    ]
+
+
+def _side_by_side(found: Sequence[Evaluation], names: Sequence[str]) -> list[Row]:
+    """For people: a row for each metric, a column for each model."""
+    rows: list[Row] = []
+    for results in zip(*(evaluation.directions for evaluation in found), strict=True):
+        columns = [{"queries": result.queries, "candidates": result.candidates, **result.metrics} for result in results]
+        for metric in columns[0]:
+            values = {name: _shown(metric, column[metric]) for name, column in zip(names, columns, strict=True)}
+            rows.append({"direction": results[0].direction, "metric": metric, **values})
+    return rows
+
+
+def _shown(metric: str, value: float) -> float | str:
+    """A median rank is whole, or lies in the middle of two; 1.0000 would look like a share."""
+    return f"{value:g}" if metric == "median_rank" else value

@@ -1,0 +1,53 @@
+"""`clipsearch export`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from clipsearch.cli.embed import Dtype, DtypeOption, ForceOption, OutOption
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.options import IndexOption, say
+from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
+
+
+class NamesFormat(str, Enum):
+    """What `--format` takes."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@grouped
+def export(
+    *,
+    out: OutOption,
+    format: Annotated[  # noqa: A002  (the option's name)
+        NamesFormat, typer.Option("--format", help="Of the names; parquet needs clipsearch[parquet].")
+    ] = NamesFormat.CSV,
+    dtype: DtypeOption = Dtype.FLOAT32,
+    force: ForceOption = False,
+    filters: FilterOptions,
+    index: IndexOption = None,
+) -> int:
+    """Write the vectors of an index to a .npy file, and what it knows of the images beside it.
+
+    OUT.npy gets one unit vector a row, in the order of paths; OUT.csv (or .jsonl, .parquet) path, width, height, bytes,
+    taken_at, mtime_ns and hash in the same order; OUT.json the model. Exits with 0 if it is done, with 1 if no image
+    passes the filters, and with 2 after an error.
+    """
+    from clipsearch.exchange.exporting import export as export_index
+
+    opened_index, arguments = opened(index, filters)
+    with opened_index:
+        rows, dim = export_index(
+            opened_index.store, out, names=format.value, dtype=dtype.value, replace=force, **arguments
+        )
+    if not rows:
+        say_why_nothing([], arguments)
+        return EXIT_NOTHING_FOUND
+    say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it.")
+    return 0

@@ -1,0 +1,154 @@
+"""`clipsearch import`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, WaitOption, say
+from clipsearch.errors import InputError, ModelMismatchError
+
+if TYPE_CHECKING:
+    from clipsearch.api import ModelChoice
+    from clipsearch.exchange.importing import Imported
+    from clipsearch.exchange.reading import Part
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+def import_(
+    vectors: Annotated[
+        Optional[Path],
+        typer.Argument(metavar="[VECTORS]", help="A .npy file with a vector in each row.", show_default=False),
+    ] = None,
+    names: Annotated[
+        Optional[Path],
+        typer.Argument(
+            metavar="[NAMES]",
+            help="Paths of their pictures in the same order: .csv, .jsonl or .parquet with a column path (or "
+            "image_path), or .txt with one a line.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    clip_retrieval: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--clip-retrieval",
+            metavar="DIR",
+            help="Instead of the two: what clip-retrieval inference wrote, img_emb_*.npy with metadata_*.parquet.",
+            show_default=False,
+        ),
+    ] = None,
+    model: ModelOption = None,
+    normalise: Annotated[
+        bool, typer.Option("--normalise", help="Make unit vectors of them. Otherwise they have to be some.")
+    ] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out pictures that are missing or unreadable.")
+    ] = False,
+    root: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--root",
+            metavar="DIR",
+            help="A folder that the index is to know, as if it had been indexed. By default the one that all pictures "
+            "have in common. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    index: IndexOption = None,
+    wait: WaitOption = 0,
+    json: JsonOption = False,
+) -> int:
+    """Put vectors that were made elsewhere into an index.
+
+    All is checked before anything is written: shapes, lengths, that the pictures are there, and, on some of them, that
+    the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits with 0 if it is
+    done, and with 2 after an error.
+    """
+    from clipsearch.cli.progress import ProgressBar
+    from clipsearch.exchange.importing import import_vectors
+    from clipsearch.exchange.reading import Part, clip_retrieval_parts
+    from clipsearch.images.quiet import quiet_decoders
+
+    if clip_retrieval and not vectors:
+        parts = clip_retrieval_parts(clip_retrieval)
+    elif vectors and names and not clip_retrieval:
+        parts = [Part(vectors, names)]
+    else:
+        raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
+    folder = _folder(index)
+    choice = _choice(folder, parts, model)
+    with quiet_decoders(), ProgressBar(doing="Reading") as bar:
+        done = import_vectors(
+            folder,
+            parts,
+            choice.load,
+            progress=bar,
+            roots=root or (),
+            normalise=normalise,
+            skip_missing=skip_missing,
+            wait=wait,
+        )
+    _report(done, folder, choice.name)
+    if json:
+        from clipsearch.output.rows import json_bytes, json_row
+
+        summary = done._asdict() | {
+            "skipped": [json_row({"path": path, "reason": reason}) for path, reason in done.skipped],
+            "roots": [json_row({"path": path}) for path in done.roots],
+            "lowest_cosine": round(done.lowest_cosine, 6),
+        }
+        sys.stdout.buffer.write(json_bytes(summary, indent=2))
+    return 0
+
+
+def _folder(given: Path | None) -> Path:
+    """Where the index is, or is to be: as for `clipsearch index PATH`."""
+    from clipsearch.api import index_folder
+    from clipsearch.store.format import FOLDER
+
+    named = given or os.environ.get("CLIPSEARCH_INDEX")
+    return index_folder(given) if named else Path.cwd() / FOLDER
+
+
+def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
+    """The model: what `--model` or settings say, else that of the index, else what the JSON beside the vectors says."""
+    from clipsearch.api import ModelChoice
+    from clipsearch.exchange.reading import read_about
+    from clipsearch.settings import wanted_model
+    from clipsearch.store.format import mismatch
+    from clipsearch.store.reading import Store
+
+    if wanted_model(flag, [Path.cwd()]):
+        return ModelChoice(folder, [Path.cwd()], flag, say)
+    about = read_about(parts[0].vectors)
+    known = None
+    if Store.exists(folder):
+        with closing(Store.open(folder)) as store:
+            known = store.model()
+    if known and about and known.fingerprint != about["fingerprint"]:
+        made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
+        raise ModelMismatchError(mismatch(folder, known, made_with))
+    name = known.name if known else about.get("model")
+    if not isinstance(name, str):
+        raise InputError("Which model made these vectors? Name it: --model NAME")
+    return ModelChoice(folder, [Path.cwd()], name, say)
+
+
+def _report(done: Imported, folder: Path, model: str) -> None:
+    from clipsearch.output.paths import printable, shown
+    from clipsearch.output.reports import plural
+
+    for path, reason in done.skipped:
+        say(f"Left out {printable(shown(path))}: {reason}")
+    pictures = plural(done.compared, "picture")
+    say(f"Compared {pictures} with what {model} makes of them: cosine {done.lowest_cosine:.4f} at least.")
+    also = f", {done.known} known" if done.known else ""
+    also += f", {len(done.skipped)} left out" if done.skipped else ""
+    say(f"{plural(done.imported, 'image')} imported{also}; {plural(done.images, 'image')} in the index {folder}")

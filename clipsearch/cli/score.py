@@ -1,0 +1,147 @@
+"""`clipsearch score`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import STDIN, check_inputs, image_files, read_input
+from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
+from clipsearch.cli.progress import ProgressBar
+from clipsearch.cli.texts import TextOptions, distinct
+from clipsearch.errors import InputError, UnreadableImageError
+
+if TYPE_CHECKING:
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.towers import Towers, Vectors
+
+EXIT_STRICT = 2
+
+
+class Over(str, Enum):
+    """What `--over` takes."""
+
+    TEXTS = "texts"
+    IMAGES = "images"
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
+def score(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Pictures, or folders of them (- for a picture on standard input).",
+            show_default=False,
+        ),
+    ],
+    *,
+    texts: TextOptions,
+    probs: Annotated[
+        bool, typer.Option("--probs", help="Probabilities: the softmax of cosines times the model's logit scale.")
+    ] = False,
+    over: Annotated[
+        Over, typer.Option("--over", help="What competes: the texts for each image, or the images for each text.")
+    ] = Over.TEXTS,
+    heatmap: Annotated[
+        Optional[Path],
+        typer.Option(
+            "--heatmap",
+            metavar="FILE",
+            help="Draw the matrix with the pictures: FILE.html, FILE.svg or FILE.png.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
+    output: FormatOptions,
+    model: ModelOptions,
+) -> int:
+    """Compare images with texts, each with each: cosines, and probabilities.
+
+    Needs no index; pictures that the nearest one knows are not embedded again. Exits with 0, and with 2 after an error.
+    """
+    from clipsearch.output.matrix import write_matrix
+    from clipsearch.zeroshot import IMAGES, TEXTS, compare
+
+    form = output.form()
+    check_inputs(*images, texts.texts_from)
+    sentences = distinct(texts.read())
+    with _files(images) as (files, standard_input):
+        if heatmap:
+            from clipsearch.output.heatmap import check_heatmap
+
+            check_heatmap(heatmap, len(files), len(sentences))
+        # 1. Vectors of texts and pictures.
+        with model.open() as towers:
+            text_vectors = towers.texts(sentences)
+            read, vectors = _vectors(towers, files, standard_input)
+            scale = towers.logit_scale
+        # 2. Each with each.
+        names = [STDIN if file.path == standard_input else file.path for file in read]
+        axis = TEXTS if over is Over.TEXTS else IMAGES
+        found = compare(names, vectors, sentences, text_vectors, scale=scale, axis=axis)
+        # 3. What is asked for.
+        with writing_output():
+            write_matrix(found, form, sys.stdout.buffer, screen=screen_width(), probabilities=probs)
+        if heatmap:
+            from clipsearch.images.quiet import quiet_decoders
+            from clipsearch.output.heatmap import write_heatmap
+
+            with quiet_decoders():
+                done = write_heatmap(heatmap, found, [file.path for file in read], probabilities=probs)
+            say(done)
+    return EXIT_STRICT if strict and len(read) < len(files) else 0
+
+
+@contextmanager
+def _files(given: list[str]) -> Iterator[tuple[list[ImageFile], bytes | None]]:
+    """The pictures in the order in which they are named, each once; the path of that from standard input, if it is.
+
+    Within, that one lies in a file as all the others do.
+    """
+    with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+        spooled = None
+        if STDIN in given:
+            spooled = Path(folder) / "standard-input"
+            spooled.write_bytes(read_input(STDIN))
+        paths = [spooled if spooled and name == STDIN else Path(name) for name in given]
+        yield image_files(paths), None if spooled is None else os.fsencode(os.path.abspath(spooled))
+
+
+def _vectors(towers: Towers, files: list[ImageFile], standard_input: bytes | None) -> tuple[list[ImageFile], Vectors]:
+    """The pictures that can be read, and their (N, D) unit vectors; the others are named on stderr.
+
+    Raises:
+        InputError: there is none.
+    """
+    import numpy as np
+
+    from clipsearch.images.quiet import quiet_decoders
+    from clipsearch.output.matrix import name_of
+
+    read, vectors, unreadable = [], [], []
+    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(towers.images(files)) as results:
+        bar.start(len(files))
+        for file, result in results:
+            if isinstance(result, UnreadableImageError):
+                name = "standard input" if file.path == standard_input else name_of(file.path)
+                unreadable.append(f"Cannot read {name}: {result}")
+            else:
+                read.append(file)
+                vectors.append(result)
+            bar.advance(1, isinstance(result, UnreadableImageError))
+    for message in unreadable:
+        say(message)
+    if not read:
+        raise InputError("None of the pictures can be read.")
+    return read, np.stack(vectors)

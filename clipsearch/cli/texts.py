@@ -1,0 +1,74 @@
+"""The texts that commands compare pictures with: one by one on the command line, or many in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Optional
+
+import typer
+
+from clipsearch.cli.inputs import text_lines
+from clipsearch.errors import InputError
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@dataclass(frozen=True)
+class TextOptions:
+    """Which texts."""
+
+    text: Annotated[
+        Optional[list[str]],
+        typer.Option("--text", "-t", metavar="TEXT", help="A text. May be repeated.", show_default=False),
+    ] = None
+    texts_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--texts-from",
+            metavar="FILE",
+            help="More texts: each line of this file (- for standard input) that is not blank.",
+            show_default=False,
+        ),
+    ] = None
+
+    def read(self) -> list[tuple[str, str]]:
+        """The texts without the space around them, each after the place where it stands.
+
+        Raises:
+            InputError: there is none, or one is blank or not UTF-8, or the file cannot be read.
+        """
+        given = [("--text", text) for text in self.text or ()]
+        if self.texts_from is not None:
+            lines = text_lines(self.texts_from, "text")
+            given += [(f"{self.texts_from}, line {number}", line) for number, line in lines]
+        if not given:
+            raise InputError('There is no text. Say it: --text "a dog is sleeping", or --texts-from FILE')
+        return [(where, checked(text, where).strip()) for where, text in given]
+
+
+def checked(text: str, where: str) -> str:
+    """`text` if a model can read it.
+
+    Raises:
+        InputError: it is blank, or not UTF-8.
+    """
+    if not text.strip():
+        raise InputError(f"{where}: the text is blank. Say what a picture may show: a dog is sleeping")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # a command line may hold any bytes
+        raise InputError(f"{where}: the text is not UTF-8: {text!r}") from error
+    return text
+
+
+def distinct(given: list[tuple[str, str]]) -> list[str]:
+    """The texts alone.
+
+    Raises:
+        InputError: one comes twice, and would compete with itself.
+    """
+    first: dict[str, str] = {}
+    for where, text in given:
+        if text in first:
+            raise InputError(f"The text {text!r} comes twice ({first[text]}; {where}). Leave one of them out.")
+        first[text] = where
+    return list(first)

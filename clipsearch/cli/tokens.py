@@ -1,0 +1,68 @@
+"""`clipsearch tokens`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import STDIN, check_inputs, text_lines
+from clipsearch.cli.options import FormatOptions, IndexOption, ModelOption, say, screen_width, writing_output
+from clipsearch.errors import InputError
+
+
+# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+@grouped
+def tokens(
+    texts: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="What to tokenize (- for the lines of standard input).",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    texts_from: Annotated[
+        Optional[str],
+        typer.Option(
+            "--texts-from",
+            metavar="FILE",
+            help="More texts: each line of this file (- for standard input) that is not blank.",
+            show_default=False,
+        ),
+    ] = None,
+    output: FormatOptions,
+    model: ModelOption = None,
+    index: IndexOption = None,
+) -> int:
+    """Show what a model's tokenizer makes of texts: pieces, ids, how many, and where a long text is cut.
+
+    Needs no index. Exits with 0, and with 2 after an error.
+    """
+    from clipsearch.api import open_towers
+    from clipsearch.output.tokens import write_tokens
+    from clipsearch.tokenizing import tokenized
+
+    form = output.form()
+    check_inputs(*(texts or ()), texts_from)
+    wanted = _texts(texts or [], texts_from)
+    with open_towers(model, index, say=say) as towers:
+        found = tokenized(towers.tokenizer, wanted, towers.context)
+    with writing_output():
+        write_tokens(found, form, sys.stdout.buffer, screen=screen_width())
+    return 0
+
+
+def _texts(given: list[str], file: str | None) -> list[str]:
+    """In the order in which they are given, those of the file last."""
+    texts: list[str] = []
+    for text in given:
+        texts += [line for _, line in text_lines(STDIN, "text")] if text == STDIN else [text]
+    if file is not None:
+        texts += [line for _, line in text_lines(file, "text")]
+    if not texts:
+        raise InputError('There is no text. Say it: clipsearch tokens "a dog is sleeping"')
+    return texts

@@ -1,0 +1,218 @@
+"""What pictures are known to show: from the names of folders, from a CSV file, from CIFAR's own files.
+
+Owns how known labels are written down. Knows nothing of models and predictions, and runs no code from a file.
+
+CIFAR-10 and CIFAR-100 are read as their author publishes them ("python version"; A. Krizhevsky, "Learning Multiple
+Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 3072) bytes, each row a picture of
+32 x 32 pixels, all of its red before all of its green and blue.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError
+from clipsearch.images.finding import ImageFile
+from clipsearch.paths import absolute
+from clipsearch.pickles import read_dict
+
+IMAGE, LABEL = "image", "label"
+"""The columns that a CSV file with known labels has, besides others."""
+_SIDE = 32
+"""Pixels of a CIFAR picture, in both directions."""
+_LARGEST = 2**30
+"""Bytes; the largest of CIFAR's files has 155 MB."""
+_PICKLE, _PROTOCOLS = 0x80, range(2, 6)
+"""How a pickle begins; no image does."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which CIFAR's files name what pictures show."""
+
+    labels: str
+    """In a batch: a number for each picture."""
+    names: str
+    """In the file beside the batches: what the numbers mean."""
+    file: str
+    """The name of that one."""
+
+
+CIFAR_10 = Kind("labels", "label_names", "batches.meta")
+CIFAR_100 = Kind("fine_labels", "fine_label_names", "meta")
+CIFAR_100_COARSE = Kind("coarse_labels", "coarse_label_names", "meta")
+
+
+@dataclass(frozen=True)
+class CifarBatch:
+    """The pictures of one of CIFAR's files."""
+
+    path: bytes
+    """Absolute."""
+    pixels: npt.NDArray[np.uint8]
+    """(N, 32, 32, 3) RGB."""
+    truth: list[str]
+    """Of N pictures, what each shows."""
+    labels: list[str]
+    """All that a picture of this kind can show, as the file beside it says."""
+
+
+def folder_labels(paths: Iterable[bytes]) -> list[str]:
+    """The name of the folder in which each picture lies, as in folders for torchvision's `ImageFolder`.
+
+    Names that are not UTF-8 have replacement characters.
+    """
+    return [os.path.basename(os.path.dirname(path)).decode("utf-8", "replace") for path in paths]
+
+
+def csv_labels(path: Path) -> dict[bytes, str]:
+    """What a CSV file says of pictures: their absolute paths and labels.
+
+    Its first line names the columns, of which `image` and `label` count. Relative paths start at the file's own folder.
+
+    Raises:
+        InputError: it cannot be read, a column or a field is missing, a picture is not there or has two labels.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")  # names of files may hold any bytes
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    found: dict[bytes, str] = {}
+    try:
+        missing = {IMAGE, LABEL} - set(lines.fieldnames or ())
+        if missing:
+            raise InputError(f"{path}: there is no column {' and no column '.join(sorted(missing))} in its first line.")
+        for line in lines:
+            picture, label = _line(line, f"{path}, line {lines.line_num}")
+            file = absolute(path.parent / picture)
+            if found.setdefault(file, label) != label:
+                raise InputError(f"{path}, line {lines.line_num}: {picture} is {found[file]!r} in another line.")
+    except csv.Error as error:
+        raise InputError(f"{path}, line {lines.line_num}: {error}") from error
+    if not found:
+        raise InputError(f"{path} names no image.")
+    _check_there(path, found)
+    return found
+
+
+def labels_of(paths: Iterable[bytes], known: dict[bytes, str], source: Path) -> list[str]:
+    """What `known`, from the file `source`, says of each picture.
+
+    Raises:
+        InputError: it says nothing of some.
+    """
+    paths = list(paths)
+    missing = [path for path in paths if path not in known]
+    if missing:
+        more = f", nor for {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{source} has no label for {os.fsdecode(missing[0])}{more}. Add them, or leave these out.")
+    return [known[path] for path in paths]
+
+
+def is_cifar(path: Path) -> bool:
+    """Whether this is a file such as CIFAR's, as far as its first bytes tell."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # who opens a FIFO waits
+            return False
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False  # whoever reads it will say so
+    return len(start) == 2 and start[0] == _PICKLE and start[1] in _PROTOCOLS  # noqa: PLR2004  (two bytes)
+
+
+def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
+    """One batch of CIFAR-10 or CIFAR-100, with labels from the file beside it (`batches.meta` or `meta`).
+
+    `coarse` takes CIFAR-100's 20 superclasses instead of its 100 classes.
+
+    Raises:
+        InputError: a file cannot be read, or is not what it should be; nothing in it is ever run.
+    """
+    # 1. The batch.
+    batch = _read(path)
+    kinds = (CIFAR_100_COARSE,) if coarse else (CIFAR_10, CIFAR_100)
+    kind = next((kind for kind in kinds if kind.labels in batch), None)
+    if kind is None or "data" not in batch:
+        wanted = "data and " + " or ".join(kind.labels for kind in kinds)
+        raise InputError(f"{path} is no batch of CIFAR{'-100' if coarse else ''}: there must be {wanted} in it.")
+    data, numbers = batch["data"], batch[kind.labels]
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:  # noqa: PLR2004
+        raise InputError(f"{path} is no batch of CIFAR: its data are not rows of {3 * _SIDE**2} bytes.")
+    # 2. What its numbers mean.
+    labels = _names(path.parent / kind.file, kind)
+    if not isinstance(numbers, list) or len(numbers) != len(data) or not all(n in range(len(labels)) for n in numbers):
+        raise InputError(f"{path}: its {kind.labels} are not one number from 0 to {len(labels) - 1} for each picture.")
+    pixels = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    return CifarBatch(absolute(path), pixels, [labels[number] for number in numbers], labels)
+
+
+def cifar_files(batches: Iterable[CifarBatch], folder: Path) -> list[ImageFile]:
+    """The pictures of batches as image files (PPM, which loses nothing) in `folder`, in order.
+
+    Raises:
+        InputError: there is no room for them.
+    """
+    head = b"P6 %d %d 255\n" % (_SIDE, _SIDE)
+    files: list[ImageFile] = []
+    try:
+        for batch in batches:
+            for pixels in batch.pixels:
+                path, content = folder / f"{len(files)}.ppm", head + pixels.tobytes()
+                path.write_bytes(content)
+                files.append(ImageFile(absolute(path), len(content), 0))
+    except OSError as error:
+        raise InputError(f"Cannot unpack CIFAR to {folder}: {error.strerror}") from error
+    return files
+
+
+def _line(line: dict[str | Any, str | Any], where: str) -> tuple[str, str]:
+    """The picture and the label of a line."""
+    picture, label = (line[IMAGE] or "").strip(), (line[LABEL] or "").strip()
+    if not picture or not label:
+        raise InputError(f"{where}: the {LABEL if picture else IMAGE} is missing.")
+    if "\0" in picture:
+        raise InputError(f"{where}: no file can be named {picture!r}.")
+    if not label.isprintable():  # undecodable bytes are not
+        raise InputError(f"{where}: the label {label!r} is no text in UTF-8.")
+    return picture, label
+
+
+def _check_there(path: Path, files: Iterable[bytes]) -> None:
+    gone = [file for file in files if not os.path.exists(file)]
+    if gone:
+        more = f", and {len(gone) - 1} more are not there" if len(gone) > 1 else ""
+        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.")
+
+
+def _names(path: Path, kind: Kind) -> list[str]:
+    """What the numbers of a batch mean."""
+    names = _read(path).get(kind.names)
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise InputError(f"{path}: there is no list of {kind.names} in it.")
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise InputError(f"{path} is no file of CIFAR: it has {size} bytes.")
+        return read_dict(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"There is no {path}. CIFAR's files belong together: unpack the whole archive.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"Cannot read {path} as a file of CIFAR: {error}. Nothing in it was run.") from error

@@ -1,0 +1,356 @@
+"""Vectors made elsewhere into an index: everything is checked first, and nothing is written unless all of it holds.
+
+The model is handed in as a function. It embeds a few of the pictures again: vectors of another model must never enter.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch import cores
+from clipsearch.changes import options_of
+from clipsearch.embedding import ImageEncoder, decode_for, embed, read
+from clipsearch.errors import InputError, ModelMismatchError, UnreadableImageError
+from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
+from clipsearch.images.decoding import decode
+from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.limits import default_max_pixels
+from clipsearch.images.reading import map_in_order, modified_at
+from clipsearch.paths import absolute, is_below
+from clipsearch.store.format import ModelRecord, Record, mismatch
+from clipsearch.store.reading import Root, Store
+from clipsearch.store.writing import Writer
+
+LEAST_COSINE = 0.99
+"""Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more
+(docs/architecture.md)."""
+_COMPARED = 8
+"""Pictures, spread over all of them."""
+_NORM_TOLERANCE = 0.005
+"""Of unit vectors; bf16 rounds each component by up to 0.004."""
+_BLOCK_ROWS = 4096
+_WORKERS = min(32, cores.available())
+
+
+class Progress(Protocol):
+    """Who hears how it goes."""
+
+    def waiting(self) -> None:
+        """Another run is writing to the index; this one waits for it."""
+
+    def start(self, total: int) -> None:
+        """`total` pictures are to be read."""
+
+    def advance(self, files: int, unreadable: int = 0) -> None:
+        """So many more are done, and so many of them could not be read."""
+
+
+class Imported(NamedTuple):
+    """What was done, in numbers of images."""
+
+    imported: int
+    """Got their vector from the files."""
+    known: int
+    """Were in the index already, and kept the vector they have."""
+    skipped: list[tuple[bytes, str]]
+    """Path and reason of each that is missing or unreadable."""
+    images: int
+    """In the index now."""
+    roots: list[bytes]
+    """Folders that the index knows from now on."""
+    compared: int
+    """Pictures that were embedded again."""
+    lowest_cosine: float
+    """Of these, with their vectors."""
+
+
+class _Source(NamedTuple):
+    """All vectors and names of an import; they are numbered through."""
+
+    matrices: list[Floats]
+    where: npt.NDArray[np.int64]
+    """(N, 2) matrix and row of each vector."""
+    files: list[ImageFile]
+    """(N,) their pictures, by absolute path."""
+
+    def vectors(self, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
+        """(B, D) unit vectors."""
+        rows = np.stack([self.matrices[matrix][row] for matrix, row in self.where[list(numbers)]]).astype(np.float64)
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def import_vectors(
+    folder: Path,
+    parts: Sequence[Part],
+    load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
+    *,
+    progress: Progress,
+    roots: Sequence[Path] = (),
+    normalise: bool = False,
+    skip_missing: bool = False,
+    wait: float = 0,
+) -> Imported:
+    """Put the vectors of `parts` into the index in `folder`, which is made if need be; all of them or none.
+
+    Relative paths are taken from the current folder. `normalise` makes unit vectors; otherwise these have to be some.
+    `skip_missing` leaves out pictures that are missing or unreadable. `roots` are the folders that the index is to
+    know; by default the one that all pictures have in common which lie in none that it knows. `wait` is for how many
+    seconds another writer may finish first.
+
+    Raises:
+        InputError: the files do not hold what they should (shape, names, numbers, lengths), a picture is missing or
+            unreadable, or lies in no root.
+        ModelMismatchError: the vectors are not the model's, or the index has another model.
+        ClipsearchError: the model cannot be loaded, or the index cannot be written.
+    """
+    # 1. The files of vectors and names.
+    source = _opened(parts, normalise=normalise)
+    problems = [(file.path, file.problem) for file in source.files if file.problem]
+    _refuse(problems, skip_missing=skip_missing)
+    new_roots = _new_roots([file.path for file in source.files], [absolute(root) for root in roots], _roots_of(folder))
+    # 2. The model.
+    encoder, model = load_encoder()
+    _check_model(folder, parts, source, model)
+    cosines = _compared(source, encoder, model)
+    # 3. The pictures. Their records wait in memory, so that the index is not locked meanwhile.
+    records = _examined(source, progress)
+    problems = [(record.path, record.error) for record in records if record.error is not None]
+    _refuse(problems, skip_missing=skip_missing)
+    if len(problems) == len(records):
+        raise InputError("None of the pictures is there and can be read. Nothing was imported.")
+    # 4. The index.
+    with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+        writer.set_model(model)
+        imported = _written(writer, source, records)
+        for root in new_roots:
+            writer.set_root(root, options_of(Rules(), None))
+        writer.commit()
+        writer.compact()
+        return Imported(
+            imported=imported,
+            known=len(records) - len(problems) - imported,
+            skipped=problems,
+            images=writer.count(),
+            roots=new_roots,
+            compared=len(cosines),
+            lowest_cosine=min(cosines),
+        )
+
+
+# -- the files -----------------------------------------------------------------------------------------------------
+
+
+def _opened(parts: Sequence[Part], *, normalise: bool) -> _Source:
+    matrices: list[Floats] = []
+    where: list[npt.NDArray[np.int64]] = []
+    files: dict[bytes, ImageFile] = {}
+    for number, part in enumerate(parts):
+        vectors, paths = open_vectors(part.vectors), read_paths(part.names)
+        if len(vectors) != len(paths):
+            raise InputError(f"{part.vectors} holds {len(vectors)} vectors, and {part.names} {len(paths)} names.")
+        if number and vectors.shape[1] != matrices[0].shape[1]:
+            raise InputError(
+                f"{part.vectors} holds vectors of {vectors.shape[1]} dimensions, {parts[0].vectors} of "
+                f"{matrices[0].shape[1]}."
+            )
+        _check_numbers(part.vectors, vectors, normalise=normalise)
+        for path in map(os.path.abspath, paths):
+            if path in files:
+                raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
+            files[path] = _file(path)
+        matrices.append(vectors)
+        rows = np.arange(len(vectors))
+        where.append(np.stack([np.full_like(rows, number), rows], axis=1))
+    if not files:
+        raise InputError(f"{' and '.join(str(part.vectors) for part in parts)}: there is not one vector.")
+    return _Source(matrices, np.concatenate(where), list(files.values()))
+
+
+def _check_numbers(path: Path, vectors: Floats, *, normalise: bool) -> None:
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float64)
+        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
+        if len(bad):
+            raise InputError(f"{path}: row {start + bad[0]} (from 0) holds what is no number (NaN or infinite).")
+        norms = np.linalg.norm(block, axis=1)
+        empty = np.flatnonzero(norms == 0)
+        if len(empty):
+            raise InputError(f"{path}: row {start + empty[0]} (from 0) is all zeros; that is no direction.")
+        worst = int(np.abs(norms - 1).argmax())
+        if not normalise and abs(norms[worst] - 1) > _NORM_TOLERANCE:
+            raise InputError(
+                f"{path}: row {start + worst} (from 0) has length {norms[worst]:.4g}; unit vectors have 1. If these "
+                "are raw outputs of the model, add --normalise."
+            )
+
+
+def _file(path: bytes) -> ImageFile:
+    """A picture that is named, and the problem if it is not there."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
+    problem = None if stat.S_ISREG(status.st_mode) else "it is no file"
+    return ImageFile(path, status.st_size, modified_at(status), problem)
+
+
+def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> None:
+    if problems and not skip_missing:
+        path, reason = problems[0]
+        more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+        raise InputError(
+            f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken from the "
+            "current folder. To leave such pictures out: --skip-missing"
+        )
+
+
+# -- roots ---------------------------------------------------------------------------------------------------------
+
+
+def _roots_of(folder: Path) -> list[Root]:
+    if not Store.exists(folder):
+        return []
+    with closing(Store.open(folder)) as store:
+        return store.roots()
+
+
+def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[Root]) -> list[bytes]:
+    """The folders that the index has to learn of, so that each path lies in one that it knows."""
+    for root in given:
+        if not os.path.isdir(root):
+            raise InputError(f"--root: there is no folder {os.fsdecode(root)}.")
+    tops = [*given, *(root.path for root in known)]
+    outside = [path for path in paths if not any(is_below(path, top) for top in tops)]
+    if outside and given:
+        raise InputError(f"{os.fsdecode(outside[0])} lies in none of the folders of --root. Name one more.")
+    found = list(given)
+    if outside:
+        common = os.path.commonpath([os.path.dirname(path) for path in outside])
+        # Everything in a root is indexed by and by, so none is made up that holds more than anybody meant.
+        if os.path.dirname(common) == common or any(is_below(root.path, common) for root in known):
+            raise InputError(
+                f"The pictures have no folder in common but {os.fsdecode(common)}. Name the folders that the index "
+                "should know: --root DIR, once for each."
+            )
+        found.append(common)
+    return [root for root in found if not any(is_below(root, other.path) for other in known)]
+
+
+# -- the model -----------------------------------------------------------------------------------------------------
+
+
+def _check_model(folder: Path, parts: Sequence[Part], source: _Source, model: ModelRecord) -> None:
+    if Store.exists(folder):
+        with closing(Store.open(folder)) as store:
+            known = store.model()
+        if known and known.fingerprint != model.fingerprint:
+            raise ModelMismatchError(mismatch(folder, known, model.name))
+    dim = source.matrices[0].shape[1]
+    if dim != model.dim:
+        raise ModelMismatchError(
+            f"{parts[0].vectors} holds vectors of {dim} dimensions; those of model {model.name} have {model.dim}. Name "
+            "the model that made them with --model."
+        )
+    for part in parts:
+        about = read_about(part.vectors)
+        if about and about["fingerprint"] != model.fingerprint:
+            raise ModelMismatchError(
+                f"{part.vectors} was made with model {about.get('model')}, as the JSON beside it says, and not with "
+                f"{model.name} as it is on this disk."
+            )
+
+
+def _compared(source: _Source, encoder: ImageEncoder, model: ModelRecord) -> list[float]:
+    """The cosine of a few vectors with those that the model makes of their pictures."""
+    there = [number for number, file in enumerate(source.files) if file.problem is None]
+    numbers = sorted({there[i] for i in np.linspace(0, len(there) - 1, _COMPARED).round().astype(int)} if there else ())
+    decoded = {}
+    for number in numbers:
+        file, content = read(source.files[number])
+        if not isinstance(content, UnreadableImageError):
+            item = decode_for(encoder, file, content, default_max_pixels())
+            if item.pixels is not None:
+                decoded[number] = item
+    if not decoded:
+        raise InputError(
+            "None of the pictures can be read that the vectors were to be compared by. Nothing was imported."
+        )
+    made = embed(encoder, list(decoded.values())).vectors
+    cosines = (made * source.vectors(list(decoded))).sum(axis=1)
+    worst = int(cosines.argmin())
+    if cosines[worst] < LEAST_COSINE:
+        path = os.fsdecode(source.files[list(decoded)[worst]].path)
+        raise ModelMismatchError(
+            f"These are not the vectors that model {model.name} makes of these pictures: for {path} the cosine is "
+            f"{cosines[worst]:.3f}, {LEAST_COSINE} at least. Was it another model, are names in another order, or did "
+            "the picture change? Nothing was imported."
+        )
+    return [float(cosine) for cosine in cosines]
+
+
+# -- the pictures --------------------------------------------------------------------------------------------------
+
+
+def _examined(source: _Source, progress: Progress) -> list[Record]:
+    """What the index records of each picture, in order; without rows yet."""
+    progress.start(len(source.files))
+    records = []
+    with closing(map_in_order(_examine, source.files, _WORKERS, 4 * _WORKERS, lambda file: file.size)) as examined:
+        for record in examined:
+            records.append(record)
+            progress.advance(1, unreadable=record.error is not None)
+    return records
+
+
+def _examine(file: ImageFile) -> Record:
+    _, content = read(file)
+    if isinstance(content, UnreadableImageError):
+        return Record(file.path, None, file.size, file.mtime_ns, None, error=str(content))
+    record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
+    try:
+        picture = decode(content.data, os.path.basename(file.path), at_least=1)  # nobody looks at it
+    except UnreadableImageError as error:
+        return record._replace(error=str(error))
+    return record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
+
+
+# -- the index -----------------------------------------------------------------------------------------------------
+
+
+def _written(writer: Writer, source: _Source, records: Sequence[Record]) -> int:
+    """Add the images that the index does not know; how many."""
+    count = 0
+    for numbers in _blocks(_unknown(writer, records)):
+        writer.add([records[number] for number in numbers], source.vectors(numbers))
+        count += len(numbers)
+    return count
+
+
+def _unknown(writer: Writer, records: Sequence[Record]) -> Iterator[int]:
+    for number, record in enumerate(records):
+        if record.error is not None:
+            continue
+        known = writer.record(record.path)
+        if known is None or known.row is None or known.hash != record.hash:
+            yield number
+        elif (known.size, known.mtime_ns) != (record.size, record.mtime_ns):
+            writer.put(record._replace(row=known.row))
+
+
+def _blocks(numbers: Iterator[int]) -> Iterator[list[int]]:
+    block: list[int] = []
+    for number in numbers:
+        block.append(number)
+        if len(block) == _BLOCK_ROWS:
+            yield block
+            block = []
+    if block:
+        yield block

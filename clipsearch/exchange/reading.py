@@ -1,0 +1,185 @@
+"""Files of vectors, and of the names that belong to them, whoever wrote these. Knows nothing of indexes and models."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError
+from clipsearch.exchange.parquet import arrow
+
+Floats = npt.NDArray[np.floating[Any]]
+
+_PATH_COLUMNS = ("path", "image_path")
+"""Ours, and clip-retrieval's."""
+_PART = re.compile(r"(img_emb|metadata)_(\d+)\.(npy|parquet)")
+
+
+class Part(NamedTuple):
+    """Vectors and their names: a whole set, or one of several files of each that belong together."""
+
+    vectors: Path
+    names: Path
+
+
+def clip_retrieval_parts(folder: Path) -> list[Part]:
+    """What `clip-retrieval inference` wrote: img_emb/img_emb_0.npy with metadata/metadata_0.parquet, and so on.
+
+    Raises:
+        InputError: there is no such file, or one of a pair is missing.
+    """
+    found: dict[str, dict[int, Path]] = {"img_emb": {}, "metadata": {}}
+    for place in (folder / "img_emb", folder / "metadata", folder):
+        for path in sorted(place.glob("*_*.*")):
+            if match := _PART.fullmatch(path.name):
+                found[match[1]].setdefault(int(match[2]), path)
+    vectors, names = found["img_emb"], found["metadata"]
+    if not vectors:
+        raise InputError(f"There is no img_emb/img_emb_*.npy in {folder}: it is no output of clip-retrieval inference.")
+    if alone := sorted(vectors.keys() ^ names.keys()):
+        there = vectors.get(alone[0]) or names[alone[0]]
+        raise InputError(
+            f"{there} has no partner: each img_emb_*.npy belongs with the metadata_*.parquet of its number."
+        )
+    return [Part(vectors[number], names[number]) for number in sorted(vectors)]
+
+
+def open_vectors(path: Path) -> Floats:
+    """The memory-mapped (N, D) vectors in a .npy file.
+
+    Raises:
+        InputError: it cannot be read, or holds no rows of floating-point numbers.
+    """
+    try:
+        with path.open("rb") as file:  # a mapping would take folders and devices for broken files
+            magic = file.read(6)
+        if magic != b"\x93NUMPY":
+            raise InputError(f"{path} is no .npy file. To make one: numpy.save({path.stem!r}, vectors)")
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is broken: {' '.join(str(error).split())}.") from error
+    if vectors.ndim != 2 or not np.issubdtype(vectors.dtype, np.floating):  # noqa: PLR2004
+        shape = " x ".join(map(str, vectors.shape))
+        raise InputError(f"{path} holds {shape} {vectors.dtype}, not rows of floating-point numbers, (N, D).")
+    return np.asarray(vectors)
+
+
+def read_paths(path: Path) -> list[bytes]:
+    """The paths in a file of names, as they stand there, in order: .csv, .jsonl, .parquet, or .txt with one a line.
+
+    A column `path` (or `image_path`) has them; one with the name `row` has to count from 0.
+
+    Raises:
+        InputError: the file cannot be read, has no such column, a row without path, or rows in another order.
+    """
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows, ".txt": _text_rows}
+    if path.suffix not in readers:
+        raise InputError(f"{path} is no file of names that can be read: it should end with {', '.join(readers)}.")
+    found: list[bytes] = []
+    try:
+        for number, row in enumerate(readers[path.suffix](path)):
+            if not row.path or b"\0" in row.path:
+                raise InputError(f"{path}: row {number} (from 0) has no path.")
+            if row.number is not None and row.number != str(number):
+                raise InputError(
+                    f"{path}: row {number} (from 0) says that it is row {row.number}. Names have to be in the order of "
+                    "the vectors: sort them by row."
+                )
+            found.append(row.path)
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror or error}.") from error
+    return found
+
+
+def read_about(vectors: Path) -> dict[str, Any]:
+    """What `VectorFiles` wrote about vectors; empty if nothing stands beside them, or something else."""
+    try:
+        about = json.loads(vectors.with_suffix(".json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) and "fingerprint" in about else {}
+
+
+class _Named(NamedTuple):
+    """A row of a file of names."""
+
+    path: bytes | None
+    number: str | None
+    """What it says of its own place."""
+
+
+def _text_rows(path: Path) -> Iterator[_Named]:
+    content = path.read_bytes()
+    separator = b"\0" if b"\0" in content else b"\n"
+    for line in content.removesuffix(separator).split(separator):
+        yield _Named(line.removesuffix(b"\r") if separator == b"\n" else line, None)
+
+
+def _csv_rows(path: Path) -> Iterator[_Named]:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file)
+        try:
+            header = next(rows, [])
+            column = _path_column(path, header)
+            number = header.index("row") if "row" in header else None
+            for row in rows:
+                if len(row) != len(header):
+                    raise InputError(f"{path}, line {rows.line_num}: {len(row)} fields, not {len(header)}.")
+                own = None if number is None else row[number]
+                yield _Named(row[column].encode("utf-8", "surrogateescape"), own)
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.line_num}: {error}.") from error
+
+
+def _json_rows(path: Path) -> Iterator[_Named]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                columns = list(row.keys())
+                name = columns[_path_column(path, columns)]
+                lossless = row.get(f"{name}_bytes")
+                value = row[name] if lossless is None else base64.b64decode(lossless, validate=True)
+            except (ValueError, AttributeError, TypeError) as error:
+                raise InputError(f"{path}, line {number}: this is no JSON object with a path.") from error
+            yield _named(value, row.get("row"))
+
+
+def _parquet_rows(path: Path) -> Iterator[_Named]:
+    pyarrow = arrow()
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            header = file.schema_arrow.names
+            name = header[_path_column(path, header)]
+            wanted = [column for column in (name, f"{name}_bytes", "row") if column in header]
+            for batch in file.iter_batches(columns=wanted):
+                for row in batch.to_pylist():
+                    yield _named(row.get(f"{name}_bytes") or row[name], row.get("row"))
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path} is broken: {' '.join(str(error).split())}") from error
+
+
+def _named(value: object, number: object) -> _Named:
+    path = os.fsencode(value) if isinstance(value, str) else value if isinstance(value, bytes) else None
+    return _Named(path, None if number is None else str(number))
+
+
+def _path_column(path: Path, header: Sequence[str]) -> int:
+    for name in _PATH_COLUMNS:
+        if name in header:
+            return header.index(name)
+    raise InputError(
+        f"{path} has no column {' or '.join(_PATH_COLUMNS)}; it has: {', '.join(header) or 'none'}. Rename the one "
+        "with the paths, or give them one a line in a .txt file."
+    )

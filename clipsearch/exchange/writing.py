@@ -1,0 +1,291 @@
+"""Vectors with names into files: .npy, and beside it CSV, JSON Lines or Parquet.
+
+Owns what is in them, and that the files of a set appear when they are complete, or not at all. Knows nothing of indexes
+and models.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError
+from clipsearch.exchange.parquet import arrow
+from clipsearch.interrupts import shielded
+
+Value = str | int | bytes | None
+"""Bytes are an absolute path."""
+Row = Mapping[str, Value]
+"""What is said of one vector, from the names of columns."""
+Floats = npt.NDArray[np.floating[Any]]
+
+NAMES = ("csv", "jsonl", "parquet")
+"""Formats of the file with names, which are also its ending."""
+DTYPES = ("float32", "float16")
+_NAME_IN_FOLDER = "embeddings.npy"
+
+
+class NamesWriter(Protocol):
+    """What writes names in one format."""
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Write some more."""
+
+    def close(self) -> None:
+        """Write what is left, and close the file."""
+
+
+class VectorFiles:
+    """A set of files that is being written: vectors, names in the same order, and a small JSON about them.
+
+    A context manager. The files appear with `finish`; without it, nothing is left of them.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        columns: Mapping[str, type],
+        *,
+        names: str = "csv",
+        dtype: str = "float32",
+        replace: bool = False,
+    ) -> None:
+        """Write to `target`, a file FILE.npy (then names go to FILE.csv and so on) or a folder, made if need be.
+
+        `columns` are those of the names, with the type of their values (bytes for paths). With `replace`, files that
+        are there already are replaced when the new ones are complete.
+
+        Raises:
+            InputError: files are there already, or the place cannot be written.
+        """
+        if names not in NAMES or dtype not in DTYPES:
+            raise ValueError(f"unknown format {names!r} or {dtype!r}")
+        self.vectors = target if target.suffix == ".npy" else target / _NAME_IN_FOLDER
+        self.names = self.vectors.with_suffix(f".{names}")
+        self.about = self.vectors.with_suffix(".json")
+        self._replace = replace
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._shape = (0, 0)
+        self._named = 0
+        self._cleanup = ExitStack()
+        self._check_free()
+        with _writing(self.vectors), ExitStack() as undo:
+            folder = self.vectors.parent
+            if target.suffix != ".npy" and not folder.exists():
+                folder.mkdir()
+                undo.callback(_remove_empty, folder)
+            # Under names of their own, in the same file system: to get their names costs nothing then.
+            self._parts = Path(tempfile.mkdtemp(prefix=".clipsearch-", dir=folder))
+            undo.callback(shutil.rmtree, self._parts, ignore_errors=True)
+            self._matrix: BinaryIO = undo.enter_context((self._parts / self.vectors.name).open("wb"))
+            self._writer = _names_writer(self._parts / self.names.name, names, columns)
+            undo.callback(self._writer.close)
+            self._cleanup = undo.pop_all()
+
+    def __enter__(self) -> VectorFiles:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # of a full disk, which was told already
+            self._cleanup.close()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D) of the vectors so far."""
+        return self._shape
+
+    def add(self, rows: Sequence[Row], vectors: Floats) -> None:
+        """Write names and their (B, D) vectors."""
+        self.add_names(rows)
+        self.add_vectors(vectors)
+
+    def add_names(self, rows: Sequence[Row]) -> None:
+        """Write names; their vectors may come later."""
+        with _writing(self.names):
+            self._writer.write(rows)
+        self._named += len(rows)
+
+    def add_vectors(self, vectors: Floats) -> None:
+        """Write (B, D) vectors."""
+        if self._shape[0] and vectors.shape[1] != self._shape[1]:
+            raise ValueError(f"vectors of {vectors.shape[1]} dimensions after vectors of {self._shape[1]}")
+        with _writing(self.vectors):
+            if not self._shape[0]:
+                self._write_header((0, vectors.shape[1]))
+            self._matrix.write(np.ascontiguousarray(vectors, self._dtype).data)
+        self._shape = (self._shape[0] + len(vectors), vectors.shape[1])
+
+    def finish(self, about: Mapping[str, object]) -> None:
+        """Put the files in their places; `about` goes into the JSON, with rows, dim and dtype.
+
+        Raises:
+            InputError: they cannot be written, or files of these names came in between.
+        """
+        if not self._shape[0] or self._named != self._shape[0]:
+            raise ValueError(f"{self._named} names for vectors of shape {self._shape}")
+        rows, dim = self._shape
+        facts = {**about, "rows": rows, "dim": dim, "dtype": self._dtype.name}
+        with _writing(self.vectors):
+            self._matrix.seek(0)
+            self._write_header(self._shape)
+            self._matrix.close()
+            self._writer.close()
+            text = json.dumps(facts, indent=2)
+            (self._parts / self.about.name).write_text(f"{text}\n", "utf-8")
+        self._check_free()
+        with _writing(self.vectors), shielded():
+            # The vectors go first and come last, so that they never stand beside names that are not theirs.
+            self.vectors.unlink(missing_ok=True)
+            for path in (self.names, self.about, self.vectors):
+                os.replace(self._parts / path.name, path)
+
+    def _write_header(self, shape: tuple[int, int]) -> None:
+        """Numpy leaves room for more rows in a header, so it can be written again when their number is known."""
+        described = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._matrix, described)
+
+    def _check_free(self) -> None:
+        taken = [path for path in (self.vectors, self.names, self.about) if os.path.lexists(path)]
+        if taken and not self._replace:
+            raise InputError(f"{taken[0]} is there already. Choose another name, or replace it with --force.")
+        for path in taken:
+            if path.is_dir():
+                raise InputError(f"{path} is a folder. Choose another name.")
+
+
+def save(
+    target: Path,
+    items: Iterable[tuple[Row, npt.NDArray[np.float32]]],
+    columns: Mapping[str, type],
+    about: Mapping[str, object],
+    *,
+    dtype: str = "float32",
+    replace: bool = False,
+) -> tuple[int, int]:
+    """Write named (D,) vectors, as they come, to FILE.npy, FILE.csv and FILE.json; their shape (N, D).
+
+    The names get a column `row` before the others. For `target`, `columns` and `replace` see `VectorFiles`, for
+    `about` its `finish`.
+
+    Raises:
+        InputError: there is not one vector, files are there already, or the place cannot be written.
+    """
+    with VectorFiles(target, {"row": int, **columns}, dtype=dtype, replace=replace) as files:
+        for number, (row, vector) in enumerate(items):
+            files.add([{"row": number, **row}], vector[np.newaxis])
+        if not files.shape[0]:
+            raise InputError(f"There is nothing to write to {files.vectors}.")
+        files.finish(about)
+        return files.shape
+
+
+def _names_writer(path: Path, form: str, columns: Mapping[str, type]) -> NamesWriter:
+    kinds: dict[str, Callable[[Path, Mapping[str, type]], NamesWriter]] = {
+        "csv": _CsvWriter,
+        "jsonl": _JsonLinesWriter,
+        "parquet": _ParquetWriter,
+    }
+    return kinds[form](path, columns)
+
+
+class _CsvWriter:
+    """RFC 4180, with a header. Paths go out with their own bytes."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self._columns = list(columns)
+        self._file = path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        self._csv = csv.writer(self._file)
+        self._csv.writerow(self._columns)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        self._csv.writerows([_text(row[name]) for name in self._columns] for row in rows)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _JsonLinesWriter:
+    """One object a line, in ASCII. A path that is not UTF-8 is also there lossless, in base64."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self._columns = list(columns)
+        self._file = path.open("w", encoding="ascii", newline="\n")
+
+    def write(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            fields: dict[str, object] = {}
+            for name in self._columns:
+                value = row[name]
+                fields[name] = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+                if isinstance(value, bytes) and not _is_utf8(value):
+                    fields[f"{name}_bytes"] = base64.b64encode(value).decode("ascii")
+            self._file.write(f"{json.dumps(fields)}\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _ParquetWriter:
+    """Columns with types. Beside a path stands its bytes where it is not UTF-8, else null."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self._arrow = arrow()
+        kinds = {int: self._arrow.int64(), str: self._arrow.string(), bytes: self._arrow.string()}
+        self._columns = columns
+        fields = {name: kinds[kind] for name, kind in columns.items()}
+        fields |= {f"{name}_bytes": self._arrow.binary() for name, kind in columns.items() if kind is bytes}
+        self._schema = self._arrow.schema(list(fields.items()))
+        self._parquet = self._arrow.parquet.ParquetWriter(path, self._schema)
+
+    def write(self, rows: Iterable[Row]) -> None:
+        columns: dict[str, list[object]] = {name: [] for name in self._schema.names}
+        for row in rows:
+            for name, kind in self._columns.items():
+                value = row[name]
+                columns[name].append(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+                if kind is bytes:
+                    lossless = isinstance(value, bytes) and not _is_utf8(value)
+                    columns[f"{name}_bytes"].append(value if lossless else None)
+        self._parquet.write_table(self._arrow.table(columns, schema=self._schema))
+
+    def close(self) -> None:
+        self._parquet.close()
+
+
+def _text(value: Value) -> Value:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _is_utf8(path: bytes) -> bool:
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):  # it is not
+        folder.rmdir()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror or error}.") from error

@@ -1,0 +1,90 @@
+"""A report on classification: how often it was right, with which labels, and what was taken for what."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from clipsearch.classification import Report
+from clipsearch.output.rows import Row, Value, json_bytes, write_rows
+
+_WIDEST = 20
+"""So many labels have a matrix in a table; of more, the commonest mistakes are shown."""
+_MISTAKES = 20
+_DIGITS = 6
+COLUMNS = ("label", "images", "predicted", "correct", "precision", "recall")
+_NUMBERS = {"precision": ".3f", "recall": ".3f"}
+
+
+def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
+    """Write `report` to `out` in one of `rows.FORMATS`.
+
+    json and jsonl have all of it in one object, a table all of it below each other; tsv and csv have a line for each
+    label. `screen` is as for `write_rows`.
+    """
+    if form in ("json", "jsonl"):
+        out.write(json_bytes(_fields(report), indent=2 if form == "json" else None))
+        return
+    if form == "table":
+        out.write(f"{in_words(report)}\n\n".encode())
+    write_rows(_classes(report), form, out, screen=screen, numbers=_NUMBERS, columns=COLUMNS)
+    if form == "table":
+        few = len(report.classes) <= _WIDEST
+        rows = _matrix(report) if few else _mistakes(report)
+        if rows:
+            title = "Lines are what images show, columns what they were taken for" if few else "The commonest mistakes"
+            out.write(f"\n{title}:\n\n".encode())
+            write_rows(rows, form, out, screen=screen)
+
+
+def in_words(report: Report) -> str:
+    """In one line."""
+    five = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
+    return f"top-1 {report.top1:.4f}{five}, of {report.images} image{'' if report.images == 1 else 's'}"
+
+
+def _fields(report: Report) -> dict[str, object]:
+    return {
+        "images": report.images,
+        "top1": round(report.top1, _DIGITS),
+        "top5": None if report.top5 is None else round(report.top5, _DIGITS),
+        "classes": [
+            {name: round(value, _DIGITS) if isinstance(value, float) else value for name, value in row.items()}
+            for row in _classes(report)
+        ],
+        "confusion": report.confusion.tolist(),
+    }
+
+
+def _classes(report: Report) -> list[Row]:
+    return [
+        {
+            "label": one.label,
+            "images": one.images,
+            "predicted": one.predicted,
+            "correct": one.correct,
+            "precision": one.precision,
+            "recall": one.recall,
+        }
+        for one in report.classes
+    ]
+
+
+def _matrix(report: Report) -> list[Row]:
+    """Labels have numbers, so that columns are narrow; what never happened is left blank."""
+    rows: list[Row] = []
+    for number, (one, counts) in enumerate(zip(report.classes, report.confusion.tolist(), strict=True), 1):
+        row: dict[str, Value] = {"": number, "label": one.label}
+        rows.append(row | {str(column): count or None for column, count in enumerate(counts, 1)})
+    return rows
+
+
+def _mistakes(report: Report) -> list[Row]:
+    names = [one.label for one in report.classes]
+    found = [
+        (count, names[truth], names[taken])
+        for truth, counts in enumerate(report.confusion.tolist())
+        for taken, count in enumerate(counts)
+        if count and truth != taken
+    ]
+    found.sort(key=lambda mistake: -mistake[0])
+    return [{"label": truth, "taken for": taken, "images": count} for count, truth, taken in found[:_MISTAKES]]

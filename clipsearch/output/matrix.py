@@ -1,0 +1,68 @@
+"""Pictures against texts: a matrix for people where it fits the screen, and one record for each pair for programs."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from clipsearch.output.paths import escaped, printable, shown
+from clipsearch.output.rows import Row, Value, write_rows
+from clipsearch.zeroshot import Comparison
+
+COLUMNS = ("path", "text", "score", "rank")
+"""Of records; `probability` comes before `rank` where it is asked for."""
+_NUMBERS = {"score": ".4f", "probability": ".4f"}
+_GAP = 2
+"""Cells between columns of a table."""
+
+
+def write_matrix(
+    found: Comparison, form: str, out: BinaryIO, *, screen: int | None = None, probabilities: bool = False
+) -> None:
+    """Write a comparison to `out` in one of `rows.FORMATS`.
+
+    A table has a line for each picture and a column for each text; a star marks what fits best. Where that is wider
+    than the terminal of `screen` columns, it has a line for each pair, as the other formats do.
+    """
+    rows = _matrix(found, screen, probabilities=probabilities) if form == "table" else None
+    if rows is None:
+        rows = records(found, probabilities=probabilities)
+    columns = [*COLUMNS[:-1], *(["probability"] if probabilities else []), COLUMNS[-1]]
+    write_rows(rows, form, out, screen=screen, numbers=_NUMBERS, columns=columns)
+
+
+def records(found: Comparison, *, probabilities: bool = False) -> list[Row]:
+    """A row for each picture and text, in their order."""
+    rows: list[Row] = []
+    for i, picture in enumerate(found.pictures):
+        for j, text in enumerate(found.texts):
+            row: dict[str, Value] = {"path": picture, "text": text, "score": float(found.scores[i, j])}
+            if probabilities:
+                row["probability"] = float(found.probabilities[i, j])
+            rows.append(row | {"rank": int(found.ranks[i, j])})
+    return rows
+
+
+def name_of(picture: bytes | str) -> str:
+    """A picture for people."""
+    return printable(shown(picture)) if isinstance(picture, bytes) else escaped(picture)
+
+
+def _matrix(found: Comparison, screen: int | None, *, probabilities: bool) -> list[Row] | None:
+    """None if it does not fit."""
+    from rich.cells import cell_len  # only tables need it
+
+    values = found.probabilities if probabilities else found.scores
+    names = [escaped(text) for text in found.texts]
+    lines = [
+        [f"{value:7.4f}{'*' if rank == 1 else ' '}" for value, rank in zip(*pair, strict=True)]
+        for pair in zip(values.tolist(), found.ranks.tolist(), strict=True)
+    ]
+    pictures = [name_of(picture) for picture in found.pictures]
+    if screen is not None:
+        widths = [max(map(cell_len, column)) for column in (pictures, *zip(names, *lines, strict=True))]
+        if sum(widths) + _GAP * (len(widths) - 1) > screen:
+            return None
+    if len(set(names)) < len(names):  # once what a terminal would obey is written as escapes
+        return None
+    # No text is empty, so none takes the place of the pictures.
+    return [{"": picture, **dict(zip(names, line, strict=True))} for picture, line in zip(pictures, lines, strict=True)]

@@ -1,0 +1,92 @@
+"""What a model's tokenizer makes of a text, for people: pieces, ids, and where a long text is cut.
+
+Knows nothing of where a tokenizer comes from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clipsearch.errors import InputError
+from clipsearch.models.text_tower import tokenize
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_BYTE_LEVEL = "ByteLevel"
+
+
+@dataclass(frozen=True)
+class Tokenized:
+    """One text as a model reads it."""
+
+    text: str
+    count: int
+    """Tokens of the whole text, start and end included."""
+    context: int
+    """Most tokens that the model reads, start and end included."""
+    cut_at: int | None
+    """The character (from 0) at which the text is cut because it is too long; None if it fits."""
+    ids: list[int]
+    """What the model reads, at most `context`."""
+    pieces: list[str]
+    """The same as the vocabulary has it, readable: `</w>` ends a word."""
+
+    @property
+    def lost(self) -> str:
+        """What the model does not read."""
+        return "" if self.cut_at is None else self.text[self.cut_at :]
+
+
+def tokenized(tokenizer: Tokenizer, texts: Iterable[str], context: int) -> list[Tokenized]:
+    """What `tokenizer` makes of each text for a model that reads `context` tokens.
+
+    Raises:
+        InputError: a text is not Unicode, as a command line's need not be.
+    """
+    written = readable if _is_byte_level(json.loads(tokenizer.to_str())) else str
+    return [_tokenized(tokenizer, text, context, written) for text in texts]
+
+
+def _tokenized(tokenizer: Tokenizer, text: str, context: int, written: Callable[[str], str]) -> Tokenized:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"The text is not UTF-8: {text!r}") from error
+    read = tokenize(tokenizer, text, context)
+    tokenizer.no_truncation()
+    count = len(tokenizer.encode(text).ids)
+    pieces = [written(tokenizer.id_to_token(number) or "") for number in read.ids]
+    return Tokenized(text, count, context, read.cut_at, read.ids, pieces)
+
+
+def readable(piece: str) -> str:
+    r"""A piece of a byte-level vocabulary with the characters that its bytes are; half characters are as `\xf0`."""
+    if not all(character in _BYTES for character in piece):
+        return piece  # a token that was added, and is no bytes
+    return bytes(_BYTES[character] for character in piece).decode("utf-8", "backslashreplace")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The byte that each letter of a byte-level vocabulary stands for.
+
+    Such vocabularies (Radford et al. 2019, section 2.2) have bytes for letters. Those that are visible Latin-1
+    characters stand for themselves, and the others, in their order, for what follows Latin-1.
+    """
+    visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
+    hidden = [byte for byte in range(0x100) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(0x100 + place): byte for place, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _is_byte_level(part: object) -> bool:
+    """Whether a tokenizer's description, or a part of it, has a step that makes bytes of texts."""
+    if isinstance(part, dict):
+        steps: Iterable[object] = (part.get(name) for name in ("pre_tokenizer", "pretokenizers"))
+        return part.get("type") == _BYTE_LEVEL or any(map(_is_byte_level, steps))
+    return isinstance(part, list) and any(map(_is_byte_level, part))
