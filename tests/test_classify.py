@@ -24,7 +24,7 @@ from test_datasets import cifar_10, python_2_pickle, rows
 
 from clipsearch.api import open_towers
 from clipsearch.classification import Classifier, selected
-from clipsearch.cli import app
+from clipsearch.cli import make_app
 from clipsearch.errors import InputError
 from clipsearch.output import sorting
 from clipsearch.output.sorting import Step, carry_out, folder_names, plan
@@ -69,7 +69,7 @@ def answer(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.Monkey
     def answer(*arguments: str | Path, cwd: Path) -> tuple[int, bytes, str]:
         monkeypatch.chdir(cwd)
         capfdbinary.readouterr()
-        code = typer.main.get_command(app).main(["classify", *map(str, arguments)], standalone_mode=False)
+        code = typer.main.get_command(make_app()).main(["classify", *map(str, arguments)], standalone_mode=False)
         out, said = capfdbinary.readouterr()
         return code, out, said.decode()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
-from clipsearch.cli import app
+from clipsearch.cli import make_app
 from clipsearch.images.finding import EXTENSIONS
 from scripts.update_docs import DOCUMENTS, refreshed, sample_folder
 
@@ -38,10 +38,8 @@ def test_shown_output_is_what_is_printed(name: str, tmp_path: Path, environment:
 
 def test_every_command_is_documented() -> None:
     reference = (REPOSITORY / "docs" / "commands.md").read_text("utf-8")
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__.replace("_", "-")
-        assert f"$ clipsearch {name} --help" in reference
+    for command in make_app().registered_commands:
+        assert f"$ clipsearch {command.name} --help" in reference
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])

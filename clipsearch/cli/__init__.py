@@ -6,55 +6,53 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from types import FrameType
 
 import typer
 
-from clipsearch.cli.caption_rank import caption_rank
-from clipsearch.cli.classify import classify
-from clipsearch.cli.cluster import cluster
-from clipsearch.cli.duplicates import duplicates
-from clipsearch.cli.embed import embed
-from clipsearch.cli.eval_ import eval_
-from clipsearch.cli.export import export
-from clipsearch.cli.forget import forget
-from clipsearch.cli.import_ import import_
-from clipsearch.cli.index import index
 from clipsearch.cli.options import say, version_option
-from clipsearch.cli.query import query, similar
-from clipsearch.cli.score import score
-from clipsearch.cli.status import status
-from clipsearch.cli.tokens import tokens
 from clipsearch.errors import ClipsearchError, OutputError
 
 EXIT_ERROR = 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
 _DEBUG = "CLIPSEARCH_DEBUG"
 
-app = typer.Typer(
-    name="clipsearch",
-    help="Find pictures in folders by what they show.",
-    epilog='Start with: clipsearch index ./images, then: clipsearch query "a dog is sleeping" -k 3',
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help starts faster and reads the same everywhere
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.callback()(version_option)
-app.command()(index)
-app.command()(query)
-app.command()(similar)
-app.command()(duplicates)
-app.command()(cluster)
-app.command("eval")(eval_)
-app.command()(embed)
-app.command()(export)
-app.command("import")(import_)
-app.command()(score)
-app.command()(caption_rank)
-app.command()(tokens)
-app.command()(classify)
-app.command()(status)
-app.command()(forget)
+_COMMANDS = {
+    "index": ("index", "index"),
+    "query": ("query", "query"),
+    "similar": ("query", "similar"),
+    "score": ("score", "score"),
+    "caption-rank": ("caption_rank", "caption_rank"),
+    "classify": ("classify", "classify"),
+    "cluster": ("cluster", "cluster"),
+    "duplicates": ("duplicates", "duplicates"),
+    "embed": ("embed", "embed"),
+    "export": ("export", "export"),
+    "import": ("import_", "import_"),
+    "eval": ("eval_", "eval_"),
+    "tokens": ("tokens", "tokens"),
+    "status": ("status", "status"),
+    "forget": ("forget", "forget"),
+}
+"""The room and the function of each, in the order of `--help`."""
+
+
+def make_app(only: str | None = None) -> typer.Typer:
+    """The command line with all commands, or with one: a query should not wait for what the others import."""
+    app = typer.Typer(
+        name="clipsearch",
+        help="Find pictures in folders by what they show.",
+        epilog='Start with: clipsearch index ./images, then: clipsearch query "a dog is sleeping" -k 3',
+        no_args_is_help=True,
+        rich_markup_mode=None,  # plain help starts faster and reads the same everywhere
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(version_option)
+    for name, (room, function) in _COMMANDS.items():
+        if only in (None, name):
+            app.command(name)(getattr(import_module(f"clipsearch.cli.{room}"), function))
+    return app
 
 
 class Ended(KeyboardInterrupt):
@@ -104,7 +102,8 @@ def _end_in_order() -> None:
 
 
 def _run() -> int:
-    command = typer.main.get_command(app)
+    asked = sys.argv[1] if sys.argv[1:] and sys.argv[1] in _COMMANDS and _COMPLETION not in os.environ else None
+    command = typer.main.get_command(make_app(asked))
     try:
         if _COMPLETION in os.environ:
             command.main(prog_name="clipsearch", complete_var=_COMPLETION)
