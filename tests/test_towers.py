@@ -34,8 +34,7 @@ def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypa
         from_index = vectors(known, files)
         assert known.name == too.name == "picturebook"
         assert "_encoder" not in vars(known)  # contents were known, so no model was loaded
-    monkeypatch.chdir(SAMPLES)  # whose settings name the model
-    with open_towers() as towers:
+    with Towers(ModelFiles("picturebook", PICTUREBOOK, None), print) as towers:
         found = vectors(towers, files)
     np.testing.assert_allclose(found, from_index, atol=1e-3)
     with Towers(ModelFiles("picturebook", PICTUREBOOK, None), print) as towers:
