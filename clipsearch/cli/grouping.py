@@ -5,8 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, get_type_hints
+
+
+@cache
+def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401  (a dataclass)
+    """Its fields as keyword parameters. Several commands have the same groups, and looking takes a millisecond."""
+    options = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=options[field.name]
+        )
+        for field in fields(group)
+    ]
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
@@ -15,18 +27,12 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     parameters = []
     hints = get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
-        group = hints[name]
+        group: Any = hints[name]
         if not is_dataclass(group):
             parameters.append(parameter.replace(annotation=group))
             continue
         groups[name] = group
-        options = get_type_hints(group, include_extras=True)
-        parameters += [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=options[field.name]
-            )
-            for field in fields(group)
-        ]
+        parameters += _parameters(group)
 
     @wraps(command)
     def run(**values: Any) -> int:  # noqa: ANN401  (Typer's)
