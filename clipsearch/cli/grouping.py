@@ -27,12 +27,12 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
     parameters = []
     hints = get_type_hints(command, include_extras=True)
     for name, parameter in inspect.signature(command).parameters.items():
-        group: Any = hints[name]
+        group = hints[name]
         if not is_dataclass(group):
             parameters.append(parameter.replace(annotation=group))
             continue
         groups[name] = group
-        parameters += _parameters(group)
+        parameters += _parameters(hints[name])
 
     @wraps(command)
     def run(**values: Any) -> int:  # noqa: ANN401  (Typer's)
