@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
@@ -13,21 +11,19 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import check_inputs, image_files, text_lines
+from clipsearch.cli.inputs import check_inputs, text_lines
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
-from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
+from clipsearch.cli.searching import FilterOptions
+from clipsearch.cli.sources import Source, open_source
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from clipsearch.classification import Classified, Classifier, Label
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.classification import Classified, Label
     from clipsearch.output.rows import Row, Value
     from clipsearch.output.sorting import Step
-    from clipsearch.towers import Towers
 
 EXIT_NOTHING, EXIT_STRICT = 1, 2
 COLUMNS = ("path", "rank", "label", "probability", "score")
@@ -126,7 +122,7 @@ class TruthOptions:
     ] = False
     coarse: Annotated[bool, typer.Option("--coarse", help="Of CIFAR-100, the 20 coarse labels.")] = False
 
-    def of(self, source: _Source) -> list[str] | None:
+    def of(self, source: Source) -> list[str] | None:
         """What each picture of `source` is known to show; None if nobody says.
 
         Raises:
@@ -197,20 +193,6 @@ class SortOptions:
         return plan([(picture.path, names[picture.labels[0]]) for picture in pictures], self.folder, move=move)
 
 
-class _Source(NamedTuple):
-    """Pictures, wherever they come from."""
-
-    paths: list[bytes]
-    """Absolute; of CIFAR's, that of the file in which they are."""
-    numbers: list[int] | None
-    """And of CIFAR's, their places there, from 0 on."""
-    truth: list[str] | None
-    """What CIFAR says that they show."""
-    labels: Sequence[str]
-    """And all that they could."""
-    predict: Callable[[Classifier, int], Classified]
-
-
 class _Labelled(NamedTuple):
     """A picture that got a label, with its likeliest ones."""
 
@@ -260,7 +242,7 @@ def classify(
     if known.report and (sorting.folder or min_probability):
         raise InputError("A report is about all pictures: leave out --min-probability, --move-into and --copy-into.")
     templates = naming.templates()
-    with _opened(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
+    with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
         if not source.paths:
             return EXIT_NOTHING
         # 1. What they may show, and what they do.
@@ -286,96 +268,6 @@ def classify(
     return EXIT_STRICT if strict and found.unreadable else code
 
 
-# -- where pictures come from ----------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(
-    paths: list[Path], filters: FilterOptions, model: ModelOptions, *, indexed: bool, coarse: bool
-) -> Iterator[tuple[Towers, _Source]]:
-    """The pictures that are meant, and a model for them.
-
-    Raises:
-        InputError: it is not clear which are meant.
-    """
-    from clipsearch.datasets import is_cifar
-
-    if indexed == bool(paths):
-        raise InputError("Name either pictures or --indexed: clipsearch classify PATH... --label cat --label dog")
-    if indexed:
-        if model.model or coarse:
-            raise InputError(f"--indexed goes without {'--model' if model.model else '--coarse'}.")
-        with _index(filters, model) as found:
-            yield found
-        return
-    if filters != FilterOptions():
-        raise InputError("Filters are for --indexed; of PATHs, all pictures count.")
-    batches = [is_cifar(path) for path in paths]
-    if any(batches) != all(batches) or (coarse and not any(batches)):
-        raise InputError("Files of CIFAR go alone, and --coarse is for them.")
-    with model.open() as towers:
-        yield towers, _cifar(towers, paths, coarse=coarse) if any(batches) else _files(towers, image_files(paths))
-
-
-@contextmanager
-def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, _Source]]:
-    from clipsearch.classification import Classified, selected
-    from clipsearch.towers import Options, Towers
-
-    opened_index, arguments = opened(model.index, filters)
-    options = Options(device=model.device.value, precision=model.precision.value, batch_size=None, exact=False)
-    with opened_index, Towers(opened_index.store, say, options=options) as towers:
-        pictures = selected(opened_index.store, **arguments)
-        if not pictures.paths:
-            say_why_nothing([], arguments)
-
-        def predict(classifier: Classifier, top: int) -> Classified:
-            predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)
-            return Classified(list(range(len(pictures.paths))), predictions, [])
-
-        yield towers, _Source(pictures.paths, None, None, (), predict)
-
-
-def _files(towers: Towers, files: list[ImageFile]) -> _Source:
-    def predict(classifier: Classifier, top: int) -> Classified:
-        with _progress(len(files)) as bar:
-            return classifier.predict_files(towers, files, top, advance=bar.advance)
-
-    return _Source([file.path for file in files], None, None, (), predict)
-
-
-def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> _Source:
-    """Raises InputError if the files cannot be read, or not all have the same labels."""
-    from clipsearch.datasets import cifar_files, read_cifar
-
-    batches = [read_cifar(path, coarse=coarse) for path in paths]
-    if any(batch.labels != batches[0].labels for batch in batches):
-        raise InputError(f"{paths[0]} and others have different labels: classify them apart.")
-
-    def predict(classifier: Classifier, top: int) -> Classified:
-        with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
-            files = cifar_files(batches, Path(folder))
-            with _progress(len(files)) as bar:
-                return classifier.predict_files(towers, files, top, advance=bar.advance)
-
-    return _Source(
-        paths=[batch.path for batch in batches for _ in batch.truth],
-        numbers=[number for batch in batches for number in range(len(batch.truth))],
-        truth=[name for batch in batches for name in batch.truth],
-        labels=batches[0].labels,
-        predict=predict,
-    )
-
-
-@contextmanager
-def _progress(number: int) -> Iterator[ProgressBar]:
-    from clipsearch.images.quiet import quiet_decoders
-
-    with quiet_decoders(), ProgressBar(doing="Classifying") as bar:
-        bar.start(number)
-        yield bar
-
-
 def _complain(unreadable: Sequence[tuple[bytes, str]]) -> None:
     from clipsearch.output.paths import printable, shown
 
@@ -386,7 +278,7 @@ def _complain(unreadable: Sequence[tuple[bytes, str]]) -> None:
 # -- what becomes of them --------------------------------------------------------------------------------------------
 
 
-def _labelled(found: Classified, source: _Source, truth: list[str] | None, least: float) -> list[_Labelled]:
+def _labelled(found: Classified, source: Source, truth: list[str] | None, least: float) -> list[_Labelled]:
     """The pictures whose likeliest label has a probability of `least` or more, and as many labels as have."""
     columns = (column.tolist() for column in found.predictions)
     pictures = []

@@ -13,7 +13,7 @@ import typer
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, text_lines
 from clipsearch.cli.options import FormatOptions, IndexOption, print_rows, say
-from clipsearch.cli.searching import FilterOptions, opened
+from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,12 +101,7 @@ def cluster(
         ),
     ] = None,
     output: FormatOptions,
-    html: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
-        ),
-    ] = None,
+    html: GroupsPageOption = None,
     filters: FilterOptions,
     index: IndexOption = None,
 ) -> int:

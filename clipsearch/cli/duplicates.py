@@ -15,7 +15,7 @@ from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs
 from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.searching import FilterOptions, opened
+from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -79,12 +79,7 @@ def duplicates(
             "-0", "--print0", help="Print only the paths of all but the keepers, each followed by NUL, for xargs -0."
         ),
     ] = False,
-    html: Annotated[
-        Optional[Path],
-        typer.Option(
-            "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
-        ),
-    ] = None,
+    html: GroupsPageOption = None,
     filters: FilterOptions,
     index: IndexOption = None,
 ) -> int:

@@ -55,6 +55,14 @@ MinScoreOption = Annotated[
 ]
 
 
+GroupsPageOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
+    ),
+]
+
+
 @dataclass(frozen=True)
 class FilterOptions:
     """Which images are searched."""

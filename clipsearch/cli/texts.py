@@ -10,8 +10,18 @@ import typer
 from clipsearch.cli.inputs import text_lines
 from clipsearch.errors import InputError
 
-
 # ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
+TextsFromOption = Annotated[
+    Optional[str],
+    typer.Option(
+        "--texts-from",
+        metavar="FILE",
+        help="More texts: each line of this file (- for standard input) that is not blank.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class TextOptions:
     """Which texts."""
@@ -20,15 +30,7 @@ class TextOptions:
         Optional[list[str]],
         typer.Option("--text", "-t", metavar="TEXT", help="A text. May be repeated.", show_default=False),
     ] = None
-    texts_from: Annotated[
-        Optional[str],
-        typer.Option(
-            "--texts-from",
-            metavar="FILE",
-            help="More texts: each line of this file (- for standard input) that is not blank.",
-            show_default=False,
-        ),
-    ] = None
+    texts_from: TextsFromOption = None
 
     def read(self) -> list[tuple[str, str]]:
         """The texts without the space around them, each after the place where it stands.

@@ -10,6 +10,7 @@ import typer
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, check_inputs, text_lines
 from clipsearch.cli.options import FormatOptions, IndexOption, ModelOption, say, screen_width, writing_output
+from clipsearch.cli.texts import TextsFromOption
 from clipsearch.errors import InputError
 
 
@@ -25,15 +26,7 @@ def tokens(
         ),
     ] = None,
     *,
-    texts_from: Annotated[
-        Optional[str],
-        typer.Option(
-            "--texts-from",
-            metavar="FILE",
-            help="More texts: each line of this file (- for standard input) that is not blank.",
-            show_default=False,
-        ),
-    ] = None,
+    texts_from: TextsFromOption = None,
     output: FormatOptions,
     model: ModelOption = None,
     index: IndexOption = None,

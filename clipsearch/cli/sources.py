@@ -1,0 +1,121 @@
+"""The pictures that `clipsearch classify` is about, wherever they come from: files, the index, CIFAR's archives."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from clipsearch.cli.inputs import image_files
+from clipsearch.cli.options import ModelOptions, say
+from clipsearch.cli.progress import ProgressBar
+from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from clipsearch.classification import Classified, Classifier
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.towers import Towers
+
+
+class Source(NamedTuple):
+    """Pictures, wherever they come from."""
+
+    paths: list[bytes]
+    """Absolute; of CIFAR's, that of the file in which they are."""
+    numbers: list[int] | None
+    """And of CIFAR's, their places there, from 0 on."""
+    truth: list[str] | None
+    """What CIFAR says that they show."""
+    labels: Sequence[str]
+    """And all that they could."""
+    predict: Callable[[Classifier, int], Classified]
+
+
+@contextmanager
+def open_source(
+    paths: list[Path], filters: FilterOptions, model: ModelOptions, *, indexed: bool, coarse: bool
+) -> Iterator[tuple[Towers, Source]]:
+    """The pictures that are meant, and a model for them.
+
+    Raises:
+        InputError: it is not clear which are meant.
+    """
+    from clipsearch.datasets import is_cifar
+
+    if indexed == bool(paths):
+        raise InputError("Name either pictures or --indexed: clipsearch classify PATH... --label cat --label dog")
+    if indexed:
+        if model.model or coarse:
+            raise InputError(f"--indexed goes without {'--model' if model.model else '--coarse'}.")
+        with _index(filters, model) as found:
+            yield found
+        return
+    if filters != FilterOptions():
+        raise InputError("Filters are for --indexed; of PATHs, all pictures count.")
+    batches = [is_cifar(path) for path in paths]
+    if any(batches) != all(batches) or (coarse and not any(batches)):
+        raise InputError("Files of CIFAR go alone, and --coarse is for them.")
+    with model.open() as towers:
+        yield towers, _cifar(towers, paths, coarse=coarse) if any(batches) else _files(towers, image_files(paths))
+
+
+@contextmanager
+def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, Source]]:
+    from clipsearch.classification import Classified, selected
+    from clipsearch.towers import Options, Towers
+
+    opened_index, arguments = opened(model.index, filters)
+    options = Options(device=model.device.value, precision=model.precision.value, batch_size=None, exact=False)
+    with opened_index, Towers(opened_index.store, say, options=options) as towers:
+        pictures = selected(opened_index.store, **arguments)
+        if not pictures.paths:
+            say_why_nothing([], arguments)
+
+        def predict(classifier: Classifier, top: int) -> Classified:
+            predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)
+            return Classified(list(range(len(pictures.paths))), predictions, [])
+
+        yield towers, Source(pictures.paths, None, None, (), predict)
+
+
+def _files(towers: Towers, files: list[ImageFile]) -> Source:
+    def predict(classifier: Classifier, top: int) -> Classified:
+        with _progress(len(files)) as bar:
+            return classifier.predict_files(towers, files, top, advance=bar.advance)
+
+    return Source([file.path for file in files], None, None, (), predict)
+
+
+def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> Source:
+    """Raises InputError if the files cannot be read, or not all have the same labels."""
+    from clipsearch.datasets import cifar_files, read_cifar
+
+    batches = [read_cifar(path, coarse=coarse) for path in paths]
+    if any(batch.labels != batches[0].labels for batch in batches):
+        raise InputError(f"{paths[0]} and others have different labels: classify them apart.")
+
+    def predict(classifier: Classifier, top: int) -> Classified:
+        with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+            files = cifar_files(batches, Path(folder))
+            with _progress(len(files)) as bar:
+                return classifier.predict_files(towers, files, top, advance=bar.advance)
+
+    return Source(
+        paths=[batch.path for batch in batches for _ in batch.truth],
+        numbers=[number for batch in batches for number in range(len(batch.truth))],
+        truth=[name for batch in batches for name in batch.truth],
+        labels=batches[0].labels,
+        predict=predict,
+    )
+
+
+@contextmanager
+def _progress(number: int) -> Iterator[ProgressBar]:
+    from clipsearch.images.quiet import quiet_decoders
+
+    with quiet_decoders(), ProgressBar(doing="Classifying") as bar:
+        bar.start(number)
+        yield bar
