@@ -99,7 +99,8 @@ def query(
         wanted = [terms for _, terms in queries]
         hits = opened_index.search_many(wanted, k, min_score=min_score, min_confidence=min_confidence, **arguments)
         if not any(hits):
-            best = opened_index.search_many(wanted, 1, **arguments)
+            is_cut = min_score is not None or min_confidence is not None
+            best = opened_index.search_many(wanted, 1, **arguments) if is_cut else []
             say_why_nothing([hit for of_one in best for hit in of_one], arguments)
     found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
     return present(found, output, many=queries_from is not None)
@@ -135,7 +136,8 @@ def similar(
     with opened_index:
         hits = opened_index.similar(term.image, k, include_self=include_self, min_score=min_score, **arguments)
         if not hits:
-            best = opened_index.similar(term.image, 1, include_self=include_self, **arguments)
+            is_cut = min_score is not None
+            best = opened_index.similar(term.image, 1, include_self=include_self, **arguments) if is_cut else []
             say_why_nothing(best, arguments, other="other ")
     return present([Found(in_words([term]), hits)], output)
 
