@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import IndexMissingError, ModelMismatchError
-from clipsearch.models.catalog import DEFAULT, canonical, fingerprint, locate
+from clipsearch.models.catalog import DEFAULT
+from clipsearch.models.files import canonical, fingerprint, locate
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, ModelRecord, mismatch

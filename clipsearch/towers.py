@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
-from clipsearch.models.catalog import ModelFiles, fingerprint, locate
+from clipsearch.models.files import ModelFiles, fingerprint, locate
 from clipsearch.models.text_tower import TextTower, Tokens, remembered
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store

@@ -146,8 +146,8 @@ def sample_contents() -> Iterator[bytes]:
 
 def distinct(contents: Iterator[bytes]) -> Iterator[tuple[bytes, Vector]]:
     """Contents with their vectors, less those whose vector is too much like one before."""
-    from clipsearch.models.catalog import locate
     from clipsearch.models.encoder import Encoder
+    from clipsearch.models.files import locate
 
     encoder = Encoder(locate(MODEL), "cpu")
     known = np.empty((0, encoder.dim), np.float16)

@@ -85,8 +85,8 @@ class Options(NamedTuple):
 
     def encoder(self, model: Path) -> Encoder:
         """The model, loaded."""
-        from clipsearch.models.catalog import locate
         from clipsearch.models.encoder import Encoder
+        from clipsearch.models.files import locate
 
         more = (self.precision,) if self.precision else ()
         return Encoder(locate(str(model)), self.device, *more)
@@ -279,7 +279,7 @@ def matrix_products(encoder: Encoder) -> Callable[[int], None]:
     import torch
     from transformers import CLIPConfig
 
-    from clipsearch.models.catalog import read_config
+    from clipsearch.models.files import read_config
 
     shape: Any = CLIPConfig(**read_config(encoder.folder)).vision_config
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

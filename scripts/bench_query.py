@@ -184,8 +184,8 @@ def growth(queries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def keep_text_tower(model_folder: Path) -> ModelRecord:
     """Leave a model's text tower in the cache, as `clipsearch index` does; what its index says of the model."""
-    from clipsearch.models.catalog import locate
     from clipsearch.models.encoder import Encoder
+    from clipsearch.models.files import locate
     from clipsearch.store.format import ModelRecord
 
     encoder = Encoder(locate(str(model_folder)), "cpu")

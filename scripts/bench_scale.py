@@ -208,7 +208,8 @@ def make_records(count: int) -> None:
     import numpy as np
     from bench_query import keep_text_tower
 
-    from clipsearch.models.catalog import BUNDLED, locate
+    from clipsearch.models.catalog import BUNDLED
+    from clipsearch.models.files import locate
     from clipsearch.store.format import FOLDER
     from clipsearch.store.writing import Writer
 

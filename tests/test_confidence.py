@@ -17,7 +17,7 @@ from safetensors import safe_open
 import clipsearch
 from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import InputError
-from clipsearch.models.catalog import fingerprint
+from clipsearch.models.files import fingerprint
 from clipsearch.models.text_tower import TextTower
 from clipsearch.query import Hit, Index
 from clipsearch.terms import ImageTerm, Term, TextTerm

@@ -16,7 +16,7 @@ from conftest import SAMPLES, Run, paint
 from test_architecture import COMMAND, HEAVY, loaded_by
 
 import clipsearch
-from clipsearch.models.catalog import locate
+from clipsearch.models.files import locate
 
 MODEL = ("--model", "picturebook")
 

@@ -12,8 +12,8 @@ from conftest import PICTUREBOOK, REPOSITORY, SAMPLES
 from PIL import Image
 
 from clipsearch.images.decoding import decode
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.models.preprocessing import Preprocessing
 
 GOLDENS = REPOSITORY.parent / "shared" / "goldens"

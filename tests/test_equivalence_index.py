@@ -17,8 +17,8 @@ from transformers import CLIPConfig, CLIPModel
 
 from clipsearch.errors import DeviceError, InputError, UnreadableImageError
 from clipsearch.images.decoding import decode
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.models.image_tower import ImageTower
 from clipsearch.models.precision import choose_precision
 from clipsearch.models.preprocessing import Preprocessing

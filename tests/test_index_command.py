@@ -19,8 +19,8 @@ from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
 from PIL import Image
 
 from clipsearch.images.decoding import decode
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.store.format import FOLDER
 from clipsearch.store.reading import Store
 

@@ -16,8 +16,8 @@ from conftest import Run, index, make_clip, paint
 from terminal import on_a_terminal
 
 import clipsearch
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.store.reading import Store
 
 

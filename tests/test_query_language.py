@@ -22,7 +22,7 @@ from test_architecture import COMMAND, loaded_by
 
 import clipsearch
 from clipsearch.errors import ClipsearchError, InputError
-from clipsearch.models.catalog import fingerprint
+from clipsearch.models.files import fingerprint
 from clipsearch.models.text_tower import TextTower
 from clipsearch.query import Hit, Index
 from clipsearch.terms import ImageTerm, Term, TextTerm, combined, in_words, negated, parse_image, parse_text

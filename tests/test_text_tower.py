@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import PICTUREBOOK, make_clip
 
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.models.text_tower import TextTower, gelu, tower_folder
 
 TEXTS = [

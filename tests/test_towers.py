@@ -14,8 +14,8 @@ from conftest import PICTUREBOOK, SAMPLES, Run, index, make_clip, paint
 from clipsearch.api import open_towers
 from clipsearch.errors import IndexMissingError, UnreadableImageError
 from clipsearch.images.finding import ImageFile, find_images
-from clipsearch.models.catalog import ModelFiles
 from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import ModelFiles
 from clipsearch.store.reading import Store
 from clipsearch.towers import Towers
 

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from clipsearch import cores
 from clipsearch.errors import DeviceError, ModelError
 from clipsearch.models import text_tower
-from clipsearch.models.catalog import ModelFiles, fingerprint
+from clipsearch.models.files import ModelFiles, fingerprint
 from clipsearch.models.image_tower import ImageTower
 from clipsearch.models.precision import PRECISIONS, choose_device, choose_precision
 from clipsearch.models.preprocessing import Preprocessing

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from clipsearch import cores
 from clipsearch.errors import ModelError
-from clipsearch.models.catalog import cache_folder
+from clipsearch.models.files import cache_folder
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
