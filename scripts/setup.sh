@@ -1,5 +1,6 @@
 # Sourced by quickstart and test, in the project's top folder: a virtual environment in .venv with clipsearch in it.
 # Usage: . scripts/setup.sh [EXTRA]     PYTHON names the interpreter (default python3).
+# With the extra `dev` also what tests compare with, apart from the rest: see scripts/reference.txt.
 
 python="${PYTHON:-python3}"
 wanted="-e .${1:+[$1]}"
@@ -8,11 +9,14 @@ wanted="-e .${1:+[$1]}"
     exit 2
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
-stamp=$(cat pyproject.toml constraints.txt | cksum)
+stamp=$(cat pyproject.toml constraints.txt scripts/reference.txt | cksum)
 if [ "$(cat ".venv/installed${1:+-$1}" 2>/dev/null)" != "$stamp" ]; then
     echo "Setting up .venv (PyTorch is large: this can take minutes) ..." >&2
     # shellcheck disable=SC2086  # two words on purpose
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $wanted
+    [ "${1:-}" != dev ] ||
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+            --target .venv/reference -r scripts/reference.txt
     echo "$stamp" >".venv/installed${1:+-$1}"
 fi
 PATH="$PWD/.venv/bin:$PATH"

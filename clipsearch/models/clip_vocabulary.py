@@ -1,0 +1,152 @@
+"""CLIP's tokenizer as open_clip has it: from the list of merges that all CLIP models share, and the cleaning before it.
+
+open_clip's checkpoints bring no tokenizer, since there is only one (Radford et al. 2021, section 2.4): 256 bytes, the
+same at the end of a word, 48,894 merges in the order of their frequency, and the two tokens around each text. The list
+is not part of clipsearch either; it is found beside the model, in an installed package or in another CLIP on this disk,
+and known by its hash. Knows nothing of weights.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsearch.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
+"""The list of merges as OpenAI published it."""
+TOKENS = 49_408
+"""How many there are; the last two stand at the start and at the end of a text."""
+
+_START, _END = "<start_of_text>", "<end_of_text>"
+_MERGES = TOKENS - 2 * 256 - 2
+_DIGEST = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
+"""SHA-256 of these merges, one a line."""
+_PACKAGES = ("open_clip", "clip")
+"""Each has the file that OpenAI published."""
+
+# What is one word. open_clip's expression ignores case, with two effects that are here written out: U+017F, the long s,
+# counts as an s, and U+0345, the iota subscript, is passed over, since it is no letter but has upper case.
+_IOTA = "\u0345"
+_WORDS = (
+    r"<[s\x{17f}]tart_of_text>|<end_of_text>|'[s\x{17f}]|'t|'re|'ve|'m|'ll|'d|"
+    rf"\p{{L}}+|\p{{N}}|[^\s\p{{L}}\p{{N}}{_IOTA}]+"
+)
+
+
+def clean(text: str) -> str:
+    """`text` as open_clip's tokenizer reads it.
+
+    Wrongly decoded characters are mended, HTML's entities replaced, runs of white space become one space, and all is in
+    lower case. Where punctuation stands before the name of a special token, a space keeps it from being taken for one.
+    """
+    if text.isascii() and text.isprintable() and "&" not in text:
+        mended = text  # what follows would change nothing, and importing ftfy takes 30 ms
+    else:
+        import html
+
+        import ftfy
+
+        mended = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return _apart(" ".join(mended.split()).lower())
+
+
+def find_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of an open_clip model in `folder`; its texts are to be cleaned before (see `clean`).
+
+    The list of merges is looked for in the folder, in installed packages and in the hub's cache, in this order.
+
+    Raises:
+        ModelError: it is nowhere.
+    """
+    for path in _candidates(folder):
+        merges = _read(path)
+        if hashlib.sha256("\n".join(merges).encode()).hexdigest() == _DIGEST:
+            return _tokenizer(merges)
+    raise ModelError(
+        f"{folder} is an open_clip model without a tokenizer, and CLIP's list of merges is nowhere else on this disk. "
+        f"Copy {VOCABULARY} from github.com/openai/CLIP into that folder, pip install open_clip_torch, "
+        "or download a model that has it: clipsearch models pull openai"
+    )
+
+
+def _candidates(folder: Path) -> Iterator[Path]:
+    """Files that may hold CLIP's list of merges."""
+    yield from (folder / name for name in ("merges.txt", "tokenizer.json", VOCABULARY))
+    for name in _PACKAGES:
+        if (package := find_spec(name)) and package.origin:
+            yield Path(package.origin).parent / VOCABULARY
+    from huggingface_hub import constants
+
+    yield from sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*/merges.txt"))
+
+
+def _read(path: Path) -> list[str]:
+    """The merges in a file, as two pieces with a space between; none if it is not there, damaged or something else.
+
+    A model that has another list, or a damaged one, is no reason to stop: open_clip itself would use CLIP's.
+    """
+    try:
+        if path.suffix == ".json":
+            merges = json.loads(path.read_text("utf-8"))["model"]["merges"]
+            return [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            # The first line is a title. OpenAI's file goes on with merges that CLIP does not use.
+            return [line.rstrip("\n") for line in islice(lines, 1, 1 + _MERGES)]
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError):
+        return []
+
+
+def _tokenizer(merges: list[str]) -> Tokenizer:
+    from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
+
+    # 1. Ids are places in the vocabulary. A byte's letter is one that can be seen; in their order come first the bytes
+    # that are such letters themselves.
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pairs = [(first, second) for first, second in (merge.split() for merge in merges)]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *(first + second for first, second in pairs)]
+    vocabulary = {piece: number for number, piece in enumerate([*pieces, _START, _END])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, end_of_word_suffix="</w>"))
+    # 2. Texts to words, words to bytes. What is between words is white space.
+    words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
+    # 3. The two special tokens.
+    special = [(token, vocabulary[token]) for token in (_START, _END)]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False, special=True) for token, _ in special])
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{_START} $A {_END}", special_tokens=special)
+    return tokenizer
+
+
+def _apart(text: str) -> str:
+    """`text` with a space in each name of a special token that is none.
+
+    open_clip finds a special token only where a word can begin: not within a run of punctuation, to which its `<`
+    belongs. tokenizers would find it everywhere. The words are the same with the space and without it.
+    """
+    word_begins = 0
+
+    def written(name: re.Match[str]) -> str:
+        nonlocal word_begins
+        if name.start() != word_begins and _is_punctuation(text[name.start() - 1]):
+            return f"< {name[0][1:]}"
+        word_begins = name.end()
+        return name[0]
+
+    return re.sub(f"{_START}|{_END}", written, text)
+
+
+def _is_punctuation(character: str) -> bool:
+    return not character.isspace() and character != _IOTA and unicodedata.category(character)[0] not in "LN"
