@@ -25,7 +25,7 @@ from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order
 from clipsearch.paths import absolute
-from clipsearch.store.format import ModelRecord, Record
+from clipsearch.store.format import Computed, ModelRecord, Record
 from clipsearch.store.reading import Store
 from clipsearch.store.writing import Writer
 
@@ -78,12 +78,15 @@ def update(
     load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
     *,
     progress: Progress,
+    computed: Callable[[], Computed | None] = lambda: None,
     rules: Rules | None = None,
     allow_empty: bool = False,
     wait: float = 0,
     max_pixels: int | None = None,
 ) -> Summary:
     """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
+
+    `computed` says how the model computes, once it was loaded, for the index to remember.
 
     `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. `wait` is
     for how many seconds another run may finish first. Larger images than `max_pixels` are not decoded.
@@ -118,6 +121,7 @@ def update(
                 load_encoder=load_encoder,
                 max_pixels=limit,
                 progress=progress,
+                computed=computed,
                 started=started,
             )
             run.go(can_read)
@@ -136,6 +140,7 @@ class _Run:
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
         max_pixels: int,
         progress: Progress,
+        computed: Callable[[], Computed | None],
         started: float,
     ) -> None:
         self.summary = Summary(reused=changes.counts.unchanged)
@@ -146,6 +151,8 @@ class _Run:
         self._batch_size = 1  # until one shows how long the model takes
         self._max_pixels = max_pixels
         self._progress = progress
+        self._computed = computed
+        self._computed_before = (writer.last_run() or {}).get("computed")
         self._started = started
         self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
         self._twins: dict[bytes, list[tuple[ImageFile, Content]]] = {}
@@ -319,6 +326,7 @@ class _Run:
 
     def _checkpoint(self, outcome: str, can_read: str | None = None) -> None:
         """Commit, with word of the run so far; at its end also with what could be read."""
+        computed = self._computed() if self.summary.embedded else None
         known = {root.path: root.options for root in self._writer.roots()}
         for place in self._places:
             if place.start == place.root:
@@ -333,6 +341,7 @@ class _Run:
                 "reused": self.summary.reused,
                 "moved": self.summary.moved,
                 "removed": self.summary.removed,
+                "computed": computed._asdict() if computed else self._computed_before,
             }
         )
         self._writer.commit()

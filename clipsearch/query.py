@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch import telling
 from clipsearch.confidence import Rivals
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
@@ -110,9 +111,11 @@ class _Asked(NamedTuple):
 class Index:
     """An index opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, store: Store, encoders: Encoders) -> None:
+    def __init__(self, store: Store, encoders: Encoders, tell: Callable[[str], None] = lambda _: None) -> None:
+        """`tell` hears of pictures that need no model."""
         self.store = store
         self._encoders = encoders
+        self._tell = tell
 
     def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -271,13 +274,14 @@ class Index:
         if not unwanted:
             return neutral
         vectors = np.concatenate([neutral.vectors, self._encoders.texts(list(unwanted))])
-        return Rivals(vectors, neutral.neutral, neutral.scale)
+        return Rivals(vectors, neutral.neutral, neutral.logits)
 
     def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
         """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
         content, name = image if isinstance(image, bytes) else _content(image), b""
         known = self.store.vector_of(digest(content))
         if known is not None:
+            self._tell(telling.picture_known())
             return known
         if not isinstance(image, bytes):
             name = os.fsencode(image)

@@ -38,8 +38,11 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
     assert status.pop("bytes") == sum(file.stat().st_size for file in (indexed / FOLDER).iterdir())
     assert status == {
         "model": "tiny",
+        "repository": None,
         "revision": None,
+        "fingerprint": "7" * 32,
         "dim": 48,
+        **dict.fromkeys(("device", "device_reason", "precision", "precision_reason")),
         "images": 10,
         "unreadable": [{"path": "pictures/bad.png", "reason": "not an image of a known format"}],
         "roots": [

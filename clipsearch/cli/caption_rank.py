@@ -8,7 +8,7 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, check_inputs, read_input
-from clipsearch.cli.options import FormatOptions, IndexOption, print_rows, say
+from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
 from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 from clipsearch.cli.texts import TextOptions
 
@@ -28,6 +28,7 @@ def caption_rank(
     filters: FilterOptions,
     output: FormatOptions,
     index: IndexOption = None,
+    verbose: VerboseOption = False,
 ) -> int:
     """Find the texts that find a picture: its rank for each among the index's images, the best text first.
 
@@ -41,10 +42,10 @@ def caption_rank(
     check_inputs(image, texts.texts_from, filters.files_from)
     sentences = list(dict.fromkeys(text for _, text in texts.read()))
     picture = read_input(STDIN) if image == STDIN else image
-    opened_index, arguments = opened(index, filters)
+    opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        ranks = caption_ranks(store, Towers(store, say), picture, sentences, **arguments)
+        ranks = caption_ranks(store, Towers(store, say, tell=telling(verbose=verbose)), picture, sentences, **arguments)
     if not ranks:
         say_why_nothing([], arguments)
         return EXIT_NOTHING_FOUND

@@ -12,7 +12,7 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, text_lines
-from clipsearch.cli.options import FormatOptions, IndexOption, print_rows, say
+from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
 from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError
 
@@ -104,6 +104,7 @@ def cluster(
     html: GroupsPageOption = None,
     filters: FilterOptions,
     index: IndexOption = None,
+    verbose: VerboseOption = False,
 ) -> int:
     """Divide images into groups that look alike, the largest first.
 
@@ -121,7 +122,7 @@ def cluster(
 
         check_replaceable(html, PAGE)
     # 2. Groups.
-    opened_index, arguments = opened(index, filters)
+    opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         from clipsearch.clusters import find_clusters, name_clusters
 
@@ -136,7 +137,8 @@ def cluster(
         if labels:
             from clipsearch.towers import Towers
 
-            found = name_clusters(found, labels, Towers(opened_index.store, say).texts(labels))
+            towers = Towers(opened_index.store, say, tell=telling(verbose=verbose))
+            found = name_clusters(found, labels, towers.texts(labels))
     # 3. What they are shown as.
     sizes = [len(one.hits) for one in found]
     found = [one._replace(hits=one.hits[:top]) for one in found]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, WaitOption, say
+from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, telling
 from clipsearch.errors import InputError, ModelMismatchError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def import_(
     ] = None,
     index: IndexOption = None,
     wait: WaitOption = 0,
+    verbose: VerboseOption = False,
     json: JsonOption = False,
 ) -> int:
     """Put vectors that were made elsewhere into an index.
@@ -83,7 +85,7 @@ def import_(
     else:
         raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
     folder = _folder(index)
-    choice = _choice(folder, parts, model)
+    choice = _choice(folder, parts, model, telling(verbose=verbose))
     with quiet_decoders(), ProgressBar(doing="Reading") as bar:
         done = import_vectors(
             folder,
@@ -117,7 +119,7 @@ def _folder(given: Path | None) -> Path:
     return index_folder(given) if named else Path.cwd() / FOLDER
 
 
-def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
+def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[str], None]) -> ModelChoice:
     """The model: what `--model` or settings say, else that of the index, else what the JSON beside the vectors says."""
     from clipsearch.api import ModelChoice
     from clipsearch.exchange.reading import read_about
@@ -126,7 +128,7 @@ def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
     from clipsearch.store.reading import Store
 
     if wanted_model(flag, [Path.cwd()]):
-        return ModelChoice(folder, [Path.cwd()], flag, say)
+        return ModelChoice(folder, [Path.cwd()], flag, say, tell=tell)
     about = read_about(parts[0].vectors)
     known = None
     if Store.exists(folder):
@@ -135,10 +137,13 @@ def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
     if known and about and known.fingerprint != about["fingerprint"]:
         made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
         raise ModelMismatchError(mismatch(folder, known, made_with))
-    name = known.name if known else about.get("model")
+    if known:
+        return ModelChoice(folder, [Path.cwd()], None, say, tell=tell)
+    name = about.get("model")
     if not isinstance(name, str):
         raise InputError("Which model made these vectors? Name it: --model NAME")
-    return ModelChoice(folder, [Path.cwd()], name, say)
+    why = f"from {parts[0].vectors.with_suffix('.json')}"
+    return ModelChoice(folder, [Path.cwd()], name, say, tell=tell, why=why)
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:

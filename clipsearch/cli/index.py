@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.options import (
-    Device,
     DeviceOption,
     IndexOption,
     JsonOption,
     ModelOption,
     Precision,
     PrecisionOption,
+    VerboseOption,
     WaitOption,
     say,
+    telling,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def index(
     ] = None,
     *,
     model: ModelOption = None,
-    device: DeviceOption = Device.AUTO,
+    device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.AUTO,
     batch_size: Annotated[
         Optional[int],  # noqa: UP045
@@ -101,6 +102,7 @@ def index(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a file could not be read.")] = False,
     wait: WaitOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    verbose: VerboseOption = False,
     json: JsonOption = False,
 ) -> int:
     """Make or refresh the index of image folders.
@@ -113,19 +115,23 @@ def index(
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.indexing import update
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import Computed, summary_json, summary_text, unreadable_text
+    from clipsearch.output.reports import computed_text, summary_json, summary_text, unreadable_text
+    from clipsearch.telling import model_not_needed
 
     if exact and precision not in (Precision.AUTO, Precision.FP32):
         raise typer.BadParameter(f"--exact computes in fp32; leave --precision {precision.value} away")
+    if quiet and verbose:
+        raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
     started = time.perf_counter()
     folder, roots = _targets(index, paths or [])
-    talk = (lambda _: None) if quiet else say
+    talk, tell = telling(verbose=not quiet), telling(verbose=verbose)
     choice = ModelChoice(
         folder,
         roots,
         model,
         talk,
-        device=device.value,
+        tell=tell,
+        device=device,
         precision=Precision.FP32.value if exact else precision.value,
         batch_size=batch_size,
         exact=exact,
@@ -136,6 +142,7 @@ def index(
             roots,
             choice.load,
             progress=bar,
+            computed=choice.computed,
             rules=_rules(exclude, include_hidden, follow_symlinks),
             allow_empty=allow_empty,
             wait=wait,
@@ -145,10 +152,10 @@ def index(
     if summary.unreadable and (strict or not quiet):
         say(unreadable_text(summary))
     talk(summary_text(summary, seconds))
-    used = None
-    if encoder := choice.encoder:
-        used = Computed(str(encoder.device), encoder.precision, encoder.precision_reason)
-        talk(f"Computed on {used.device} in {used.precision} ({used.reason}).")
+    if used := choice.computed():
+        talk(computed_text(used))
+    else:
+        tell(model_not_needed(choice.name))
     if choice.encoder and choice.encoder.name == BUNDLED:
         talk(f"Note: {PICTUREBOOK_NOTE}")
     if json:

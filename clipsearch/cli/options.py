@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -19,14 +19,6 @@ from clipsearch.errors import InputError, OutputError
 if TYPE_CHECKING:
     from clipsearch.output.rows import Row
     from clipsearch.towers import Towers
-
-
-class Device(str, Enum):
-    """What `--device` takes."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
 
 
 class Precision(str, Enum):
@@ -48,7 +40,32 @@ ModelOption = Annotated[
         show_default=False,
     ),
 ]
-DeviceOption = Annotated[Device, typer.Option("--device", help="Where the model runs.")]
+
+
+def _device(given: str) -> str:
+    """What `--device` takes; whether it is there is seen when a model needs it."""
+    from clipsearch.models.devices import check_device
+
+    return check_device(given)
+
+
+def _devices(incomplete: str) -> list[str]:
+    """For the shell's completion."""
+    from clipsearch.models.devices import KNOWN
+
+    return [name for name in KNOWN if name.startswith(incomplete)]
+
+
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        parser=_device,
+        autocompletion=_devices,
+        help="Where the model runs. By default on the first GPU, or else on the processor.",
+    ),
+]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
@@ -75,6 +92,9 @@ WaitOption = Annotated[
 ]
 WAITING = "Waiting for another clipsearch that is writing to this index ..."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say which index, model, device and precision are used, and why.")
+]
 
 
 class TableFormat(str, Enum):
@@ -123,17 +143,23 @@ class ModelOptions:
     """The model of a command that needs no index."""
 
     model: ModelOption = None
-    device: DeviceOption = Device.AUTO
+    device: DeviceOption = "auto"
     precision: PrecisionOption = Precision.AUTO
     index: IndexOption = None
+    verbose: VerboseOption = False
 
     def open(self) -> Towers:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import open_towers
         from clipsearch.towers import Options
 
-        options = Options(device=self.device.value, precision=self.precision.value, batch_size=None, exact=False)
-        return open_towers(self.model, self.index, say=say, options=options)
+        options = Options(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
+        return open_towers(self.model, self.index, say=say, tell=self.tell, options=options)
+
+    @property
+    def tell(self) -> Callable[[str], None]:
+        """What hears of choices."""
+        return telling(verbose=self.verbose)
 
 
 @contextmanager
@@ -180,6 +206,11 @@ def say(message: str) -> None:
     from clipsearch.output.paths import escaped
 
     print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def telling(*, verbose: bool) -> Callable[[str], None]:
+    """What hears of choices: with `--verbose` the user, else nobody."""
+    return say if verbose else lambda _: None
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  (Typer's callback)

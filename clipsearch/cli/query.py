@@ -9,7 +9,7 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, check_inputs, read_input, text_lines
-from clipsearch.cli.options import IndexOption
+from clipsearch.cli.options import IndexOption, VerboseOption
 from clipsearch.cli.searching import (
     FilterOptions,
     KOption,
@@ -75,6 +75,7 @@ def query(
     filters: FilterOptions,
     output: OutputOptions,
     index: IndexOption = None,
+    verbose: VerboseOption = False,
 ) -> int:
     """Find the images that fit best, best first.
 
@@ -94,7 +95,7 @@ def query(
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
-    opened_index, arguments = opened(index, filters)
+    opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         wanted = [terms for _, terms in queries]
         hits = opened_index.search_many(wanted, k, min_score=min_score, min_confidence=min_confidence, **arguments)
@@ -120,6 +121,7 @@ def similar(
     filters: FilterOptions,
     output: OutputOptions,
     index: IndexOption = None,
+    verbose: VerboseOption = False,
 ) -> int:
     """Find the images that are most like a picture, best first.
 
@@ -132,7 +134,7 @@ def similar(
     output.check()
     check_inputs(image, filters.files_from)
     term = _read(ImageTerm(image))
-    opened_index, arguments = opened(index, filters)
+    opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         hits = opened_index.similar(term.image, k, include_self=include_self, min_score=min_score, **arguments)
         if not hits:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import one_format, say, screen_width, writing_output
+from clipsearch.cli.options import one_format, say, screen_width, telling, writing_output
 from clipsearch.errors import InputError
 from clipsearch.filters import FilterArguments, Orientation
 
@@ -208,8 +208,8 @@ class OutputOptions:
             check_replaceable(self.html, PAGE)
 
 
-def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterArguments]:
-    """The index to search, and the filters; `folder` is what `--index` says.
+def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False) -> tuple[Index, FilterArguments]:
+    """The index to search, and the filters; `folder` is what `--index` says, `verbose` what `--verbose` does.
 
     Found from a folder below its own, an index answers for that folder.
     """
@@ -222,7 +222,7 @@ def opened(folder: Path | None, filters: FilterOptions) -> tuple[Index, FilterAr
     is_named = folder is not None or "CLIPSEARCH_INDEX" in os.environ
     here = Path.cwd()
     arguments = filters.arguments(None if is_named or place.parent == here else here)
-    return open_index(place, say=say), arguments
+    return open_index(place, say=say, tell=telling(verbose=verbose)), arguments
 
 
 def present(found: Sequence[Found], options: OutputOptions, *, many: bool = False) -> int:

@@ -67,9 +67,9 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers
     from clipsearch.classification import Classified, selected
     from clipsearch.towers import Options, Towers
 
-    opened_index, arguments = opened(model.index, filters)
-    options = Options(device=model.device.value, precision=model.precision.value, batch_size=None, exact=False)
-    with opened_index, Towers(opened_index.store, say, options=options) as towers:
+    opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
+    options = Options(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
+    with opened_index, Towers(opened_index.store, say, tell=model.tell, options=options) as towers:
         pictures = selected(opened_index.store, **arguments)
         if not pictures.paths:
             say_why_nothing([], arguments)

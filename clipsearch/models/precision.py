@@ -7,13 +7,26 @@ from typing import NamedTuple
 import torch
 
 from clipsearch.errors import DeviceError, InputError
+from clipsearch.models.devices import check_device
 
-DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BF16_UNITS = ("amx_bf16", "avx512_bf16")
-"""Extensions of x86 processors that multiply bf16; without one of them it is slower than fp32."""
+_UNITS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16", "avx512_fp16")}
+"""Extensions of x86 processors that multiply such numbers; without one of them they are much slower than fp32."""
+_BF16_CAPABILITY = 8
+"""NVIDIA's GPUs multiply bf16 from this compute capability on."""
+_RANK = {"cpu": 0, "mps": 1, "cuda": 2}
+"""The more, the rather "auto" takes it."""
 _LEAST_WIDTH = 512
 """Narrower towers gain little from fewer bits: decoding is what takes time. ViT-B/32 has 768."""
+_ASKED_FOR = "as asked for"
+
+
+class Device(NamedTuple):
+    """Where a model runs."""
+
+    device: torch.device
+    reason: str
+    """For people."""
 
 
 class Precision(NamedTuple):
@@ -25,23 +38,36 @@ class Precision(NamedTuple):
     """For people."""
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The torch device for `--device`.
+def choose_device(wanted: str) -> Device:
+    """The torch device for `--device`, with its number if it is a GPU; "auto" takes the first GPU, else the CPU.
 
     Raises:
         DeviceError: it is unknown or not there.
     """
-    there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    check_device(wanted)
+    there = _devices()
     if wanted == "auto":
-        return torch.device(there[-1])
-    if wanted not in DEVICES:
-        raise DeviceError(f"Unknown device {wanted!r}; choose one of: {', '.join(DEVICES)}.")
-    if wanted not in there:
+        first = max(there, key=lambda name: _RANK[name.partition(":")[0]])
+        return Device(torch.device(first), there[first] or "no GPU that PyTorch sees")
+    kind, _, number = wanted.partition(":")
+    name = f"{kind}:{int(number or 0)}" if kind == "cuda" else kind
+    if name not in there:
+        seen = ", ".join(f"{name} ({title})" if title else name for name, title in there.items())
+        way_out = "install PyTorch with CUDA" if kind == "cuda" and "cuda:0" not in there else "name one of these"
         raise DeviceError(
-            f"No {wanted} device here (PyTorch {torch.__version__} sees: {', '.join(there)}). "
-            "Leave --device away, or install PyTorch with CUDA."
+            f"No {wanted} device here (PyTorch {torch.__version__} sees: {seen}). Leave --device away, or {way_out}."
         )
-    return torch.device(wanted)
+    return Device(torch.device(name), f"{there[name]}, {_ASKED_FOR}" if there[name] else _ASKED_FOR)
+
+
+def _devices() -> dict[str, str]:
+    """Those that are there, with what each is called; the CPU, which is always there, has no such name."""
+    there = {"cpu": ""}
+    if torch.cuda.is_available():
+        there |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+    if torch.backends.mps.is_built() and torch.backends.mps.is_available():
+        there["mps"] = "the GPU of this Mac"
+    return there
 
 
 def choose_precision(wanted: str, device: torch.device, width: int) -> Precision:
@@ -51,16 +77,43 @@ def choose_precision(wanted: str, device: torch.device, width: int) -> Precision
         InputError: `wanted` is unknown.
     """
     if wanted in PRECISIONS:
-        return Precision(wanted, "as asked for")
+        return Precision(wanted, _ASKED_FOR + _drawback(wanted, device))
     if wanted != "auto":
         raise InputError(f"Unknown precision {wanted!r}; choose one of: auto, {', '.join(PRECISIONS)}.")
     if width < _LEAST_WIDTH:
         return Precision("fp32", "the model is small")
+    return _fastest(device)
+
+
+def _fastest(device: torch.device) -> Precision:
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if _multiplies_bf16(device):
             return Precision("bf16", "this GPU has bf16 units")
         return Precision("fp16", "this GPU has no bf16 units")
-    units = [unit for unit in _BF16_UNITS if torch.cpu.get_capabilities().get(unit)]
-    if units:
+    if device.type == "mps":
+        return Precision("fp32", "fewer bits were never measured on such a device")
+    if units := _units("bf16"):
         return Precision("bf16", f"this processor has bf16 units: {units[0]}")
     return Precision("fp32", "this processor has no bf16 units")
+
+
+def _drawback(wanted: str, device: torch.device) -> str:
+    """What speaks against `wanted`, to be put behind a reason; nothing if nothing is known."""
+    if device.type == "cuda" and wanted == "bf16" and not _multiplies_bf16(device):
+        return "; this GPU has no bf16 units"
+    # Measured on x86 only: ViT-B/32 took 4 times as long in bf16 as in fp32, and 9 times in fp16.
+    is_x86 = torch.cpu.get_capabilities().get("architecture") == "x86_64"
+    if device.type == "cpu" and wanted in _UNITS and is_x86 and not _units(wanted):
+        return f"; slower than fp32, for this processor has no {wanted} units"
+    return ""
+
+
+def _units(name: str) -> list[str]:
+    """The extensions of this processor that multiply such numbers, the fastest first."""
+    has = torch.cpu.get_capabilities()
+    return [unit for unit in _UNITS[name] if has.get(unit)]
+
+
+def _multiplies_bf16(gpu: torch.device) -> bool:
+    """Whether this GPU does so itself. PyTorch's own function asks for the current one of several."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(gpu)[0] >= _BF16_CAPABILITY

@@ -7,11 +7,12 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from clipsearch.indexing import Summary
+from clipsearch.models.files import repository_of
 from clipsearch.output.paths import json_fields, printable, shown
-from clipsearch.store.format import ModelRecord
+from clipsearch.store.format import Computed, ModelRecord
 from clipsearch.store.reading import Contents
 from clipsearch.store.verifying import Finding
 
@@ -19,17 +20,8 @@ NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""
 
 
-class Computed(NamedTuple):
-    """How a model computed."""
-
-    device: str
-    precision: str
-    reason: str
-    """For this precision."""
-
-
 def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str:
-    """The summary of `index --json`; device and precision are null when no model was needed."""
+    """The summary of `index --json`; device, precision and their reasons are null when no model was needed."""
     fields = {
         "images": summary.images,
         "embedded": summary.embedded,
@@ -38,9 +30,7 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str
         "removed": summary.removed,
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
         "seconds": round(seconds, 3),
-        "device": used and used.device,
-        "precision": used and used.precision,
-        "precision_reason": used and used.reason,
+        **_computed_fields(used),
     }
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
@@ -67,6 +57,15 @@ def summary_text(summary: Summary, seconds: float) -> str:
     return f"{plural(summary.images, 'image')} in the index ({', '.join(counts) or 'nothing new'}) in {seconds:.1f} s"
 
 
+def computed_text(used: Computed) -> str:
+    """Where and in what a run of `index` computed."""
+    return f"Computed on {used.device} in {used.precision} ({used.precision_reason})."
+
+
+def _computed_fields(used: Computed | None) -> dict[str, str | None]:
+    return dict(used._asdict() if used else dict.fromkeys(Computed._fields))
+
+
 @dataclass(frozen=True)
 class Status:
     """What there is to say of an index."""
@@ -78,23 +77,33 @@ class Status:
     """Path, and number of images below it."""
     unreadable: Sequence[tuple[bytes, str]]
     last_run: Mapping[str, Any] | None
+    """As the store has it."""
     findings: Sequence[Finding] | None
     """Of `--verify`; None if it was not asked for."""
+
+    @property
+    def computed(self) -> Computed | None:
+        """How vectors were last computed; None where no run could say, such as an older clipsearch's."""
+        known = (self.last_run or {}).get("computed")
+        return Computed(*(known[field] for field in Computed._fields)) if known else None
 
 
 def status_json(status: Status) -> str:
     """`status --json`."""
-    model = status.model
+    model, run = status.model, status.last_run
     fields = {
         "model": model.name if model else None,
+        "repository": repository_of(model.name) if model and model.revision else None,
         "revision": model.revision if model else None,
+        "fingerprint": model.fingerprint if model else None,
         "dim": model.dim if model else None,
+        **_computed_fields(status.computed),
         "images": status.contents.images,
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "dead_rows": status.contents.dead_rows,
         "bytes": status.contents.bytes,
-        "last_run": status.last_run,
+        "last_run": run and {name: value for name, value in run.items() if name != "computed"},
     }
     if status.findings is not None:
         fields["problems"] = [
@@ -105,12 +114,10 @@ def status_json(status: Status) -> str:
 
 def status_text(status: Status) -> str:
     """`status` for people."""
-    model, made_with = status.model, "none yet"
-    if model:
-        made_with = f"{model.name}{f' ({model.revision})' if model.revision else ''}, {model.dim} dimensions"
     rows = [
         ("index", printable(shown(status.folder))),
-        ("model", made_with),
+        *_model_rows(status.model),
+        *([("computed", _last_computed(status.computed))] if status.computed else []),
         *(("root", f"{printable(shown(root)) or '.'} ({plural(images, 'image')})") for root, images in status.roots),
         ("images", str(status.contents.images)),
         ("unreadable", str(len(status.unreadable))),
@@ -125,6 +132,19 @@ def status_text(status: Status) -> str:
     if status.findings is not None:
         lines += ["", *_verdict(status)]
     return "\n".join(lines)
+
+
+def _model_rows(model: ModelRecord | None) -> list[tuple[str, str]]:
+    if model is None:
+        return [("model", "none yet")]
+    rows = [("model", f"{printable(os.fsencode(model.name))}, {model.dim} dimensions")]
+    if model.revision:
+        rows += [("repository", repository_of(model.name) or "none"), ("revision", model.revision)]
+    return [*rows, ("fingerprint", model.fingerprint)]
+
+
+def _last_computed(used: Computed) -> str:
+    return f"last on {used.device} ({used.device_reason}) in {used.precision} ({used.precision_reason})"
 
 
 def _run_text(run: Mapping[str, Any] | None) -> str:

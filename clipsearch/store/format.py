@@ -85,6 +85,18 @@ class ModelRecord:
     dim: int
 
 
+class Computed(NamedTuple):
+    """How a model computed vectors. Their numbers hardly depend on it, and may stand in one index whatever it was."""
+
+    device: str
+    """As PyTorch calls it: cpu, cuda:0, mps."""
+    device_reason: str
+    """For people, as is the other."""
+    precision: str
+    """fp32, bf16 or fp16."""
+    precision_reason: str
+
+
 class Record(NamedTuple):
     """What the index knows of one file; `row` is None where the file is unreadable, and `error` says why."""
 
@@ -108,7 +120,15 @@ def header(rows: int, dim: int) -> bytes:
 
 
 def mismatch(folder: Path, known: ModelRecord, wanted: str) -> str:
-    """The message for an index of one model met with another."""
+    """The message for an index of one model met with another, or with another revision of the same."""
+    base = known.name.partition("@")[0]
+    if known.revision and wanted.partition("@")[0].partition(" ")[0] == base:
+        pinned = f"{base}@{known.revision[:12]}"
+        return (
+            f"The index in {folder} was made with another revision of model {base} than {wanted}: their vectors cannot "
+            f"be compared.\nFetch the one that it was made with (clipsearch models pull {pinned}) and go on with that "
+            f"(--model {pinned}), or make a second index with --index DIR."
+        )
     return (
         f"The index in {folder} was made with model {known.name}, not {wanted}: vectors of two models cannot be "
         f"compared.\nGo on with its model (--model {known.name}), or make a second index with --index DIR."

@@ -1,0 +1,91 @@
+"""What was chosen and why, in words: what `--verbose` says and `status` shows, a line for each fact.
+
+Knows nothing of how anything is chosen, and loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipsearch.models.catalog import BUNDLED
+from clipsearch.models.files import repository_of
+from clipsearch.store.format import Computed
+
+if TYPE_CHECKING:
+    from clipsearch.models.encoder import Encoder
+
+OF_THE_INDEX = "that of the index"
+BY_DEFAULT = "the default"
+AS_ASKED_FOR = "as asked for"
+
+
+def index_used(folder: Path) -> str:
+    """An index that is there."""
+    return f"index: {folder}"
+
+
+def index_not_used(folder: Path, model: str | None) -> str:
+    """An index that is there, but whose vectors are of no use here."""
+    return f"index: {folder} is not used, for {f'its model is {model}' if model else 'it has no model yet'}"
+
+
+def index_missing() -> str:
+    """There is none, and none is needed."""
+    return "index: none here or above"
+
+
+def index_to_be_made(folder: Path) -> str:
+    """There is none yet."""
+    return f"index: {folder} (to be made)"
+
+
+def model_used(name: str, revision: str | None, why: str) -> str:
+    """A model: its name, where it comes from, and who chose it."""
+    origin = f" ({repository_of(name)} at {revision})" if revision else ""
+    return f"model: {name}{' (bundled with clipsearch)' if name == BUNDLED else origin}, {why}"
+
+
+def model_not_needed(name: str) -> str:
+    """A model that an `index` run could do without."""
+    return f"model: {name}, not loaded: there was nothing to embed"
+
+
+def fingerprint_of_model(fingerprint: str) -> str:
+    """The hash of all that decides its vectors."""
+    return f"fingerprint: {fingerprint}"
+
+
+def texts_in_numpy(folder: Path) -> str:
+    """How texts become vectors: in the text tower that lies in `folder`."""
+    return f"texts: in the text tower, without torch, from {folder}"
+
+
+def texts_in_transformers() -> str:
+    """How texts become vectors where there is no such tower."""
+    return "texts: in the whole model, through transformers"
+
+
+def picture_known() -> str:
+    """A picture that needs no model."""
+    return "picture: known to the index, so it needs no model"
+
+
+def pictures_known(known: int, pictures: int) -> str:
+    """How many pictures needed no model."""
+    return f"pictures: {known} of {pictures} known to the index"
+
+
+def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[str]:
+    """A model that is loaded whole: where its files are, and how it computes. `device_reason` beats its own."""
+    return [
+        f"files: {encoder.folder}",
+        fingerprint_of_model(encoder.fingerprint),
+        f"device: {encoder.device} ({device_reason or encoder.device_reason})",
+        f"precision: {encoder.precision} ({encoder.precision_reason})",
+    ]
+
+
+def computed_by(encoder: Encoder) -> Computed:
+    """How a model computes, for an index to remember."""
+    return Computed(str(encoder.device), encoder.device_reason, encoder.precision, encoder.precision_reason)
