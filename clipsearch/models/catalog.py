@@ -1,15 +1,324 @@
-"""Names of models: which there are, where they come from, what is published about them. Touches no file."""
+"""Names of models: which there are, where they come from, what is published about them. Touches no file.
+
+Every figure has been read where `source` says; what nobody published is None. `docs/models.md` shows this table, and a
+test compares the two.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 DEFAULT = "laion"
 BUNDLED = "picturebook"
-REPOSITORIES = {
-    "laion": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
-    "openai": "openai/clip-vit-base-patch32",
-}
-"""Short names of models on the hub."""
 PICTUREBOOK_NOTE = (
     "picturebook understands picture-book drawings only and says nothing useful about photographs. "
     "For those use the default model, or --model openai."
 )
+
+_CLIP_TEXTS = (
+    "77 tokens in lower case; a byte-level vocabulary learned from English, in which many emoji are pieces of their "
+    "own, but Korean and most other scripts fall into bytes that mean little to the model."
+)
+_SIGLIP_TEXTS = (
+    "64 tokens in lower case, without ASCII punctuation; a vocabulary of 32,000 pieces learned from English, and with "
+    "Korean, Japanese or Chinese words it finds nothing."
+)
+_SIGLIP_I18N_TEXTS = (
+    "64 tokens in lower case, without ASCII punctuation; a vocabulary of 250,000 pieces learned from texts in many "
+    "languages, Korean among them."
+)
+_SIGLIP2_TEXTS = (
+    "64 tokens in lower case; Gemma's vocabulary of 256,000 pieces knows many languages, and what it has no piece for "
+    "becomes bytes."
+)
+_OPEN_CLIP = "mlfoundations/open_clip: docs/openclip_results.csv, docs/openclip_retrieval_results.csv"
+_BIG_VISION = "google-research/big_vision: big_vision/configs/proj/image_text/README_siglip2.md"
+_TINYCLIP = "microsoft/Cream: TinyCLIP/README.md (ImageNet); no table with COCO was found"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model that has a short name."""
+
+    name: str
+    """What `--model` takes."""
+    repository: str | None
+    """On the Hugging Face hub; None for the bundled model."""
+    what: str
+    family: str
+    """How it is loaded: clip, siglip or open_clip."""
+    licence: str
+    """SPDX, of the weights."""
+    parameters: float
+    """Of both towers, in millions."""
+    dim: int
+    """D, of its vectors."""
+    image_size: int
+    """Height and width in pixels that the image tower sees."""
+    gflop: float
+    """Floating-point operations of the image tower for one picture, in thousand millions; a multiply-add is two."""
+    context: int
+    """Most tokens that the text tower reads."""
+    languages: str
+    texts: str
+    """What it does with other scripts, emoji and long texts."""
+    imagenet: float | None
+    """Top-1 accuracy on ImageNet's validation pictures without training on them, in [0, 1]."""
+    coco: float | None
+    """Recall@1 of pictures by their captions on COCO's 5,000 test pictures, in [0, 1]."""
+    source: str
+    """Where the two figures were read."""
+
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        name="laion",
+        repository="laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+        what="CLIP ViT-B/32, LAION-2B",
+        family="clip",
+        licence="MIT",
+        parameters=151.3,
+        dim=512,
+        image_size=224,
+        gflop=8.8,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.6656,
+        coco=0.3934,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="openai",
+        repository="openai/clip-vit-base-patch32",
+        what="CLIP ViT-B/32, OpenAI",
+        family="clip",
+        licence="MIT",
+        parameters=151.3,
+        dim=512,
+        image_size=224,
+        gflop=8.8,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.6332,
+        coco=0.3044,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="openai-b16",
+        repository="openai/clip-vit-base-patch16",
+        what="CLIP ViT-B/16, OpenAI",
+        family="clip",
+        licence="MIT",
+        parameters=149.6,
+        dim=512,
+        image_size=224,
+        gflop=35.1,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.6834,
+        coco=0.3309,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="openai-l14",
+        repository="openai/clip-vit-large-patch14",
+        what="CLIP ViT-L/14, OpenAI",
+        family="clip",
+        licence="MIT",
+        parameters=427.6,
+        dim=768,
+        image_size=224,
+        gflop=162.0,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.7554,
+        coco=0.3651,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="openai-l14-336",
+        repository="openai/clip-vit-large-patch14-336",
+        what="CLIP ViT-L/14 at 336 pixels, OpenAI",
+        family="clip",
+        licence="MIT",
+        parameters=427.9,
+        dim=768,
+        image_size=336,
+        gflop=381.9,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.7656,
+        coco=0.3709,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="datacomp",
+        repository="laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+        what="CLIP ViT-B/32 at 256 pixels, DataComp",
+        family="open_clip",
+        licence="MIT",
+        parameters=151.3,
+        dim=512,
+        image_size=256,
+        gflop=11.5,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.7281,
+        coco=0.3993,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="siglip",
+        repository="google/siglip-base-patch16-224",
+        what="SigLIP ViT-B/16",
+        family="siglip",
+        licence="Apache-2.0",
+        parameters=203.2,
+        dim=768,
+        image_size=224,
+        gflop=35.4,
+        context=64,
+        languages="English",
+        texts=_SIGLIP_TEXTS,
+        imagenet=0.7604,
+        coco=0.4778,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="siglip-i18n",
+        repository="google/siglip-base-patch16-256-multilingual",
+        what="SigLIP ViT-B/16 at 256 pixels, multilingual",
+        family="siglip",
+        licence="Apache-2.0",
+        parameters=370.6,
+        dim=768,
+        image_size=256,
+        gflop=46.8,
+        context=64,
+        languages="over 100",
+        texts=_SIGLIP_I18N_TEXTS,
+        imagenet=0.7513,
+        coco=0.4492,
+        source=_OPEN_CLIP,
+    ),
+    Entry(
+        name="siglip2",
+        repository="google/siglip2-base-patch32-256",
+        what="SigLIP 2 ViT-B/32 at 256 pixels",
+        family="siglip",
+        licence="Apache-2.0",
+        parameters=376.9,
+        dim=768,
+        image_size=256,
+        gflop=11.5,
+        context=64,
+        languages="over 100",
+        texts=_SIGLIP2_TEXTS,
+        imagenet=0.740,
+        coco=0.472,
+        source=_BIG_VISION,
+    ),
+    Entry(
+        name="siglip2-b16",
+        repository="google/siglip2-base-patch16-224",
+        what="SigLIP 2 ViT-B/16",
+        family="siglip",
+        licence="Apache-2.0",
+        parameters=375.2,
+        dim=768,
+        image_size=224,
+        gflop=35.4,
+        context=64,
+        languages="over 100",
+        texts=_SIGLIP2_TEXTS,
+        imagenet=0.782,
+        coco=0.521,
+        source=_BIG_VISION,
+    ),
+    Entry(
+        name="tinyclip",
+        repository="wkcn/TinyCLIP-ViT-40M-32-Text-19M-LAION400M",
+        what="TinyCLIP ViT-40M/32",
+        family="clip",
+        licence="MIT",
+        parameters=84.2,
+        dim=512,
+        image_size=224,
+        gflop=4.0,
+        context=77,
+        languages="English",
+        texts=_CLIP_TEXTS,
+        imagenet=0.598,
+        coco=None,
+        source=_TINYCLIP,
+    ),
+    Entry(
+        name=BUNDLED,
+        repository=None,
+        what="a small CLIP for drawings, bundled",
+        family="clip",
+        licence="MIT",
+        parameters=4.1,
+        dim=512,
+        image_size=96,
+        gflop=0.2,
+        context=32,
+        languages="simple English",
+        texts="32 tokens of simple English; its 2,400 byte-level pieces know nothing else.",
+        imagenet=None,
+        coco=None,
+        source="none: no photograph was among what it learned from",
+    ),
+)
+"""The default first, the bundled one last."""
+
+OPEN_CLIP = {
+    "ViT-B-32/laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+    "ViT-B-32/datacomp_xl_s13b_b90k": "laion/CLIP-ViT-B-32-DataComp.XL-s13B-b90K",
+    "ViT-B-32-256/datacomp_s34b_b86k": "laion/CLIP-ViT-B-32-256x256-DataComp-s34B-b86K",
+    "ViT-B-16/laion2b_s34b_b88k": "laion/CLIP-ViT-B-16-laion2B-s34B-b88K",
+    "ViT-B-16/datacomp_xl_s13b_b90k": "laion/CLIP-ViT-B-16-DataComp.XL-s13B-b90K",
+    "ViT-B-16/datacomp_l_s1b_b8k": "laion/CLIP-ViT-B-16-DataComp.L-s1B-b8K",
+    "ViT-L-14/laion2b_s32b_b82k": "laion/CLIP-ViT-L-14-laion2B-s32B-b82K",
+    "ViT-L-14/datacomp_xl_s13b_b90k": "laion/CLIP-ViT-L-14-DataComp.XL-s13B-b90K",
+    "ViT-H-14/laion2b_s32b_b79k": "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    "ViT-g-14/laion2b_s12b_b42k": "laion/CLIP-ViT-g-14-laion2B-s12B-b42K",
+    "ViT-g-14/laion2b_s34b_b88k": "laion/CLIP-ViT-g-14-laion2B-s34B-b88K",
+    "ViT-bigG-14/laion2b_s39b_b160k": "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+    "ViT-B-32/openai": "openai/clip-vit-base-patch32",
+    "ViT-B-32-quickgelu/openai": "openai/clip-vit-base-patch32",
+    "ViT-B-16/openai": "openai/clip-vit-base-patch16",
+    "ViT-B-16-quickgelu/openai": "openai/clip-vit-base-patch16",
+    "ViT-L-14/openai": "openai/clip-vit-large-patch14",
+    "ViT-L-14-quickgelu/openai": "openai/clip-vit-large-patch14",
+    "ViT-L-14-336/openai": "openai/clip-vit-large-patch14-336",
+    "ViT-L-14-336-quickgelu/openai": "openai/clip-vit-large-patch14-336",
+}
+"""open_clip's names, as architecture/weights, and the repositories that its own table of weights gives for them.
+
+Those of OpenAI lead to OpenAI's own repositories, whose weights are the same.
+"""
+
+ORIGINALS: dict[str, str | None] = {
+    "ViT-B-32.pt": "openai",
+    "ViT-B-16.pt": "openai-b16",
+    "ViT-L-14.pt": "openai-l14",
+    "ViT-L-14-336px.pt": "openai-l14-336",
+    "RN50.pt": None,
+    "RN101.pt": None,
+    "RN50x4.pt": None,
+    "RN50x16.pt": None,
+    "RN50x64.pt": None,
+}
+"""File names of OpenAI's archives and the short names of the same weights; none of the ResNets is a model for us."""
+
+
+def find(name: str) -> Entry | None:
+    """The entry with this short name or repository."""
+    return next((entry for entry in ENTRIES if name in (entry.name, entry.repository)), None)

