@@ -8,19 +8,20 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch.errors import IndexMissingError, ModelMismatchError
+from clipsearch import telling
+from clipsearch.errors import IndexMissingError, ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT
-from clipsearch.models.files import canonical, fingerprint, locate
+from clipsearch.models.files import Pulled, canonical, find_local, fingerprint, is_pinned, locate, pull
+from clipsearch.models.hub import Progress
+from clipsearch.models.tower_cache import tower_folder
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
-from clipsearch.store.format import FOLDER, ModelRecord, mismatch
+from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.store.reading import Store, find_index
-from clipsearch.towers import BY_ITSELF, Options, Towers, load_encoder
+from clipsearch.towers import BY_ITSELF, FOR_QUERIES, Options, Towers, load_encoder
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
-
-_FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -38,16 +39,22 @@ def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None
     return folder / FOLDER if (folder / FOLDER).is_dir() else folder
 
 
-def open_index(folder: str | os.PathLike[str] | None = None, *, say: Callable[[str], None] = lambda _: None) -> Index:
+def open_index(
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Index:
     """Open an index for searching; as for `index_folder`, by default the nearest one. Loads no torch.
 
-    `say` hears of anything that takes long or should be known.
+    `say` hears of anything that takes long or should be known, `tell` of what is used and why.
 
     Raises:
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
-    return Index(store, Towers(store, say, options=_FOR_QUERIES))
+    tell(telling.index_used(store.folder))
+    return Index(store, Towers(store, say, tell=tell, options=FOR_QUERIES), tell)
 
 
 def open_towers(
@@ -55,12 +62,14 @@ def open_towers(
     folder: str | os.PathLike[str] | None = None,
     *,
     say: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
     options: Options = BY_ITSELF,
 ) -> Towers:
     """A model for work that needs no index: `model`, else as settings say, else that of the nearest index, else laion.
 
     Where it is the model of that index, pictures that the index knows are not embedded again. `folder` is as for
-    `index_folder`.
+    `index_folder`, `say` and `tell` are as for `open_index`, `progress` is as for `pull_model`.
 
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.
@@ -71,14 +80,18 @@ def open_towers(
     except IndexMissingError:
         if folder is not None:
             raise
+        tell(telling.index_missing())
     wanted = wanted_model(model, [Path.cwd()])
     known = store.model() if store else None
     name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
+    why = _why(wanted, known)
     if store and known and (name == known.name or _is_copy(name, known)):
-        return Towers(store, say, options=options)
+        tell(telling.index_used(store.folder))
+        return Towers(store, say, tell=tell, why=why, options=options)
     if store:
         store.close()
-    return Towers(locate(name, say), say, options=options)
+        tell(telling.index_not_used(store.folder, known.name if known else None))
+    return Towers(locate(name, say, progress=progress), say, tell=tell, why=why, options=options)
 
 
 class ModelChoice:
@@ -91,6 +104,9 @@ class ModelChoice:
         flag: str | None,
         say: Callable[[str], None],
         *,
+        tell: Callable[[str], None] = lambda _: None,
+        why: str | None = None,
+        progress: Progress = lambda *_: None,
         device: str = "auto",
         precision: str = "auto",
         batch_size: int | None = None,
@@ -98,21 +114,27 @@ class ModelChoice:
     ) -> None:
         """Decide: `flag`, else environment, else `clipsearch.toml`, else the index's own model, else the default.
 
-        The rest is for the `Encoder`.
+        `say` and `tell` are as for `open_index`, `progress` is as for `pull_model`; `why` is told if `flag` was decided
+        on elsewhere. The rest is for the `Encoder`.
 
         Raises:
             ModelMismatchError: the index in `folder` was made with another model.
         """
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
-        self._say = say
+        self._say, self._tell, self._progress = say, tell, progress
         self._options = Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
         known = None
         if Store.exists(folder):
             with closing(Store.open(folder)) as store:
                 known = store.model()
+                tell(telling.index_used(folder))
+        else:
+            tell(telling.index_to_be_made(folder))
         wanted = wanted_model(flag, roots)
         self.name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
+        self._why = why or _why(wanted, known)
+        self._revision = known.revision if known and known.name == self.name else None
         if known and wanted and self.name != known.name and not _is_copy(self.name, known):
             raise ModelMismatchError(mismatch(folder, known, f"{wanted[0]} (from {wanted[1]})"))
 
@@ -122,13 +144,59 @@ class ModelChoice:
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
-        encoder = load_encoder(locate(self.name, self._say), self._options)
+        files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
+        encoder = load_encoder(files, self._options)
         encoder.divide_cores()
         encoder.save_text_tower()
         self.encoder = encoder
+        for fact in (telling.model_used(encoder.name, encoder.revision, self._why), *telling.encoder_loaded(encoder)):
+            self._tell(fact)
         return encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
+
+    def computed(self) -> Computed | None:
+        """How the model computes; None if it was not needed."""
+        return telling.computed_by(self.encoder) if self.encoder else None
+
+
+def _why(wanted: tuple[str, str] | None, known: ModelRecord | None) -> str:
+    """Who chose a model: what `wanted_model` says, the index, or nobody."""
+    if wanted:
+        return f"from {wanted[1]}"
+    return telling.OF_THE_INDEX if known else telling.BY_DEFAULT
+
+
+def pull_model(
+    name: str,
+    *,
+    update: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Progress = lambda *_: None,
+) -> Pulled:
+    """Bring a model to this disk, whole, and leave its text tower where queries find it.
+
+    With `update` the hub is asked for what is new, else only for what is missing. `say` hears what takes long, and
+    `progress` how many bytes of how many are there.
+
+    Raises:
+        ModelError: there is no such model, or it cannot be had.
+    """
+    pulled = pull(name, say, update=update, progress=progress)
+    if not tower_folder(fingerprint(pulled.files.folder)).exists():
+        say(f"Preparing the text tower of model {pulled.files.name!r}, which takes some seconds.")
+        if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
+            say("It differs from CLIP's, so every query has to load the whole model.")
+    return pulled
 
 
 def _is_copy(name: str, known: ModelRecord) -> bool:
-    """Whether `name` is a folder with the very model that the index was made with."""
-    return Path(name).is_dir() and fingerprint(Path(name)) == known.fingerprint
+    """Whether the canonical `name` is another one for the very model that the index was made with.
+
+    It is if it pins the commit that the index remembers, or if the same files are on this disk under that name.
+    """
+    if known.revision and is_pinned(name, known.name, known.revision):
+        return True
+    try:
+        files = find_local(name)
+    except ModelError:
+        return False  # there is no such model; that it is another one says enough
+    return files is not None and fingerprint(files.folder) == known.fingerprint

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
+from clipsearch.logits import Logits
 from clipsearch.store.filtering import matching
 from clipsearch.store.reading import Store
-from clipsearch.zeroshot import probabilities, similarities
+from clipsearch.zeroshot import TEXTS, similarities
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -77,8 +78,8 @@ class TextEncoder(Protocol):
     """What makes labels into vectors: `Towers` is one."""
 
     @property
-    def logit_scale(self) -> float:
-        """What the model multiplies cosines by before a softmax."""
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
 
     def texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
@@ -99,7 +100,7 @@ class Predictions(NamedTuple):
     labels: npt.NDArray[np.int64]
     """(N, K) positions in the list of labels."""
     probabilities: npt.NDArray[np.float64]
-    """(N, K), in [0, 1]; those of all labels sum to 1."""
+    """(N, K), in [0, 1]; those of all labels sum to 1, unless the model takes each label by itself (see `Logits`)."""
     scores: Vectors
     """(N, K) cosines of picture and label, in [-1, 1]."""
 
@@ -166,13 +167,13 @@ class Report:
 class Classifier:
     """Labels as vectors of one model."""
 
-    def __init__(self, labels: Sequence[Label], vectors: Vectors, scale: float) -> None:
+    def __init__(self, labels: Sequence[Label], vectors: Vectors, logits: Logits) -> None:
         self.labels = list(labels)
         """M of them."""
         self.vectors = vectors
         """(M, D) unit vectors."""
-        self.scale = scale
-        """The model's logit scale."""
+        self.logits = logits
+        """The model's."""
 
     @classmethod
     def of(
@@ -185,7 +186,7 @@ class Classifier:
         """
         checked = checked_labels(labels)
         checked_templates(templates)
-        return cls(checked, class_vectors(checked, encoder.texts, templates), encoder.logit_scale)
+        return cls(checked, class_vectors(checked, encoder.texts, templates), encoder.logits)
 
     def predict(self, vectors: npt.NDArray[np.floating], top: int = 1) -> Predictions:
         """The `top` likeliest labels (or all, if there are fewer) of N pictures, from their (N, D) unit vectors."""
@@ -236,7 +237,7 @@ class Classifier:
 
     def _predict(self, vectors: npt.NDArray[np.floating], top: int) -> Predictions:
         scores = similarities(vectors.astype(np.float32, copy=False), self.vectors)
-        sure = probabilities(scores, self.scale)
+        sure = self.logits.probabilities(scores, TEXTS)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
         return Predictions(best, np.take_along_axis(sure, best, 1), np.take_along_axis(scores, best, 1))
 

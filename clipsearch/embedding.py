@@ -47,8 +47,8 @@ class ImageEncoder(Protocol):
     def calls(self) -> int:
         """How many calls of `encode_images` at the same time are best."""
 
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of (B, H, W, 3) pixels."""
+    def encode_images(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """(B, D) unit vectors of B times (H, W, 3) pixels."""
 
 
 class Decoded(NamedTuple):
@@ -91,5 +91,5 @@ def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pix
 def embed(encoder: ImageEncoder, batch: Sequence[Decoded]) -> Embedded:
     """The vectors of a batch, all of which has pixels."""
     started = time.monotonic()
-    vectors = encoder.encode_images(np.stack([item.pixels for item in batch if item.pixels is not None]))
+    vectors = encoder.encode_images([item.pixels for item in batch if item.pixels is not None])
     return Embedded([item.record for item in batch], vectors, time.monotonic() - started)

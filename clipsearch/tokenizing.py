@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from clipsearch.errors import InputError
-from clipsearch.models.text_tower import tokenize
+from clipsearch.models.text_tower import Tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,17 +19,33 @@ if TYPE_CHECKING:
 _BYTE_LEVEL = "ByteLevel"
 
 
+class Reader(Protocol):
+    """What reads texts: a model's `Towers`, or its text tower."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens that fit, start and end included."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+
+
 @dataclass(frozen=True)
 class Tokenized:
     """One text as a model reads it."""
 
     text: str
+    """What is tokenised: the text as it was given, or cleaned if the model wants that."""
     count: int
     """Tokens of the whole text, start and end included."""
     context: int
     """Most tokens that the model reads, start and end included."""
     cut_at: int | None
-    """The character (from 0) at which the text is cut because it is too long; None if it fits."""
+    """The character of `text` (from 0) at which it is cut because it is too long; None if it fits."""
     ids: list[int]
     """What the model reads, at most `context`."""
     pieces: list[str]
@@ -41,26 +57,27 @@ class Tokenized:
         return "" if self.cut_at is None else self.text[self.cut_at :]
 
 
-def tokenized(tokenizer: Tokenizer, texts: Iterable[str], context: int) -> list[Tokenized]:
-    """What `tokenizer` makes of each text for a model that reads `context` tokens.
+def tokenized(reader: Reader, texts: Iterable[str]) -> list[Tokenized]:
+    """What a model makes of each text.
 
     Raises:
         InputError: a text is not Unicode, as a command line's need not be.
     """
+    tokenizer = reader.tokenizer
     written = readable if _is_byte_level(json.loads(tokenizer.to_str())) else str
-    return [_tokenized(tokenizer, text, context, written) for text in texts]
+    return [_tokenized(reader, tokenizer, text, written) for text in texts]
 
 
-def _tokenized(tokenizer: Tokenizer, text: str, context: int, written: Callable[[str], str]) -> Tokenized:
+def _tokenized(reader: Reader, tokenizer: Tokenizer, text: str, written: Callable[[str], str]) -> Tokenized:
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"The text is not UTF-8: {text!r}") from error
-    read = tokenize(tokenizer, text, context)
+    read, ids, cut_at = reader.tokenize(text)
     tokenizer.no_truncation()
-    count = len(tokenizer.encode(text).ids)
-    pieces = [written(tokenizer.id_to_token(number) or "") for number in read.ids]
-    return Tokenized(text, count, context, read.cut_at, read.ids, pieces)
+    count = len(tokenizer.encode(read).ids)
+    pieces = [written(tokenizer.id_to_token(number) or "") for number in ids]
+    return Tokenized(read, count, reader.context, cut_at, ids, pieces)
 
 
 def readable(piece: str) -> str:

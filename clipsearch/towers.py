@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -18,12 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch import telling
 from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
+from clipsearch.logits import Logits
+from clipsearch.models import tower_cache
 from clipsearch.models.files import ModelFiles, fingerprint, locate
-from clipsearch.models.text_tower import TextTower, Tokens, remembered
+from clipsearch.models.text_tower import Tokens
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
+from clipsearch.telling import AS_ASKED_FOR, OF_THE_INDEX
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -47,8 +51,12 @@ class TextEncoder(Protocol):
     """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
 
     @property
-    def logit_scale(self) -> float:
-        """What the model multiplies cosines by before a softmax."""
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
+
+    @property
+    def dim(self) -> int:
+        """D, of the vectors."""
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -76,6 +84,8 @@ class Options(TypedDict):
 
 BY_ITSELF = Options(device="auto", precision="auto", batch_size=None, exact=False)
 """It decides."""
+FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
+"""A query has a picture or two."""
 
 
 def load_encoder(files: ModelFiles, options: Options) -> Encoder:
@@ -103,14 +113,27 @@ class _Waiting(NamedTuple):
 class Towers:
     """Both towers of one model."""
 
-    def __init__(self, source: Store | ModelFiles, say: Callable[[str], None], *, options: Options = BY_ITSELF) -> None:
+    def __init__(
+        self,
+        source: Store | ModelFiles,
+        say: Callable[[str], None],
+        *,
+        tell: Callable[[str], None] = lambda _: None,
+        why: str | None = None,
+        options: Options = BY_ITSELF,
+    ) -> None:
         """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
 
-        `say` hears what takes long or should be known.
+        `say` hears what takes long or should be known, `tell` what is used and why, a line for each fact. `why` is
+        what made somebody choose this model.
         """
         self._store = source if isinstance(source, Store) else None
         self._known_files = source if isinstance(source, ModelFiles) else None
         self._say = say
+        self._tell = tell
+        self._told: set[str] = set()
+        """Facts; each is told once."""
+        self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
         self._options = options
         self._cut: set[str] = set()
         """Texts that were too long; it is said once."""
@@ -142,17 +165,17 @@ class Towers:
         return self._store is not None
 
     @property
-    def logit_scale(self) -> float:
-        """What the model multiplies cosines by before a softmax."""
-        return self._text_encoder.logit_scale
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
+        return self._text_encoder.logits
 
     def texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
         for text in texts:
-            cut = self._text_encoder.tokenize(text).cut_at
+            read, _, cut = self._text_encoder.tokenize(text)
             if cut is not None and text not in self._cut:
                 self._cut.add(text)
-                kept, lost = text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
+                kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
                 self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
         return self._text_encoder.encode_texts(texts)
 
@@ -167,7 +190,7 @@ class Towers:
         # Before the model is loaded: what is no picture is refused at once.
         with quiet_decoders():
             pixels = self._pixels(content, name)
-        return np.asarray(self._encoder.encode_images(pixels[np.newaxis])[0])
+        return np.asarray(self._encoder.encode_images([pixels])[0])
 
     def images(
         self, files: Iterable[ImageFile]
@@ -182,7 +205,7 @@ class Towers:
 
         _ = self._record  # asked here: the index belongs to this thread
         contents = map_in_order(read, files, _WORKERS, 4 * _WORKERS, lambda file: file.size)
-        with closing(contents), closing(self._waiting(contents)) as waiting:
+        with self._counting(), closing(contents), closing(self._waiting(contents)) as waiting:
             # 1. What needs no model.
             first = None
             for item in waiting:
@@ -204,8 +227,10 @@ class Towers:
     def rivals(self) -> Rivals:
         """The neutral prompts that texts are compared with."""
         encoder = self._text_encoder
-        vectors = remembered(self._fingerprint, NEUTRAL, encoder.encode_texts)
-        return Rivals(vectors, len(NEUTRAL), encoder.logit_scale)
+        if encoder.logits.bias is not None:
+            return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.encode_texts)
+        return Rivals(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
@@ -223,6 +248,14 @@ class Towers:
 
     # -- how -------------------------------------------------------------------------------------------------
 
+    def _tell_once(self, *facts: str) -> None:
+        """Facts about the model, which is named first."""
+        name, revision = (self._record or self._files).name, (self._record or self._files).revision
+        for fact in (telling.model_used(name, revision, self._why), *facts):
+            if fact not in self._told:
+                self._told.add(fact)
+                self._tell(fact)
+
     def _waiting(
         self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
     ) -> Generator[_Waiting, None, None]:
@@ -232,11 +265,25 @@ class Towers:
         asked = ((file, content, self._known(content)) for file, content in contents)
         return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
 
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Within: pictures are embedded; at the end it is told how many the index knew."""
+        self._seen = self._seen_before = 0
+        try:
+            yield
+        finally:
+            if self._record:
+                self._tell_once(telling.fingerprint_of_model(self._record.fingerprint))
+                self._tell(telling.pictures_known(self._seen_before, self._seen))
+
     def _known(self, content: Content | UnreadableImageError) -> Vectors | None:
         """What the index has for a content."""
         if self._store is None or isinstance(content, UnreadableImageError):
             return None
-        return self._store.vector_of(content.digest)
+        known = self._store.vector_of(content.digest)
+        self._seen += 1
+        self._seen_before += known is not None
+        return known
 
     def _decoded(self, file: ImageFile, content: Content | UnreadableImageError, known: Vectors | None) -> _Waiting:
         if isinstance(content, UnreadableImageError):
@@ -274,13 +321,16 @@ class Towers:
 
     @cached_property
     def _files(self) -> ModelFiles:
-        return self._known_files or locate(self.name, self._say)
+        if self._known_files:
+            return self._known_files
+        revision = self._record.revision if self._record else None
+        return locate(self.name, self._say, revision=revision)
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:
         from clipsearch.models.preprocessing import Preprocessing
 
-        return replace(Preprocessing.load(self._files.folder), exact=self._options["exact"])
+        return replace(Preprocessing.load(self._files), exact=self._options["exact"])
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -288,15 +338,21 @@ class Towers:
 
         A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
         """
-        if tower := TextTower.load(self._fingerprint):
+        if tower := tower_cache.load(self._fingerprint):
+            self._tell_once(
+                telling.fingerprint_of_model(self._fingerprint),
+                telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
+            )
             return tower
         self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
         if not self._encoder.save_text_tower():
             self._say("It differs from CLIP's, so every query has to load the whole model.")
+            self._tell_once(telling.texts_in_transformers())
             return self._encoder
-        tower = TextTower.load(self._fingerprint)
+        tower = tower_cache.load(self._fingerprint)
         if tower is None:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
+        self._tell_once(telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)))
         return tower
 
     @cached_property
@@ -311,6 +367,8 @@ class Towers:
         if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"
             raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
+        reason = "enough for a query" if self._options is FOR_QUERIES else None
+        self._tell_once(*telling.encoder_loaded(encoder, reason))
         return encoder
 
 
@@ -329,5 +387,5 @@ def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Wa
 
 def _embedded(batch: list[_Waiting], encoder: Encoder) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
     pixels = [item.pixels for item in batch if item.pixels is not None]
-    vectors: Iterator[Vectors] = iter(encoder.encode_images(np.stack(pixels)) if pixels else ())
+    vectors: Iterator[Vectors] = iter(encoder.encode_images(pixels) if pixels else ())
     return [(item.file, next(vectors) if item.result is None else item.result) for item in batch]

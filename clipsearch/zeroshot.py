@@ -1,7 +1,7 @@
 """Pictures against texts with no training in between: cosines, probabilities, ranks.
 
-As Radford et al. 2021 (section 3.1.2) use CLIP for classification: the cosines of a picture with several texts, times
-the model's logit scale, go through a softmax. Knows nothing of models, files and indexes.
+As Radford et al. 2021 (section 3.1.2) use CLIP for classification: the model's `Logits` make probabilities of the
+cosines of a picture with several texts. Knows nothing of models, files and indexes.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
+from clipsearch.logits import Logits, Probabilities
 
 Scores = npt.NDArray[np.float32]
 """(N, M) cosines of N pictures with M texts, in [-1, 1]."""
-Probabilities = npt.NDArray[np.float64]
 Ranks = npt.NDArray[np.int64]
 
 TEXTS, IMAGES = 1, 0
-"""The axes of `Scores`: over which of them probabilities are to sum to 1."""
+"""The axes of `Scores`: along which of them probabilities sum to 1, unless the model takes each pair by itself."""
 
 
 def similarities(images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> Scores:
@@ -34,20 +34,6 @@ def similarities(images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]
     scores = images.astype(np.float32, copy=False) @ texts.astype(np.float32, copy=False).T
     # Unit vectors are so only to the last bits of float32.
     return np.asarray(np.clip(scores, -1, 1))
-
-
-def probabilities(scores: npt.NDArray[np.floating], scale: float, axis: int = TEXTS) -> Probabilities:
-    """The softmax of `scores` times the model's logit `scale` over `axis`, in float64 and of the same shape.
-
-    Over `TEXTS`, each row (a picture) sums to 1: which text fits it. Over `IMAGES`, each column (a text) does: which
-    picture it fits. Where `axis` is empty, so is the result.
-    """
-    logits = scores.astype(np.float64) * scale
-    if logits.shape[axis] == 0:
-        return logits
-    # Less the largest, which changes nothing but that no power overflows.
-    powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def ranks(scores: npt.NDArray[np.floating], axis: int = TEXTS) -> Ranks:
@@ -72,7 +58,7 @@ class Comparison:
     scores: Scores
     """(N, M) cosines."""
     probabilities: Probabilities
-    """(N, M), which sum to 1 over what competes."""
+    """(N, M), as `Logits` has them."""
     ranks: Ranks
     """(N, M) places among what competes; 1 is the best."""
 
@@ -83,15 +69,15 @@ def compare(
     texts: Sequence[str],
     vectors: npt.NDArray[np.float32],
     *,
-    scale: float,
+    logits: Logits,
     axis: int = TEXTS,
 ) -> Comparison:
     """Compare `pictures` with `texts` by their (N, D) and (M, D) unit vectors; along `axis` they compete.
 
-    `scale` is the model's logit scale.
+    `logits` are those of the model.
 
     Raises:
         InputError: the vectors are of different models.
     """
     scores = similarities(images, vectors)
-    return Comparison(pictures, texts, scores, probabilities(scores, scale, axis), ranks(scores, axis))
+    return Comparison(pictures, texts, scores, logits.probabilities(scores, axis), ranks(scores, axis))

@@ -33,7 +33,7 @@ from picturebook.scene import KINDS, Entity, Scene, facts_of, figure_fact
 
 import clipsearch
 from clipsearch.confidence import NEUTRAL
-from clipsearch.models.text_tower import TextTower
+from clipsearch.models import tower_cache
 
 SAMPLES = Path(__file__).resolve().parent.parent / "sample-images"
 SURE = 0.8
@@ -307,7 +307,7 @@ def ask(folder: Path, texts: Sequence[str], names: Sequence[str]) -> Answers:
     with clipsearch.open_index(folder) as index:
         hits = index.search_many(texts, None)
         model = index.store.model()
-        tower = TextTower.load(model.fingerprint) if model else None
+        tower = tower_cache.load(model.fingerprint) if model else None
     assert tower
     column = {str((SAMPLES / name).resolve()): i for i, name in enumerate(names)}
     cosines, confidence = np.empty((2, len(texts), len(names)))
@@ -315,7 +315,7 @@ def ask(folder: Path, texts: Sequence[str], names: Sequence[str]) -> Answers:
         columns = [column[str(hit.path)] for hit in found]
         cosines[i, columns] = [hit.score for hit in found]
         confidence[i, columns] = [hit.confidence for hit in found]
-    return Answers({text: i for i, text in enumerate(texts)}, cosines, confidence, tower.logit_scale)
+    return Answers({text: i for i, text in enumerate(texts)}, cosines, confidence, tower.logits.scale)
 
 
 def check_cut(folder: Path, questions: Sequence[Question], answers: Answers) -> None:

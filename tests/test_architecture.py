@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     "ranking": {"cores"},
     "terms": {"errors"},
     "filters": {"errors"},
-    "confidence": set(),
+    "logits": set(),
+    "confidence": {"logits"},
     "store": set(),
     "store.format": {"errors"},
     "store.reading": {"errors", "paths", "store.format"},
@@ -43,19 +44,35 @@ ALLOWED: dict[str, set[str]] = {
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": set(),
     "models.hub": {"errors", "models.catalog"},
-    "models.files": {"errors", "models.catalog", "models.hub"},
-    "models.preprocessing": {"errors"},
-    "models.text_tower": {"cores", "errors", "models.files"},
-    "models.precision": {"errors"},
+    "models.integrity": set(),
+    "models.files": {"errors", "models.catalog", "models.hub", "models.integrity"},
+    "models.describing": {"errors", *(f"models.{room}" for room in ("catalog", "files", "integrity", "tower_cache"))},
+    "models.activations": set(),
+    "models.byte_pairs": set(),
+    "models.clip_vocabulary": {"errors"},
+    "models.open_clip": {"errors", "models.clip_vocabulary"},
+    "models.preprocessing": {"errors", "models.files", "models.open_clip"},
+    "models.text_tower": {"cores", "logits", "models.activations", "models.byte_pairs", "models.clip_vocabulary"},
+    "models.tower_cache": {"errors", "models.byte_pairs", "models.files", "models.text_tower"},
+    "models.siglip_tokenizer": set(),
+    "models.families": {
+        *("errors", "logits"),
+        *(f"models.{room}" for room in ("clip_vocabulary", "files", "open_clip", "siglip_tokenizer", "text_tower")),
+    },
+    "models.devices": {"errors"},
+    "models.precision": {"errors", "models.devices"},
     "models.image_tower": set(),
     "models.encoder": {
-        *("cores", "errors", "models"),
-        *(f"models.{room}" for room in ("files", "image_tower", "precision", "preprocessing", "text_tower")),
+        *("cores", "errors", "logits"),
+        *(f"models.{room}" for room in ("activations", "families", "files", "image_tower", "precision")),
+        *(f"models.{room}" for room in ("preprocessing", "text_tower", "tower_cache")),
     },
+    "models.known_values": {"models.catalog"},
+    "models.plain": {*(f"models.{room}" for room in ("clip_vocabulary", "families", "files", "open_clip"))},
     "models": set(),
     "query": {
         "store.format",
-        *("confidence", "errors", "filters", "images.reading", "ranking", "terms"),
+        *("confidence", "errors", "filters", "images.reading", "ranking", "telling", "terms"),
         *("store.filtering", "store.reading"),
     },
     "duplicates": {
@@ -64,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "clusters": {"errors", "filters", "query", "store.filtering", "store.format", "store.reading"},
     "changes": {"errors", "paths", "images.finding", "store.reading"},
+    "telling": {"models.catalog", "models.encoder", "models.files", "store.format"},
     "embedding": {"errors", "store.format", *(f"images.{room}" for room in ("finding", "reading", "decoding"))},
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding"),
@@ -72,12 +90,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "towers": {
         *("confidence", "embedding", "errors", "images.decoding", "images.finding", "images.quiet", "images.reading"),
-        *("models.files", "models.encoder", "models.preprocessing", "models.text_tower"),
-        *("store.format", "store.reading"),
+        *("models.files", "models.encoder", "models.preprocessing", "models.text_tower", "models.tower_cache"),
+        *("logits", "store.format", "store.reading", "telling"),
     },
     "api": {
-        *("errors", "query", "settings", "store.format", "store.reading", "towers"),
-        *("models.catalog", "models.encoder", "models.files"),
+        *("errors", "query", "settings", "store.format", "store.reading", "telling", "towers"),
+        *(f"models.{room}" for room in ("catalog", "encoder", "files", "hub", "tower_cache")),
+    },
+    "checking": {
+        *("errors", "images.decoding", "images.quiet", "models.encoder", "models.files", "models.known_values"),
+        *("models.plain", "models.preprocessing", "models.tower_cache"),
     },
     "captions": {"errors", "paths", "images.finding", "images.reading"},
     "evaluation": {"captions", "errors", "images.finding"},
@@ -95,7 +117,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "pickles": set(),
     "datasets": {"errors", "images.finding", "paths", "pickles"},
-    "classification": {"errors", "filters", "images.finding", "store.filtering", "store.reading", "zeroshot"},
+    "classification": {"errors", "filters", "images.finding", "logits", "store.filtering", "store.reading", "zeroshot"},
     "output.confusion": {"classification", "output.rows"},
     "output.sorting": {"errors", "output.paths", "output.placing", "output.reports"},
     "output": set(),
@@ -103,13 +125,15 @@ ALLOWED: dict[str, set[str]] = {
     "output.rows": {"output.paths", "output.table"},
     "output.hits": {"output.paths", "output.rows", "output.table", "query"},
     "output.table": {"output.paths", "query"},
-    "zeroshot": {"errors"},
+    "zeroshot": {"errors", "logits"},
     "tokenizing": {"errors", "models.text_tower"},
     "caption_ranks": {
         *("errors", "filters", "images.reading", "query", "ranking", "store.filtering", "store.reading"),
     },
     "output.matrix": {"output.paths", "output.rows", "zeroshot"},
     "output.tokens": {"output.paths", "output.rows", "tokenizing"},
+    "output.models": {"models.catalog", "models.describing", "models.files", "output.rows"},
+    "output.checks": {"checking", "output.paths", "output.rows"},
     "output.heatmap_drawing": set(),
     "output.heatmap": {
         "output.replacing",
@@ -135,15 +159,15 @@ ALLOWED: dict[str, set[str]] = {
         *(f"output.{room}" for room in ("drawing", "paths", "table", "terminals", "thumbnails")),
     },
     "output.placing": {"errors", "output.paths", "output.reports"},
-    "output.reports": {"output.paths", "indexing", "store.format", "store.reading", "store.verifying"},
+    "output.reports": {"output.paths", "indexing", "models.files", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
     "cli": {"errors", "output.paths"},
-    "cli.options": {"", "api", "errors", "output.paths", "output.rows", "towers"},
+    "cli.options": {"", "api", "errors", "models.devices", "output.paths", "output.rows", "towers"},
     "cli.inputs": {"errors", "images.finding", "paths"},
     "cli.progress": {"cli.options"},
     "cli.index": {
         *("api", "errors", "indexing", "images.quiet", "images.finding", "models.catalog", "output.reports"),
-        *("store.format", "store.reading"),
+        *("store.format", "store.reading", "telling"),
     },
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
     "cli.grouping": set(),
@@ -192,6 +216,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli.caption_rank": {"caption_ranks", "output.rows", "towers"},
     "cli.tokens": {"api", "errors", "output.tokens", "tokenizing"},
+    "cli.downloads": set(),
+    "cli.models": {
+        *("api", "errors", "output.models", "output.rows"),
+        *(f"models.{room}" for room in ("catalog", "describing", "files")),
+    },
+    "cli.models_check": {"checking", "output.checks"},
     "cli.status": {"api", "models.catalog", "output.reports", "store.reading", "store.verifying"},
     "__main__": {"cli"},
 }
@@ -242,11 +272,16 @@ def test_the_drawing_has_no_cycle() -> None:
         visit(name, ())
 
 
+WITH_TORCH = {
+    f"models.{room}" for room in ("encoder", "families", "image_tower", "precision", "siglip_tokenizer", "plain")
+}
+
+
 def test_only_the_encoder_and_its_parts_import_torch_and_transformers() -> None:
     for name, path in ROOMS.items():
         text = path.read_text("utf-8")
         heavy = any(f"import {library}" in text or f"from {library}" in text for library in ("torch", "transformers"))
-        assert heavy == (name in ("models.encoder", "models.image_tower", "models.precision")), name
+        assert heavy == (name in WITH_TORCH), name
 
 
 def loaded_by(code: str, environment: dict[str, str], cwd: Path) -> set[str]:

@@ -27,6 +27,7 @@ from clipsearch.classification import (
 )
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
+from clipsearch.logits import Logits
 from clipsearch.store.reading import Store
 
 Vectors = npt.NDArray[np.float32]
@@ -38,7 +39,7 @@ class Table:
 
     def __init__(self, vectors: dict[str, tuple[float, ...]], scale: float = 1.0) -> None:
         self._vectors = vectors
-        self.logit_scale = scale
+        self.logits = Logits(scale)
         self.asked: list[str] = []
 
     def texts(self, texts: list[str]) -> Vectors:
@@ -62,7 +63,9 @@ class Pictures:
 
 def two(scale: float = 1.0) -> Classifier:
     """East and north."""
-    return Classifier([Label("east", "east"), Label("north", "north")], np.array([EAST, NORTH], np.float32), scale)
+    return Classifier(
+        [Label("east", "east"), Label("north", "north")], np.array([EAST, NORTH], np.float32), Logits(scale)
+    )
 
 
 def predictions(labels: list[list[int]]) -> Predictions:
@@ -173,7 +176,7 @@ def test_in_pieces_or_at_once_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     rng = np.random.default_rng(3)
     pictures = rng.normal(size=(50, 8)).astype(np.float32)
     pictures /= np.linalg.norm(pictures, axis=1, keepdims=True)
-    classifier = Classifier(names("a", "b", "c"), pictures[:3], 10.0)
+    classifier = Classifier(names("a", "b", "c"), pictures[:3], Logits(10.0))
     whole = classifier.predict(pictures, 3)
     monkeypatch.setattr(classification, "_CHUNK_SCORES", 21)  # seven pictures
     pieces = classifier.predict(pictures, 3)
@@ -210,7 +213,7 @@ def test_pictures_of_an_index_come_by_path_and_without_dead_rows(tmp_path: Path)
         assert np.array_equal(found.matrix[row], expected(path))
     assert [os.path.basename(path) for path in selected(store, glob="!b.png").paths] == [b"a.png", b"c.png"]
     vectors = np.stack([expected(path) for path in found.paths[:2]]).astype(np.float32)
-    classifier = Classifier(names("x", "y"), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 100.0)
+    classifier = Classifier(names("x", "y"), vectors / np.linalg.norm(vectors, axis=1, keepdims=True), Logits(100.0))
     predicted = classifier.predict_rows(found.matrix, found.rows, 2)
     assert predicted.labels[:2, 0].tolist() == [0, 1]
     np.testing.assert_allclose(predicted.scores[:2, 0], 1, atol=1e-6)

@@ -95,7 +95,7 @@ def test_indexed_pictures_get_the_labels_that_python_computes(classify: Classify
         pictures = selected(store)
         wanted = classifier.predict_rows(pictures.matrix, pictures.rows, 2)
         vectors = np.asarray(pictures.matrix[pictures.rows], np.float64)
-        scale = towers.logit_scale
+        scale = towers.logits.scale
     # The same by other means.
     classes = texts.astype(np.float64).reshape(3, 2, -1).sum(axis=1)
     cosines = vectors @ classes.T / np.linalg.norm(vectors, axis=1)[:, None] / np.linalg.norm(classes, axis=1)

@@ -17,8 +17,9 @@ from safetensors import safe_open
 import clipsearch
 from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import InputError
+from clipsearch.logits import Logits
+from clipsearch.models import tower_cache
 from clipsearch.models.files import fingerprint
-from clipsearch.models.text_tower import TextTower
 from clipsearch.query import Hit, Index
 from clipsearch.terms import ImageTerm, Term, TextTerm
 
@@ -36,7 +37,7 @@ def opened(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inde
 
 def vectors(*texts: str) -> Array:
     """(T, D) of texts."""
-    tower = TextTower.load(fingerprint(PICTUREBOOK))
+    tower = tower_cache.load(fingerprint(PICTUREBOOK))
     assert tower is not None
     return tower.encode_texts(list(texts)).astype(np.float64)
 
@@ -74,7 +75,7 @@ def test_eight_prompts_say_nothing_in_particular() -> None:
 
 def test_the_scale_is_the_models(sample_index: Path) -> None:
     with clipsearch.open_index(sample_index) as opened:
-        assert opened._encoders.rivals().scale == pytest.approx(logit_scale(), rel=1e-5)
+        assert opened._encoders.rivals().logits.scale == pytest.approx(logit_scale(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -115,17 +116,17 @@ def test_what_is_not_wanted_takes_confidence_away(opened: Index) -> None:
 
 
 def test_a_prompt_that_fits_as_the_neutral_ones_has_a_confidence_of_one_half() -> None:
-    rivals = Rivals(np.eye(2, dtype=np.float32), 2, 100.0)
+    rivals = Rivals(np.eye(2, dtype=np.float32), 2, Logits(100.0))
     cosines = np.array([[0.3, 0.1]], np.float32)
     assert rivals.confidence(cosines, np.repeat(cosines, 2, axis=0))[0].tolist() == pytest.approx([0.5, 0.5])
     # One that is to be stayed away from, and fits as well, leaves a third.
-    shunning = Rivals(np.eye(3, dtype=np.float32), 2, 100.0)
+    shunning = Rivals(np.eye(3, dtype=np.float32), 2, Logits(100.0))
     assert shunning.confidence(cosines, np.repeat(cosines, 3, axis=0))[0].tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
 @pytest.mark.filterwarnings("error")
 def test_extreme_cosines_overflow_nowhere() -> None:
-    rivals = Rivals(np.eye(2, dtype=np.float32), 2, 10_000.0)
+    rivals = Rivals(np.eye(2, dtype=np.float32), 2, Logits(10_000.0))
     high, low = np.array([[1.0]], np.float32), np.array([[-1.0], [-1.0]], np.float32)
     assert rivals.confidence(high, low).tolist() == [[1.0]]
     assert rivals.confidence(-high, -low).tolist() == [[0.0]]

@@ -201,7 +201,8 @@ def test_fewer_bits_cost_little_on_the_samples(picturebook: Encoder, name: str) 
     rough = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu", name)
     paths = sorted(path for path in SAMPLES.rglob("*") if path.suffix in (".png", ".jpg", ".webp"))[::4]
     pixels = np.stack([rough.preprocessing(decode(path.read_bytes()).image) for path in paths])
-    assert (rough.precision, rough.precision_reason) == (name, "as asked for")
+    assert rough.precision == name
+    assert rough.precision_reason.startswith("as asked for")
     assert cosines(rough.encode_images(pixels), picturebook.encode_images(pixels)).min() >= BF16_COSINE
 
 
@@ -230,7 +231,7 @@ def test_the_processor_decides_on_the_precision(
 
 @pytest.mark.parametrize(("native", "name"), [(True, "bf16"), (False, "fp16")])
 def test_a_gpu_computes_in_half_the_bits(monkeypatch: pytest.MonkeyPatch, *, native: bool, name: str) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)  # noqa: ARG005
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0) if native else (7, 5))
     assert choose_precision("auto", torch.device("cuda"), 768).name == name
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from conftest import COLOURS, deny, paint
 from PIL import Image
-from tiny import MODEL, TinyEncoder, TinyPreprocessing, Watcher, expected, update
+from tiny import MODEL, Pixels, TinyEncoder, TinyPreprocessing, Watcher, expected, update
 
 from clipsearch import indexing
 from clipsearch.embedding import Embedded
@@ -210,7 +210,7 @@ def test_a_run_that_fails_half_way_keeps_what_it_did_and_says_why(tmp_path: Path
     class Fails(TinyEncoder):
         calls = 1
 
-        def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
             if self.embedded >= 4:
                 raise ModelError("out of memory\nUse a smaller batch.")
             return super().encode_images(pixels)
@@ -413,7 +413,7 @@ class SlowEncoder(TinyEncoder):
         self.recorded = threading.Semaphore(1)
         """Recording takes no time on this clock, so nothing is embedded meanwhile."""
 
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         assert self.recorded.acquire(timeout=60)
         self._clock[0] += len(pixels)
         return super().encode_images(pixels)
@@ -465,7 +465,7 @@ def test_decoders_work_ahead_of_the_model_as_far_as_it_can_use_and_no_further(tm
     class Waiting(TinyEncoder):
         preprocessing = Counting()
 
-        def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
             assert may_go_on.wait(60)
             return super().encode_images(pixels)
 

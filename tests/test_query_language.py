@@ -22,8 +22,8 @@ from test_architecture import COMMAND, loaded_by
 
 import clipsearch
 from clipsearch.errors import ClipsearchError, InputError
+from clipsearch.models import tower_cache
 from clipsearch.models.files import fingerprint
-from clipsearch.models.text_tower import TextTower
 from clipsearch.query import Hit, Index
 from clipsearch.terms import ImageTerm, Term, TextTerm, combined, in_words, negated, parse_image, parse_text
 
@@ -150,7 +150,7 @@ def test_scores_are_cosines_with_the_weighted_sum(
 ) -> None:
     picturebook = REPOSITORY / "clipsearch" / "data" / "picturebook"
     found = hits_of(run, *arguments, "-k", "all", cwd=sample_index)
-    tower = TextTower.load(fingerprint(picturebook))
+    tower = tower_cache.load(fingerprint(picturebook))
     assert tower is not None
     query = unit(np.sum([weight * unit(tower.encode_texts([text])[0]) for text, weight in weights.items()], axis=0))
     images = np.load(sample_index / ".clipsearch" / "embeddings.npy").astype(np.float64)

@@ -23,6 +23,7 @@ from terminal import on_a_terminal
 from test_architecture import COMMAND, HEAVY, loaded_by
 
 from clipsearch.errors import InputError
+from clipsearch.logits import Logits
 from clipsearch.output import heatmap
 from clipsearch.output.heatmap import check_heatmap, write_heatmap
 from clipsearch.output.heatmap_drawing import shade
@@ -44,7 +45,7 @@ def comparison(pictures: list[bytes | str] | None = None, texts: list[str] | Non
     """Two pictures and three texts: the first picture is the second text, the second one is the third."""
     images = np.array([[0, 1, 0], [0, 0.6, 0.8]], np.float32)
     given = texts or ["a dog", "a cat", "a car"]
-    return compare(pictures or ["a.png", "b.png"], images, given, np.eye(3, dtype=np.float32), scale=10)
+    return compare(pictures or ["a.png", "b.png"], images, given, np.eye(3, dtype=np.float32), logits=Logits(10))
 
 
 def table(found: Comparison, screen: int | None, *, probabilities: bool = False) -> list[str]:
@@ -214,7 +215,9 @@ def test_texts_that_only_look_alike_lose_no_column() -> None:
 
 def test_competing_images_have_ranks_among_each_other() -> None:
     found = comparison()
-    other = compare(found.pictures, found.scores, found.texts, np.eye(3, dtype=np.float32), scale=10, axis=IMAGES)
+    other = compare(
+        found.pictures, found.scores, found.texts, np.eye(3, dtype=np.float32), logits=Logits(10), axis=IMAGES
+    )
     assert [row["rank"] for row in records(other)] == [1, 1, 2, 1, 2, 1]
     assert [row["rank"] for row in records(found)] == [2, 1, 2, 3, 2, 1]
     assert TEXTS != IMAGES
@@ -349,7 +352,7 @@ def test_a_heatmap_too_large_to_look_at_is_refused(
 def test_equal_values_have_one_colour_in_the_middle(tmp_path: Path, files: list[bytes]) -> None:
     one = np.ones((1, 1), np.float32)
     target = tmp_path / "map.svg"
-    write_heatmap(target, compare(files[:1], one, ["a"], one, scale=1), files[:1])
+    write_heatmap(target, compare(files[:1], one, ["a"], one, logits=Logits(1)), files[:1])
     assert shade(0.5)[0].encode() in target.read_bytes()
 
 

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from conftest import PICTUREBOOK, make_clip
 
+from clipsearch.models import tower_cache
+from clipsearch.models.activations import gelu
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.files import ModelFiles
-from clipsearch.models.text_tower import TextTower, gelu, tower_folder
+from clipsearch.models.text_tower import TextTower
+from clipsearch.models.tower_cache import tower_folder
 
 TEXTS = [
     "dog",
@@ -27,7 +30,7 @@ TOLERANCE = 4e-6
 def encoders(folder: Path) -> tuple[Encoder, TextTower]:
     encoder = Encoder(ModelFiles("test", folder, None), "cpu")
     encoder.save_text_tower()
-    tower = TextTower.load(encoder.fingerprint)
+    tower = tower_cache.load(encoder.fingerprint)
     assert tower is not None
     return encoder, tower
 
@@ -87,6 +90,7 @@ def test_a_tower_is_written_whole_or_not_at_all(small_clip: Path) -> None:
     encoder, _ = encoders(small_clip)
     folder = tower_folder(encoder.fingerprint)
     names = {path.name for path in folder.iterdir() if not path.name.startswith("texts-")}  # which a query leaves
-    assert names == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"}
+    tables = {"byte_pairs.safetensors", "byte_pairs.json"}
+    assert names == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"} | tables
     assert [path for path in folder.parent.iterdir() if path.name.startswith("tmp")] == []
-    assert TextTower.load("0" * 32) is None
+    assert tower_cache.load("0" * 32) is None

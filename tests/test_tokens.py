@@ -6,14 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import families
 import pytest
 from conftest import PICTUREBOOK, Run, make_clip
 from test_architecture import COMMAND, HEAVY, loaded_by
 from tokenizers import Tokenizer
 
 from clipsearch.errors import InputError
+from clipsearch.models.text_tower import Tokens, tokenize
 from clipsearch.tokenizing import Tokenized, readable, tokenized
 
 
@@ -22,8 +24,18 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(str(PICTUREBOOK / "tokenizer.json"))
 
 
+class Reading(NamedTuple):
+    """A tokenizer, and how many tokens a model reads."""
+
+    tokenizer: Tokenizer
+    context: int
+
+    def tokenize(self, text: str) -> Tokens:
+        return tokenize(self.tokenizer, text, self.context)
+
+
 def read_as(tokenizer: Tokenizer, text: str, context: int) -> Tokenized:
-    (one,) = tokenized(tokenizer, [text], context)
+    (one,) = tokenized(Reading(tokenizer, context), [text])
     return one
 
 
@@ -174,3 +186,23 @@ def test_it_needs_no_model_library(sample_index: Path, environment: dict[str, st
     assert not loaded_by(code, environment, sample_index) & HEAVY
     code = COMMAND.format(arguments=["clipsearch", "tokens", "--help"])
     assert not loaded_by(code, environment, sample_index) & (HEAVY | {"numpy", "tokenizers"})
+
+
+def test_korean_emoji_and_long_texts_are_shown_as_each_model_reads_them(run: Run, tmp_path: Path) -> None:
+    texts = ["개가 자고 있다", "🐶", "A Dog, isn't it?", "a dog and a cat " * 10]
+    expected: dict[str, list[list[str] | None]] = {
+        "siglip": [["▁", "개", "가"], ["▁", "<unk>", "</s>"], ["▁a", "▁dog"]],
+        "siglip2": [None, ["<0xF0>", "<0x9F>", "<0x90>", "<0xB6>", "<eos>"], None],
+    }
+    for name, pieces in expected.items():
+        folder = families.make(name, tmp_path / name)
+        done = run("tokens", *texts, "--model", folder, "--json", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+        found = json.loads(done.stdout)
+        for one, wanted in zip(found, pieces, strict=False):
+            if wanted is not None:
+                assert one["pieces"][: len(wanted)] == wanted
+        assert [one["cut_at"] is None for one in found] == [True, True, True, False]
+        assert (found[3]["context"], len(found[3]["ids"])) == (16, 16)
+        assert found[3]["count"] > 40
+        assert texts[3].endswith(found[3]["lost"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,10 @@ from clipsearch.confidence import Rivals
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import Rules
+from clipsearch.logits import Logits
 from clipsearch.store.format import ModelRecord
+
+Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
 _SIDE = 4
 MODEL = ModelRecord("tiny", None, "7" * 32, _SIDE * _SIDE * 3)
@@ -47,11 +51,11 @@ class TinyEncoder:
         self.embedded = 0
         """Pictures so far."""
 
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(B, 48) unit vectors."""
         self.embedded += len(pixels)
         # Never zero, whatever the picture.
-        vectors = pixels.reshape(len(pixels), -1).astype(np.float32) - 127.5
+        vectors = np.stack(list(pixels)).reshape(len(pixels), -1).astype(np.float32) - 127.5
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
@@ -68,7 +72,7 @@ class FixedEncoders:
         raise AssertionError((name, content[:8]))
 
     def rivals(self) -> Rivals:
-        return Rivals(np.zeros_like(self._vector), 1, 1.0)
+        return Rivals(np.zeros_like(self._vector), 1, Logits(1.0))
 
 
 class Watcher:

@@ -85,11 +85,11 @@ def score(
         with model.open() as towers:
             text_vectors = towers.texts(sentences)
             read, vectors = _vectors(towers, files, standard_input)
-            scale = towers.logit_scale
+            logits = towers.logits
         # 2. Each with each.
         names = [STDIN if file.path == standard_input else file.path for file in read]
         axis = TEXTS if over is Over.TEXTS else IMAGES
-        found = compare(names, vectors, sentences, text_vectors, scale=scale, axis=axis)
+        found = compare(names, vectors, sentences, text_vectors, logits=logits, axis=axis)
         # 3. What is asked for.
         with writing_output():
             write_matrix(found, form, sys.stdout.buffer, screen=screen_width(), probabilities=probs)

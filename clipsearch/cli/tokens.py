@@ -9,7 +9,16 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, check_inputs, text_lines
-from clipsearch.cli.options import FormatOptions, IndexOption, ModelOption, say, screen_width, writing_output
+from clipsearch.cli.options import (
+    FormatOptions,
+    IndexOption,
+    ModelOption,
+    VerboseOption,
+    say,
+    screen_width,
+    telling,
+    writing_output,
+)
 from clipsearch.cli.texts import TextsFromOption
 from clipsearch.errors import InputError
 
@@ -30,6 +39,7 @@ def tokens(
     output: FormatOptions,
     model: ModelOption = None,
     index: IndexOption = None,
+    verbose: VerboseOption = False,
 ) -> int:
     """Show what a model's tokenizer makes of texts: pieces, ids, how many, and where a long text is cut.
 
@@ -42,8 +52,8 @@ def tokens(
     form = output.form()
     check_inputs(*(texts or ()), texts_from)
     wanted = _texts(texts or [], texts_from)
-    with open_towers(model, index, say=say) as towers:
-        found = tokenized(towers.tokenizer, wanted, towers.context)
+    with open_towers(model, index, say=say, tell=telling(verbose=verbose)) as towers:
+        found = tokenized(towers, wanted)
     with writing_output():
         write_tokens(found, form, sys.stdout.buffer, screen=screen_width())
     return 0

@@ -1,43 +1,44 @@
-"""CLIP through transformers: pictures and texts to unit vectors.
+"""A model on a device: pictures and texts to unit vectors.
 
-This room and those it uses, `image_tower` and `precision`, are the only ones that import torch and transformers.
+This room and those it uses (`families`, `siglip_tokenizer`, `image_tower`, `precision`) are the only ones that import
+torch and transformers.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, CLIPModel
-from transformers.utils import logging
 
 from clipsearch import cores
 from clipsearch.errors import DeviceError, ModelError
-from clipsearch.models import text_tower
+from clipsearch.logits import Logits
+from clipsearch.models import families, text_tower, tower_cache
+from clipsearch.models.activations import ACTIVATIONS
 from clipsearch.models.files import ModelFiles, fingerprint
-from clipsearch.models.image_tower import ImageTower
+from clipsearch.models.image_tower import ImageTower, PlainTower
 from clipsearch.models.precision import PRECISIONS, choose_device, choose_precision
-from clipsearch.models.preprocessing import Preprocessing
-from clipsearch.models.text_tower import TowerShape
+from clipsearch.models.preprocessing import Patches, Preprocessing
+
+Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
+"""B pictures, (H, W, 3) each."""
 
 _TEXT = "text_model."
 _CALLS = 8
 """At most so many batches at once on a CPU; with more cores, each gets several."""
+_CALLS_ON_GPU = {"cuda": 2, "mps": 1}
 _BATCH, _BATCH_ON_CUDA = 16, 128
 """Larger ones were no faster on a CPU. On a GPU, more keeps more of it at work."""
 
 
 class Encoder:
-    """A CLIP model on one device."""
+    """A model on one device."""
 
     def __init__(
         self,
@@ -58,22 +59,22 @@ class Encoder:
             InputError: the precision is unknown.
             ModelError: the weights are broken or do not belong to the configuration.
         """
-        self.device = choose_device(device)
+        self.device, self.device_reason = choose_device(device)
         self.name, self.revision, self.folder = files.name, files.revision, files.folder
-        self.preprocessing = replace(Preprocessing.load(files.folder), exact=exact)
+        self.preprocessing = replace(Preprocessing.load(files), exact=exact)
         self.fingerprint = known_fingerprint or fingerprint(files.folder)
-        model = _load(files)
-        self._config = cast("Any", model.config)  # its parts are typed as objects or dictionaries
-        self.dim: int = self._config.projection_dim
-        self.precision, self.precision_reason = choose_precision(
-            precision, self.device, self._config.vision_config.hidden_size
-        )
-        self._tower = ImageTower(model, PRECISIONS[self.precision], self.device)
-        del model.vision_model  # the tower has its own copy
-        self._text_model = model
-        self.logit_scale = float(model.logit_scale.detach().exp())
-        """What the model multiplies cosines by before a softmax."""
-        torch.nn.Module.eval(model)  # the model's own `eval` is not typed
+        model: Any = families.load(files)  # what a model has depends on its family
+        self._files, self._model = files, model
+        self.dim = families.dim(model)
+        self.precision, self.precision_reason = choose_precision(precision, self.device, families.image_width(model))
+        dtype = PRECISIONS[self.precision]
+        if families.family(model) == "clip":
+            self._tower: ImageTower | PlainTower = ImageTower(model, dtype, self.device)
+            del model.vision_model  # the tower has its own copy
+        else:
+            self._tower = PlainTower(model, dtype, self.device)
+        self.logits: Logits = families.logits(model)
+        """What makes probabilities of cosines."""
         scale = self.preprocessing.scale
         self._factor, self._offset = (
             torch.tensor(values, device=self.device).view(1, 3, 1, 1)
@@ -84,10 +85,11 @@ class Encoder:
         )
         self.batch_size = batch_size or (_BATCH_ON_CUDA if self.device.type == "cuda" else _BATCH)
         """Pictures that `encode_images` is best given at a time; less after the GPU's memory was too small."""
-        self.calls = 2 if self.device.type == "cuda" else min(_CALLS, cores.available())
+        self.calls = _CALLS_ON_GPU.get(self.device.type) or min(_CALLS, cores.available())
         """How many calls of `encode_images` at the same time make the most of the device.
 
         On a CPU each has cores of its own, and none waits for another. On CUDA one is copied while one is computed.
+        PyTorch's MPS is not made for several threads.
         """
 
     def divide_cores(self) -> None:
@@ -95,8 +97,8 @@ class Encoder:
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, cores.available() // self.calls))
 
-    def encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of (B, H, W, 3) pixels as `preprocessing` makes them.
+    def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """(B, D) unit vectors of B pictures, (H, W, 3) pixels each, as `preprocessing` makes them.
 
         Where the memory of a GPU is too small, in smaller batches; `batch_size` is lowered then.
 
@@ -117,35 +119,66 @@ class Encoder:
         return np.concatenate([self.encode_images(pixels[:half]), self.encode_images(pixels[half:])])
 
     @torch.inference_mode()
-    def _encode_images(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        batch = torch.from_numpy(np.require(pixels, requirements="W"))
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
+    def _encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        if isinstance(self.preprocessing.resize, Patches):
+            return _unit(self._tower(**self._patches(pixels, self.preprocessing.resize)))
+        batch = self._on_device(np.stack(list(pixels)))
         normal = torch.addcmul(self._offset, batch.permute(0, 3, 1, 2).float(), self._factor)
         return _unit(self._tower(normal.to(self._tower.dtype)))
+
+    def _patches(self, pixels: Pixels, patches: Patches) -> dict[str, torch.Tensor]:
+        """What a tower for pictures of any proportions takes: (B, T, W) patches, which are real, (B, 2) grids."""
+        # 1. Patches of all, filled up to the same number.
+        batch = np.zeros((len(pixels), patches.most, patches.side**2 * 3), np.uint8)
+        real = np.zeros((len(pixels), patches.most), np.int64)
+        for i, picture in enumerate(pixels):
+            cut = patches.cut(picture)
+            batch[i, : len(cut)] = cut
+            real[i, : len(cut)] = 1
+        grids = np.array([picture.shape[:2] for picture in pixels]) // patches.side
+        # 2. Normalised, with zeros where there is nothing.
+        factor, offset = (values.flatten().repeat(patches.side**2) for values in (self._factor, self._offset))
+        mask = self._on_device(real)
+        normal = torch.addcmul(offset, self._on_device(batch).float(), factor) * mask.unsqueeze(-1)
+        return {
+            "pixel_values": normal.to(self._tower.dtype),
+            "pixel_attention_mask": mask,
+            "spatial_shapes": torch.from_numpy(grids),  # read by Python, so it stays here
+        }
+
+    def _on_device(self, batch: npt.NDArray[Any]) -> torch.Tensor:
+        there = torch.from_numpy(batch)
+        if self.device.type == "cuda":
+            there = there.pin_memory()
+        return there.to(self.device, non_blocking=self.device.type == "cuda")
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
-        tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.context, return_tensors="pt"
-        )
-        return _unit(self._text_model.get_text_features(**tokens).pooler_output)
+        ids = [self.tokenize(text).ids for text in texts]
+        fixed = self._texts.fixed
+        length = self.context if fixed else max(map(len, ids))
+        tokens = torch.full((len(ids), length), fixed.token if fixed else self._texts.pad)
+        mask = torch.zeros_like(tokens)
+        for i, one in enumerate(ids):
+            place = slice(length - len(one), None) if fixed and fixed.left else slice(len(one))
+            tokens[i, place], mask[i, place] = torch.tensor(one), 1
+        seen = {} if fixed and not fixed.masked else {"attention_mask": mask}
+        return _unit(self._model.get_text_features(input_ids=tokens, **seen).pooler_output)
 
     def tokenize(self, text: str) -> text_tower.Tokens:
         """Token ids of `text`, cut to the context."""
-        return text_tower.tokenize(self.tokenizer, text, self.context)
+        return text_tower.tokenize(self.tokenizer, text, self.context, cleaned=self._texts.cleaned)
 
     @property
     def tokenizer(self) -> Tokenizer:
         """Texts to ids."""
-        tokenizer: Tokenizer = self._tokenizer.backend_tokenizer
-        return tokenizer
+        return self._texts.tokenizer
 
     @property
     def context(self) -> int:
         """Most tokens that the text tower reads, start and end included."""
-        return int(self._config.text_config.max_position_embeddings)
+        return self._texts.context
 
     def save_text_tower(self) -> bool:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.
@@ -155,74 +188,26 @@ class Encoder:
         Raises:
             ModelError: the tokenizer does not belong to the tower, or the cache cannot be written.
         """
-        if text_tower.tower_folder(self.fingerprint).exists():
+        if tower_cache.tower_folder(self.fingerprint).exists():
             return True
-        config = self._config.text_config
-        if config.hidden_act not in text_tower.ACTIVATIONS:
+        shape = self._texts.shape(self.logits)
+        if shape is None or shape.activation not in ACTIVATIONS:
             return False
-        tokenizer = self._tokenizer
-        eos = config.eos_token_id
-        # 2 is transformers' mark for the rule of old configurations, which needs no such token.
-        if eos != 2 and eos not in tokenizer("a").input_ids:  # noqa: PLR2004
-            raise ModelError(f"{self.folder}: the tokenizer ends no text with the text tower's end token ({eos}).")
+        if shape.eos_token_id is not None and shape.eos_token_id not in self.tokenize("a").ids:
+            raise ModelError(
+                f"{self.folder}: the tokenizer ends no text with the text tower's end token ({shape.eos_token_id})."
+            )
         weights = {
             name.removeprefix(_TEXT): tensor.detach().numpy()
-            for name, tensor in self._text_model.state_dict().items()
+            for name, tensor in self._model.state_dict().items()
             if name.startswith((_TEXT, "text_projection")) and not name.endswith("position_ids")
         }
-        shape = TowerShape(
-            heads=config.num_attention_heads,
-            activation=config.hidden_act,
-            layer_norm_eps=config.layer_norm_eps,
-            eos_token_id=eos,
-            context=config.max_position_embeddings,
-            logit_scale=self.logit_scale,
-        )
-        text_tower.save(self.fingerprint, weights, shape, tokenizer.backend_tokenizer.save)
+        tower_cache.save(self.fingerprint, weights, shape, self.tokenizer)
         return True
 
     @cached_property
-    def _tokenizer(self) -> Any:  # noqa: ANN401  (transformers' tokenizers have no common public type)
-        try:
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{self.folder}: the tokenizer cannot be loaded: {error}") from error
-
-
-def _load(files: ModelFiles) -> CLIPModel:
-    try:
-        with _quiet():
-            loaded: Any = CLIPModel.from_pretrained(
-                files.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-            )
-            model: CLIPModel = loaded[0]
-            missing = sorted(loaded[1]["missing_keys"])
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"The weights in {files.folder} cannot be loaded: {reason}. Copy the model folder again."
-        ) from error
-    if missing:
-        raise ModelError(
-            f"The weights in {files.folder} are incomplete: {len(missing)} tensors are missing, such as {missing[0]}. "
-            "Copy the model folder again."
-        )
-    return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' own talk while it loads: what matters is raised as an error."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    def _texts(self) -> families.Texts:
+        return families.Texts(self._files, self._model)
 
 
 def _unit(vectors: torch.Tensor) -> npt.NDArray[np.float32]:

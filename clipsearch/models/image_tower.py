@@ -1,4 +1,4 @@
-"""CLIP's image tower in torch, from the weights of transformers' `CLIPModel`, with the same results, sooner.
+"""Image towers in torch. CLIP's is computed here, from the weights of transformers' `CLIPModel`: the same, sooner.
 
 The architecture is that of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020). What
 makes it faster than the modules it takes its weights from: one matrix product for queries, keys and values; in the last
@@ -119,3 +119,20 @@ class ImageTower:
         q, k, v = qkv.view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(q[:, :, :tokens], k, v)
         return seen.transpose(1, 2).reshape(batch, tokens, width // 3)
+
+
+class PlainTower:
+    """The image tower of any other family, as transformers computes it."""
+
+    def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:  # noqa: ANN401  (of any family)
+        """Move all of `model` that is not for texts; these are computed in float32 on the CPU."""
+        self.dtype, self.device = dtype, device
+        self._model = model
+        for name, part in model.named_children():
+            if not name.startswith("text"):
+                part.to(device, dtype)
+
+    def __call__(self, pixel_values: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        """(B, D) in the tower's dtype; `more` is what some families take beside the pixels."""
+        found: torch.Tensor = self._model.get_image_features(pixel_values=pixel_values, **more).pooler_output
+        return found

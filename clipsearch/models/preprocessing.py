@@ -1,6 +1,6 @@
 """From a decoded picture to the pixels that an image tower sees, as the model's own configuration says.
 
-As transformers' Pillow image processor for CLIP: resize, centre crop, and later, in the batch, the normalisation.
+As transformers' Pillow image processors do it: resize, centre crop, and later, in the batch, the normalisation.
 With `exact` it gives the same pixels; otherwise it takes shortcuts, and a grey level differs here and there. Needs no
 torch, so it runs in the decoding threads; up to there pixels stay uint8.
 """
@@ -11,13 +11,15 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.errors import ModelError
+from clipsearch.models.files import ModelFiles
+from clipsearch.models.open_clip import CONFIG, Checkpoint
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge, in pixels."""
@@ -30,14 +32,52 @@ _ENOUGH = 2.8
 """A picture may be decoded smaller, down to so many times what it will be resized to. With 2, cosines to the vectors of
 photos decoded in full fell to 0.985; with 2.8 they stay above 0.9999."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
+_FLEXIBLE = "Siglip2"
+"""What the names of image processors begin with whose pictures keep their proportions."""
+_LEAST_SCALE, _MOST_SCALE, _CLOSE = 1e-6, 100.0, 1e-5
+"""Bounds of the search for a size, and how close it gets: transformers' own, so that sizes are the same."""
+
+
+class Patches(NamedTuple):
+    """A picture keeps its proportions, roughly, and becomes at most so many square patches (SigLIP 2's NaFlex)."""
+
+    side: int
+    """In pixels."""
+    most: int
+
+    def size(self, width: float, height: float) -> tuple[int, int]:
+        """Width and height, in whole patches, that a picture of this width and height is resized to."""
+
+        def at(scale: float) -> tuple[int, int]:
+            return self._whole(width * scale), self._whole(height * scale)
+
+        low, high = _LEAST_SCALE, _MOST_SCALE
+        while high - low >= _CLOSE:
+            middle = (low + high) / 2
+            columns, rows = at(middle)
+            if columns * rows <= self.most:
+                low = middle
+            else:
+                high = middle
+        columns, rows = at(low)
+        return columns * self.side, rows * self.side
+
+    def _whole(self, length: float) -> int:
+        return max(1, math.ceil(length / self.side))
+
+    def cut(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """(T, side * side * 3) the patches of (H, W, 3) pixels, line by line, each as its pixels stand in memory."""
+        rows, columns = pixels.shape[0] // self.side, pixels.shape[1] // self.side
+        cut = pixels.reshape(rows, self.side, columns, self.side, 3).transpose(0, 2, 1, 3, 4)
+        return cut.reshape(rows * columns, -1)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """One model's resize, crop and normalisation."""
 
-    resize: int | tuple[int, int] | None
-    """Length of the shorter side, or (height, width), in pixels; None leaves the size."""
+    resize: int | tuple[int, int] | Patches | None
+    """Length of the shorter side, or (height, width), in pixels, or what fits some patches; None leaves the size."""
     crop: tuple[int, int] | None
     """(height, width) cut from the centre."""
     resample: Image.Resampling
@@ -46,27 +86,35 @@ class Preprocessing:
     std: tuple[float, float, float]
     exact: bool = False
     """Whether to take no shortcuts."""
+    half_to_even: bool = False
+    """Where the crop begins if it cannot lie in the middle: at the even of the two places, as torchvision has it for
+    open_clip, or else at the first."""
 
     @classmethod
-    def load(cls, folder: Path) -> Preprocessing:
-        """Read a model folder's preprocessing.
+    def load(cls, files: ModelFiles) -> Preprocessing:
+        """Read a model's preprocessing.
 
         Raises:
-            ModelError: it is missing, or asks for steps other than CLIP's.
+            ModelError: it is missing, or asks for steps that no model here has.
         """
-        path, config = _read(folder)
-        crop = _sides(config.get("crop_size", 224)) if config.get("do_center_crop", True) else None
+        path, config = _read(files)
+        kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIP")
+        flexible = kind.startswith(_FLEXIBLE)
+        crops = config.get("do_center_crop", "CLIP" in kind and not flexible)
+        crop = _sides(config.get("crop_size", 224)) if crops else None
         size = config.get("size", 224) if config.get("do_resize", True) else None
-        if crop is None and not isinstance(_resize_to(size), tuple):
+        resize = Patches(config["patch_size"], config["max_num_patches"]) if flexible else _resize_to(size)
+        if crop is None and not isinstance(resize, tuple):
             raise ModelError(f"{path}: pictures come out in different sizes; clipsearch needs a crop or a fixed size.")
         try:
             return cls(
-                resize=_resize_to(size),
+                resize=resize,
                 crop=crop if isinstance(crop, tuple) or crop is None else (crop, crop),
                 resample=Image.Resampling(config.get("resample", Image.Resampling.BICUBIC)),
                 scale=float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
                 mean=_three(config["image_mean"]) if config.get("do_normalize", True) else (0.0, 0.0, 0.0),
                 std=_three(config["image_std"]) if config.get("do_normalize", True) else (1.0, 1.0, 1.0),
+                half_to_even=config.get("crop_offset") == "half_to_even",
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not the preprocessing of a CLIP model ({error!r}).") from error
@@ -76,6 +124,8 @@ class Preprocessing:
         """How long both sides of a decoded picture must at least be; None if it is needed in full."""
         if self.exact or self.resize is None:
             return None
+        if isinstance(self.resize, Patches):  # a square of them; a longer picture is no higher
+            return math.ceil(_ENOUGH * self.resize.side * math.sqrt(self.resize.most))
         return math.ceil(_ENOUGH * (self.resize if isinstance(self.resize, int) else max(self.resize)))
 
     def __call__(self, image: Image.Image, box: Box | None = None) -> npt.NDArray[np.uint8]:
@@ -87,23 +137,25 @@ class Preprocessing:
         size = self._target(right - left, bottom - top)
         crop = size if self.crop is None else (min(self.crop[1], size[0]), min(self.crop[0], size[1]))
         x, y = (right - left) / size[0], (bottom - top) / size[1]
-        left += (size[0] - crop[0]) // 2 * x
-        top += (size[1] - crop[1]) // 2 * y
+        left += self._half(size[0] - crop[0]) * x
+        top += self._half(size[1] - crop[1]) * y
         seen = (left, top, min(left + crop[0] * x, image.width), min(top + crop[1] * y, image.height))
         resized = image.resize(crop, self.resample, seen, _REDUCING_GAP)
-        return np.asarray(resized if self.crop in (None, crop[::-1]) else _centre(resized, *self.crop))
+        return np.asarray(resized if self.crop in (None, crop[::-1]) else self._centre(resized, *self.crop))
 
     def _in_full(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         if isinstance(self.resize, int):
-            image = _middle(image)
+            image = self._middle(image)
         if self.resize is not None:
             image = image.resize(self._target(*image.size), self.resample)
         if self.crop is not None:
-            image = _centre(image, *self.crop)
+            image = self._centre(image, *self.crop)
         return np.asarray(image)
 
     def _target(self, width: float, height: float) -> tuple[int, int]:
         """Width and height that a picture of this width and height is resized to."""
+        if isinstance(self.resize, Patches):
+            return self.resize.size(width, height)
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         short = self.resize or 0
@@ -112,27 +164,31 @@ class Preprocessing:
             return short, int(short * height / width)
         return int(short * width / height), short
 
+    def _middle(self, image: Image.Image) -> Image.Image:
+        """The part of a very long picture that the crop can see, with a wide margin.
 
-def _middle(image: Image.Image) -> Image.Image:
-    """The part of a very long picture that the crop can see, with a wide margin.
+        Resized whole, a line of 1 x 60,000 pixels would take gigabytes.
+        """
+        longest = _LONGEST * min(image.size)
+        if max(image.size) <= longest:
+            return image
+        return self._centre(image, min(image.height, longest), min(image.width, longest))
 
-    Resized whole, a line of 1 x 60,000 pixels would take gigabytes.
-    """
-    longest = _LONGEST * min(image.size)
-    if max(image.size) <= longest:
-        return image
-    return _centre(image, min(image.height, longest), min(image.width, longest))
+    def _centre(self, image: Image.Image, height: int, width: int) -> Image.Image:
+        """The centre of `image`, on black where it is too small."""
+        left, top = self._half(image.width - width), self._half(image.height - height)
+        return image.crop((left, top, left + width, top + height))
+
+    def _half(self, surplus: int) -> int:
+        return round(surplus / 2) if self.half_to_even else surplus // 2
 
 
-def _centre(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The centre of `image`, on black where it is too small."""
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
-
-
-def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
+def _read(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
+    """The file that says how pictures are prepared, and what it says in the terms of preprocessor_config.json."""
+    if files.layout == "open_clip":
+        return files.folder / CONFIG, Checkpoint.load(files.folder).preprocessing()
     for name in _FILES:
-        path = folder / name
+        path = files.folder / name
         if not path.is_file():
             continue
         try:
@@ -143,7 +199,7 @@ def _read(folder: Path) -> tuple[Path, dict[str, Any]]:
         if "image_mean" in config:
             return path, config
     raise ModelError(
-        f"{folder} does not say how pictures are prepared: {_FILES[0]} is missing. Copy the whole model folder."
+        f"{files.folder} does not say how pictures are prepared: {_FILES[0]} is missing. Copy the whole model folder."
     )
 
 
