@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from clipsearch import telling
 from clipsearch.errors import IndexMissingError, ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT
-from clipsearch.models.files import Pulled, canonical, find_local, fingerprint, is_pinned, locate, pull
-from clipsearch.models.hub import Progress
+from clipsearch.models.downloading import Progress
+from clipsearch.models.files import Pulled, find_local, fingerprint, locate, pull
+from clipsearch.models.names import canonical, is_pinned
 from clipsearch.models.tower_cache import tower_folder
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.models import tower_cache
-from clipsearch.models.files import ModelFiles, canonical, check, find_local, verify, without_revision
+from clipsearch.models.files import ModelFiles, check, find_local, verify
 from clipsearch.models.known_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
+from clipsearch.models.names import canonical, without_revision
 
 if TYPE_CHECKING:
     from PIL import Image

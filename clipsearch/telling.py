@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.models.catalog import BUNDLED
-from clipsearch.models.files import repository_of
+from clipsearch.models.names import repository_of
 from clipsearch.store.format import Computed
 
 if TYPE_CHECKING:

@@ -43,10 +43,18 @@ ALLOWED: dict[str, set[str]] = {
     "store.filtering": {"errors", "filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": set(),
-    "models.hub": {"errors", "models.catalog"},
+    "models.hub": set(),
+    "models.downloading": {"errors", "models.catalog", "models.hub"},
+    "models.names": {"errors", "models.catalog", "models.hub", "models.integrity"},
     "models.integrity": set(),
-    "models.files": {"errors", "models.catalog", "models.hub", "models.integrity"},
-    "models.describing": {"errors", *(f"models.{room}" for room in ("catalog", "files", "integrity", "tower_cache"))},
+    "models.files": {
+        "errors",
+        *(f"models.{room}" for room in ("catalog", "downloading", "hub", "integrity", "names", "open_clip")),
+    },
+    "models.describing": {
+        "errors",
+        *(f"models.{room}" for room in ("catalog", "files", "integrity", "names", "open_clip", "tower_cache")),
+    },
     "models.activations": set(),
     "models.byte_pairs": set(),
     "models.clip_vocabulary": {"errors"},
@@ -81,7 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "clusters": {"errors", "filters", "query", "store.filtering", "store.format", "store.reading"},
     "changes": {"errors", "paths", "images.finding", "store.reading"},
-    "telling": {"models.catalog", "models.encoder", "models.files", "store.format"},
+    "telling": {"models.catalog", "models.encoder", "models.files", "models.names", "store.format"},
     "embedding": {"errors", "store.format", *(f"images.{room}" for room in ("finding", "reading", "decoding"))},
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding"),
@@ -95,11 +103,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "api": {
         *("errors", "query", "settings", "store.format", "store.reading", "telling", "towers"),
-        *(f"models.{room}" for room in ("catalog", "encoder", "files", "hub", "tower_cache")),
+        *(f"models.{room}" for room in ("catalog", "downloading", "encoder", "files", "names", "tower_cache")),
     },
     "checking": {
         *("errors", "images.decoding", "images.quiet", "models.encoder", "models.files", "models.known_values"),
-        *("models.plain", "models.preprocessing", "models.tower_cache"),
+        *("models.names", "models.plain", "models.preprocessing", "models.tower_cache"),
     },
     "captions": {"errors", "paths", "images.finding", "images.reading"},
     "evaluation": {"captions", "errors", "images.finding"},
@@ -159,14 +167,23 @@ ALLOWED: dict[str, set[str]] = {
         *(f"output.{room}" for room in ("drawing", "paths", "table", "terminals", "thumbnails")),
     },
     "output.placing": {"errors", "output.paths", "output.reports"},
-    "output.reports": {"output.paths", "indexing", "models.files", "store.format", "store.reading", "store.verifying"},
+    "output.reports": {"output.paths", "indexing", "models.names", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
     "cli": {"errors", "output.paths"},
     "cli.options": {"", "api", "errors", "models.devices", "output.paths", "output.rows", "towers"},
     "cli.inputs": {"errors", "images.finding", "paths"},
     "cli.progress": {"cli.options"},
     "cli.index": {
-        *("api", "errors", "indexing", "images.quiet", "images.finding", "models.catalog", "output.reports"),
+        *(
+            "api",
+            "errors",
+            "indexing",
+            "images.quiet",
+            "images.finding",
+            "models.catalog",
+            "models.encoder",
+            "output.reports",
+        ),
         *("store.format", "store.reading", "telling"),
     },
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
@@ -311,7 +328,9 @@ def test_import_clipsearch_loads_nothing_heavy(environment: dict[str, str], tmp_
     assert not loaded_by("import clipsearch", environment, tmp_path) & (HEAVY | {"numpy", "typer"})
 
 
-@pytest.mark.parametrize("command", [["--help"], ["query", "--help"], ["index", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["query", "--help"], ["index", "--help"], ["models", "check", "--help"]]
+)
 def test_help_loads_no_library_of_ours(command: list[str], environment: dict[str, str], tmp_path: Path) -> None:
     loaded = loaded_by(COMMAND.format(arguments=["clipsearch", *command]), environment, tmp_path)
     assert not loaded & (HEAVY | {"numpy", "tokenizers"})

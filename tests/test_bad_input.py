@@ -86,7 +86,7 @@ def test_a_hub_that_refuses(pictures: Path, run: Run) -> None:
 
 
 def test_a_hub_that_never_answers_is_given_up_before_ten_seconds(pictures: Path, run: Run) -> None:
-    from clipsearch.models.hub import CONTACT_SECONDS
+    from clipsearch.models.downloading import CONTACT_SECONDS
 
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         # The system accepts connections into the backlog; nobody ever reads them.

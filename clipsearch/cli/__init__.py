@@ -32,10 +32,11 @@ _COMMANDS = {
     "import": ("import_", "import_"),
     "eval": ("eval_", "eval_"),
     "tokens": ("tokens", "tokens"),
+    "models": ("models", "models"),
     "status": ("status", "status"),
     "forget": ("forget", "forget"),
 }
-"""The room and the function of each, in the order of `--help`."""
+"""The room and the function of each, or its group of commands, in the order of `--help`, where groups come last."""
 
 
 def make_app(only: str | None = None) -> typer.Typer:
@@ -51,7 +52,11 @@ def make_app(only: str | None = None) -> typer.Typer:
     app.callback()(version_option)
     for name, (room, function) in _COMMANDS.items():
         if only in (None, name):
-            app.command(name)(getattr(import_module(f"clipsearch.cli.{room}"), function))
+            command = getattr(import_module(f"clipsearch.cli.{room}"), function)
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=name)
+            else:
+                app.command(name)(command)
     return app
 
 

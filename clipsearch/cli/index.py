@@ -25,6 +25,8 @@ from clipsearch.cli.options import (
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import Rules
+    from clipsearch.models.encoder import Encoder
+    from clipsearch.store.format import ModelRecord
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -111,6 +113,7 @@ def index(
     at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
     from clipsearch.api import ModelChoice
+    from clipsearch.cli.downloads import DownloadBar
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.indexing import update
@@ -125,22 +128,29 @@ def index(
     started = time.perf_counter()
     folder, roots = _targets(index, paths or [])
     talk, tell = telling(verbose=not quiet), telling(verbose=verbose)
+    download = DownloadBar(quiet=quiet)
     choice = ModelChoice(
         folder,
         roots,
         model,
         talk,
         tell=tell,
+        progress=download,
         device=device,
         precision=Precision.FP32.value if exact else precision.value,
         batch_size=batch_size,
         exact=exact,
     )
-    with quiet_decoders(), ProgressBar(quiet=quiet) as bar:
+    with quiet_decoders(), download, ProgressBar(quiet=quiet) as bar:
+
+        def load() -> tuple[Encoder, ModelRecord]:
+            bar.rest()
+            return choice.load()
+
         summary = update(
             folder,
             roots,
-            choice.load,
+            load,
             progress=bar,
             computed=choice.computed,
             rules=_rules(exclude, include_hidden, follow_symlinks),

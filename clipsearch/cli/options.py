@@ -151,10 +151,12 @@ class ModelOptions:
     def open(self) -> Towers:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import open_towers
+        from clipsearch.cli.downloads import DownloadBar
         from clipsearch.towers import Options
 
         options = Options(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
-        return open_towers(self.model, self.index, say=say, tell=self.tell, options=options)
+        with DownloadBar() as bar:
+            return open_towers(self.model, self.index, say=say, tell=self.tell, progress=bar, options=options)
 
     @property
     def tell(self) -> Callable[[str], None]:

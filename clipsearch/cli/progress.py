@@ -46,6 +46,10 @@ class ProgressBar:
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=files)
 
+    def rest(self) -> None:
+        """Show nothing until `start`: something else is about to be shown."""
+        self._stop()
+
     def start(self, total: int) -> None:
         """Show a bar for `total` images."""
         self._stop()

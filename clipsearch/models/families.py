@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from transformers.utils import logging
 from clipsearch.errors import ModelError
 from clipsearch.logits import Logits
 from clipsearch.models import clip_vocabulary, siglip_tokenizer
-from clipsearch.models.files import ModelFiles
+from clipsearch.models.files import ModelFiles, again
 from clipsearch.models.open_clip import WEIGHTS, Checkpoint
 from clipsearch.models.text_tower import FixedLength, TowerShape
 
@@ -44,11 +45,14 @@ def load(files: ModelFiles) -> PreTrainedModel:
     try:
         with _quiet():
             model = _load_open_clip(files) if files.layout == "open_clip" else _load(files)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"The weights in {files.folder} cannot be loaded: they hold more than tensors, and may run any code. "
+            "Nothing of that was run. Take weights in safetensors."
+        ) from error
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(
-            f"The weights in {files.folder} cannot be loaded: {reason}. Copy the model folder again."
-        ) from error
+        raise ModelError(f"The weights in {files.folder} cannot be loaded: {reason}. {again(files.folder)}") from error
     torch.nn.Module.eval(model)  # the model's own `eval` is not typed
     return model
 
@@ -61,7 +65,7 @@ def _load(files: ModelFiles) -> PreTrainedModel:
     if missing:
         raise ModelError(
             f"The weights in {files.folder} are incomplete: {len(missing)} tensors are missing, such as {missing[0]}. "
-            "Copy the model folder again."
+            f"{again(files.folder)}"
         )
     model: PreTrainedModel = loaded[0]
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):

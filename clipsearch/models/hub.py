@@ -1,118 +1,102 @@
-"""The Hugging Face hub: snapshots of it on this disk, and downloads, with a deadline. Imports no model library.
+"""The Hugging Face hub's cache on this disk: what is there is found without the network.
 
-transformers and huggingface_hub by themselves would retry for half a minute before they say that there is no network.
+Its layout is documented (https://huggingface.co/docs/huggingface_hub/guides/manage-cache) and shared with other
+programs. `downloading` puts into it what is missing.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import hashlib
+import re
 from pathlib import Path
-from typing import TypeVar
 
-from clipsearch.errors import ModelError
-from clipsearch.models.catalog import BUNDLED
-
-CONTACT_SECONDS = 8.0
-"""How long the hub has to answer before it counts as unreachable."""
-TEXT_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-)
-"""What a model's folder has beside its weights."""
-SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
-
-_T = TypeVar("_T")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ABBREVIATED = re.compile(r"[0-9a-f]{6,40}")
+_REVISION = re.compile(r"[\w][\w.+-]*(/[\w][\w.+-]*)*")
+"""Names of branches and tags as Git has them, and nothing that leads out of a folder."""
 
 
-def on_disk(repository: str) -> Path | None:
-    """The snapshot of a repository in the hub's cache, whole or not; found without the network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def cache() -> Path:
+    """Where the hub's models lie: as `HF_HUB_CACHE`, `HF_HOME` and the library's other settings say."""
+    from huggingface_hub import constants
 
-    try:
-        return Path(snapshot_download(repository, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+    return Path(constants.HF_HUB_CACHE)
 
 
-def download(name: str, repository: str, say: Callable[[str], None]) -> Path:
-    """Fetch what is needed of a repository; its snapshot. `name` is what the user calls it.
+def storage(repository: str) -> Path:
+    """The folder of a repository in the hub's cache, whether it is there or not."""
+    return cache() / f"models--{repository.replace('/', '--')}"
 
-    Raises:
-        ModelError: the hub cannot be reached, or has no such model.
+
+def on_disk(repository: str, revision: str | None = None) -> Path | None:
+    """The snapshot of a repository in the hub's cache, whole or not; found without the network.
+
+    `revision` is a branch, a tag, or a commit hash, of which the beginning is enough; by default the branch main.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    wanted = _files_on_hub(name, repository)
-    say(f"Downloading model {name!r} ({repository}) from the Hugging Face hub ...")
+    folder = storage(repository)
     try:
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise ModelError(_unreachable(name, repository, _first_line(error))) from error
+        commit = (folder / "refs" / (revision or "main")).read_text("ascii").strip()
+    except (OSError, ValueError):
+        commit = revision or ""
+    if _COMMIT.fullmatch(commit):
+        snapshot = folder / "snapshots" / commit
+        return snapshot if snapshot.is_dir() else None
+    if not is_commit(commit):
+        return None
+    found = list((folder / "snapshots").glob(f"{commit}*"))
+    return found[0] if len(found) == 1 else None
 
 
-def _files_on_hub(name: str, repository: str) -> list[str]:
-    """Which files of the repository are needed; asks the hub, within `CONTACT_SECONDS`."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
-
-    try:
-        info = _within(CONTACT_SECONDS, lambda: HfApi().model_info(repository, timeout=CONTACT_SECONDS))
-    except GatedRepoError as error:
-        raise ModelError(f"{repository} asks for permission: accept its terms on the hub and set HF_TOKEN.") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"The Hugging Face hub knows no model {repository!r} (or it is private and HF_TOKEN is not set). "
-            "Check the spelling of --model."
-        ) from error
-    except OfflineModeIsEnabled as error:
-        raise ModelError(_unreachable(name, repository, "HF_HUB_OFFLINE is set")) from error
-    except Exception as error:  # the HTTP libraries below share no base class; any failure means this
-        raise ModelError(_unreachable(name, repository, _first_line(error))) from error
-    names = {sibling.rfilename for sibling in info.siblings or []}
-    weights = [n for n in names if n.startswith("model") and n.endswith((".safetensors", ".safetensors.index.json"))]
-    return [*TEXT_FILES, *(weights or [PICKLED, f"{PICKLED}.index.json", "pytorch_model-*.bin"])]
+def is_revision(text: str) -> bool:
+    """Whether this may be the name of a branch or a tag, or a commit hash."""
+    return bool(_REVISION.fullmatch(text)) and ".." not in text
 
 
-def _within(seconds: float, work: Callable[[], _T]) -> _T:
-    """The result of `work`, or `TimeoutError`. Name look-ups have no time limit of their own, hence the thread."""
-    results: list[_T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # noqa: BLE001  (raised again below)
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"no answer within {seconds:.0f} seconds")
-    return results[0]
+def is_commit(revision: str) -> bool:
+    """Whether this may be a commit hash, or the beginning of one."""
+    return bool(_ABBREVIATED.fullmatch(revision))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def is_whole_commit(revision: str) -> bool:
+    """Whether this may be a commit hash with nothing left out."""
+    return bool(_COMMIT.fullmatch(revision))
 
 
-def _unreachable(name: str, repository: str, reason: str) -> str:
-    return (
-        f"Model {name!r} ({repository}) is not on this disk, and the Hugging Face hub cannot be reached: {reason}\n"
-        "Three ways out:\n"
-        "  1. Connect to the network and run the same command again; the model is downloaded once.\n"
-        f"  2. Copy the folder of {repository} from another machine and name it: --model PATH\n"
-        "  3. Try clipsearch without any download, on the sample pictures: "
-        f"clipsearch index sample-images --model {BUNDLED}"
-    )
+def interrupted(repository: str) -> bool:
+    """Whether a download of this repository was begun and not ended."""
+    return any((storage(repository) / "blobs").glob("*.incomplete"))
+
+
+def is_blob(path: Path) -> bool:
+    """Whether a file belongs to the hub's cache and is named there after its content."""
+    blob = path.resolve()
+    return blob.parent.name == "blobs" and is_hash(blob.name)
+
+
+def blob_is_whole(path: Path) -> bool:
+    """Whether a file of the hub's cache has the content that it is named after; reads all of it."""
+    blob = path.resolve()
+    return digest(blob, blob.name) == blob.name
+
+
+def remove(path: Path) -> None:
+    """Take a damaged file out of the hub's cache."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+def is_hash(name: str) -> bool:
+    """Whether a name can be that of a content: SHA-256, or Git's own SHA-1."""
+    return len(name) in (40, 64) and set(name) <= set("0123456789abcdef")
+
+
+def digest(path: Path, like: str) -> str:
+    """The hash of a file, of the kind of `like`: SHA-256 as Git LFS has it, or Git's own for small files."""
+    if len(like) == 64:  # noqa: PLR2004  (hexadecimal digits of SHA-256)
+        sha = hashlib.sha256()
+    else:
+        sha = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            sha.update(block)
+    return sha.hexdigest()

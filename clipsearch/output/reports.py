@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipsearch.indexing import Summary
-from clipsearch.models.files import repository_of
+from clipsearch.models.names import repository_of
 from clipsearch.output.paths import json_fields, printable, shown
 from clipsearch.store.format import Computed, ModelRecord
 from clipsearch.store.reading import Contents

@@ -1,0 +1,130 @@
+"""`clipsearch models`: which models there are, all about one, and fetching one; `check` has a room of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipsearch.cli.grouping import grouped
+from clipsearch.cli.models_check import check
+from clipsearch.cli.options import FormatOptions, print_rows, say, screen_width, writing_output
+from clipsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from clipsearch.models.files import Pulled
+    from clipsearch.output.rows import Row
+
+NameArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH",
+        help="A model, by any name that --model takes; NAME@REVISION for a branch, a tag or a commit of it.",
+    ),
+]
+
+models = typer.Typer(
+    help="List, show, fetch and check models. Alone: list.", rich_markup_mode=None, invoke_without_command=True
+)
+
+
+@models.callback()
+@grouped
+def alone(context: typer.Context, *, output: FormatOptions) -> int:
+    """List, show, fetch and check models. Alone: list."""
+    if context.invoked_subcommand is None:
+        return _list(output)
+    if output != FormatOptions():
+        raise InputError(f"Write options behind the command: clipsearch models {context.invoked_subcommand} ...")
+    return 0
+
+
+@models.command("list")
+@grouped
+def list_(*, output: FormatOptions) -> int:
+    """List the models that have a short name.
+
+    M is millions of parameters, px the height and width that pictures are seen in, ImgNet the top-1 accuracy on
+    ImageNet without training on it, COCO the recall@1 of pictures by captions, as published; * marks the default. Other
+    formats than the table have more. Any other repository on the Hugging Face hub, or folder, may work too. Asks no
+    network.
+    """
+    return _list(output)
+
+
+def _list(output: FormatOptions) -> int:
+    from clipsearch.models.describing import listed
+    from clipsearch.output.models import write_list
+
+    form = output.form()
+    found = listed()
+    with writing_output():
+        write_list(found, form, sys.stdout.buffer, screen=screen_width())
+    return 0
+
+
+@models.command("show")
+@grouped
+def show(name: NameArgument, *, output: FormatOptions) -> int:
+    """Show what is known of a model: figures, towers, preprocessing, revision, fingerprint, files.
+
+    Of a model that is not on this disk, only what is published. Loads no model and asks no network.
+    """
+    from clipsearch.models.describing import describe
+    from clipsearch.output.models import write_model
+
+    form = output.form()
+    found = describe(name)
+    with writing_output():
+        write_model(found, form, sys.stdout.buffer, screen=screen_width())
+    if found.files is None:
+        say(f"It is not on this disk. To fetch it: clipsearch models pull {found.name}")
+    return 0
+
+
+@models.command("pull")
+@grouped
+def pull(
+    name: NameArgument,
+    *,
+    update: Annotated[
+        bool, typer.Option("--update", help="Ask the hub whether there is a newer revision, and fetch that.")
+    ] = False,
+    output: FormatOptions,
+) -> int:
+    """Fetch a model, so that it works without a network, and prepare its text tower for queries.
+
+    An interrupted download goes on where it stopped. Of a model that is on this disk already, each file is compared
+    with the hash that the hub had for it, and damaged ones are fetched again. Prints where the model lies.
+    """
+    from clipsearch.api import pull_model
+    from clipsearch.cli.downloads import DownloadBar
+    from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.output.models import in_words
+
+    form = output.form()
+    with DownloadBar() as bar:
+        pulled = pull_model(name, update=update, say=say, progress=bar)
+    model = pulled.files.name
+    if model == BUNDLED:
+        say(f"{BUNDLED} is bundled with clipsearch; there is nothing to fetch. Note: {PICTUREBOOK_NOTE}")
+    elif not pulled.fetched:
+        say(f"Model {model!r} is on this disk already, and whole.")
+    print_rows([in_words(_row(pulled), form)], form)
+    say(f"Next: clipsearch index ./images --model {model}")
+    return 0
+
+
+def _row(pulled: Pulled) -> Row:
+    return {
+        "name": pulled.files.name,
+        "revision": pulled.files.revision,
+        "fetched": pulled.fetched,
+        "bytes": sum(check.bytes for check in pulled.checks),
+        "path": os.fsencode(pulled.files.folder),
+    }
+
+
+models.command("check")(check)

@@ -1,0 +1,98 @@
+"""Whether a model's file is what it says it is, as far as can be seen without reading all of it.
+
+Imports no model library, and runs nothing of what it looks at.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_LFS_POINTER = b"version https://git-lfs"
+_LONGEST_HEADER = 100_000_000
+"""Bytes; safetensors' own limit."""
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a file, as far as can be seen without reading all of it."""
+    with path.open("rb") as file:
+        start = file.read(len(_LFS_POINTER))
+    if start == _LFS_POINTER:
+        return f"{path} is no file but Git LFS's note where it lies. In a clone, run: git lfs pull."
+    if path.suffix in (".safetensors", ".bin"):
+        wrong = _broken_safetensors(path) if path.suffix == ".safetensors" else _broken_pickle(path)
+        return f"The weights in {path.parent} cannot be loaded: {path.name} {wrong}." if wrong else None
+    return None if path.stat().st_size else f"{path} is empty."
+
+
+def _broken_safetensors(path: Path) -> str | None:
+    """What is wrong with a safetensors file, whose header says how long it must be."""
+    try:
+        wanted = max((tensor.end for tensor in read_header(path).values()), default=0)
+    except ValueError as error:
+        return str(error)
+    size = path.stat().st_size
+    if not wanted:
+        return "holds no tensors"
+    return None if size == wanted else f"has {size:,} bytes and should have {wanted:,}"
+
+
+def _broken_pickle(path: Path) -> str | None:
+    """What is wrong with PyTorch's weights, which transformers reads without running anything."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return None if path.stat().st_size else "is empty"
+    if not zipfile.is_zipfile(path):
+        return "is cut short"
+    return "is a TorchScript pickle, which may run any code" if is_torchscript(path) else None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor as the header of a safetensors file describes it."""
+
+    dtype: str
+    """As the format writes it: F32, F16, BF16 ..."""
+    shape: tuple[int, ...]
+    end: int
+    """The byte of the file behind it."""
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, by name; their values are not read.
+
+    The format: 8 bytes with the length of the header, the header in JSON, the values
+    (https://huggingface.co/docs/safetensors).
+
+    Raises:
+        ValueError: the file has no such header; the message goes on after the file's name.
+    """
+    with path.open("rb") as file:
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else 0  # noqa: PLR2004
+        if not 1 < length <= _LONGEST_HEADER:
+            raise ValueError("is no safetensors file" if first else "is empty")
+        header = file.read(length)
+    if len(header) < length:
+        raise ValueError("is cut short")
+    try:
+        described = json.loads(header)
+        return {
+            name: Tensor(one["dtype"], tuple(one["shape"]), 8 + length + int(one["data_offsets"][1]))
+            for name, one in described.items()
+            if name != "__metadata__"
+        }
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError("is no safetensors file") from error
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether this is a zip archive with the code of a TorchScript model inside."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any("/code/" in name for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
