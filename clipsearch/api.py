@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch import telling
-from clipsearch.errors import IndexMissingError, ModelError, ModelMismatchError
+from clipsearch.errors import ClipsearchError, IndexMissingError, ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT
 from clipsearch.models.downloading import Progress
 from clipsearch.models.files import Pulled, find_local, fingerprint, locate, pull
@@ -19,7 +20,7 @@ from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.store.reading import Store, find_index
-from clipsearch.towers import BY_ITSELF, FOR_QUERIES, Options, Towers, load_encoder
+from clipsearch.towers import BY_ITSELF, FOR_QUERIES, Options, Towers, load_encoder, whole_model_needed
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
@@ -69,30 +70,45 @@ def open_towers(
 ) -> Towers:
     """A model for work that needs no index: `model`, else as settings say, else that of the nearest index, else laion.
 
-    Where it is the model of that index, pictures that the index knows are not embedded again. `folder` is as for
-    `index_folder`, `say` and `tell` are as for `open_index`, `progress` is as for `pull_model`.
+    Pictures that an index of this model knows are not embedded again: that in `folder`, as for `index_folder`, or if no
+    folder is named, the nearest or one beside it whose name begins like its own (`.clipsearch-siglip2`). `say` and
+    `tell` are as for `open_index`, `progress` is as for `pull_model`.
 
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.
     """
-    store = None
+    nearest = None
     try:
-        store = Store.open(index_folder(folder))
+        nearest = Store.open(index_folder(folder))
     except IndexMissingError:
         if folder is not None:
             raise
         tell(telling.index_missing())
     wanted = wanted_model(model, [Path.cwd()])
-    known = store.model() if store else None
+    known = nearest.model() if nearest else None
     name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
     why = _why(wanted, known)
-    if store and known and (name == known.name or _is_copy(name, known)):
-        tell(telling.index_used(store.folder))
-        return Towers(store, say, tell=tell, why=why, options=options)
-    if store:
-        store.close()
-        tell(telling.index_not_used(store.folder, known.name if known else None))
+    of_model = _OfModel(name)
+    if nearest and known and of_model(known):
+        tell(telling.index_used(nearest.folder))
+        return Towers(nearest, say, tell=tell, why=why, options=options)
+    if nearest:
+        nearest.close()
+        tell(telling.index_not_used(nearest.folder, known.name if known else None))
+        for store in _beside(nearest.folder) if folder is None else ():
+            if (other := store.model()) and of_model(other):
+                tell(telling.index_used(store.folder))
+                return Towers(store, say, tell=tell, why=why, options=options)
+            store.close()
     return Towers(locate(name, say, progress=progress), say, tell=tell, why=why, options=options)
+
+
+def _beside(folder: Path) -> Iterator[Store]:
+    """The indexes that lie beside one, as those of other models do; without those that cannot be read."""
+    for other in sorted(folder.parent.glob(f"{FOLDER}*")):
+        if other != folder and Store.exists(other):
+            with suppress(ClipsearchError):
+                yield Store.open(other)
 
 
 class ModelChoice:
@@ -136,7 +152,7 @@ class ModelChoice:
         self.name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
         self._why = why or _why(wanted, known)
         self._revision = known.revision if known and known.name == self.name else None
-        if known and wanted and self.name != known.name and not _is_copy(self.name, known):
+        if known and wanted and not _OfModel(self.name)(known):
             raise ModelMismatchError(mismatch(folder, known, f"{wanted[0]} (from {wanted[1]})"))
 
     def load(self) -> tuple[Encoder, ModelRecord]:
@@ -185,19 +201,30 @@ def pull_model(
     if not tower_folder(fingerprint(pulled.files.folder)).exists():
         say(f"Preparing the text tower of model {pulled.files.name!r}, which takes some seconds.")
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
-            say("It differs from CLIP's, so every query has to load the whole model.")
+            say(whole_model_needed(pulled.files.name))
     return pulled
 
 
-def _is_copy(name: str, known: ModelRecord) -> bool:
-    """Whether the canonical `name` is another one for the very model that the index was made with.
+class _OfModel:
+    """Whether an index was made with a model, under whichever name."""
 
-    It is if it pins the commit that the index remembers, or if the same files are on this disk under that name.
-    """
-    if known.revision and is_pinned(name, known.name, known.revision):
-        return True
-    try:
-        files = find_local(name)
-    except ModelError:
-        return False  # there is no such model; that it is another one says enough
-    return files is not None and fingerprint(files.folder) == known.fingerprint
+    def __init__(self, name: str) -> None:
+        self._name = name
+        """Canonical."""
+
+    def __call__(self, known: ModelRecord) -> bool:
+        """It was if the name is the same, pins the commit that the index remembers, or means the same files."""
+        if self._name == known.name:
+            return True
+        if known.revision and is_pinned(self._name, known.name, known.revision):
+            return True
+        return self._fingerprint == known.fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str | None:
+        """None if the model is not on this disk."""
+        try:
+            files = find_local(self._name)
+        except ModelError:
+            return None  # there is no such model; that it is another one says enough
+        return fingerprint(files.folder) if files else None

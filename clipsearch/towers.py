@@ -23,8 +23,8 @@ from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
 from clipsearch.logits import Logits
 from clipsearch.models import tower_cache
-from clipsearch.models.files import ModelFiles, fingerprint, locate
-from clipsearch.models.text_tower import Tokens
+from clipsearch.models.files import ModelFiles, family, fingerprint, locate
+from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
 from clipsearch.telling import AS_ASKED_FOR, OF_THE_INDEX
@@ -99,6 +99,13 @@ def load_encoder(files: ModelFiles, options: Options) -> Encoder:
         from clipsearch.models.encoder import Encoder
 
         return Encoder(files, **options, known_fingerprint=hashed.result())
+
+
+def whole_model_needed(name: str) -> str:
+    """What is said of a model whose text tower `text_tower` cannot compute."""
+    return (
+        f"The text tower of model {name!r} is neither CLIP's nor SigLIP's, so every query has to load the whole model."
+    )
 
 
 class _Waiting(NamedTuple):
@@ -336,7 +343,8 @@ class Towers:
     def _text_encoder(self) -> TextEncoder:
         """The text tower from the cache, or made once from the model's weights.
 
-        A model whose text tower is not CLIP's has none, and transformers has to be loaded for each query.
+        Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
+        for each query.
         """
         if tower := tower_cache.load(self._fingerprint):
             self._tell_once(
@@ -344,9 +352,10 @@ class Towers:
                 telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
             )
             return tower
-        self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
+        if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
+            self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
         if not self._encoder.save_text_tower():
-            self._say("It differs from CLIP's, so every query has to load the whole model.")
+            self._say(whole_model_needed(self.name))
             self._tell_once(telling.texts_in_transformers())
             return self._encoder
         tower = tower_cache.load(self._fingerprint)

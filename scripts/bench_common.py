@@ -120,8 +120,12 @@ def make_vit_b_32(folder: Path, words: Path, side: int = 224) -> None:
     for name in TOKENIZER_FILES:
         if (words / name).is_file():
             shutil.copy(words / name, folder)
-    sizes = {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
-    (folder / "preprocessor_config.json").write_text(json.dumps({**_PREPROCESSING, **sizes}), "utf-8")
+    (folder / "preprocessor_config.json").write_text(json.dumps(clip_preprocessing(side)), "utf-8")
+
+
+def clip_preprocessing(side: int) -> dict[str, Any]:
+    """What CLIP's preprocessor_config.json says; `side` is that of the pictures that the model sees, in pixels."""
+    return _PREPROCESSING | {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
 def clipsearch_command() -> str:

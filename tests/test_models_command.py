@@ -15,8 +15,9 @@ from hub_server import serving
 from test_architecture import COMMAND, HEAVY, loaded_by
 
 from clipsearch.models.catalog import DEFAULT, ENTRIES
-from clipsearch.models.describing import describe
+from clipsearch.models.describing import describe, listed
 from clipsearch.models.files import cache_folder, fingerprint
+from clipsearch.output.models import write_list
 
 SMALL = "somebody/small-clip"
 
@@ -30,6 +31,15 @@ def test_the_table_fits_a_terminal_and_marks_the_default(tmp_path: Path, run: Ru
     assert [line.split()[0] for line in lines if "*" in line.split()[0]] == [f"{DEFAULT}*"]
     assert [line.split()[-1] for line in lines[1:]] == ["no"] * (len(ENTRIES) - 1) + ["yes"]
     assert run("models", "list", "--format", "table", cwd=tmp_path).stdout == done.stdout
+
+
+def test_a_wide_terminal_shows_licences_and_repositories_too() -> None:
+    found = listed()
+    out = io.BytesIO()
+    write_list(found, "table", out, screen=170)
+    for line, one in zip(out.getvalue().decode().splitlines()[1:], found, strict=True):
+        assert line.rstrip().endswith(one.entry.repository or one.entry.licence)
+        assert one.entry.licence in line
 
 
 def test_every_format_has_the_same_models(tmp_path: Path, run: Run) -> None:

@@ -35,8 +35,8 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="laion (the default), openai, picturebook (bundled, for drawings), a model folder, or a repository on "
-        "the Hugging Face hub. [env: CLIPSEARCH_MODEL]",
+        help="A short name such as laion (the default) or siglip2 (see: clipsearch models), a model's folder, or a "
+        "repository on the Hugging Face hub; also NAME@REVISION. [env: CLIPSEARCH_MODEL]",
         show_default=False,
     ),
 ]

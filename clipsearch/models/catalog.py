@@ -193,7 +193,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name="siglip-i18n",
         repository="google/siglip-base-patch16-256-multilingual",
-        what="SigLIP ViT-B/16 at 256 pixels, multilingual",
+        what="SigLIP i18n ViT-B/16 at 256 pixels",
         family="siglip",
         licence="Apache-2.0",
         parameters=370.6,
@@ -261,7 +261,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry(
         name=BUNDLED,
         repository=None,
-        what="a small CLIP for drawings, bundled",
+        what="drawings only, bundled",
         family="clip",
         licence="MIT",
         parameters=4.1,

@@ -25,11 +25,8 @@ from clipsearch.logits import Logits
 from clipsearch.models import clip_vocabulary, siglip_tokenizer
 from clipsearch.models.files import ModelFiles, again
 from clipsearch.models.open_clip import WEIGHTS, Checkpoint
-from clipsearch.models.text_tower import FixedLength, TowerShape
+from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
 
-_LIKE_CLIP = ("clip", "clipseg", "metaclip_2")
-"""Families with CLIP's text tower."""
-_SIGLIP = ("siglip", "siglip2")
 _OLD_END = 2
 """An end token that transformers takes for a mark in `clip` and `clipseg`: "the largest id of the text ends it"."""
 _NO_LIMIT = 10**6
@@ -94,7 +91,7 @@ def family(model: PreTrainedModel) -> str:
 def dim(model: PreTrainedModel) -> int:
     """D, of the vectors."""
     config: Any = model.config
-    return int(config.text_config.projection_size if family(model) in _SIGLIP else config.projection_dim)
+    return int(config.text_config.projection_size if family(model) in LIKE_SIGLIP else config.projection_dim)
 
 
 def image_width(model: PreTrainedModel) -> int:
@@ -128,10 +125,10 @@ class Texts:
     def _read_tokenizer(self, tokenizer: Any) -> None:  # noqa: ANN401  (transformers', of no common public type)
         self.tokenizer = _backend(tokenizer)
         self.pad = int(tokenizer.pad_token_id or 0)
-        if self.family in _SIGLIP:
+        if self.family in LIKE_SIGLIP:
             masked = "attention_mask" in tokenizer.model_input_names
             self.fixed = FixedLength(self.pad, left=tokenizer.padding_side == "left", masked=masked)
-        elif self.family not in _LIKE_CLIP:
+        elif self.family not in LIKE_CLIP:
             if "roberta" in self._config.model_type or self.family == "altclip":
                 self.context -= self.pad + 1  # its positions begin behind that of the padding
             if tokenizer.model_max_length < _NO_LIMIT:
@@ -139,7 +136,7 @@ class Texts:
 
     def shape(self, logits: Logits) -> TowerShape | None:
         """For `TextTower`; None where that cannot compute the tower."""
-        if self.family not in (*_LIKE_CLIP, *_SIGLIP):
+        if self.family not in (*LIKE_CLIP, *LIKE_SIGLIP):
             return None
         end = None if self.fixed else self._config.eos_token_id
         return TowerShape(

@@ -248,6 +248,11 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return config
 
 
+def family(files: ModelFiles) -> str:
+    """What a model's configuration calls its architecture; a checkpoint of open_clip becomes a "clip"."""
+    return "clip" if files.layout == "open_clip" else str(read_config(files.folder).get("model_type"))
+
+
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold the weights: safetensors if there are any, else PyTorch's; or those of open_clip.
 
@@ -341,7 +346,7 @@ def check(files: ModelFiles) -> None:
     if files.layout == "open_clip":
         read_config(files.folder, OPEN_CLIP_CONFIG)
         return
-    kind = read_config(files.folder).get("model_type")
+    kind = family(files)
     if kind not in FAMILIES:
         raise ModelError(
             f"{files.folder} holds a model of type {kind!r}; clipsearch reads models that know pictures and words: "

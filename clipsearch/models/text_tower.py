@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[np.float32]
 
+LIKE_CLIP, LIKE_SIGLIP = ("clip", "clipseg", "metaclip_2"), ("siglip", "siglip2")
+"""Families whose text towers can be computed here, as `model_type` in a configuration names them."""
+
 _TEXTS = 64
 """Computed together: more were no faster."""
 _FEW = 50

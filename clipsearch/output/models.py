@@ -15,11 +15,14 @@ from clipsearch.output.rows import Row, Value, json_bytes, json_row, write_rows
 _NUMBERS = {"parameters": ".1f", "imagenet": ".3f", "coco": ".3f"}
 _SIZE = re.compile(r" at \d+ pixels")
 """It has a column of its own."""
+_WIDE = 150
+"""Columns of a terminal that has room for licences and repositories."""
 
 
 def write_list(found: Sequence[Listed], form: str, out: BinaryIO, *, screen: int | None) -> None:
-    """Write the catalogue in one of `output.rows.FORMATS`: a table has what helps to choose, the others all."""
-    rows = [_short(one) if form == "table" else in_words(_full(one), form) for one in found]
+    """Write the catalogue in one of `output.rows.FORMATS`: a table has what helps to choose, the others have all."""
+    wide = screen is not None and screen >= _WIDE
+    rows = [_short(one, wide=wide) if form == "table" else in_words(_full(one), form) for one in found]
     write_rows(rows, form, out, screen=screen, numbers=_NUMBERS)
 
 
@@ -52,10 +55,10 @@ def _plain(name: str, value: Value) -> Value:
     return str(value) if isinstance(value, int) else value
 
 
-def _short(one: Listed) -> Row:
-    """For people, in 80 columns."""
+def _short(one: Listed, *, wide: bool) -> Row:
+    """For people, in 80 columns; where there is room, also whose it is."""
     entry = one.entry
-    return {
+    row: dict[str, Value] = {
         "name": entry.name + ("*" if entry.name == DEFAULT else ""),
         "what": _SIZE.sub("", entry.what),
         "M": round(entry.parameters),
@@ -66,6 +69,7 @@ def _short(one: Listed) -> Row:
         "COCO": _share(entry.coco),
         "disk": "yes" if one.files else "no",
     }
+    return row | ({"licence": entry.licence, "repository": entry.repository} if wide else {})
 
 
 def _share(share: float | None) -> str:
