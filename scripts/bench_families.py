@@ -16,7 +16,7 @@ peak of a query is below the size of its text tower, whose layers are all needed
 read whole. Run it with:
 
     python scripts/bench_families.py
-    python scripts/bench_families.py --large --only altclip siglip2-so400m
+    python scripts/bench_families.py --only altclip siglip2-so400m
 
 The largest has 5 GB on the disk (TMPDIR names another folder) and takes 11 GB of memory.
 """
@@ -83,7 +83,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-families-") as name:
         work = Path(name).resolve()
         common.isolate(work)
-        found = measure(given.only or [name for name in MODELS if given.large or not MODELS[name].large], given, work)
+        asked = given.only or [name for name, model in MODELS.items() if given.large or not model.large]
+        found = measure([name for name in MODELS if name in asked], given.runs, work)
     common.finish(
         benchmark="families",
         unit="seconds; 10**6 bytes; components of unit vectors for differences",
@@ -97,7 +98,7 @@ def main() -> None:
 # -- measuring -----------------------------------------------------------------------------------------------
 
 
-def measure(names: Sequence[str], given: argparse.Namespace, work: Path) -> list[dict[str, Any]]:
+def measure(names: Sequence[str], runs: int, work: Path) -> list[dict[str, Any]]:
     """The figures of each model; those that cannot be made are left out, and it is said why."""
     pictures = some_samples(work / "pictures")
     reference: common.Process | None = None
@@ -113,7 +114,7 @@ def measure(names: Sequence[str], given: argparse.Namespace, work: Path) -> list
             folder.mkdir()
             figures = {"model": name, "like": MODELS[name].like, **about}
             figures |= indexed(work / name, folder, pictures)
-            figures |= queried(folder, reference, given.runs)
+            figures |= queried(folder, reference, runs)
             figures["table_left_on_disk"] = table_left_on_disk(figures)
             command = [sys.executable, __file__, "--compare", str(work / name), *map(str, pictures_compared(pictures))]
             figures["difference"] = json.loads(common.run(command, work)[1])
@@ -129,7 +130,7 @@ def measure(names: Sequence[str], given: argparse.Namespace, work: Path) -> list
 
 
 def some_samples(folder: Path) -> Path:
-    """A folder with every so manieth sample picture."""
+    """A folder with `PICTURES` of the samples, from all over their folders."""
     everything = sorted(path for path in SAMPLES.rglob("*") if path.suffix in {".jpg", ".png", ".webp"})
     folder.mkdir()
     for number in range(PICTURES):
@@ -537,7 +538,7 @@ def clip_words(folder: Path) -> None:
     bytes_as_letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     ends = [f"{letter}{_END_OF_WORD}" for letter in bytes_as_letters]
     pieces = ((piece[:-1], piece[-1] + end) for piece in combined() for end in ("", _END_OF_WORD))
-    merges = list(islice(pieces, _CLIP_TOKENS - 2 * len(ends) - 2))
+    merges: Any = list(islice(pieces, _CLIP_TOKENS - 2 * len(ends) - 2))
     words = [*bytes_as_letters, *ends, *(a + b for a, b in merges), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {word: number for number, word in enumerate(words)}
     CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77).save_pretrained(folder)
@@ -551,7 +552,7 @@ def gemma_words(folder: Path, **options: Any) -> int:  # noqa: ANN401
     known = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{byte:02X}>" for byte in range(256))]
     known += [_SPACE, *_LETTERS]
     pieces = list(islice(combined(first=_SPACE), tokens - len(known)))
-    merges = [(piece[:-cut], piece[-cut:]) for piece in pieces for cut in (1, 2)[: len(piece) - 1]]
+    merges: Any = [(piece[:-cut], piece[-cut:]) for piece in pieces for cut in (1, 2)[: len(piece) - 1]]
     tokenizer: Any = Siglip2Tokenizer(
         vocab={piece: number for number, piece in enumerate(chain(known, pieces))},
         merges=merges,

@@ -324,22 +324,28 @@ def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> No
 
 
 def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
-    many_pictures(tmp_path / "many", 600)
-    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
+    many_pictures(tmp_path / "many", 300)
+    command = [sys.executable, "-m", "clipsearch", "index", "many"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, *PB], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
         while first.poll() is None and not (tmp_path / FOLDER / "index.db").exists():
             time.sleep(0.01)
-        refused = run("index", "many", cwd=tmp_path)
+        first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as this test needs
         assert first.poll() is None, "the first run was over too soon for this test"
-        assert run("query", "a dog", cwd=tmp_path).returncode in (0, 1)  # 1 before the first checkpoint
-        waited = run("index", "many", "--wait", "100", "--json", cwd=tmp_path)
-    assert first.returncode == 0
-    assert refused.returncode == 2
+        refused = run("index", "many", cwd=tmp_path)
+        with subprocess.Popen(
+            [*command, "--wait", "100", "--json"], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe
+        ) as second:
+            assert second.stderr is not None
+            waiting = second.stderr.readline()
+            first.send_signal(signal.SIGCONT)
+            assert run("query", "a dog", cwd=tmp_path).returncode in (0, 1)  # 1 before the first checkpoint
+            out, _ = second.communicate(timeout=120)
+    assert (first.returncode, refused.returncode, second.returncode) == (0, 2, 0)
     assert b"Another clipsearch is writing to" in refused.stderr
     assert b"--wait SECONDS" in refused.stderr
-    assert waited.returncode == 0
-    assert waited.stderr.startswith(b"Waiting for another clipsearch")
-    assert json.loads(waited.stdout)["reused"] == 600
+    assert waiting.startswith(b"Waiting for another clipsearch")
+    assert json.loads(out)["reused"] == 300
 
 
 def test_a_folder_of_hostile_names_and_things(pictures: Path, run: Run) -> None:

@@ -27,8 +27,8 @@ import numpy.typing as npt
 from clipsearch import cores
 from clipsearch.logits import Logits
 from clipsearch.models.activations import ACTIVATIONS
-from clipsearch.models.byte_pairs import BytePairs
 from clipsearch.models.clip_vocabulary import clean
+from clipsearch.models.quick_tokens import QuickTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -99,7 +99,7 @@ class TextTower:
         weights: Mapping[str, npt.NDArray[np.floating]],
         shape: TowerShape,
         load_tokenizer: Callable[[], Tokenizer],
-        quick: BytePairs | None = None,
+        quick: QuickTokenizer | None = None,
     ) -> None:
         """`quick` tokenises as the tokenizer does, without reading all of its vocabulary."""
         self.shape = shape

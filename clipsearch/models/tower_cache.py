@@ -1,8 +1,8 @@
 """Text towers in the user's cache: one folder for each model's fingerprint, shared by all its indexes.
 
-It holds the weights as a safetensors file that is memory-mapped, the tokenizer, tables for `byte_pairs` if it is such a
-tokenizer, and a small description. `index` leaves it there, whatever format the model came in, so that queries need
-neither torch nor transformers.
+It holds the weights as a safetensors file that is memory-mapped, the tokenizer, tables for `quick_tokens` if it is of a
+kind that has them, and a small description. `index` leaves it there, whatever format the model came in, so that queries
+need neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError
-from clipsearch.models.byte_pairs import BytePairs, Rules
 from clipsearch.models.files import cache_folder
+from clipsearch.models.quick_tokens import Rules, quick, quick_of
 from clipsearch.models.text_tower import FixedLength, TextTower, TowerShape
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 _WEIGHTS, _TOKENIZER, _SHAPE = "text_tower.safetensors", "tokenizer.json", "text_tower.json"
-_RULES, _TABLES = "byte_pairs.json", "byte_pairs.safetensors"
-_DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "I64": "<i8"}
+_RULES, _TABLES = "tokens.json", "tokens.safetensors"
+_DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
 
 
 def load(fingerprint: str) -> TextTower | None:
@@ -48,11 +48,11 @@ def load(fingerprint: str) -> TextTower | None:
         fixed = description.pop("fixed")
         shape = TowerShape(**description, fixed=fixed and FixedLength(**fixed))
         weights = map_safetensors(folder / _WEIGHTS)
-        quick = None
+        tokens = None
         if (folder / _RULES).exists():
             rules = Rules.from_json((folder / _RULES).read_text("utf-8"))
-            quick = BytePairs(rules, map_safetensors(folder / _TABLES))
-        tower = TextTower(weights, shape, lambda: _tokenizer(folder), quick)
+            tokens = quick(rules, map_safetensors(folder / _TABLES))
+        tower = TextTower(weights, shape, lambda: _tokenizer(folder), tokens)
     return tower  # noqa: RET504  (mypy takes it that the block above may end early)
 
 
@@ -103,9 +103,9 @@ def save(
             made.mkdir()
             save_file({key: np.ascontiguousarray(value) for key, value in weights.items()}, made / _WEIGHTS)
             tokenizer.save(str(made / _TOKENIZER))
-            if quick := BytePairs.of(tokenizer):
-                save_file(dict(quick.tables), made / _TABLES)
-                (made / _RULES).write_text(quick.rules.json(), "utf-8")
+            if tokens := quick_of(tokenizer):
+                save_file(dict(tokens.tables), made / _TABLES)
+                (made / _RULES).write_text(tokens.rules.json(), "utf-8")
             (made / _SHAPE).write_text(json.dumps(asdict(shape), indent=1), "utf-8")
             if not target.exists():
                 made.replace(target)  # fails if another process was first, and then it is there

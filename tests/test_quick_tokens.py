@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import PICTUREBOOK
-from families import corpus, gemma_like
+from families import corpus, gemma_like, sentence_pieces, xlm_roberta
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 
 from clipsearch.models import tower_cache
-from clipsearch.models.byte_pairs import BytePairs, Rules
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.files import ModelFiles
+from clipsearch.models.quick_tokens import BytePairs, QuickTokenizer, Rules, quick, quick_of
+from clipsearch.models.siglip_tokenizer import converted
 
 LETTERS = "abcdefgh XYZ ,.!?'\"-_éüßñ ΣσςŁł日本語한국어😀🐶\u200d\t\n İı\uff11ﬁ№…“”«»▁</w>"
 
@@ -52,46 +53,58 @@ def picturebook(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(PICTUREBOOK / "tokenizer.json"))
 
 
-@pytest.fixture(params=[like_clip, gemma, picturebook])
-def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Tokenizer, BytePairs]:
+def siglip(folder: Path) -> Tokenizer:
+    """Sentence pieces of the unigram kind, without ASCII's punctuation."""
+    from transformers.models.siglip.tokenization_siglip import SiglipTokenizer
+
+    theirs: Any = SiglipTokenizer(str(sentence_pieces(folder)))
+    return converted(theirs)
+
+
+def xlm(folder: Path) -> Tokenizer:
+    """Sentence pieces with a start token, as XLM-R has them."""
+    xlm_roberta(folder)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@pytest.fixture(params=[like_clip, gemma, picturebook, siglip, xlm])
+def both(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Tokenizer, QuickTokenizer]:
     tokenizer = request.param(tmp_path)
-    quick = BytePairs.of(tokenizer)
-    assert quick is not None
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer, quick
+    known = quick_of(tokenizer)
+    assert known is not None
+    return tokenizer, known
 
 
-def test_ids_are_those_of_the_library(both: tuple[Tokenizer, BytePairs]) -> None:
-    tokenizer, quick = both
+def test_ids_are_those_of_the_library(both: tuple[Tokenizer, QuickTokenizer]) -> None:
+    tokenizer, known = both
     rng = np.random.default_rng(0)
     made_up = ["".join(rng.choice(list(LETTERS), size)) for size in rng.integers(0, 60, 2000)]
     answered = 0
     for text in [*corpus(), *made_up]:
-        found = quick.encode(text)
+        found = known.encode(text)
         assert found in (None, tokenizer.encode(text).ids), repr(text)
         answered += found is not None
     assert answered > 300  # picturebook has no letters but those of English
 
 
 def test_the_library_is_asked_for_special_tokens_unknown_letters_and_very_long_texts(
-    both: tuple[Tokenizer, BytePairs],
+    both: tuple[Tokenizer, QuickTokenizer],
 ) -> None:
-    _, quick = both
-    assert quick.encode("a dog") is not None
-    assert quick.encode(f"a {quick.rules.special[0]} dog") is None
-    assert quick.encode("a dog " * 400) is None
+    _, known = both
+    assert known.encode("a dog") is not None
+    assert known.encode(f"a {known.rules.special[0]} dog") is None
+    assert known.encode("a dog " * 400) is None
 
 
-def test_rules_survive_being_written_down(both: tuple[Tokenizer, BytePairs]) -> None:
-    _, quick = both
-    again = BytePairs(Rules.from_json(quick.rules.json()), quick.tables)
-    assert again.encode("a dog is sleeping") == quick.encode("a dog is sleeping")
-    assert "a" not in json.loads(quick.rules.steps)["model"]["vocab"]
+def test_rules_survive_being_written_down(both: tuple[Tokenizer, QuickTokenizer]) -> None:
+    _, known = both
+    again = quick(Rules.from_json(known.rules.json()), known.tables)
+    assert again.encode("a dog is sleeping") == known.encode("a dog is sleeping")
+    assert not json.loads(known.rules.steps)["model"]["vocab"]
 
 
 def test_a_tokenizer_of_another_kind_has_no_tables() -> None:
-    assert BytePairs.of(Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))) is None  # noqa: S106
+    assert quick_of(Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))) is None  # noqa: S106
 
 
 def test_a_tokenizer_that_behaves_otherwise_has_no_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,7 +116,7 @@ def test_a_tokenizer_that_behaves_otherwise_has_no_tables(monkeypatch: pytest.Mo
         return found[::-1] if found and len(found) > 1 else found
 
     monkeypatch.setattr(BytePairs, "_word", wrong)
-    assert BytePairs.of(tokenizer) is None
+    assert quick_of(tokenizer) is None
 
 
 def test_a_text_tower_reads_its_vocabulary_only_when_it_has_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
