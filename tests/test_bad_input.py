@@ -127,7 +127,7 @@ def test_a_model_that_the_hub_does_not_know(pictures: Path, run: Run) -> None:
     [
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
         (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type 'bert'"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type bert"),
         (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"broken" * 99), "cannot be loaded"),
         (lambda f: _cut(f / "model.safetensors"), "cannot be loaded"),

@@ -274,7 +274,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 60515788
         ),
         (_lose_a_shard, "model-00002-of-00002.safetensors is missing"),
         (_lead_outside, "does not say where the weights are"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type 'bert'; clipsearch reads"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type bert; clipsearch reads"),
         (lambda f: (f / "config.json").write_text("{}"), "type None"),
     ],
 )

@@ -8,12 +8,10 @@ and known by its hash. Knows nothing of weights.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import re
 import unicodedata
-import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from itertools import islice
@@ -98,6 +96,9 @@ def _read(path: Path) -> list[str]:
 
     A model that has another list, or a damaged one, is no reason to stop: open_clip itself would use CLIP's.
     """
+    import gzip  # not above: every query imports this room
+    import zlib
+
     try:
         if path.suffix == ".json":
             merges = json.loads(path.read_text("utf-8"))["model"]["merges"]

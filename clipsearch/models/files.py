@@ -346,10 +346,9 @@ def check(files: ModelFiles) -> None:
     if files.layout == "open_clip":
         read_config(files.folder, OPEN_CLIP_CONFIG)
         return
-    kind = family(files)
-    if kind not in FAMILIES:
+    if family(files) not in FAMILIES:
         raise ModelError(
-            f"{files.folder} holds a model of type {kind!r}; clipsearch reads models that know pictures and words: "
+            f"{files.folder} holds a model of type {family(files)}; clipsearch reads models that know pictures and words: "
             f"{', '.join(sorted(FAMILIES))}. See which are well known: clipsearch models"
         )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import struct
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +41,8 @@ def _broken_safetensors(path: Path) -> str | None:
 
 def _broken_pickle(path: Path) -> str | None:
     """What is wrong with PyTorch's weights, which transformers reads without running anything."""
+    import zipfile  # not above: every query imports this room
+
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             return None if path.stat().st_size else "is empty"
@@ -91,6 +92,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
 def is_torchscript(path: Path) -> bool:
     """Whether this is a zip archive with the code of a TorchScript model inside."""
+    import zipfile
+
     try:
         with zipfile.ZipFile(path) as archive:
             return any("/code/" in name for name in archive.namelist())
