@@ -365,3 +365,33 @@ def test_an_index_run_without_work_loads_no_model_library(sample_index: Path, en
     arguments = ["clipsearch", "index"]
     loaded = loaded_by(COMMAND.format(arguments=arguments), environment, sample_index)
     assert not loaded & {"torch", "transformers", "pillow_heif", "rawpy"}
+
+
+NOTE_THREADS = """
+import os, sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "numpy":
+            print("threads:", os.environ.get("OPENBLAS_NUM_THREADS"), file=sys.stderr)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "threads"),
+    [
+        (["query", "a dog is sleeping"], "1"),
+        (["similar", "sample-images/dogs/dog_0.webp"], "1"),
+        (["score", "sample-images/dogs/dog_0.webp", "--text", "a dog"], "1"),
+        (["duplicates"], "None"),
+    ],
+)
+def test_blas_is_told_of_its_threads_before_numpy_is_imported(
+    arguments: list[str], threads: str, sample_index: Path, environment: dict[str, str]
+) -> None:
+    code = NOTE_THREADS + COMMAND.format(arguments=["clipsearch", *arguments])
+    kept = {name: value for name, value in environment.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=sample_index, env=kept, capture_output=True, check=False)
+    assert f"threads: {threads}\n".encode() in done.stderr
+    assert done.stderr.count(b"threads:") == 1

@@ -213,9 +213,6 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
 
     Found from a folder below its own, an index answers for that folder.
     """
-    # Numpy's BLAS: one text is too little work for threads, and starting them, or waiting for one whose core is busy
-    # with something else, takes longer than it saves. Ranking, and many texts, have threads of their own.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from clipsearch.api import index_folder, open_index
 
     place = index_folder(folder)

@@ -348,8 +348,8 @@ def check(files: ModelFiles) -> None:
         return
     if family(files) not in FAMILIES:
         raise ModelError(
-            f"{files.folder} holds a model of type {family(files)}; clipsearch reads models that know pictures and words: "
-            f"{', '.join(sorted(FAMILIES))}. See which are well known: clipsearch models"
+            f"{files.folder} holds a model of type {family(files)}; clipsearch reads models that know pictures and "
+            f"words: {', '.join(sorted(FAMILIES))}. See which are well known: clipsearch models"
         )
 
 
