@@ -1,4 +1,7 @@
-"""The public entry: puts an index on disk and the text tower of its model together."""
+"""The public entry: puts an index on disk and the text tower of its model together.
+
+Rooms about a model's files are imported where they are needed, which is not for a query.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,6 @@ from typing import TYPE_CHECKING
 from clipsearch import telling
 from clipsearch.errors import ClipsearchError, IndexMissingError, ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT
-from clipsearch.models.downloading import Progress
-from clipsearch.models.files import Pulled, find_local, fingerprint, locate, pull
-from clipsearch.models.names import canonical, is_pinned
-from clipsearch.models.tower_cache import tower_folder
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
@@ -23,7 +22,9 @@ from clipsearch.store.reading import Store, find_index
 from clipsearch.towers import BY_ITSELF, FOR_QUERIES, Options, Towers, load_encoder, whole_model_needed
 
 if TYPE_CHECKING:
+    from clipsearch.models.downloading import Progress
     from clipsearch.models.encoder import Encoder
+    from clipsearch.models.files import Pulled
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -77,6 +78,9 @@ def open_towers(
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.
     """
+    from clipsearch.models.files import locate
+    from clipsearch.models.names import canonical
+
     nearest = None
     try:
         nearest = Store.open(index_folder(folder))
@@ -137,6 +141,8 @@ class ModelChoice:
         Raises:
             ModelMismatchError: the index in `folder` was made with another model.
         """
+        from clipsearch.models.names import canonical
+
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
         self._say, self._tell, self._progress = say, tell, progress
@@ -161,6 +167,8 @@ class ModelChoice:
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
+        from clipsearch.models.files import locate
+
         files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
         encoder = load_encoder(files, self._options)
         encoder.divide_cores()
@@ -197,6 +205,9 @@ def pull_model(
     Raises:
         ModelError: there is no such model, or it cannot be had.
     """
+    from clipsearch.models.files import fingerprint, pull
+    from clipsearch.models.tower_cache import tower_folder
+
     pulled = pull(name, say, update=update, progress=progress)
     if not tower_folder(fingerprint(pulled.files.folder)).exists():
         say(f"Preparing the text tower of model {pulled.files.name!r}, which takes some seconds.")
@@ -216,6 +227,8 @@ class _OfModel:
         """It was if the name is the same, pins the commit that the index remembers, or means the same files."""
         if self._name == known.name:
             return True
+        from clipsearch.models.names import is_pinned
+
         if known.revision and is_pinned(self._name, known.name, known.revision):
             return True
         return self._fingerprint == known.fingerprint
@@ -223,6 +236,8 @@ class _OfModel:
     @cached_property
     def _fingerprint(self) -> str | None:
         """None if the model is not on this disk."""
+        from clipsearch.models.files import find_local, fingerprint
+
         try:
             files = find_local(self._name)
         except ModelError:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.models.catalog import BUNDLED
-from clipsearch.models.names import repository_of
 from clipsearch.store.format import Computed
 
 if TYPE_CHECKING:
@@ -42,7 +41,11 @@ def index_to_be_made(folder: Path) -> str:
 
 def model_used(name: str, revision: str | None, why: str) -> str:
     """A model: its name, where it comes from, and who chose it."""
-    origin = f" ({repository_of(name)} at {revision})" if revision else ""
+    origin = ""
+    if revision:
+        from clipsearch.models.names import repository_of
+
+        origin = f" ({repository_of(name)} at {revision})"
     return f"model: {name}{' (bundled with clipsearch)' if name == BUNDLED else origin}, {why}"
 
 

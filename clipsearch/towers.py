@@ -23,7 +23,6 @@ from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
 from clipsearch.logits import Logits
 from clipsearch.models import tower_cache
-from clipsearch.models.files import ModelFiles, family, fingerprint, locate
 from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
     from clipsearch.images.reading import Content
     from clipsearch.models.encoder import Encoder
+    from clipsearch.models.files import ModelFiles
     from clipsearch.models.preprocessing import Preprocessing
 
 Vectors = npt.NDArray[np.float32]
@@ -94,6 +94,8 @@ def load_encoder(files: ModelFiles, options: Options) -> Encoder:
     Raises:
         ClipsearchError: the model or the device cannot be had.
     """
+    from clipsearch.models.files import fingerprint
+
     with ThreadPoolExecutor(1) as pool:
         hashed = pool.submit(fingerprint, files.folder)
         from clipsearch.models.encoder import Encoder
@@ -135,7 +137,7 @@ class Towers:
         what made somebody choose this model.
         """
         self._store = source if isinstance(source, Store) else None
-        self._known_files = source if isinstance(source, ModelFiles) else None
+        self._known_files = None if isinstance(source, Store) else source
         self._say = say
         self._tell = tell
         self._told: set[str] = set()
@@ -324,12 +326,18 @@ class Towers:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return self._record.fingerprint if self._record else fingerprint(self._files.folder)
+        if self._record:
+            return self._record.fingerprint
+        from clipsearch.models.files import fingerprint
+
+        return fingerprint(self._files.folder)
 
     @cached_property
     def _files(self) -> ModelFiles:
         if self._known_files:
             return self._known_files
+        from clipsearch.models.files import locate
+
         revision = self._record.revision if self._record else None
         return locate(self.name, self._say, revision=revision)
 
@@ -352,6 +360,8 @@ class Towers:
                 telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
             )
             return tower
+        from clipsearch.models.files import family
+
         if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
             self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
         if not self._encoder.save_text_tower():

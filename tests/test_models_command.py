@@ -16,7 +16,8 @@ from test_architecture import COMMAND, HEAVY, loaded_by
 
 from clipsearch.models.catalog import DEFAULT, ENTRIES
 from clipsearch.models.describing import describe, listed
-from clipsearch.models.files import cache_folder, fingerprint
+from clipsearch.models.files import fingerprint
+from clipsearch.models.tower_cache import cache_folder
 from clipsearch.output.models import write_list
 
 SMALL = "somebody/small-clip"

@@ -113,9 +113,9 @@ def _end_in_order() -> None:
 def _run() -> int:
     asked = sys.argv[1] if sys.argv[1:] and sys.argv[1] in _COMMANDS and _COMPLETION not in os.environ else None
     if asked not in _OF_MATRICES:
-        # Elsewhere one text is too little work for threads, and starting them, or waiting for one whose core is busy with
-        # something else, takes longer than it saves. Ranking, and many texts, have threads of their own. BLAS looks
-        # once, when numpy is imported; so this comes before anything that may do so.
+        # Elsewhere one text is too little work for threads, and starting them, or waiting for one whose core is busy
+        # with something else, takes longer than it saves. Ranking, and many texts, have threads of their own. BLAS
+        # looks once, when numpy is imported; so this comes before anything that may do so.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     command = typer.main.get_command(make_app(asked))
     try:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from platformdirs import user_cache_path
-
 from clipsearch.errors import ModelError
 from clipsearch.models import hub
 from clipsearch.models.catalog import BUNDLED, find
@@ -74,12 +72,6 @@ class FileCheck:
     bytes: int
     whole: bool | None
     """Whether its content is the one that the hub had; None where nobody wrote down what that is."""
-
-
-def cache_folder() -> Path:
-    """Where clipsearch keeps what can be made again (`CLIPSEARCH_CACHE`, else the system's cache folder)."""
-    given = os.environ.get("CLIPSEARCH_CACHE")
-    return Path(given) if given else user_cache_path("clipsearch", appauthor=False)
 
 
 def locate(

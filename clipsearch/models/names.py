@@ -11,7 +11,6 @@ from pathlib import Path
 from clipsearch.errors import ModelError
 from clipsearch.models import hub
 from clipsearch.models.catalog import BUNDLED, ENTRIES, OPEN_CLIP, ORIGINALS, find
-from clipsearch.models.integrity import is_torchscript
 
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -108,6 +107,8 @@ def refuse_file(name: str) -> None:
             f"{name} is an archive of OpenAI's: a TorchScript pickle, which may run any code and is not loaded; {way}."
         )
     if path.is_file():
+        from clipsearch.models.integrity import is_torchscript
+
         if is_torchscript(path):
             raise ModelError(
                 f"{name} is a TorchScript pickle, which may run any code and is not loaded. OpenAI's own weights are "

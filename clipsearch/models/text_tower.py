@@ -27,7 +27,6 @@ import numpy.typing as npt
 from clipsearch import cores
 from clipsearch.logits import Logits
 from clipsearch.models.activations import ACTIVATIONS
-from clipsearch.models.clip_vocabulary import clean
 from clipsearch.models.quick_tokens import QuickTokenizer
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ class TextTower:
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
-        text = clean(text) if self.shape.cleaned else text
+        text = _cleaned(text) if self.shape.cleaned else text
         self._texts += 1
         if self._quick and self._texts <= _FEW:
             ids = self._quick.encode(text)
@@ -239,9 +238,15 @@ class TextTower:
         return out
 
 
+def _cleaned(text: str) -> str:
+    from clipsearch.models.clip_vocabulary import clean  # which only models of open_clip need
+
+    return clean(text)
+
+
 def tokenize(tokenizer: Tokenizer, text: str, context: int, *, cleaned: bool = False) -> Tokens:
     """Token ids of `text`, at most `context`, start and end included; `cleaned` as in `TowerShape`."""
-    text = clean(text) if cleaned else text
+    text = _cleaned(text) if cleaned else text
     tokenizer.no_padding()
     tokenizer.enable_truncation(context)
     encoded = tokenizer.encode(text)

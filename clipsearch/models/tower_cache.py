@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from platformdirs import user_cache_path
 
 from clipsearch.errors import ModelError
-from clipsearch.models.files import cache_folder
 from clipsearch.models.quick_tokens import Rules, quick, quick_of
 from clipsearch.models.text_tower import FixedLength, TextTower, TowerShape
 
@@ -73,6 +74,12 @@ def _undamaged(folder: Path) -> Iterator[None]:
         raise ModelError(
             f"The text tower in {folder} is damaged ({error}). Delete that folder and try again."
         ) from error
+
+
+def cache_folder() -> Path:
+    """Where clipsearch keeps what can be made again (`CLIPSEARCH_CACHE`, else the system's cache folder)."""
+    given = os.environ.get("CLIPSEARCH_CACHE")
+    return Path(given) if given else user_cache_path("clipsearch", appauthor=False)
 
 
 def tower_folder(fingerprint: str) -> Path:
