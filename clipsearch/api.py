@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from clipsearch import telling
 from clipsearch.errors import ClipsearchError, IndexMissingError, ModelError, ModelMismatchError
 from clipsearch.models.catalog import DEFAULT
+from clipsearch.models.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
 from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.store.reading import Store, find_index
-from clipsearch.towers import BY_ITSELF, FOR_QUERIES, Options, Towers, load_encoder, whole_model_needed
+from clipsearch.towers import Towers
 
 if TYPE_CHECKING:
     from clipsearch.models.downloading import Progress
@@ -212,7 +213,7 @@ def pull_model(
     if not tower_folder(fingerprint(pulled.files.folder)).exists():
         say(f"Preparing the text tower of model {pulled.files.name!r}, which takes some seconds.")
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
-            say(whole_model_needed(pulled.files.name))
+            say(telling.whole_model_needed(pulled.files.name))
     return pulled
 
 

@@ -69,6 +69,13 @@ def texts_in_transformers() -> str:
     return "texts: in the whole model, through transformers"
 
 
+def whole_model_needed(name: str) -> str:
+    """What is said of a model whose text tower `text_tower` cannot compute."""
+    return (
+        f"The text tower of model {name!r} is neither CLIP's nor SigLIP's, so every query has to load the whole model."
+    )
+
+
 def picture_known() -> str:
     """A picture that needs no model."""
     return "picture: known to the index, so it needs no model"

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +22,7 @@ from clipsearch.confidence import NEUTRAL, Rivals
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
 from clipsearch.logits import Logits
 from clipsearch.models import tower_cache
+from clipsearch.models.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
 from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
@@ -71,43 +71,6 @@ class TextEncoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """(Q, D) unit vectors of texts."""
-
-
-class Options(TypedDict):
-    """How an `Encoder` is to work."""
-
-    device: str
-    precision: str
-    batch_size: int | None
-    exact: bool
-
-
-BY_ITSELF = Options(device="auto", precision="auto", batch_size=None, exact=False)
-"""It decides."""
-FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
-"""A query has a picture or two."""
-
-
-def load_encoder(files: ModelFiles, options: Options) -> Encoder:
-    """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer.
-
-    Raises:
-        ClipsearchError: the model or the device cannot be had.
-    """
-    from clipsearch.models.files import fingerprint
-
-    with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(fingerprint, files.folder)
-        from clipsearch.models.encoder import Encoder
-
-        return Encoder(files, **options, known_fingerprint=hashed.result())
-
-
-def whole_model_needed(name: str) -> str:
-    """What is said of a model whose text tower `text_tower` cannot compute."""
-    return (
-        f"The text tower of model {name!r} is neither CLIP's nor SigLIP's, so every query has to load the whole model."
-    )
 
 
 class _Waiting(NamedTuple):
@@ -365,7 +328,7 @@ class Towers:
         if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
             self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
         if not self._encoder.save_text_tower():
-            self._say(whole_model_needed(self.name))
+            self._say(telling.whole_model_needed(self.name))
             self._tell_once(telling.texts_in_transformers())
             return self._encoder
         tower = tower_cache.load(self._fingerprint)

@@ -77,6 +77,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models.known_values": {"models.catalog"},
     "models.plain": {*(f"models.{room}" for room in ("clip_vocabulary", "families", "files", "open_clip"))},
+    "models.loading": {"models.encoder", "models.files"},
     "models": set(),
     "query": {
         "store.format",
@@ -98,12 +99,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "towers": {
         *("confidence", "embedding", "errors", "images.decoding", "images.finding", "images.quiet", "images.reading"),
-        *("models.files", "models.encoder", "models.preprocessing", "models.text_tower", "models.tower_cache"),
+        *(f"models.{room}" for room in ("files", "encoder", "loading", "preprocessing", "text_tower", "tower_cache")),
         *("logits", "store.format", "store.reading", "telling"),
     },
     "api": {
         *("errors", "query", "settings", "store.format", "store.reading", "telling", "towers"),
-        *(f"models.{room}" for room in ("catalog", "downloading", "encoder", "files", "names", "tower_cache")),
+        *(
+            f"models.{room}"
+            for room in ("catalog", "downloading", "encoder", "files", "loading", "names", "tower_cache")
+        ),
     },
     "checking": {
         *("errors", "images.decoding", "images.quiet", "models.encoder", "models.files", "models.known_values"),
@@ -170,7 +174,7 @@ ALLOWED: dict[str, set[str]] = {
     "output.reports": {"output.paths", "indexing", "models.names", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
     "cli": {"errors", "output.paths"},
-    "cli.options": {"", "api", "errors", "models.devices", "output.paths", "output.rows", "towers"},
+    "cli.options": {"", "api", "errors", "models.devices", "models.loading", "output.paths", "output.rows", "towers"},
     "cli.inputs": {"errors", "images.finding", "paths"},
     "cli.progress": {"cli.options"},
     "cli.index": {
@@ -221,7 +225,15 @@ ALLOWED: dict[str, set[str]] = {
         "output.rows",
         "towers",
     },
-    "cli.sources": {"classification", "datasets", "errors", "images.finding", "images.quiet", "towers"},
+    "cli.sources": {
+        "classification",
+        "datasets",
+        "errors",
+        "images.finding",
+        "images.quiet",
+        "models.loading",
+        "towers",
+    },
     "cli.classify": {
         *("classification", "datasets", "errors"),
         *(f"output.{room}" for room in ("confusion", "paths", "rows", "sorting")),

@@ -420,7 +420,8 @@ def test_roots_are_named_or_the_folder_in_common(part: Part, pictures: Path, tmp
 def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path: Path) -> None:
     """Of two real models with random weights, neither takes the vectors of the other."""
     from clipsearch.models.files import locate
-    from clipsearch.towers import BY_ITSELF, Towers, load_encoder
+    from clipsearch.models.loading import BY_ITSELF, load_encoder
+    from clipsearch.towers import Towers
 
     folders = [make_clip(tmp_path / f"model{seed}", seed=seed) for seed in (0, 1)]
     encoders = [load_encoder(locate(str(folder)), {**BY_ITSELF, "device": "cpu"}) for folder in folders]

@@ -152,7 +152,7 @@ class ModelOptions:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import open_towers
         from clipsearch.cli.downloads import DownloadBar
-        from clipsearch.towers import Options
+        from clipsearch.models.loading import Options
 
         options = Options(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
         with DownloadBar() as bar:

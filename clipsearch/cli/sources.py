@@ -65,7 +65,8 @@ def open_source(
 @contextmanager
 def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, Source]]:
     from clipsearch.classification import Classified, selected
-    from clipsearch.towers import Options, Towers
+    from clipsearch.models.loading import Options
+    from clipsearch.towers import Towers
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
     options = Options(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
