@@ -1,9 +1,17 @@
-"""Absolute paths as bytes, the way records and searches carry them: names need not be UTF-8. Touches no file."""
+"""Absolute paths as bytes, the way records and searches carry them: names need not be UTF-8.
+
+Also whether two paths are one place, which their texts alone do not tell: a link, or a second mount of the same
+folder, gives a place another name. That is the only thing here for which the file system is asked.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_Identity = tuple[int, int]
+"""Device and inode."""
 
 
 def absolute(path: Path) -> bytes:
@@ -12,10 +20,67 @@ def absolute(path: Path) -> bytes:
 
 
 def is_below(path: bytes, folder: bytes) -> bool:
-    """Whether `path` is `folder` or lies in it (both absolute)."""
+    """Whether `path` is `folder` or lies in it by their texts (both absolute)."""
     return path == folder or path.startswith(inside(folder))
 
 
 def inside(folder: bytes) -> bytes:
     """What every path in `folder` begins with."""
     return folder.rstrip(b"/") + b"/"
+
+
+def same_place(one: bytes, other: bytes) -> bool:
+    """Whether two absolute paths lead to the same file or folder.
+
+    Device and inode tell where both are there; else only links in the paths are resolved.
+    """
+    if one == other:
+        return True
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
+    """What `path` is called by those who name everything from one of `roots` on (all absolute); `path` itself first.
+
+    An index names its images from the roots on, as they were typed. So a folder in a root comes with the root's name in
+    front, however `path` gets there, and for a folder around a root the root itself comes. `path` and what lies on the
+    way to it need not be there any more.
+    """
+    found = {path: None}
+    ways = dict.fromkeys((path, os.path.realpath(path)))
+    own = _identity(path)
+    above = [(identity, rest) for way in ways for identity, rest in _upwards(way)]
+    for root in roots:
+        identity = _identity(root)
+        if identity is None:
+            continue
+        for other, rest in above:
+            if other == identity:
+                found[os.path.join(root, rest) if rest else root] = None
+        if own is not None and any(own == other for other, _ in _upwards(os.path.realpath(root))):
+            found[root] = None
+    return list(found)
+
+
+def _upwards(path: bytes) -> Iterator[tuple[_Identity, bytes]]:
+    """`path` and the folders above it that are there, each with the way from it to `path`."""
+    place, rest = path, b""
+    while True:
+        if (identity := _identity(place)) is not None:
+            yield identity, rest
+        above, name = os.path.split(place)
+        if above == place:
+            return
+        place, rest = above, os.path.join(name, rest) if rest else name
+
+
+def _identity(path: bytes) -> _Identity | None:
+    """None if it is not there, or nobody may look."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
