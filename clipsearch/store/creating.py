@@ -18,8 +18,8 @@ from clipsearch.store.format import (
     SCHEMA,
     connect,
     guarded,
-    sync_folder,
 )
+from clipsearch.system.flushing import sync_folder
 
 
 @contextmanager

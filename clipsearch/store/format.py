@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,9 +63,6 @@ CREATE INDEX dead_by_hash ON dead (hash);
 """
 }
 """How a database of an older format becomes one of the next."""
-
-if sys.platform == "darwin":
-    import fcntl
 
 Matrix = npt.NDArray[np.float16]
 
@@ -172,22 +167,3 @@ def _unwritable(folder: Path, reason: str) -> ClipsearchError:
         f"Cannot write the index in {folder}: {reason}.\nWhat was saved before is safe. Check space and permissions, "
         "then run the same command again; or choose another place with --index DIR."
     )
-
-
-def sync(descriptor: int) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself."""
-    if sys.platform == "darwin":  # its fsync leaves data in the drive's own memory
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until new and renamed files of a folder are on the disk under these names."""
-    if sys.platform == "win32":
-        return  # Windows has no such call; its file system keeps a journal of names
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        sync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -32,10 +32,9 @@ from clipsearch.store.format import (
     guarded,
     header,
     mismatch,
-    sync,
-    sync_folder,
 )
 from clipsearch.store.reading import RECORD, Store
+from clipsearch.system.flushing import sync, sync_folder
 
 _DEAD_SHARE = 0.25
 """The matrix is rewritten when more than this share of its rows is dead."""
