@@ -17,7 +17,7 @@ from clipsearch.filters import FilterArguments, Filters
 from clipsearch.images.reading import digest, read_file
 from clipsearch.query import Encoders
 from clipsearch.ranking import Matrix, scores_of
-from clipsearch.store.filtering import matching
+from clipsearch.store.filtering import matching, rows_of_file
 from clipsearch.store.reading import Store
 
 if TYPE_CHECKING:
@@ -119,10 +119,8 @@ def _found(store: Store, image: str | os.PathLike[str] | bytes) -> tuple[bytes, 
     """Path and row of the picture in the index, if it is there."""
     if isinstance(image, bytes):
         return None
-    for path in (os.fsencode(os.path.abspath(image)), os.fsencode(os.path.realpath(image))):
-        if (row := store.row_of(path)) is not None:
-            return path, row
-    return None
+    rows = rows_of_file(store, os.fsencode(os.path.abspath(image)))
+    return (store.images(rows[:1])[0].path, rows[0]) if rows else None
 
 
 def _vector(store: Store, encoders: Encoders, image: str | os.PathLike[str] | bytes) -> Vectors:

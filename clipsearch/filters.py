@@ -63,8 +63,8 @@ class Filters:
     """Absolute paths, one of which it has to be."""
     glob: tuple[str, ...] = ()
     """With the rules of .gitignore; a path that matches none counts only if all of them leave out."""
-    seen_from: bytes = b"/"
-    """Where `glob` is seen from. Of paths that lie elsewhere it sees the whole."""
+    seen_from: tuple[bytes, ...] = (b"/",)
+    """The folder that `glob` is seen from, by all its names. Of paths that lie elsewhere it sees the whole."""
     after: str | None = None
     """ISO 8601 local time of the first moment that counts."""
     before: str | None = None
@@ -86,7 +86,7 @@ class Filters:
             under=_absolute(arguments["under"]) if "under" in arguments else None,
             files=frozenset(_absolute(arguments["files"])) if "files" in arguments else None,
             glob=(glob,) if isinstance(glob, str) else tuple(glob),
-            seen_from=os.getcwdb(),
+            seen_from=(os.getcwdb(),),
             after=_moment(arguments["after"], "after") if "after" in arguments else None,
             before=_moment(arguments["before"], "before") if "before" in arguments else None,
             min_width=arguments.get("min_width", 0),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 _Identity = tuple[int, int]
@@ -45,24 +46,39 @@ def same_place(one: bytes, other: bytes) -> bool:
 def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
     """What `path` is called by those who name everything from one of `roots` on (all absolute); `path` itself first.
 
-    An index names its images from the roots on, as they were typed. So a folder in a root comes with the root's name in
-    front, however `path` gets there, and for a folder around a root the root itself comes. `path` and what lies on the
-    way to it need not be there any more.
+    An index names its images from the roots on, as they were typed. So a place in a root comes with the root's name in
+    front, however `path` gets there. `path` and what lies on the way to it need not be there any more.
     """
     found = {path: None}
     ways = dict.fromkeys((path, os.path.realpath(path)))
-    own = _identity(path)
     above = [(identity, rest) for way in ways for identity, rest in _upwards(way)]
     for root in roots:
-        identity = _identity(root)
-        if identity is None:
-            continue
-        for other, rest in above:
-            if other == identity:
-                found[os.path.join(root, rest) if rest else root] = None
-        if own is not None and any(own == other for other, _ in _upwards(os.path.realpath(root))):
-            found[root] = None
+        if (identity := _identity(root)) is not None:
+            for other, rest in above:
+                if other == identity:
+                    found[os.path.join(root, rest) if rest else root] = None
     return list(found)
+
+
+def roots_in(folder: bytes, roots: Iterable[bytes]) -> list[bytes]:
+    """Which of `roots` lie in `folder` or are it, whatever links or mounts lead there (all absolute)."""
+    own = _identity(folder)
+
+    def lies_in(root: bytes) -> bool:
+        return own is not None and any(own == other for other, _ in _upwards(os.path.realpath(root)))
+
+    return [root for root in roots if is_below(root, folder) or lies_in(root)]
+
+
+def logical_folder(current: bytes) -> bytes | None:
+    """What the shell calls the `current` folder, where the system has another name for it: `cd link` keeps `link`."""
+    shell = os.fsencode(os.environ.get("PWD", ""))
+    return shell if _is_other_name(shell, current) else None
+
+
+@lru_cache(maxsize=1)  # asked for every path that is shown
+def _is_other_name(path: bytes, folder: bytes) -> bool:
+    return os.path.isabs(path) and path != folder and os.path.normpath(path) == path and same_place(path, folder)
 
 
 def _upwards(path: bytes) -> Iterator[tuple[_Identity, bytes]]:

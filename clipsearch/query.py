@@ -18,7 +18,7 @@ from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
 from clipsearch.images.reading import digest
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
-from clipsearch.store.filtering import check_under, matching
+from clipsearch.store.filtering import check_under, matching, rows_of_file
 from clipsearch.store.format import Record
 from clipsearch.store.reading import Store
 from clipsearch.terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
@@ -177,7 +177,8 @@ class Index:
     ) -> list[Hit]:
         """The `k` images closest to a picture: a path, or the content of a file.
 
-        If it is in the index itself it is left out, unless `include_self` says otherwise; copies of it are not.
+        If it is in the index itself it is left out by all of its names, links among them, unless `include_self` says
+        otherwise; copies of it are not.
         Arguments and errors are otherwise those of `search`.
         """
         limits = _Limits.checked(k, min_score, None)
@@ -293,8 +294,7 @@ class Index:
 
     def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
         """Where the picture at this path is in the index, if it is."""
-        paths = {os.fsencode(os.path.abspath(image)), os.fsencode(os.path.realpath(image))}
-        return [row for path in paths if (row := self.store.row_of(path)) is not None]
+        return rows_of_file(self.store, os.fsencode(os.path.abspath(image)))
 
 
 class _Limits(NamedTuple):

@@ -197,7 +197,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
     "cli.grouping": set(),
     "cli.searching": {
-        *("api", "errors", "filters", "images.quiet", "query"),
+        *("api", "errors", "filters", "images.quiet", "paths", "query"),
         *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews", "replacing")),
     },
     "cli.query": {"errors", "output.hits", "terms"},

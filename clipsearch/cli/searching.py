@@ -16,6 +16,7 @@ from clipsearch.cli.inputs import paths_in, read_input
 from clipsearch.cli.options import one_format, say, screen_width, telling, writing_output
 from clipsearch.errors import InputError
 from clipsearch.filters import FilterArguments, Orientation
+from clipsearch.paths import absolute, same_place
 
 if TYPE_CHECKING:
     from clipsearch.output.hits import Found
@@ -218,7 +219,8 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
     place = index_folder(folder)
     is_named = folder is not None or "CLIPSEARCH_INDEX" in os.environ
     here = Path.cwd()
-    arguments = filters.arguments(None if is_named or place.parent == here else here)
+    is_whole = is_named or same_place(absolute(place.parent), absolute(here))
+    arguments = filters.arguments(None if is_whole else here)
     return open_index(place, say=say, tell=telling(verbose=verbose)), arguments
 
 

@@ -8,7 +8,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 
-from clipsearch.paths import inside
+from clipsearch.paths import inside, logical_folder
 
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that are not shown but do something."""
@@ -21,8 +21,12 @@ def _python_escape(character: str) -> str:
 
 
 def shown(path: bytes) -> bytes:
-    """`path` (absolute) relative to the current folder if it lies below it."""
-    return path.removeprefix(inside(os.getcwdb()))
+    """`path` (absolute) relative to the current folder, if it lies below what the system or the shell calls that."""
+    current = os.getcwdb()
+    inner = path.removeprefix(inside(current))
+    if inner == path and (shell := logical_folder(current)):
+        return path.removeprefix(inside(shell))
+    return inner
 
 
 def printable(path: bytes) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.filters import Filters, Orientation
-from clipsearch.paths import inside, is_below
+from clipsearch.paths import inside, is_below, roots_in, same_place, spellings
 from clipsearch.store.reading import Store
 
 _TAKEN = "coalesce(taken_at, strftime('%Y-%m-%dT%H:%M:%S', mtime_ns / 1000000000, 'unixepoch', 'localtime'))"
@@ -27,7 +29,7 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     Raises:
         InputError: as for `check_under`.
     """
-    check_under(store, filters)
+    filters = _as_known(store, check_under(store, filters))
     if filters == Filters(seen_from=filters.seen_from):
         return None
     mask = np.zeros(rows, np.bool_)
@@ -35,14 +37,69 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     return mask
 
 
-def check_under(store: Store, filters: Filters) -> None:
-    """Raises InputError where a filter names a folder that is neither there nor in the index."""
+def check_under(store: Store, filters: Filters) -> Filters:
+    """`filters`, unless they name a folder that is neither there nor in the index.
+
+    Raises:
+        InputError: they do.
+    """
     for path in filters.under or ():
-        if not os.path.lexists(path) and not store.count(path):
+        if not os.path.lexists(path) and not any(map(store.count, spellings(path, _roots(store)))):
             raise InputError(
                 f"under: there is no {os.fsdecode(path)}, and the index knows none. "
                 "`clipsearch status` names the folders in the index."
             )
+    return filters
+
+
+def rows_of_file(store: Store, path: bytes) -> list[int]:
+    """The rows of the images that are the file at `path` (absolute), by whatever names the index knows it.
+
+    Links to it and hard links are among them; copies are files of their own.
+    """
+    names = dict.fromkeys(name for way in (path, os.path.realpath(path)) for name in spellings(way, _roots(store)))
+    rows = [row for name in names if (row := store.row_of(name)) is not None]
+    if not rows:
+        return []
+    # Other names of a file have the same content, and of those with the same content few are to be asked about.
+    content = store.images(rows[:1])[0].hash
+    twins = store.rows_with(content) if content else ()
+    return list(dict.fromkeys([*rows, *(row for name, row in twins if same_place(name, path))]))
+
+
+def _roots(store: Store) -> list[bytes]:
+    return [root.path for root in store.roots()]
+
+
+def _as_known(store: Store, filters: Filters) -> Filters:
+    """`filters` with paths as the index spells them, in addition to how they were given."""
+    if filters == Filters(seen_from=filters.seen_from):
+        return filters
+    roots = _roots(store)
+
+    @cache
+    def spelled(folder: bytes) -> list[bytes]:
+        return spellings(folder, roots)
+
+    under, files = filters.under, filters.files
+    if under is not None:
+        under = tuple(dict.fromkeys(name for path in under for name in _folder_as_known(store, path, roots)))
+    if files is not None:
+        files = frozenset(
+            os.path.join(folder, os.path.basename(path)) for path in files for folder in spelled(os.path.dirname(path))
+        )
+    seen_from = tuple(dict.fromkeys(name for folder in filters.seen_from for name in spelled(folder)))
+    return replace(filters, under=under, files=files, seen_from=seen_from)
+
+
+def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[bytes]:
+    """What the index calls a folder."""
+    found = [*spellings(path, roots), *roots_in(path, roots)]
+    if any(map(store.count, found)) or not any(root.options.get("follow_symlinks") for root in store.roots()):
+        return found
+    # A link below a root may have led to it; then only the folders that the index knows can tell.
+    folders = {os.path.dirname(name) for name, _ in store.paths_and_rows(None, "TRUE", ())}
+    return [*spellings(path, folders), *roots_in(path, folders)]
 
 
 def _rows(store: Store, filters: Filters) -> Iterator[int]:
@@ -83,8 +140,9 @@ def _outermost(paths: tuple[bytes, ...]) -> list[bytes]:
     return [path for path in set(paths) if not any(path != other and is_below(path, other) for other in set(paths))]
 
 
-def _is_in(path: bytes, patterns: list[tuple[re.Pattern[str], bool]], seen_from: bytes) -> bool:
-    seen = os.fsdecode(path.removeprefix(inside(seen_from)).lstrip(b"/"))
+def _is_in(path: bytes, patterns: list[tuple[re.Pattern[str], bool]], seen_from: Sequence[bytes]) -> bool:
+    start = next((folder for folder in seen_from if is_below(path, folder)), b"/")
+    seen = os.fsdecode(path.removeprefix(inside(start)).lstrip(b"/"))
     for pattern, takes_in in patterns:
         if pattern.match(seen):
             return takes_in

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError, IndexMissingError
-from clipsearch.paths import inside, is_below
+from clipsearch.paths import inside, is_below, logical_folder
 from clipsearch.store.format import (
     DATABASE,
     FOLDER,
@@ -75,7 +75,10 @@ def find_index(start: Path) -> Path:
         IndexMissingError: there is none.
     """
     start = start.absolute()
-    for folder in (start, *start.parents):
+    # Above a folder that was entered through a link, what the shell shows as above it comes last.
+    shell = logical_folder(os.fsencode(start))
+    typed = () if shell is None else (Path(os.fsdecode(shell)), *Path(os.fsdecode(shell)).parents)
+    for folder in (start, *start.parents, *typed):
         if Store.exists(folder / FOLDER):
             return folder / FOLDER
     raise IndexMissingError(
@@ -232,6 +235,11 @@ class Store:
         """The row of the image with this absolute path."""
         found = self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),))
         return found[0][0] if found else None
+
+    def rows_with(self, digest: bytes) -> list[tuple[bytes, int]]:
+        """Absolute path and row of each image with this content hash."""
+        found = self.sql("SELECT path, row FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
+        return [(self._absolute(path), row) for path, row in found]
 
     def vector_of(self, digest: bytes) -> npt.NDArray[np.float32] | None:
         """(D,) the unit vector of an image with this content; None if the index knows none."""
