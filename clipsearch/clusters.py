@@ -93,8 +93,9 @@ def find_clusters(
     than that are often tighter and less useful.
 
     Raises:
-        InputError: scikit-learn is not installed, there are fewer images than groups (or fewer than two), or an
-            argument or a filter means nothing.
+        InputError: scikit-learn is not installed, there are fewer images than groups, or an argument or a filter means
+            nothing.
+        NothingFoundError: there are fewer than two images.
         IndexDamagedError: the index contradicts itself.
     """
     wanted = _checked(n, method, min_size)
@@ -105,7 +106,9 @@ def find_clusters(
         found = matching(store, Filters.of(filters), len(matrix))
         mask = mask if found is None else found
         rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)
-        if len(rows) < max(2, n or 0):
+        if len(rows) < 2:  # noqa: PLR2004  (what can be told apart)
+            raise NothingFoundError(_too_few(len(rows), n, store.count()))
+        if len(rows) < (n or 0):
             raise InputError(_too_few(len(rows), n, store.count()))
         vectors, records = np.asarray(matrix[rows]), store.images(rows.tolist())
     # 2. Different ones, and their groups.

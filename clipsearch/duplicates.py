@@ -103,7 +103,8 @@ def find_duplicates(
     pairs: memory is that of one copy of the vectors, 2 * N * D bytes, and some megabytes.
 
     Raises:
-        InputError: `threshold` is not in (0, 1], a filter means nothing, or fewer than two images are left to compare.
+        InputError: `threshold` is not in (0, 1], or a filter means nothing.
+        NothingFoundError: fewer than two images are left to compare.
         IndexDamagedError: the index contradicts itself.
     """
     if threshold is not None and not 0 < threshold <= 1:
@@ -113,7 +114,7 @@ def find_duplicates(
         matrix, _ = store.matrix()
         records = _best_first(store, matching(store, Filters.of(filters), len(matrix)))
         if len(records) < 2:  # noqa: PLR2004  (a pair)
-            raise InputError(_too_few(len(records), store.count()))
+            raise NothingFoundError(_too_few(len(records), store.count()))
         rows, content_of = _distinct(records)
         vectors = None if threshold is None else np.asarray(matrix[rows])
     # 2. Which content each is a duplicate of.

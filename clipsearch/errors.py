@@ -9,6 +9,10 @@ class InputError(ClipsearchError):
     """A path, text or setting that cannot be used."""
 
 
+class NothingFoundError(InputError):
+    """There is nothing to show: no image, or too few of them. No mistake, so the exit code is 1 as for any search."""
+
+
 class OutputError(ClipsearchError):
     """Standard output cannot be written: the disk behind it is full, say."""
 

@@ -8,13 +8,17 @@ import sys
 import traceback
 from importlib import import_module
 from types import FrameType
+from typing import TYPE_CHECKING
 
-import typer
+from clipsearch.cli.talk import say
+from clipsearch.errors import ClipsearchError, NothingFoundError, OutputError
+from clipsearch.system.failures import of_the_environment
+from clipsearch.system.streams import OutputAbandonedError, guard_streams, let_output_go
 
-from clipsearch.cli.options import say, version_option
-from clipsearch.errors import ClipsearchError, OutputError
+if TYPE_CHECKING:
+    import typer
 
-EXIT_ERROR = 2
+EXIT_NOTHING_FOUND, EXIT_ERROR = 1, 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
 _DEBUG = "CLIPSEARCH_DEBUG"
 
@@ -45,6 +49,10 @@ _OF_MATRICES = ("cluster", "duplicates")
 
 def make_app(only: str | None = None) -> typer.Typer:
     """The command line with all commands, or with one: a query should not wait for what the others import."""
+    import typer
+
+    from clipsearch.cli.options import version_option
+
     app = typer.Typer(
         name="clipsearch",
         help="Find pictures in folders by what they show.",
@@ -74,29 +82,28 @@ class Ended(KeyboardInterrupt):
 
 def main() -> None:
     """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
-    if sys.stdout is None:  # it was closed; what is opened next must not take its place
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (to the end)
-    _end_in_order()
+    guard_streams()
     try:
+        _end_in_order()
         code = _run()
-        sys.stdout.flush()
     except KeyboardInterrupt as end:
         number = end.number if isinstance(end, Ended) else signal.SIGINT
         say("Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.")
         code = 128 + number
-    except BrokenPipeError:
-        code = 0  # whoever read our output has seen enough
-        _let_output_go()
-    except OSError as error:
-        _complain(f"Standard output cannot be written: {error.strerror}.")
-        code = EXIT_ERROR
-        _let_output_go()
-    sys.exit(code)
+    sys.exit(_flushed(code))
 
 
-def _let_output_go() -> None:
-    """Python would try to write what is left of it while it shuts down, and complain."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flushed(code: int) -> int:
+    """The exit code `code`, once all output is written; an error if it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OutputAbandonedError:
+        let_output_go()
+    except OutputError as error:
+        _complain(str(error))
+        let_output_go()
+        return code or EXIT_ERROR
+    return code
 
 
 def _end_in_order() -> None:
@@ -111,6 +118,35 @@ def _end_in_order() -> None:
 
 
 def _run() -> int:
+    """The exit code of the command that is asked for. Every error becomes a message here."""
+    try:
+        return _invoke()
+    except NothingFoundError as error:
+        say(str(error))
+        return EXIT_NOTHING_FOUND
+    except ClipsearchError as error:
+        _complain(str(error))
+        if isinstance(error, OutputError):
+            let_output_go()
+    except OutputAbandonedError:
+        let_output_go()
+        return 0
+    except Exception as error:  # noqa: BLE001  (nothing is hidden; but a bug must not end with 1, "nothing found")
+        if hasattr(error, "format_message"):
+            # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
+            command_path = getattr(getattr(error, "ctx", None), "command_path", "clipsearch")
+            _complain(f"{error.format_message().rstrip('.')}. To see what it takes: {command_path} --help")
+        elif message := of_the_environment(error):
+            _complain(message)
+        else:
+            traceback.print_exc()
+    return EXIT_ERROR
+
+
+def _invoke() -> int:
+    """Parse the command line and call the command; its exit code."""
+    import typer  # not above: where memory is short, even this may fail
+
     asked = sys.argv[1] if sys.argv[1:] and sys.argv[1] in _COMMANDS and _COMPLETION not in os.environ else None
     if asked not in _OF_MATRICES:
         # Elsewhere one text is too little work for threads, and starting them, or waiting for one whose core is busy
@@ -128,21 +164,6 @@ def _run() -> int:
         return done.exit_code
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except BrokenPipeError:
-        raise
-    except ClipsearchError as error:
-        _complain(str(error))
-        if isinstance(error, OutputError):
-            _let_output_go()
-        return EXIT_ERROR
-    except Exception as error:  # noqa: BLE001  (nothing is hidden; but a bug must not end with 1, "nothing found")
-        if hasattr(error, "format_message"):
-            # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
-            command_path = getattr(getattr(error, "ctx", None), "command_path", "clipsearch")
-            _complain(f"{error.format_message().rstrip('.')}. To see what it takes: {command_path} --help")
-        else:
-            traceback.print_exc()
-        return EXIT_ERROR
     return result if isinstance(result, int) else 0
 
 

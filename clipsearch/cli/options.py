@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 import clipsearch
-from clipsearch.errors import InputError, OutputError
+from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it from here)
+from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.output.rows import Row
@@ -171,13 +172,8 @@ def writing_output() -> Iterator[None]:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"Standard output cannot be written: {error.strerror}.") from error
+    yield
+    sys.stdout.flush()
 
 
 def print_rows(
@@ -201,13 +197,6 @@ def print_rows(
 def screen_width() -> int | None:
     """Of the terminal that standard output is, in columns; None if it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def say(message: str) -> None:
-    """Talk to the user; stdout is for data. What is quoted does nothing to a terminal."""
-    from clipsearch.output.paths import escaped
-
-    print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def telling(*, verbose: bool) -> Callable[[str], None]:

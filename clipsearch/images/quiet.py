@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Iterator
 from typing import TextIO
+
+from clipsearch.system.streams import for_talk
 
 
 @contextlib.contextmanager
@@ -38,11 +41,11 @@ def _descriptor_2_leads_nowhere() -> Iterator[None]:
         yield
         return
     stream, had_faulthandler = sys.stderr, faulthandler.is_enabled()
-    if _writes_to_2(stream):
-        stream.flush()
-        sys.stderr = open(kept, "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
-    faulthandler.enable(kept)
     with open(os.devnull, "wb") as nowhere:
+        if _writes_to_2(stream):
+            stream.flush()
+            sys.stderr = for_talk(io.FileIO(kept, "w", closefd=False), stream.encoding)
+        faulthandler.enable(kept)
         os.dup2(nowhere.fileno(), 2)
     try:
         yield

@@ -1,0 +1,72 @@
+"""Errors for which the machine or its settings are to blame, and no mistake of this program: in one line each.
+
+Knows nothing of what was tried when they came up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from clipsearch.errors import InputError
+
+_HINTS = {
+    errno.EMFILE: "This process may not open more of them: raise the limit (ulimit -n)",
+    errno.ENFILE: "The whole system has no more of them",
+    errno.ENOSPC: "Make room on that disk, or name another place (TMPDIR for temporary files)",
+    errno.ENOMEM: "Close other programs, or raise the limit (ulimit -v)",
+}
+_MEMORY = "There is not enough memory for this: close other programs, or raise the limit (ulimit -v)."
+_THREADS = "No more threads can be started: too many processes run, or the limit is too low (ulimit -u)."
+_NO_HOME = "There is no home folder: HOME is not set, and the system knows none for this user. Set HOME."
+_FOLDER_GONE = "The current folder is no longer there, or it cannot be looked at. Go to another one: cd"
+_OF_LIBRARIES = {
+    "can't start new thread": _THREADS,
+    "could not determine home directory": _NO_HOME,
+    "cannot allocate": _MEMORY,
+    "can't allocate": _MEMORY,
+    "not enough memory": _MEMORY,
+    "out of memory": _MEMORY,
+    "failed to map segment": _MEMORY,
+    "bad_alloc": _MEMORY,
+    "too many open files": f"Too many open files. {_HINTS[errno.EMFILE]}.",
+}
+"""What libraries say, in lower case, where the system refuses them something, and what it means."""
+
+
+def of_the_environment(error: BaseException) -> str | None:
+    """What the system refused, for people; None if `error` is a bug, or nobody can tell."""
+    if isinstance(error, MemoryError):
+        return _MEMORY
+    if isinstance(error, OSError):
+        return _refused(error)
+    if isinstance(error, RuntimeError | ImportError):
+        text = str(error).lower()
+        return next((meaning for part, meaning in _OF_LIBRARIES.items() if part in text), None)
+    return None
+
+
+def check_current_folder() -> None:
+    """Make sure that there is a current folder.
+
+    Raises:
+        InputError: it was deleted, say.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(_FOLDER_GONE) from error
+
+
+def _refused(error: OSError) -> str | None:
+    if error.errno is None:  # raised by Python itself, of a stream that is not for reading, say
+        return None
+    if error.filename is None and isinstance(error, FileNotFoundError):
+        try:
+            check_current_folder()
+        except InputError as gone:
+            return str(gone)
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    what = error.strerror or str(error)
+    hint = _HINTS.get(error.errno)
+    return f"{' to '.join(names)}{': ' if names else ''}{what}.{f' {hint}.' if hint else ''}"
