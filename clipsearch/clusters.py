@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError
+from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.filters import Filters
 from clipsearch.query import Hit
 from clipsearch.store.filtering import matching

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import cores
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import InputError, NothingFoundError, UnreadableImageError
 from clipsearch.filters import Filters
 from clipsearch.images.reading import read_file
 from clipsearch.paths import is_below

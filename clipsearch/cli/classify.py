@@ -244,6 +244,7 @@ def classify(
     templates = naming.templates()
     with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
         if not source.paths:
+            _print([], [], None, form)
             return EXIT_NOTHING
         # 1. What they may show, and what they do.
         truth = known.of(source)

@@ -13,12 +13,15 @@ import typer
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, text_lines
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
-from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
-from clipsearch.errors import InputError
+from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
+from clipsearch.errors import InputError, NothingFoundError
 
 if TYPE_CHECKING:
     from clipsearch.clusters import Cluster
     from clipsearch.output.rows import Row
+
+
+COLUMNS = ("cluster", "name", "score", "path")
 
 
 class Method(str, Enum):
@@ -110,7 +113,8 @@ def cluster(
 
     In each group the most typical images come first: score is the cosine with the centre of the group. Without labels
     groups are numbered; 0 are images that hdbscan puts in no group. Needs scikit-learn: pip install
-    'clipsearch[cluster]'. Exits with 0, or with 2 after an error.
+    'clipsearch[cluster]'. Exits with 0, with 1 if there is no group or fewer than two images, and with 2 after an
+    error.
     """
     # 1. What is asked for.
     form = output.form()
@@ -126,14 +130,18 @@ def cluster(
     with opened_index:
         from clipsearch.clusters import find_clusters, name_clusters
 
-        found = find_clusters(
-            opened_index.store,
-            clusters.n,
-            method=clusters.method.value,
-            min_size=clusters.min_size,
-            seed=clusters.seed,
-            **arguments,
-        )
+        try:
+            found = find_clusters(
+                opened_index.store,
+                clusters.n,
+                method=clusters.method.value,
+                min_size=clusters.min_size,
+                seed=clusters.seed,
+                **arguments,
+            )
+        except NothingFoundError:
+            _print([], form)
+            raise
         if labels:
             from clipsearch.towers import Towers
 
@@ -146,7 +154,7 @@ def cluster(
     if html:
         _write_page(found, sizes, html)
     say(_counted(found, sizes))
-    return 0
+    return 0 if any(one.number for one in found) else EXIT_NOTHING_FOUND
 
 
 def _print(found: Sequence[Cluster], form: str) -> None:
@@ -155,7 +163,7 @@ def _print(found: Sequence[Cluster], form: str) -> None:
         for one in found
         for hit in one.hits
     ]
-    print_rows(rows, form, numbers={"score": ".4f"})
+    print_rows(rows, form, numbers={"score": ".4f"}, columns=COLUMNS)
 
 
 def _write_page(found: Sequence[Cluster], sizes: Sequence[int], html: Path) -> None:

@@ -16,7 +16,7 @@ from clipsearch.cli.inputs import check_inputs
 from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
-from clipsearch.errors import InputError, OutputError
+from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
     from clipsearch.duplicates import Group
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_NONE = 1
 EXIT_NOT_DELETED = 2
+COLUMNS = ("group", "mark", "score", "path", "width", "height", "bytes")
 _MANY = 20_000
 """Images that take some seconds to compare."""
 
@@ -109,12 +110,16 @@ def duplicates(
         wanted = None if exact else THRESHOLD if threshold is None else threshold
         quiet = opened_index.store.count() < _MANY
         with ProgressBar(quiet=quiet, doing="Comparing") as progress:
-            groups, images = find_duplicates(opened_index.store, threshold=wanted, progress=progress, **arguments)
+            try:
+                groups, images = find_duplicates(opened_index.store, threshold=wanted, progress=progress, **arguments)
+            except NothingFoundError:
+                _print([], form, deletion)
+                raise
         roots = [root.path for root in opened_index.store.roots()]
+    _print(groups, form, deletion)
     if not groups:
         say(f"No duplicates among {images} images.")
         return EXIT_NONE
-    _print(groups, form, deletion)
     if html:
         _write_page(groups, html)
     return _delete(groups, roots, deletion) if deletion.delete else _tell(groups)
@@ -140,7 +145,7 @@ def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
                 paths = (shown(one.record.path) for group in groups for one in group.duplicates)
                 out.writelines(path + b"\0" for path in paths)
             else:
-                write_rows(_rows(groups), form, out, screen=screen_width(), numbers={"score": ".4f"})
+                write_rows(_rows(groups), form, out, screen=screen_width(), numbers={"score": ".4f"}, columns=COLUMNS)
     except BrokenPipeError:
         if deletion.delete:
             raise OutputError("Standard output was closed before all was named, so nothing was deleted.") from None
