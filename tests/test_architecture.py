@@ -17,7 +17,6 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "settings": {"errors"},
     "paths": set(),
-    "system": set(),
     "system.failures": {"errors"},
     "system.streams": {"errors"},
     "images": set(),
