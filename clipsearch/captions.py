@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
-from clipsearch.images.reading import modified_at
 from clipsearch.paths import absolute
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename")
@@ -157,7 +156,7 @@ def _file(path: bytes) -> ImageFile | None:
         return None
     except OSError as error:
         return ImageFile(path, 0, 0, error.strerror)
-    return ImageFile(path, status.st_size, modified_at(status))
+    return ImageFile.of(path, status)
 
 
 def _not_there(found: Captions, folder: Path) -> str:

@@ -31,9 +31,13 @@ class Target(NamedTuple):
     rules: Rules
     retry: bool
     """Whether to try unreadable files again although they are unchanged."""
+    reread: bool = False
+    """Whether to read every file, changed or not."""
 
 
-def targets(paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, readers: str) -> list[Target]:
+def targets(
+    paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, readers: str, *, reread: bool = False
+) -> list[Target]:
     """How to search `paths` (absolute), given the roots of the index.
 
     Known roots are searched as before, unless there are `rules`. Where what can be read is no longer what it was,
@@ -44,9 +48,8 @@ def targets(paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, 
         if any(is_below(path, other.start) for other in found):
             continue
         known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
-        found.append(
-            Target(known.path, path, rules or rules_of(known.options), known.options.get("readers") != readers)
-        )
+        retry = known.options.get("readers") != readers
+        found.append(Target(known.path, path, rules or rules_of(known.options), retry, reread))
     return found
 
 
@@ -96,7 +99,11 @@ class Changes:
         """On which drive each target was when its first file was found."""
         # SQLite keeps a database without a name in a temporary file, which vanishes with it.
         self._queue = sqlite3.connect("")
-        self._queue.execute("CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT)")
+        self._queue.execute(
+            "CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT, ctime_ns INTEGER, "
+            "inode INTEGER)"
+        )
+        self._queue.execute("CREATE TABLE unnoted (path BLOB, ctime_ns INTEGER, inode INTEGER)")
 
     def close(self) -> None:
         """Forget it all."""
@@ -106,6 +113,15 @@ class Changes:
         """The files to be read, in the order of their paths."""
         with _temporary_file():
             yield from map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
+
+    def unnoted(self) -> Iterator[tuple[bytes, int | None, int | None]]:
+        """Path, `ctime_ns` and `inode` of unchanged files whose records an older format left without the two.
+
+        They are taken over without reading the file: nobody could tell what these were when it was read, and a first
+        run after an update should not read everything.
+        """
+        with _temporary_file():
+            yield from self._queue.execute("SELECT * FROM unnoted ORDER BY rowid")
 
     def compare(
         self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
@@ -124,7 +140,7 @@ class Changes:
         try:
             work = self._to_read(files, known, target, searching)
             with _temporary_file():
-                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?)", work)
+                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", work)
             self.confirm(target)
         except (InputError, OSError) as error:
             raise InputError(f"{error}{_advice(target.start, store)}") from error
@@ -160,8 +176,10 @@ class Changes:
             if self.counts.found % _TOLD_EVERY == 0:
                 searching(self.counts.found)
             same = old is not None and old.path == file.path
-            if same and old is not None and _is_settled(file, old, retry=target.retry):
+            if same and old is not None and not target.reread and _is_settled(file, old, retry=target.retry):
                 self.counts.unchanged += old.error is None
+                if old.ctime_ns is None and old.inode is None:
+                    self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
             else:
                 self.counts.waiting += 1
                 yield file
@@ -216,9 +234,20 @@ def _temporary_file() -> Iterator[None]:
 
 def _is_settled(file: ImageFile, old: Known, *, retry: bool) -> bool:
     """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
-    unchanged = (file.size, file.mtime_ns) == (old.size, old.mtime_ns)
+    unchanged = (file.size, file.mtime_ns) == (old.size, old.mtime_ns) and _is_same_file(file, old)
     # Permission to open a file may come and go without a trace in its size and time.
     return unchanged and (old.error is None or (old.opened and not retry))
+
+
+def _is_same_file(file: ImageFile, old: Known) -> bool:
+    """Whether nobody can have written to the file, or put another in its place, and set size and time back.
+
+    `ctime_ns` shows either, and no program can set it. The inode is asked only where there is no such time (Windows):
+    on many network and FUSE file systems it is another one after each mount, and then every file would be read.
+    """
+    if file.ctime_ns is not None and old.ctime_ns is not None:
+        return file.ctime_ns == old.ctime_ns
+    return file.inode is None or old.inode is None or file.inode == old.inode
 
 
 def _advice(start: bytes, store: Store | None, ways: str = "") -> str:

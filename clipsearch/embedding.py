@@ -76,9 +76,23 @@ def read(file: ImageFile) -> tuple[ImageFile, Content | UnreadableImageError]:
         return file, error
 
 
+def record_of(path: bytes, content: Content) -> Record:
+    """What is known of a file once it is read."""
+    return Record(
+        path, None, content.size, content.mtime_ns, content.digest, ctime_ns=content.ctime_ns, inode=content.inode
+    )
+
+
+def unread(file: ImageFile, reason: str) -> Record:
+    """What is known of a file that could not be read."""
+    return Record(
+        file.path, None, file.size, file.mtime_ns, None, error=reason, ctime_ns=file.ctime_ns, inode=file.inode
+    )
+
+
 def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pixels: int) -> Decoded:
     """The pixels that `encoder` wants to see of a file, or a record that says why there are none."""
-    record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
+    record = record_of(file.path, content)
     wanted = encoder.preprocessing
     try:
         picture = decode(content.data, os.path.basename(file.path), max_pixels=max_pixels, at_least=wanted.enough)

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from clipsearch import cores
 from clipsearch.changes import Changes, Target, options_of, targets
-from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read
+from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
@@ -61,8 +61,12 @@ class Summary:
     """In the index now, all roots together."""
     embedded: int = 0
     """Went through the model."""
-    reused: int = 0
-    """Kept their vector: unchanged, touched without change, or a copy of a known picture."""
+    unchanged: int = 0
+    """Are as the index knows them."""
+    touched: int = 0
+    """Were read, since their time or place on the disk is another, and have the same content as before."""
+    copied: int = 0
+    """Are new under their path, with a content that the index has a vector of: a copy, or a picture that came back."""
     moved: int = 0
     """Known by content under another path, which is gone."""
     removed: int = 0
@@ -70,6 +74,11 @@ class Summary:
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
     """Path and reason of every file under the roots that is no readable image, and of every folder that cannot be
     listed."""
+
+    @property
+    def reused(self) -> int:
+        """Have a vector of before, and kept their path or are new under it."""
+        return self.unchanged + self.touched + self.copied
 
 
 def update(
@@ -81,6 +90,7 @@ def update(
     computed: Callable[[], Computed | None] = lambda: None,
     rules: Rules | None = None,
     allow_empty: bool = False,
+    reread: bool = False,
     wait: float = 0,
     max_pixels: int | None = None,
 ) -> Summary:
@@ -88,8 +98,9 @@ def update(
 
     `computed` says how the model computes, once it was loaded, for the index to remember.
 
-    `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. `wait` is
-    for how many seconds another run may finish first. Larger images than `max_pixels` are not decoded.
+    `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. With
+    `reread` every file is read, also where nothing says that it changed. `wait` is for how many seconds another run may
+    finish first. Larger images than `max_pixels` are not decoded.
 
     Whatever ends it, an error or an interruption, everything done so far is committed first.
 
@@ -104,13 +115,13 @@ def update(
     with closing(Changes()) as changes:
         if not Store.exists(folder):
             # A wrong path or a missing model must not leave an empty index behind.
-            for target in targets(starts, [], rules, can_read):
+            for target in targets(starts, [], rules, can_read, reread=reread):
                 changes.compare(target, None, allow_empty=allow_empty, searching=progress.searching)
             if changes.counts.waiting:
                 loaded = load_encoder()
                 load_encoder = lambda: loaded  # noqa: E731
         with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
-            places = targets(starts, writer.roots(), rules, can_read)
+            places = targets(starts, writer.roots(), rules, can_read, reread=reread)
             if not changes.counts.found:
                 for target in places:
                     changes.compare(target, writer, allow_empty=allow_empty, searching=progress.searching)
@@ -143,7 +154,7 @@ class _Run:
         computed: Callable[[], Computed | None],
         started: float,
     ) -> None:
-        self.summary = Summary(reused=changes.counts.unchanged)
+        self.summary = Summary(unchanged=changes.counts.unchanged)
         self._writer = writer
         self._changes = changes
         self._places = places
@@ -163,6 +174,7 @@ class _Run:
     def go(self, can_read: str) -> None:
         """Read, embed and record what changed, and forget what is gone."""
         try:
+            self._writer.fill_in(self._changes.unnoted())
             # 1. What is new or changed.
             if self._changes.counts.waiting:
                 self._progress.start(self._changes.counts.waiting)
@@ -250,7 +262,7 @@ class _Run:
             if isinstance(content, VanishedError):
                 self._vanished(file.path)
             elif isinstance(content, UnreadableImageError):
-                self._put_unreadable(Record(file.path, None, file.size, file.mtime_ns, None, error=str(content)))
+                self._put_unreadable(unread(file, str(content)))
             elif content.digest in self._twins and len(self._twins[content.digest]) < _MOST_TWINS:
                 self._twins[content.digest].append((file, content._replace(data=b"")))
             elif not self._adopt(file, content):
@@ -263,21 +275,24 @@ class _Run:
         twins = self._writer.same_content(content.digest)
         if not twins:
             return False
-        record = twins[0]._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns)
         touched = next((twin for twin in twins if twin.path == file.path), None)
         moved = next((twin for twin in twins if twin.path in self._changes.gone), None)
         # Files that swap their names take each other's place, and what was there is without a path for a moment.
         dead = next((twin for twin in twins if not twin.path), None)
-        if moved and not touched:
-            self._writer.move(moved.path, record._replace(row=moved.row))
+        like = touched or moved or dead or twins[0]
+        record = _as_read(like, file.path, content)
+        if touched:
+            if record != touched:
+                self._writer.put(record)
+            self.summary.unchanged += record == touched
+            self.summary.touched += record != touched
+        elif moved:
+            self._writer.move(moved.path, record)
             self._changes.gone.discard(moved.path)
             self.summary.moved += 1
         else:
-            if own := touched or dead:
-                self._writer.put(record._replace(row=own.row))
-            else:
-                self._writer.add_copy(record)
-            self.summary.reused += 1
+            (self._writer.put if dead else self._writer.add_copy)(record)
+            self.summary.copied += 1
         self._done(1)
         return True
 
@@ -287,7 +302,7 @@ class _Run:
             if record.error is None:
                 self._adopt(file, content)
             else:
-                self._put_unreadable(record._replace(path=file.path, size=content.size, mtime_ns=content.mtime_ns))
+                self._put_unreadable(_as_read(record, file.path, content))
 
     # -- records -----------------------------------------------------------------------------------------------
 
@@ -346,3 +361,10 @@ class _Run:
         )
         self._writer.commit()
         self._committed = time.monotonic()
+
+
+def _as_read(record: Record, path: bytes, content: Content) -> Record:
+    """`record`, of a file with the same content, for the file that was read."""
+    return record._replace(
+        path=path, size=content.size, mtime_ns=content.mtime_ns, ctime_ns=content.ctime_ns, inode=content.inode
+    )

@@ -78,11 +78,15 @@ def test_touched_moved_and_copied_pictures_keep_their_vector_without_the_model(p
     shutil.copy(pictures / "warm" / "green.png", pictures / "copy.png")
     summary = index(run, cwd=pictures.parent)
     assert summary["device"] is None
-    assert {key: summary[key] for key in ("embedded", "moved", "removed", "reused", "images")} == {
+    counted = ("embedded", "moved", "removed", "reused", "unchanged", "touched", "copied", "images")
+    assert {key: summary[key] for key in counted} == {
         "embedded": 0,
         "moved": 1,
         "removed": 0,
         "reused": 10,
+        "unchanged": 8,
+        "touched": 1,
+        "copied": 1,
         "images": 11,
     }
     after = rows_of(pictures.parent)

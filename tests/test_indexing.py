@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
+import sys
 import threading
 import time
 from contextlib import closing
@@ -119,6 +121,118 @@ def test_equal_size_and_new_time_means_that_the_content_decides(tmp_path: Path, 
     second.write_bytes(content)
     update(index, tmp_path / "p")
     check(index, "p/red.bmp", "p/blue.bmp")
+
+
+def with_the_time_of(picture: Path, other: Path) -> None:
+    status = other.stat()
+    os.utime(picture, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def sql(index: Path, statement: str, *values: object) -> list[tuple[object, ...]]:
+    """What a statement gives that is asked of an index's database, or does to it."""
+    with closing(sqlite3.connect(index / "index.db")) as database, database:
+        return database.execute(statement, values).fetchall()
+
+
+def read_by(index: Path, *paths: Path, reread: bool = False) -> int:
+    """How many files a run reads."""
+    progress = Watcher()
+    update(index, *paths, progress=progress, reread=reread)
+    return progress.total
+
+
+needs_status_times = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell when a status changed")
+
+
+@needs_status_times
+@pytest.mark.parametrize("how", ["another file in its place", "written to", "a link to another file"])
+def test_a_picture_replaced_with_size_and_time_kept_is_embedded_anew(tmp_path: Path, index: Path, how: str) -> None:
+    red, blue = (paint(tmp_path / name / f"{name}.bmp", name) for name in ("red", "blue"))
+    picture = tmp_path / "p" / "picture.bmp"
+    picture.parent.mkdir()
+    with_the_time_of(blue, red)
+    if how == "a link to another file":
+        picture.symlink_to(red)
+    else:
+        shutil.copy2(red, picture)
+    update(index, tmp_path / "p")
+    before = picture.stat()
+    if how == "written to":
+        picture.write_bytes(blue.read_bytes())
+        with_the_time_of(picture, red)
+    else:
+        other = tmp_path / "other.bmp"
+        other.symlink_to(blue) if how == "a link to another file" else shutil.copy2(blue, other)
+        other.replace(picture)
+    assert (picture.stat().st_size, picture.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert update(index, tmp_path / "p").embedded == 1
+    check(index, "p/picture.bmp")
+    assert read_by(index, tmp_path / "p") == 0
+
+
+@needs_status_times
+def test_a_file_of_which_only_the_permissions_changed_costs_one_read_and_no_model(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    (tmp_path / names[0]).chmod(0o600)
+    encoder, progress = TinyEncoder(), Watcher()
+    summary = update(index, tmp_path / "p", encoder=encoder, progress=progress)
+    assert (summary.unchanged, summary.touched, summary.copied, summary.reused) == (9, 1, 0, 10)
+    assert (progress.total, encoder.embedded) == (1, 0)
+    assert read_by(index, tmp_path / "p") == 0
+
+
+def test_inodes_that_are_others_after_each_mount_cost_nothing_where_there_are_status_times(
+    tmp_path: Path, index: Path
+) -> None:
+    names = paint_all(tmp_path / "p")
+    update(index, tmp_path / "p")
+    sql(index, "UPDATE images SET inode = inode + 1000000")
+    assert read_by(index, tmp_path / "p") == (len(names) if sys.platform == "win32" else 0)
+    # Without these times, as on Windows, inodes are all there is.
+    sql(index, "UPDATE images SET ctime_ns = NULL")
+    assert read_by(index, tmp_path / "p") == len(names)
+    assert read_by(index, tmp_path / "p") == 0
+
+
+def test_reread_looks_at_every_content(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    red, blue = (paint(tmp_path / "p" / f"{name}.bmp", name) for name in ("red", "blue"))
+    (tmp_path / "p" / "bad.png").write_bytes(b"no picture")
+    update(index, tmp_path / "p")
+    # As if the file system had no sense of time, or the disk had rotted.
+    red.write_bytes(blue.read_bytes())
+    status = red.stat()
+    sql(
+        index,
+        "UPDATE images SET mtime_ns = ?, ctime_ns = ?, inode = ? WHERE path = ?",
+        *(status.st_mtime_ns, status.st_ctime_ns, status.st_ino, b"p/red.bmp"),
+    )
+    assert read_by(index, tmp_path / "p") == 0
+    progress = Watcher()
+    summary = update(index, tmp_path / "p", reread=True, progress=progress)
+    assert (summary.unchanged, summary.touched, summary.copied, summary.embedded) == (11, 0, 1, 0)
+    assert (progress.total, progress.done) == (13, 13)
+    check(index, *names, "p/red.bmp", "p/blue.bmp")
+
+
+def test_an_index_of_an_older_format_learns_of_status_times_without_reading(tmp_path: Path, index: Path) -> None:
+    names = paint_all(tmp_path / "p")
+    (tmp_path / "p" / "bad.png").write_bytes(b"no picture")
+    update(index, tmp_path / "p")
+    known_before = sql(index, "SELECT path, ctime_ns, inode FROM images")
+    for column in ("ctime_ns", "inode"):
+        sql(index, f"ALTER TABLE images DROP COLUMN {column}")
+    sql(index, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    with closing(Store.open(index)) as store:  # a reader makes do
+        assert [record.ctime_ns for record in store.records()] == [None] * 11
+        assert store.images([0])[0].hash is not None
+    (tmp_path / names[0]).unlink()
+    assert read_by(index, tmp_path / "p") == 0
+    assert sql(index, "SELECT path, ctime_ns, inode FROM images") == [
+        known for known in known_before if known[0] != os.fsencode(names[0])
+    ]
+    check(index, *names[1:])
 
 
 def test_files_that_swap_their_names_swap_their_vectors(tmp_path: Path, index: Path) -> None:

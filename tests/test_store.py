@@ -289,7 +289,7 @@ def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(folder: Pat
     check(1)
     with Writer.locked(folder):
         pass
-    check(2)
+    check(3)
     fill(folder.parent / "fresh", ["a"])
     schemas = []
     for path in (folder, folder.parent / "fresh"):

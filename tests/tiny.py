@@ -105,6 +105,7 @@ def update(
     progress: indexing.Progress | None = None,
     rules: Rules | None = None,
     allow_empty: bool = False,
+    reread: bool = False,
     wait: float = 0,
     max_pixels: int | None = None,
 ) -> indexing.Summary:
@@ -116,6 +117,7 @@ def update(
         progress=progress or Watcher(),
         rules=rules,
         allow_empty=allow_empty,
+        reread=reread,
         wait=wait,
         max_pixels=max_pixels,
     )

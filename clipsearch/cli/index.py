@@ -101,6 +101,9 @@ def index(
     allow_empty: Annotated[
         bool, typer.Option("--allow-empty", help="A folder without any image is meant to be so.")
     ] = False,
+    reread: Annotated[
+        bool, typer.Option("--reread", help="Read every file, also where size and times say that nothing changed.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a file could not be read.")] = False,
     wait: WaitOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
@@ -155,6 +158,7 @@ def index(
             computed=choice.computed,
             rules=_rules(exclude, include_hidden, follow_symlinks),
             allow_empty=allow_empty,
+            reread=reread,
             wait=wait,
             max_pixels=max_pixels and max_pixels * _MILLION,
         )

@@ -17,13 +17,13 @@ import numpy.typing as npt
 
 from clipsearch import cores
 from clipsearch.changes import options_of
-from clipsearch.embedding import ImageEncoder, decode_for, embed, read
+from clipsearch.embedding import ImageEncoder, decode_for, embed, read, record_of, unread
 from clipsearch.errors import InputError, ModelMismatchError, UnreadableImageError
 from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.reading import map_in_order, modified_at
+from clipsearch.images.reading import map_in_order
 from clipsearch.paths import absolute, is_below
 from clipsearch.store.format import ModelRecord, Record, mismatch
 from clipsearch.store.reading import Root, Store
@@ -199,7 +199,7 @@ def _file(path: bytes) -> ImageFile:
     except OSError as error:
         return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
     problem = None if stat.S_ISREG(status.st_mode) else "it is no file"
-    return ImageFile(path, status.st_size, modified_at(status), problem)
+    return ImageFile.of(path, status, problem)
 
 
 def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> None:
@@ -313,8 +313,8 @@ def _examined(source: _Source, progress: Progress) -> list[Record]:
 def _examine(file: ImageFile) -> Record:
     _, content = read(file)
     if isinstance(content, UnreadableImageError):
-        return Record(file.path, None, file.size, file.mtime_ns, None, error=str(content))
-    record = Record(file.path, None, content.size, content.mtime_ns, content.digest)
+        return unread(file, str(content))
+    record = record_of(file.path, content)
     try:
         picture = decode(content.data, os.path.basename(file.path), at_least=1)  # nobody looks at it
     except UnreadableImageError as error:
@@ -341,8 +341,8 @@ def _unknown(writer: Writer, records: Sequence[Record]) -> Iterator[int]:
         known = writer.record(record.path)
         if known is None or known.row is None or known.hash != record.hash:
             yield number
-        elif (known.size, known.mtime_ns) != (record.size, record.mtime_ns):
-            writer.put(record._replace(row=known.row))
+        elif known != (own := record._replace(row=known.row)):  # touched, or older than what is recorded of files
+            writer.put(own)
 
 
 def _blocks(numbers: Iterator[int]) -> Iterator[list[int]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.raw import RAW_EXTENSIONS
-from clipsearch.images.reading import modified_at
+from clipsearch.images.reading import inode_of, modified_at, status_changed_at
 from clipsearch.paths import is_below
 
 if TYPE_CHECKING:
@@ -42,6 +42,15 @@ class ImageFile(NamedTuple):
     mtime_ns: int
     problem: str | None = None
     """Why there is nothing to open, say because it is a dangling link; None for a regular file."""
+    ctime_ns: int | None = None
+    """As for `status_changed_at`."""
+    inode: int | None = None
+    """As for `inode_of`."""
+
+    @classmethod
+    def of(cls, path: bytes, status: os.stat_result, problem: str | None = None) -> ImageFile:
+        """What a status says, that of the target if the file is a link."""
+        return cls(path, status.st_size, modified_at(status), problem, status_changed_at(status), inode_of(status))
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ def find_images(
     if entries is not None:
         yield from _Walk(root, rules, unreadable).below(place, entries)
     elif stat.S_ISREG(status.st_mode):
-        yield ImageFile(place, status.st_size, modified_at(status))
+        yield ImageFile.of(place, status)
     else:
         raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
@@ -203,7 +212,7 @@ class _Walk:
                 self._unreadable(level.path, f"the files in it cannot be examined: {unknown.strerror}")
                 return None
             problem = _NOWHERE if isinstance(error, FileNotFoundError) else str(error.strerror)
-        return ImageFile(entry.path, status.st_size, modified_at(status), problem)
+        return ImageFile.of(entry.path, status, problem)
 
     def _left_out(self, entry: os.DirEntry[bytes], level: _Level, *, is_folder: bool) -> bool:
         sources = (self._exclude, *level.ignores) if self._exclude else level.ignores

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,10 @@ class Content(NamedTuple):
     """BLAKE2b of the content, 16 bytes."""
     size: int
     mtime_ns: int
+    ctime_ns: int | None = None
+    """As for `status_changed_at`; when reading began, so that a change meanwhile shows later."""
+    inode: int | None = None
+    """As for `inode_of`."""
 
 
 def read_file(path: bytes) -> Content:
@@ -55,12 +60,29 @@ def read_file(path: bytes) -> Content:
         raise UnreadableImageError(error.strerror or str(error)) from error
     if (len(data), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableImageError("changed while it was read")
-    return Content(data, digest(data), len(data), modified_at(after))
+    return Content(data, digest(data), len(data), modified_at(after), status_changed_at(before), inode_of(after))
 
 
 def modified_at(status: os.stat_result) -> int:
     """When a file was last changed, in ns since 1970, as far as 64 bits go: a file system may say anything."""
-    return max(-(2**63), min(status.st_mtime_ns, 2**63 - 1))
+    return _in_64_bits(status.st_mtime_ns)
+
+
+def status_changed_at(status: os.stat_result) -> int | None:
+    """When anything of a file was last changed, in ns since 1970: its content, name, times, owner or permissions.
+
+    No program can set it. None where the system has no such time: on Windows `st_ctime` is when the file was made.
+    """
+    return None if sys.platform == "win32" else _in_64_bits(status.st_ctime_ns)
+
+
+def inode_of(status: os.stat_result) -> int | None:
+    """The number of a file in its file system, its lower 63 bits; None where there is none."""
+    return status.st_ino % 2**63 or None
+
+
+def _in_64_bits(number: int) -> int:
+    return max(-(2**63), min(number, 2**63 - 1))
 
 
 def digest(data: bytes) -> bytes:

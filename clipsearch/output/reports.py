@@ -26,6 +26,9 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str
         "images": summary.images,
         "embedded": summary.embedded,
         "reused": summary.reused,
+        "unchanged": summary.unchanged,
+        "touched": summary.touched,
+        "copied": summary.copied,
         "moved": summary.moved,
         "removed": summary.removed,
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
@@ -47,7 +50,9 @@ def summary_text(summary: Summary, seconds: float) -> str:
         f"{number} {word}"
         for number, word in (
             (summary.embedded, "embedded"),
-            (summary.reused, "unchanged"),
+            (summary.unchanged, "unchanged"),
+            (summary.touched, "touched"),
+            (summary.copied, "copied"),
             (summary.moved, "moved"),
             (summary.removed, "removed"),
             (len(summary.unreadable), "unreadable"),

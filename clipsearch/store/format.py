@@ -15,7 +15,7 @@ import numpy.typing as npt
 from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError
 
 FOLDER = ".clipsearch"
-FORMAT = 2
+FORMAT = 3
 """Version of the format. A newer one is refused; of an older one readers make do, and writers bring it up to date."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
@@ -39,7 +39,9 @@ CREATE TABLE images (
     width INTEGER,
     height INTEGER,
     taken_at TEXT,
-    error TEXT                    -- why the file is unreadable; NULL for an image
+    error TEXT,                   -- why the file is unreadable; NULL for an image
+    ctime_ns INTEGER,             -- when the file's status last changed; NULL if unknown
+    inode INTEGER                 -- its number in its file system; NULL if unknown
 ) WITHOUT ROWID;
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
 CREATE TABLE dead (
@@ -60,7 +62,11 @@ ALTER TABLE dead ADD COLUMN width INTEGER;
 ALTER TABLE dead ADD COLUMN height INTEGER;
 ALTER TABLE dead ADD COLUMN taken_at TEXT;
 CREATE INDEX dead_by_hash ON dead (hash);
-"""
+""",
+    2: """
+ALTER TABLE images ADD COLUMN ctime_ns INTEGER;
+ALTER TABLE images ADD COLUMN inode INTEGER;
+""",
 }
 """How a database of an older format becomes one of the next."""
 
@@ -105,6 +111,10 @@ class Record(NamedTuple):
     height: int | None = None
     taken_at: str | None = None
     error: str | None = None
+    ctime_ns: int | None = None
+    """When the file's status last changed, in ns since 1970; None where the system does not tell, or nobody asked."""
+    inode: int | None = None
+    """The file's number in its file system; None likewise."""
 
 
 def header(rows: int, dim: int) -> bytes:

@@ -35,7 +35,9 @@ from clipsearch.store.format import (
 _BUSY_SECONDS = 30
 _SPARSE = 20
 """If fewer than one row in so many is asked for, each is looked up."""
-RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
+_OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
+"""The columns up to format 2."""
+RECORD = f"{_OLD_RECORD}, ctime_ns, inode"
 """The columns of a `Record`, in its order."""
 
 
@@ -66,6 +68,8 @@ class Known(NamedTuple):
     error: str | None
     opened: bool
     """Whether its content was read; otherwise the error says nothing about the content."""
+    ctime_ns: int | None
+    inode: int | None
 
 
 def find_index(start: Path) -> Path:
@@ -94,6 +98,8 @@ class Store:
         self.folder = folder
         self._parent = os.fsencode(os.path.dirname(os.path.abspath(folder)))
         self._database = database
+        self._record = RECORD
+        """What to select for a `Record`."""
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -115,7 +121,8 @@ class Store:
         mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
         store = Store(folder, connect(path, mode, _BUSY_SECONDS))
         try:
-            store.format()
+            if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
+                store._record = f"{_OLD_RECORD}, NULL, NULL"
         except IndexDamagedError:
             store.close()
             raise
@@ -161,11 +168,12 @@ class Store:
 
     def records(self, root: bytes | None = None) -> Iterator[Record]:
         """All records, or those of `root` and below (absolute), in the order of their paths' bytes."""
-        return map(Record._make, self._select(RECORD, root))
+        return map(Record._make, self._select(self._record, root))
 
     def known(self, root: bytes) -> Iterator[Known]:
         """What tells changes, of `root` and below, in the order of their paths' bytes."""
-        return map(Known._make, self._select("path, size, mtime_ns, error, hash IS NOT NULL", root))
+        columns = "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode"
+        return map(Known._make, self._select(columns, root))
 
     def unreadable(self, root: bytes | None = None) -> list[tuple[bytes, str]]:
         """Path and reason of every file (or folder) below `root` that could not be read."""
@@ -226,7 +234,7 @@ class Store:
             raise damaged(self.folder, f"row {error} belongs to no image") from error
 
     def _row(self, row: int) -> Record:
-        found = self.sql(f"SELECT {RECORD} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
+        found = self.sql(f"SELECT {self._record} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
         if not found:
             raise damaged(self.folder, f"row {row} belongs to no image")
         return Record(self._absolute(found[0][0]), *found[0][1:])

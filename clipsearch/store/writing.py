@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -186,6 +187,15 @@ class Writer(Store):
         with self._changing():
             self._put(record)
 
+    def fill_in(self, statuses: Iterable[tuple[bytes, int | None, int | None]]) -> None:
+        """Note `ctime_ns` and `inode` of files (absolute) whose records an older format left without, and commit."""
+        sql = "UPDATE images SET ctime_ns = ?, inode = ? WHERE path = ?"
+        waiting = iter(statuses)
+        while block := list(islice(waiting, _COPY_ROWS)):  # so that a transaction fits into memory
+            with self._changing():
+                self._database.executemany(sql, ((*known, self._stored(path)) for path, *known in block))
+            self.commit()
+
     def move(self, old: bytes, record: Record) -> None:
         """Put `record`, which took over the row of the record for the path `old`."""
         with self._changing():
@@ -331,7 +341,7 @@ class Writer(Store):
         path = self._stored(record.path)
         self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
         self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
-        sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+        sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
         self._execute(sql, (path, *record[1:]))
 
     def _delete(self, where: str, values: Sequence[object]) -> None:
