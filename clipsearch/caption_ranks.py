@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
-from clipsearch.images.reading import digest, read_file
+from clipsearch.images.reading import digest, read_picture
 from clipsearch.query import Encoders
 from clipsearch.ranking import Matrix, scores_of
 from clipsearch.store.filtering import matching, rows_of_file
@@ -127,7 +127,7 @@ def _vector(store: Store, encoders: Encoders, image: str | os.PathLike[str] | by
     """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
     name = b"" if isinstance(image, bytes) else os.fsencode(image)
     try:
-        content = image if isinstance(image, bytes) else read_file(name).data
+        content = image if isinstance(image, bytes) else read_picture(name)
         known = store.vector_of(digest(content))
         return encoders.image(content, os.path.basename(name)) if known is None else known
     except UnreadableImageError as error:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
 from clipsearch.paths import absolute
+from clipsearch.system.bounded import read_list_in
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename")
 CAPTION_COLUMNS = ("caption", "text")
@@ -87,10 +88,7 @@ def read_captions(
 
 
 def _content(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    content = read_list_in(path)
     if b"\0" in content:
         raise InputError(f"{path} is no text in UTF-8: there are NUL bytes in it. If it is UTF-16, save it as UTF-8.")
     # The names of files need not be UTF-8; captions are checked later.

@@ -25,6 +25,7 @@ from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
 from clipsearch.paths import absolute
 from clipsearch.pickles import read_dict
+from clipsearch.system.bounded import read_list_in
 
 IMAGE, LABEL = "image", "label"
 """The columns that a CSV file with known labels has, besides others."""
@@ -83,10 +84,7 @@ def csv_labels(path: Path) -> dict[bytes, str]:
     Raises:
         InputError: it cannot be read, a column or a field is missing, a picture is not there or has two labels.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")  # names of files may hold any bytes
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    text = read_list_in(path).decode("utf-8-sig", "surrogateescape")  # names of files may hold any bytes
     lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     found: dict[bytes, str] = {}
     try:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.decoding import Picture, decode
 from clipsearch.images.finding import ImageFile
+from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import Content, read_file
 from clipsearch.store.format import Record
 
@@ -66,12 +67,12 @@ class Embedded(NamedTuple):
     seconds: float
 
 
-def read(file: ImageFile) -> tuple[ImageFile, Content | UnreadableImageError]:
-    """A file with its content, or with the reason why there is none."""
+def read(file: ImageFile, max_pixels: int | None = None) -> tuple[ImageFile, Content | UnreadableImageError]:
+    """A file with its content, or with the reason why there is none; `max_pixels` is as for `read_file`."""
     if file.problem is not None:
         return file, UnreadableImageError(file.problem)
     try:
-        return file, read_file(file.path)
+        return file, read_file(file.path, max_pixels)
     except UnreadableImageError as error:
         return file, error
 
@@ -95,11 +96,25 @@ def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pix
     record = record_of(file.path, content)
     wanted = encoder.preprocessing
     try:
-        picture = decode(content.data, os.path.basename(file.path), max_pixels=max_pixels, at_least=wanted.enough)
+        picture, pixels = pixels_of(wanted, content.data, os.path.basename(file.path), max_pixels)
+    except NoMemoryError as error:
+        return Decoded(record._replace(hash=None, error=str(error)))  # without a hash it is tried again
     except UnreadableImageError as error:
         return Decoded(record._replace(error=str(error)))
-    record = record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
-    return Decoded(record, wanted(picture.image, picture.box))
+    return Decoded(record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at), pixels)
+
+
+def pixels_of(
+    wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None = None
+) -> tuple[Picture, npt.NDArray[np.uint8]]:
+    """A picture, and the (H, W, 3) pixels of it that a model wants to see.
+
+    Raises:
+        UnreadableImageError: it is no picture, is broken, or too large.
+    """
+    picture = decode(content, name, max_pixels=max_pixels, at_least=wanted.enough)
+    with enough_memory():
+        return picture, wanted(picture.image, picture.box)
 
 
 def embed(encoder: ImageEncoder, batch: Sequence[Decoded]) -> Embedded:

@@ -255,9 +255,8 @@ class _Run:
 
     def _unknown(self) -> Generator[tuple[ImageFile, Content], None, None]:
         """The files whose content has no vector yet; the others are recorded on the way."""
-        for file, content in map_in_order(
-            read, self._changes.waiting(), _WORKERS, 4 * _WORKERS, lambda file: file.size
-        ):
+        read_one, waiting = partial(read, max_pixels=self._max_pixels), self._changes.waiting()
+        for file, content in map_in_order(read_one, waiting, _WORKERS, 4 * _WORKERS, lambda file: file.size):
             self._checkpoint_before(0)
             if isinstance(content, VanishedError):
                 self._vanished(file.path)

@@ -16,7 +16,7 @@ from clipsearch import telling
 from clipsearch.confidence import Rivals
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
-from clipsearch.images.reading import digest
+from clipsearch.images.reading import digest, read_picture
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.store.filtering import check_under, matching, rows_of_file
 from clipsearch.store.format import Record
@@ -279,14 +279,13 @@ class Index:
 
     def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
         """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
-        content, name = image if isinstance(image, bytes) else _content(image), b""
-        known = self.store.vector_of(digest(content))
-        if known is not None:
-            self._tell(telling.picture_known())
-            return known
-        if not isinstance(image, bytes):
-            name = os.fsencode(image)
+        name = b"" if isinstance(image, bytes) else os.fsencode(image)
         try:
+            content = image if isinstance(image, bytes) else read_picture(name)
+            known = self.store.vector_of(digest(content))
+            if known is not None:
+                self._tell(telling.picture_known())
+                return known
             return self._encoders.image(content, name)
         except UnreadableImageError as error:
             shown = os.fsdecode(name) or "from standard input"
@@ -344,11 +343,3 @@ def _cut(rivals: Rivals, wanted: list[Vectors], least: float) -> Cut:
         return np.asarray(rivals.confidence(judged, others[:prompts]) >= least)
 
     return Cut(vectors, takes_part)
-
-
-def _content(image: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(image, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(f"Cannot read the picture {os.fspath(image)}: {error.strerror}") from error

@@ -269,11 +269,9 @@ class Towers:
 
     def _pixels(self, content: bytes, name: bytes) -> npt.NDArray[np.uint8]:
         """(H, W, 3) what the model wants to see of a picture."""
-        from clipsearch.images.decoding import decode
+        from clipsearch.embedding import pixels_of
 
-        wanted = self._preprocessing
-        picture = decode(content, name, at_least=wanted.enough)
-        return wanted(picture.image, picture.box)
+        return pixels_of(self._preprocessing, content, name)[1]
 
     @cached_property
     def _record(self) -> ModelRecord | None:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -427,7 +428,7 @@ def test_a_system_that_does_not_tell_its_memory_is_taken_for_a_small_one(
     assert limits._memory(tmp_path) == 8 << 30
 
 
-def test_large_pictures_take_turns() -> None:
+def test_pictures_are_decoded_together_as_long_as_their_pixels_are_within_the_limit() -> None:
     inside, most, watch = 0, 0, threading.Lock()
     meeting = threading.Barrier(4, timeout=10)
 
@@ -438,16 +439,39 @@ def test_large_pictures_take_turns() -> None:
             with watch:
                 inside += 1
                 most = max(most, inside)
-            if pixels <= 10:
+            if pixels <= 20:
                 meeting.wait()  # only passes if all four are here at the same time
             with watch:
                 inside -= 1
 
-    for pixels, together in ((11, 1), (10, 4)):
+    for pixels, together in ((41, 1), (20, 4)):
         most = 0
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(hold, [pixels] * 4))
         assert most == together
+
+
+def test_a_large_picture_gets_its_turn_before_small_ones_that_come_later() -> None:
+    order: list[str] = []
+    entered = {name: threading.Event() for name in ("first", "large", "late")}
+    leave = threading.Event()
+
+    def decode_one(name: str, pixels: int) -> None:
+        entered[name].set()
+        with limits.in_turn(pixels, 100):
+            order.append(name)
+            if name == "first":
+                assert leave.wait(10)
+
+    with ThreadPoolExecutor(3) as pool:
+        for name, pixels in (("first", 50), ("large", 90), ("late", 20)):
+            pool.submit(decode_one, name, pixels)
+            assert entered[name].wait(10)
+            while name == "first" and not order:
+                time.sleep(0.001)
+            time.sleep(0.02)  # until it waits
+        leave.set()
+    assert order == ["first", "large", "late"]
 
 
 # --- what is no image, or a broken one ---

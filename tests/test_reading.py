@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from clipsearch.images.reading import map_in_order
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.images import limits
+from clipsearch.images.reading import map_in_order, read_file, read_picture
+from clipsearch.system import bounded
 
 
 def test_map_in_order_keeps_order_and_bounds_what_waits() -> None:
@@ -37,3 +43,47 @@ def test_results_come_before_all_items_are_there_only_if_that_is_asked_for(*, pr
     assert next(results) == 0
     assert (len(asked) < 20) == promptly
     assert list(results) == list(range(1, 20))
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on which pictures have 100 pixels at most."""
+    monkeypatch.setattr(limits, "default_max_pixels", lambda: 100)
+    monkeypatch.setattr(limits, "_BYTES_BESIDE", 1000)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_file_that_no_picture_needs_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(bytes(2600))
+    assert len(read_file(os.fsencode(path)).data) == 2600
+    os.truncate(path, 8 * 2**40)  # sparse: no memory of any machine holds it
+    for read in (read_file, read_picture):
+        with pytest.raises(UnreadableImageError, match=r"^too large: 8,796,093 MB or more, .* \(--max-pixels\)$"):
+            read(os.fsencode(path))
+    os.truncate(path, 2601)
+    with pytest.raises(UnreadableImageError, match="too large"):
+        read_file(os.fsencode(path))
+    assert len(read_file(os.fsencode(path), max_pixels=101).data) == 2601
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_a_pipe_or_device_is_read_to_its_end_or_to_the_limit(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"x" * 2600,))
+    writer.start()
+    assert read_picture(os.fsencode(pipe)) == b"x" * 2600
+    writer.join()
+    with pytest.raises(UnreadableImageError, match="too large"):
+        read_picture(b"/dev/zero")
+    with pytest.raises(UnreadableImageError, match="Is a directory"):
+        read_picture(os.fsencode(tmp_path))
+
+
+def test_a_list_is_read_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded, "_LONGEST", 1000)
+    (tmp_path / "list").write_bytes(bytes(1000))
+    assert bounded.read_list_in(tmp_path / "list") == bytes(1000)
+    with pytest.raises(InputError, match=r"/dev/zero is longer than .*: that is no list"):
+        bounded.read_list_in("/dev/zero")

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, check_inputs, read_input
+from clipsearch.cli.inputs import check_inputs, picture
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
 from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 from clipsearch.cli.texts import TextOptions
@@ -41,11 +41,11 @@ def caption_rank(
     form = output.form()
     check_inputs(image, texts.texts_from, filters.files_from)
     sentences = list(dict.fromkeys(text for _, text in texts.read()))
-    picture = read_input(STDIN) if image == STDIN else image
+    wanted = picture(image)
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        ranks = caption_ranks(store, Towers(store, say, tell=telling(verbose=verbose)), picture, sentences, **arguments)
+        ranks = caption_ranks(store, Towers(store, say, tell=telling(verbose=verbose)), wanted, sentences, **arguments)
     rows = [one._asdict() for one in ranks[:top]]
     columns = ("rank", "images", "score", "text")
     print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)

@@ -250,6 +250,8 @@ def classify(
         truth = known.of(source)
         if sorting.folder and source.numbers:
             raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
+        if sorting.folder and not source.is_lasting:
+            raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
         labels = naming.labels(source.labels or sorted(set(truth or ())))
         expected = known.expected(truth, labels) if known.report else None
         # 2. What they are taken for.

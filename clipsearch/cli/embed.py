@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import os
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from enum import Enum
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import image_files
+from clipsearch.cli.inputs import named_images
 from clipsearch.cli.options import ModelOptions, say
 from clipsearch.cli.texts import TextOptions
 from clipsearch.errors import InputError
@@ -76,13 +77,12 @@ def embed(
     if are_texts == bool(paths):
         raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
     words = [text for _, text in texts.read()] if are_texts else []
-    files = image_files(paths or ())
     # 2. Vectors.
     unreadable: list[bytes] = []
-    with model.open() as towers:
+    with named_images(paths or ()) as (files, typed), model.open() as towers:
         about = dict(zip(("model", "revision", "fingerprint"), towers.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
-        with closing(_pictures(towers, files, unreadable) if files else _texts(towers, words)) as items:
+        with closing(_pictures(towers, files, typed, unreadable) if files else _texts(towers, words)) as items:
             rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
     # 3. What was done.
     left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
@@ -91,7 +91,7 @@ def embed(
 
 
 def _pictures(
-    towers: Towers, files: list[ImageFile], unreadable: list[bytes]
+    towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[bytes]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
     """What can be read, with its vector; the rest is told, and put into `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
@@ -102,11 +102,12 @@ def _pictures(
     with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(towers.images(files)) as results:
         bar.start(len(files))
         for file, result in results:
+            path = os.fsencode(typed.get(file.path, file.path))
             if isinstance(result, UnreadableImageError):
-                unreadable.append(file.path)
-                say(f"{printable(shown(file.path))}: {result}")
+                unreadable.append(path)
+                say(f"{printable(shown(path))}: {result}")
             else:
-                yield {"path": file.path}, result
+                yield {"path": path}, result
             bar.advance(1, unreadable=isinstance(result, UnreadableImageError))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch.errors import InputError
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.system.bounded import read_list, read_list_in
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
@@ -31,9 +35,8 @@ def read_input(name: str) -> bytes:
     """
     try:
         if name == STDIN:
-            return sys.stdin.buffer.read()
-        with open(name, "rb") as file:
-            return file.read()
+            return read_list(sys.stdin.buffer, "standard input")
+        return read_list_in(name)
     except OSError as error:
         raise InputError(f"Cannot read {name}: {error.strerror}") from error
 
@@ -59,6 +62,62 @@ def paths_in(content: bytes) -> list[str]:
     """The paths that a file lists: one a line, or separated by NUL if there is one in it."""
     separator = b"\0" if b"\0" in content else b"\n"
     return [os.fsdecode(path) for path in content.split(separator) if path]
+
+
+def picture(name: str) -> str | bytes:
+    """What to look at for a picture that was named: its file, or the content of what can be read only once.
+
+    That is standard input (`-`), and pipes such as `<(...)`.
+
+    Raises:
+        InputError: the content cannot be read, or is more than the largest picture needs.
+    """
+    return _content(name) if _is_stream(name) else name
+
+
+@contextmanager
+def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile], dict[bytes, str]]]:
+    """`image_files` of what was named, also of standard input and pipes, as for `picture`.
+
+    What can be read only once lies in temporary files within; the second value has their paths, and what was typed.
+
+    Raises:
+        InputError: as for `image_files` and `picture`.
+    """
+    from clipsearch.paths import absolute
+
+    typed: dict[bytes, str] = {}
+    with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
+        paths = []
+        for name in dict.fromkeys(map(str, given)):
+            path = Path(name)
+            if _is_stream(name):
+                path = Path(folder) / str(len(typed))
+                path.write_bytes(_content(name))
+                typed[absolute(path)] = name
+            paths.append(path)
+        yield image_files(paths), typed
+
+
+def _is_stream(name: str) -> bool:
+    """Whether it can be read only once: standard input, a pipe, a device."""
+    if name == STDIN:
+        return True
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _content(name: str) -> bytes:
+    from clipsearch.images.reading import read_picture, read_stream
+
+    try:
+        return read_stream(sys.stdin.buffer) if name == STDIN else read_picture(os.fsencode(name))
+    except (UnreadableImageError, OSError) as error:
+        where = "from standard input" if name == STDIN else name
+        raise InputError(f"Cannot read the picture {where}: {error}") from error
 
 
 def image_files(paths: Iterable[Path]) -> list[ImageFile]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, check_inputs, read_input, text_lines
+from clipsearch.cli.inputs import check_inputs, picture, text_lines
 from clipsearch.cli.options import IndexOption, VerboseOption
 from clipsearch.cli.searching import (
     FilterOptions,
@@ -145,8 +145,8 @@ def similar(
 
 
 def _read(term: ImageTerm) -> ImageTerm:
-    """With the content of standard input, where that is meant."""
-    return replace(term, image=read_input(STDIN)) if term.image == STDIN else term
+    """With the content of what can be read only once."""
+    return replace(term, image=picture(str(term.image)))
 
 
 def _lines(name: str) -> list[tuple[str, TextTerm]]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, check_inputs, image_files, read_input
+from clipsearch.cli.inputs import check_inputs, named_images
 from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.texts import TextOptions, distinct
@@ -76,7 +74,7 @@ def score(
     form = output.form()
     check_inputs(*images, texts.texts_from)
     sentences = distinct(texts.read())
-    with _files(images) as (files, standard_input):
+    with named_images(images) as (files, typed):
         if heatmap:
             from clipsearch.output.heatmap import check_heatmap
 
@@ -84,10 +82,10 @@ def score(
         # 1. Vectors of texts and pictures.
         with model.open() as towers:
             text_vectors = towers.texts(sentences)
-            read, vectors = _vectors(towers, files, standard_input)
+            read, vectors = _vectors(towers, files, typed)
             logits = towers.logits
         # 2. Each with each.
-        names = [STDIN if file.path == standard_input else file.path for file in read]
+        names = [typed.get(file.path, file.path) for file in read]
         axis = TEXTS if over is Over.TEXTS else IMAGES
         found = compare(names, vectors, sentences, text_vectors, logits=logits, axis=axis)
         # 3. What is asked for.
@@ -103,22 +101,7 @@ def score(
     return EXIT_STRICT if strict and len(read) < len(files) else 0
 
 
-@contextmanager
-def _files(given: list[str]) -> Iterator[tuple[list[ImageFile], bytes | None]]:
-    """The pictures in the order in which they are named, each once; the path of that from standard input, if it is.
-
-    Within, that one lies in a file as all the others do.
-    """
-    with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
-        spooled = None
-        if STDIN in given:
-            spooled = Path(folder) / "standard-input"
-            spooled.write_bytes(read_input(STDIN))
-        paths = [spooled if spooled and name == STDIN else Path(name) for name in given]
-        yield image_files(paths), None if spooled is None else os.fsencode(os.path.abspath(spooled))
-
-
-def _vectors(towers: Towers, files: list[ImageFile], standard_input: bytes | None) -> tuple[list[ImageFile], Vectors]:
+def _vectors(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -> tuple[list[ImageFile], Vectors]:
     """The pictures that can be read, and their (N, D) unit vectors; the others are named on stderr.
 
     Raises:
@@ -134,7 +117,7 @@ def _vectors(towers: Towers, files: list[ImageFile], standard_input: bytes | Non
         bar.start(len(files))
         for file, result in results:
             if isinstance(result, UnreadableImageError):
-                name = "standard input" if file.path == standard_input else name_of(file.path)
+                name = typed.get(file.path) or name_of(file.path)
                 unreadable.append(f"Cannot read {name}: {result}")
             else:
                 read.append(file)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipsearch.cli.inputs import image_files
+from clipsearch.cli.inputs import named_images
 from clipsearch.cli.options import ModelOptions, say
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
@@ -32,6 +33,8 @@ class Source(NamedTuple):
     labels: Sequence[str]
     """And all that they could."""
     predict: Callable[[Classifier, int], Classified]
+    is_lasting: bool = True
+    """Whether all are files of their own, which could be moved; nothing that comes out of a pipe is."""
 
 
 @contextmanager
@@ -58,8 +61,12 @@ def open_source(
     batches = [is_cifar(path) for path in paths]
     if any(batches) != all(batches) or (coarse and not any(batches)):
         raise InputError("Files of CIFAR go alone, and --coarse is for them.")
-    with model.open() as towers:
-        yield towers, _cifar(towers, paths, coarse=coarse) if any(batches) else _files(towers, image_files(paths))
+    if any(batches):
+        with model.open() as towers:
+            yield towers, _cifar(towers, paths, coarse=coarse)
+        return
+    with named_images(paths) as (files, typed), model.open() as towers:
+        yield towers, _files(towers, files, typed)
 
 
 @contextmanager
@@ -82,12 +89,16 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers
         yield towers, Source(pictures.paths, None, None, (), predict)
 
 
-def _files(towers: Towers, files: list[ImageFile]) -> Source:
+def _files(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -> Source:
+    def named(path: bytes) -> bytes:
+        return os.fsencode(typed.get(path, path))
+
     def predict(classifier: Classifier, top: int) -> Classified:
         with _progress(len(files)) as bar:
-            return classifier.predict_files(towers, files, top, advance=bar.advance)
+            found = classifier.predict_files(towers, files, top, advance=bar.advance)
+        return found._replace(unreadable=[(named(path), reason) for path, reason in found.unreadable])
 
-    return Source([file.path for file in files], None, None, (), predict)
+    return Source([named(file.path) for file in files], None, None, (), predict, is_lasting=not typed)
 
 
 def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> Source:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
+from clipsearch.system.bounded import read_list_in
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -120,7 +121,7 @@ class _Named(NamedTuple):
 
 
 def _text_rows(path: Path) -> Iterator[_Named]:
-    content = path.read_bytes()
+    content = read_list_in(path)
     separator = b"\0" if b"\0" in content else b"\n"
     for line in content.removesuffix(separator).split(separator):
         yield _Named(line.removesuffix(b"\r") if separator == b"\n" else line, None)

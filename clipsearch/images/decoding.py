@@ -18,7 +18,14 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import raw
-from clipsearch.images.limits import check_size, default_max_pixels, in_turn, more_than, raise_pillow_limit
+from clipsearch.images.limits import (
+    check_size,
+    default_max_pixels,
+    enough_memory,
+    in_turn,
+    more_than,
+    raise_pillow_limit,
+)
 from clipsearch.images.pixels import as_seen
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 
@@ -75,13 +82,11 @@ def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, 
     limit = default_max_pixels() if max_pixels is None else max_pixels
     if not content:
         raise UnreadableImageError("empty file")
-    try:
+    with enough_memory():
         preview = raw.read_preview(content) if raw.is_camera_raw(content, name) else None
         if preview is None:
             return _decode_file(content, limit, at_least)
         return _decode_camera_raw(content, preview, limit, at_least)
-    except MemoryError as error:
-        raise UnreadableImageError("too large: there is not enough memory for it") from error
 
 
 def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: int | None) -> Picture:

@@ -12,6 +12,7 @@ from clipsearch.errors import InputError
 from clipsearch.images.raw import RAW_EXTENSIONS
 from clipsearch.images.reading import inode_of, modified_at, status_changed_at
 from clipsearch.paths import is_below
+from clipsearch.system.bounded import read_list_in
 
 if TYPE_CHECKING:
     from pathspec import Pattern
@@ -297,7 +298,8 @@ def _identity(status: os.stat_result) -> _Identity:
 def _read_patterns(folder: bytes) -> _Patterns:
     path = os.fsdecode(os.path.join(folder, _IGNORE_NAME))
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return _Patterns(folder, file.read().splitlines(), path)
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would have us wait for ever
+            raise InputError(f"{path} is no regular file.")
+        return _Patterns(folder, read_list_in(path).decode("utf-8", "surrogateescape").splitlines(), path)
     except OSError as error:
         raise InputError(f"Cannot read {path}: {error.strerror}") from error

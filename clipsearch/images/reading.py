@@ -9,9 +9,11 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images.limits import check_bytes, enough_memory, max_bytes
+from clipsearch.system.bounded import read_up_to
 
 BYTES_AHEAD = 256 * 2**20
 """So much file content waits for its turn at most, or one file that is larger."""
@@ -40,19 +42,23 @@ class Content(NamedTuple):
     """As for `inode_of`."""
 
 
-def read_file(path: bytes) -> Content:
+def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     """Read a whole file, as it was at one moment.
+
+    One that is larger than any picture of `max_pixels` needs is refused before it takes memory; without a number, the
+    largest picture that fits this machine counts (see `limits`).
 
     Raises:
         VanishedError: it is not there.
-        UnreadableImageError: it cannot be read, is no regular file, or changed meanwhile.
+        UnreadableImageError: it cannot be read, is too large or no regular file, or changed meanwhile.
     """
     try:
-        with open(os.open(path, _FLAGS), "rb") as file:
+        with enough_memory(), open(os.open(path, _FLAGS), "rb") as file:
             before = os.fstat(file.fileno())
             if not stat.S_ISREG(before.st_mode):
                 raise UnreadableImageError("not a regular file")
-            data = file.read()
+            check_bytes(before.st_size, max_bytes(max_pixels))
+            data = file.read(before.st_size + 1)  # one more, to see that it grew
             after = os.fstat(file.fileno())
     except FileNotFoundError as error:
         raise VanishedError("it is gone") from error
@@ -61,6 +67,37 @@ def read_file(path: bytes) -> Content:
     if (len(data), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableImageError("changed while it was read")
     return Content(data, digest(data), len(data), modified_at(after), status_changed_at(before), inode_of(after))
+
+
+def read_picture(path: bytes) -> bytes:
+    """The content of a picture that somebody named: of a file, or what comes out of a pipe or a device.
+
+    Raises:
+        UnreadableImageError: it cannot be read, or is too large, as for `read_file`.
+    """
+    try:
+        if stat.S_ISREG(os.stat(path).st_mode):
+            return read_file(path).data
+        with open(path, "rb", buffering=0) as file:  # waits for whoever writes into a pipe
+            return read_stream(file)
+    except FileNotFoundError as error:
+        raise VanishedError("there is no such file") from error
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or str(error)) from error
+
+
+def read_stream(stream: BinaryIO) -> bytes:
+    """What comes out of a pipe or a device until it ends; its length is known only then.
+
+    Raises:
+        UnreadableImageError: it is more than the largest picture needs, or cannot be read.
+    """
+    limit = max_bytes()
+    with enough_memory():
+        content = read_up_to(stream, limit)
+    if content is None:
+        check_bytes(limit + 1, limit)
+    return content or b""
 
 
 def modified_at(status: os.stat_result) -> int:
