@@ -81,7 +81,7 @@ def read_picture(path: bytes) -> bytes:
         with open(path, "rb", buffering=0) as file:  # waits for whoever writes into a pipe
             return read_stream(file)
     except FileNotFoundError as error:
-        raise VanishedError("there is no such file") from error
+        raise VanishedError(str(error.strerror)) from error
     except OSError as error:
         raise UnreadableImageError(error.strerror or str(error)) from error
 
