@@ -567,7 +567,7 @@ main()
 """
 
 
-@pytest.mark.parametrize("error", ["RuntimeError('a bug')", "MemoryError()"])
+@pytest.mark.parametrize("error", ["RuntimeError('a bug')", "LookupError()"])
 def test_a_bug_exits_with_2_since_1_means_that_nothing_was_found(
     sample_index: Path, environment: dict[str, str], error: str
 ) -> None:
