@@ -3,9 +3,8 @@
 Owns what a duplicate is, which picture of a group is the best, and the checks that stand before any deletion. Needs the
 index only, no model, and knows nothing of the command line.
 
-A group is a star: every picture in it is a duplicate of its keeper. Joining whatever is close to any member instead
-would make chains, whose ends have little in common, and a deletion would take pictures that are not like the one that
-stays.
+A group is a star (see `search.near`): every picture in it is a duplicate of its keeper, so that a deletion takes no
+picture that is unlike the one that stays.
 """
 
 from __future__ import annotations
@@ -13,19 +12,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch import cores
 from clipsearch.errors import InputError, NothingFoundError, UnreadableImageError
 from clipsearch.filters import Filters
 from clipsearch.images.reading import read_file
 from clipsearch.paths import is_below
-from clipsearch.ranking import Matrix, Scores
+from clipsearch.search.distinct import distinct_contents
+from clipsearch.search.near import Progress, near
 from clipsearch.store.filtering import matching
 from clipsearch.store.format import Record
 from clipsearch.store.reading import Store
@@ -35,16 +32,10 @@ if TYPE_CHECKING:
 
     from clipsearch.filters import FilterArguments
 
-Rows = npt.NDArray[np.int64]
-
 THRESHOLD = 0.97
 """Cosine from which two pictures are near duplicates. Of the sample pictures, saved again as JPEG of quality 40 to 90
 or reduced to a third of their size, all have 0.98 or more with their originals (reduced to a quarter, 98 % of them have
 0.97), and no two different ones have more than 0.89."""
-
-_BLOCK, _CHUNK = 1024, 2048
-"""Rows that are looked at as keepers at a time, and rows that one thread compares them with: 8 MB of cosines."""
-_FREE = -1
 
 
 class Duplicate(NamedTuple):
@@ -76,16 +67,6 @@ class Deletion(NamedTuple):
     """Why it is still there; None if it was deleted."""
 
 
-class Progress(Protocol):
-    """Hears how far the comparison is."""
-
-    def start(self, total: int) -> None:
-        """So many images have to be compared with all others."""
-
-    def advance(self, files: int) -> None:
-        """So many more are done. The first take longer than the last, which were compared with them already."""
-
-
 def find_duplicates(
     store: Store,
     *,
@@ -115,7 +96,7 @@ def find_duplicates(
         records = _best_first(store, matching(store, Filters.of(filters), len(matrix)))
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise NothingFoundError(_too_few(len(records), store.count()))
-        rows, content_of = _distinct(records)
+        rows, content_of = distinct_contents(records)
         vectors = None if threshold is None else np.asarray(matrix[rows])
     # 2. Which content each is a duplicate of.
     keeper_of, scores = np.arange(len(rows)), np.ones(len(rows), np.float32)
@@ -135,26 +116,6 @@ def find_duplicates(
     for group in groups.values():
         group.duplicates.sort(key=lambda one: (not one.is_copy, -one.score, one.record.path))
     return sorted(groups.values(), key=lambda group: (-_bytes(group), group.keeper.path)), len(records)
-
-
-def near(vectors: Matrix, threshold: float, progress: Progress | None = None) -> tuple[Rows, Scores]:
-    """For each of (N, D) unit vectors, the best first, the number of its keeper (N,) and the cosine with it (N,).
-
-    A row belongs to the first keeper with which its cosine is `threshold` or more. Where there is none, it is a keeper,
-    and its own with 1.
-    """
-    stars = _Stars(vectors, threshold)
-    if progress:
-        progress.start(len(vectors))
-    with ThreadPoolExecutor(cores.available(), thread_name_prefix="near") as pool:
-        for start in range(0, len(vectors), _BLOCK):
-            found = stars.keepers_among(stars.free(start, start + _BLOCK))
-            if len(found):
-                take = partial(stars.take, found, vectors[found].astype(np.float32))
-                list(pool.map(take, range(start + _BLOCK, len(vectors), _CHUNK)))
-            if progress:
-                progress.advance(min(_BLOCK, len(vectors) - start))
-    return stars.keepers, stars.scores
 
 
 def reclaimable(groups: Iterable[Group]) -> int:
@@ -216,71 +177,6 @@ def _too_few(found: int, images: int) -> str:
             "`clipsearch status` names the folders in the index."
         )
     return f"There is nothing to compare: the index holds {found or 'no'} image. To add more: clipsearch index PATH"
-
-
-def _distinct(records: Sequence[Record]) -> tuple[Rows, Rows]:
-    """Of M contents the row of the first image with it (M,), and of N images the number of the content (N,)."""
-    rows: list[int] = []
-    known: dict[bytes | int, int] = {}
-    contents = np.empty(len(records), np.int64)
-    for number, record in enumerate(records):
-        key = number if record.hash is None else record.hash  # of which nothing is known equals nothing
-        if record.row is not None and key not in known:
-            known[key] = len(rows)
-            rows.append(record.row)
-        contents[number] = known[key]
-    return np.array(rows, np.int64), contents
-
-
-class _Stars:
-    """Rows that find their keepers."""
-
-    def __init__(self, vectors: Matrix, threshold: float) -> None:
-        self.keepers = np.full(len(vectors), _FREE, np.int64)
-        self.scores = np.ones(len(vectors), np.float32)
-        self._vectors, self._threshold = vectors, threshold
-
-    def free(self, start: int, end: int) -> Rows:
-        """The numbers of rows from `start` to `end` that have no keeper yet."""
-        return np.flatnonzero(self.keepers[start:end] == _FREE) + start
-
-    def keepers_among(self, block: Rows) -> Rows:
-        """Make keepers of free rows, or give them to one of these; the numbers of the new keepers."""
-        cosines = _cosines(self._vectors[block], self._vectors[block])
-        close = np.triu(cosines >= self._threshold, 1)
-        free = np.ones(len(block), np.bool_)
-        for one in np.flatnonzero(close.any(axis=1)):
-            if free[one]:
-                taken = np.flatnonzero(close[one] & free)
-                free[taken] = False
-                self._give(block[taken], block[one], cosines[one, taken])
-        self.keepers[block[free]] = block[free]
-        return block[free]
-
-    def take(self, found: Rows, keepers: Matrix | Scores, start: int) -> None:
-        """Give each free row of a chunk to the first of the keepers `found` (their vectors: `keepers`) it is close to.
-
-        Each chunk is another part of the arrays, so threads need not wait for each other.
-        """
-        rows = self.free(start, start + _CHUNK)
-        if len(rows):
-            cosines = _cosines(self._vectors[rows], keepers)
-            taken = np.flatnonzero(cosines.max(axis=1) >= self._threshold)
-            first = (cosines[taken] >= self._threshold).argmax(axis=1)
-            self._give(rows[taken], found[first], cosines[taken, first])
-
-    def _give(self, rows: Rows, keepers: Rows, cosines: Scores) -> None:
-        self.keepers[rows] = keepers
-        self.scores[rows] = np.minimum(cosines, 1)  # rounding to float16 makes rows a little longer than 1
-
-
-def _cosines(rows: Matrix | Scores, others: Matrix | Scores) -> Scores:
-    """(N, K) cosines of (N, D) and (K, D).
-
-    By BLAS in float32: with as many on both sides it takes half of the time of the kernels that ranking has, whose
-    strength is that they need not convert what is read only once.
-    """
-    return np.asarray(rows.astype(np.float32, copy=False) @ others.astype(np.float32, copy=False).T)
 
 
 def _bytes(group: Group) -> int:

@@ -19,11 +19,14 @@ from clipsearch import cores
 Matrix = npt.NDArray[np.float16]
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
+Rows = npt.NDArray[np.int64]
 
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
 """Rows that one thread takes at a time."""
 _CHUNK_SCORES = 1 << 22
 """And so many scores (16 MB): with many queries the chunks are shorter."""
+_KEEPERS = 4096
+"""Rows that the others are compared with at a time."""
 _SPARSE = 8
 """If fewer than one row in so many takes part, they are gathered instead of all being scored."""
 _LOW_BITS = np.float32(2**11)
@@ -97,6 +100,27 @@ def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[
     score = _Kernel(vectors)
     starts = range(0, len(rows), _CHUNK_ROWS)
     return np.hstack([score(matrix[rows[start : start + _CHUNK_ROWS]]) for start in starts] or [score(matrix[:0])])
+
+
+def assigned(matrix: Matrix, rows: npt.NDArray[np.int64], threshold: float, mask: Mask | None = None) -> Rows:
+    """For each of K `rows` of (N, D) unit vectors how many others are close to it: cosine `threshold` or more, (K,).
+
+    `mask` (N,) says which take part. What is close to several counts for the first of them only.
+    """
+    counts = np.zeros(len(rows), np.int64)
+    free = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
+    free[rows] = False
+    for first in range(0, len(rows), _KEEPERS):
+        keepers = matrix[rows[first : first + _KEEPERS]].astype(np.float32)
+        score = _Kernel(keepers / np.linalg.norm(keepers, axis=1, keepdims=True))
+        step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(keepers)))
+        for start in range(0, len(matrix), step):
+            available = free[start : start + step]
+            close = (score(matrix[start : start + step]) >= threshold) & available
+            taken = close.any(axis=0)
+            available[taken] = False  # a view: in `free`, too
+            counts += np.bincount(first + close[:, taken].argmax(axis=0), minlength=len(rows))
+    return counts
 
 
 def _head(ranked: Ranked, k: int) -> tuple[Ranked, float]:

@@ -91,8 +91,11 @@ ALLOWED: dict[str, set[str]] = {
         *("confidence", "errors", "filters", "images.reading", "ranking", "telling", "terms"),
         *("store.filtering", "store.reading"),
     },
+    "search": set(),
+    "search.near": {"cores", "ranking"},
+    "search.distinct": {"ranking", "search.near", "store.format", "store.reading"},
     "duplicates": {
-        *("cores", "errors", "filters", "images.reading", "paths", "ranking"),
+        *("errors", "filters", "images.reading", "paths", "search.distinct", "search.near"),
         *("store.filtering", "store.format", "store.reading"),
     },
     "clusters": {"errors", "filters", "query", "store.filtering", "store.format", "store.reading"},

@@ -18,9 +18,9 @@ from PIL import Image
 from test_architecture import COMMAND, HEAVY, loaded_by
 from tiny import Watcher, update
 
-from clipsearch import duplicates
-from clipsearch.duplicates import Group, delete_duplicates, find_duplicates, near, reclaimable
+from clipsearch.duplicates import Group, delete_duplicates, find_duplicates, reclaimable
 from clipsearch.errors import InputError
+from clipsearch.search import near as stars
 from clipsearch.store.format import ModelRecord, Record
 from clipsearch.store.reading import Store
 from clipsearch.store.writing import Writer
@@ -186,8 +186,8 @@ def plainly(vectors: npt.NDArray[np.float16], threshold: float) -> list[int]:
 def test_blocks_find_what_a_comparison_of_all_pairs_finds(
     monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, int], rows: int
 ) -> None:
-    monkeypatch.setattr(duplicates, "_BLOCK", sizes[0])
-    monkeypatch.setattr(duplicates, "_CHUNK", sizes[1])
+    monkeypatch.setattr(stars, "_BLOCK", sizes[0])
+    monkeypatch.setattr(stars, "_CHUNK", sizes[1])
     random = np.random.default_rng(rows)
     # Around a few centres, so that rows have several keepers to choose from and blocks are taken as a whole.
     vectors = random.standard_normal((6, 24))[random.integers(6, size=rows)] + random.standard_normal((rows, 24)) * 0.25
@@ -196,7 +196,7 @@ def test_blocks_find_what_a_comparison_of_all_pairs_finds(
     threshold = 0.9301
     assert np.abs(exact - threshold).min() > 1e-6  # no pair depends on rounding
     watcher = Watcher()
-    keepers, scores = near(vectors, threshold, watcher)
+    keepers, scores = stars.near(vectors, threshold, watcher)
     assert watcher.done == watcher.total == rows
     assert keepers.tolist() == plainly(vectors, threshold)
     others = keepers != np.arange(rows)

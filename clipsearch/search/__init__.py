@@ -1,0 +1,1 @@
+"""How an index answers. So far only which pictures stand for which others."""
