@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
 
+_MORE = 4
+"""So many times more candidates are looked at where too many of them are alike."""
 _EARLIEST, _LATEST = -62_135_000_000, 253_402_000_000
 """What has a year from 1 to 9999, in seconds since 1970."""
 
@@ -67,9 +69,13 @@ class Hit(NamedTuple):
     """When the file was last changed, in ns since 1970."""
     taken_at: str | None
     """ISO 8601 local time from EXIF, where the file tells."""
+    others: int | None = None
+    """With `distinct`, for how many other images it stands, of all that fulfil the filters; else None."""
 
     @classmethod
-    def of(cls, record: Record, rank: int, score: float, confidence: float | None = None) -> Hit:
+    def of(
+        cls, record: Record, rank: int, score: float, confidence: float | None = None, others: int | None = None
+    ) -> Hit:
         """What the index records of an image, and how well it fits."""
         return cls(
             rank=rank,
@@ -81,6 +87,7 @@ class Hit(NamedTuple):
             size=record.size,
             mtime_ns=record.mtime_ns,
             taken_at=record.taken_at,
+            others=others,
         )
 
     @property
@@ -136,19 +143,23 @@ class Index:
         *,
         min_score: float | None = None,
         min_confidence: float | None = None,
+        distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """The `k` images closest to `query`, best first, equal ones by path; all of them if there are fewer.
 
         `k` None means all. Of the images that fulfil all `filters` (see `FilterArguments`), those count whose score
-        (cosine) and confidence (see `Hit`) are high enough.
+        (cosine) and confidence (see `Hit`) are high enough. With `distinct`, in (0, 1], an image is left out where a
+        better hit has the same content or, below 1, a cosine with it of at least that.
 
         Raises:
             InputError: the query, `k`, a cut-off or a filter means nothing, or a picture cannot be read.
             ModelError: the model that is needed cannot be had.
             IndexDamagedError: the index contradicts itself.
         """
-        return self.search_many([query], k, min_score=min_score, min_confidence=min_confidence, **filters)[0]
+        return self.search_many(
+            [query], k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, **filters
+        )[0]
 
     def search_many(
         self,
@@ -157,13 +168,14 @@ class Index:
         *,
         min_score: float | None = None,
         min_confidence: float | None = None,
+        distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[list[Hit]]:
         """The hits of each query, as `search` gives them; the matrix is read once for all of them.
 
         Only queries that stay away from different things are ranked apart.
         """
-        limits = _Limits.checked(k, min_score, min_confidence)
+        limits = _Limits.checked(k, min_score, min_confidence, distinct)
         return self._search([_terms(query) for query in queries], limits, Filters.of(filters))
 
     def similar(
@@ -173,6 +185,7 @@ class Index:
         *,
         include_self: bool = False,
         min_score: float | None = None,
+        distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """The `k` images closest to a picture: a path, or the content of a file.
@@ -181,7 +194,7 @@ class Index:
         otherwise; copies of it are not.
         Arguments and errors are otherwise those of `search`.
         """
-        limits = _Limits.checked(k, min_score, None)
+        limits = _Limits.checked(k, min_score, None, distinct)
         term = checked(ImageTerm(image))
         left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
         return self._search([[term]], limits, Filters.of(filters), left_out)[0]
@@ -248,27 +261,49 @@ class Index:
         cut = None
         if limits.confidence is not None and rivals:
             cut = _cut(rivals, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
-        k = len(matrix) if limits.k is None else limits.k
         out = []
-        for one, ranked in zip(asked, best(matrix, queries, k, mask, cut), strict=True):
-            if limits.score is not None:
-                enough = ranked.scores >= limits.score
-                ranked = Ranked(ranked.rows[enough], ranked.scores[enough])  # noqa: PLW2901
-            sure = None
+        for one, found in zip(asked, self._chosen(queries, matrix, mask, cut, limits), strict=True):
+            scores, records = [score for score, _ in found], [record for _, record in found]
+            sure: list[float | None] = [None] * len(found)
             if rivals and one.wanted is not None:
-                scores = scores_of(matrix, ranked.rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
-                sure = rivals.confidence(scores[:1], scores[1:])[0]
-            out.append(self._hits(ranked, sure, k))
+                rows = np.array([record.row for record in records], np.int64)
+                cosines = scores_of(matrix, rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
+                sure = rivals.confidence(cosines[:1], cosines[1:])[0].tolist()
+            alike: list[int | None] = [None] * len(found)
+            if limits.distinct is not None:
+                from clipsearch.search.distinct import others
+
+                alike = [*others(self.store, matrix, mask, records, limits.distinct)]
+            out.append([*map(Hit.of, records, range(1, len(found) + 1), scores, sure, alike)])
         return out
 
-    def _hits(self, ranked: Ranked, confidence: npt.NDArray[np.float64] | None, k: int) -> list[Hit]:
-        """At most `k`, equal ones by path."""
-        records = self.store.images(ranked.rows.tolist())
-        sure = [None] * len(records) if confidence is None else confidence.tolist()
-        found = sorted(
-            zip(ranked.scores.tolist(), records, sure, strict=True), key=lambda item: (-item[0], item[1].path)
-        )
-        return [Hit.of(record, rank, score, sure) for rank, (score, record, sure) in enumerate(found[:k], 1)]
+    def _chosen(
+        self, queries: Vectors, matrix: Matrix, mask: Mask | None, cut: Cut | None, limits: _Limits
+    ) -> list[list[tuple[float, Record]]]:
+        """Score and record of the hits of (Q, D) queries, at most `limits.k` each, best first, equal ones by path."""
+        k = len(matrix) if limits.k is None else limits.k
+        asked_for = k
+        while True:
+            ranking = [self._in_order(ranked, limits.score) for ranked in best(matrix, queries, asked_for, mask, cut)]
+            if limits.distinct is None:
+                return [found[:k] for found in ranking]
+            from clipsearch.search.distinct import firsts
+
+            # Where many are alike, more have to be looked at to find `k` that are not.
+            chosen = []
+            for found in ranking:
+                places = firsts(matrix, [record for _, record in found], limits.distinct)
+                chosen.append([found[place] for place in places[:k]])
+            are_all = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
+            if asked_for >= len(matrix) or all(are_all):
+                return chosen
+            asked_for = min(len(matrix), _MORE * asked_for)
+
+    def _in_order(self, ranked: Ranked, least: float | None) -> list[tuple[float, Record]]:
+        """Those with a score of `least` or more, equal ones by path."""
+        enough = slice(None) if least is None else ranked.scores >= least
+        rows, scores = ranked.rows[enough].tolist(), ranked.scores[enough].tolist()
+        return sorted(zip(scores, self.store.images(rows), strict=True), key=lambda item: (-item[0], item[1].path))
 
     def _rivals(self, unwanted: tuple[str, ...]) -> Rivals:
         neutral = self._encoders.rivals()
@@ -302,9 +337,10 @@ class _Limits(NamedTuple):
     k: int | None
     score: float | None
     confidence: float | None
+    distinct: float | None
 
     @classmethod
-    def checked(cls, k: int | None, score: float | None, confidence: float | None) -> _Limits:
+    def checked(cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None) -> _Limits:
         """Raises InputError where they mean nothing."""
         if k is not None and k < 1:
             raise InputError(f"k must be at least 1, not {k}.")
@@ -312,7 +348,9 @@ class _Limits(NamedTuple):
             raise InputError(f"A score is a cosine, from -1 to 1; no image can have {score:g}.")
         if confidence is not None and not 0 <= confidence <= 1:
             raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
-        return cls(k, score, confidence)
+        if distinct is not None and not 0 < distinct <= 1:
+            raise InputError(f"Pictures are alike from a cosine above 0 and up to 1 on, as in 0.95; not {distinct:g}.")
+        return cls(k, score, confidence, distinct)
 
 
 def _terms(query: Query) -> list[Term]:

@@ -87,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "models.loading": {"models.encoder", "models.files"},
     "models": set(),
     "query": {
+        "search.distinct",
         "store.format",
         *("confidence", "errors", "filters", "images.reading", "ranking", "telling", "terms"),
         *("store.filtering", "store.reading"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import traceback
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EXIT_NOTHING_FOUND, EXIT_ERROR = 1, 2
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 _DEBUG = "CLIPSEARCH_DEBUG"
 
 _COMMANDS = {
@@ -43,6 +45,8 @@ _COMMANDS = {
 """The room and the function of each, or its group of commands, in the order of `--help`, where groups come last."""
 
 
+_BY_ITSELF = {"--distinct": "1"}
+"""Options whose value may be left out, and what that means. Typer has none of the kind."""
 _OF_MATRICES = ("cluster", "duplicates")
 """Commands whose work is large matrix products, which numpy's BLAS shares out to threads."""
 
@@ -70,6 +74,17 @@ def make_app(only: str | None = None) -> typer.Typer:
             else:
                 app.command(name)(command)
     return app
+
+
+def _with_values(arguments: list[str]) -> list[str]:
+    """`arguments` with the values that were left out; what follows is a value if it is a number."""
+    if "--" in arguments:
+        end = arguments.index("--")
+        return [*_with_values(arguments[:end]), *arguments[end:]]
+    return [
+        f"{one}={_BY_ITSELF[one]}" if one in _BY_ITSELF and not _NUMBER.fullmatch(following) else one
+        for one, following in zip(arguments, [*arguments[1:], ""], strict=True)
+    ]
 
 
 class Ended(KeyboardInterrupt):
@@ -158,7 +173,7 @@ def _invoke() -> int:
         if _COMPLETION in os.environ:
             command.main(prog_name="clipsearch", complete_var=_COMPLETION)
         # Not `command.main`: it would answer a closed pipe with exit code 1.
-        with command.make_context("clipsearch", sys.argv[1:]) as context:
+        with command.make_context("clipsearch", _with_values(sys.argv[1:])) as context:
             result = command.invoke(context)
     except typer.Exit as done:
         return done.exit_code

@@ -11,6 +11,7 @@ from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, picture, text_lines
 from clipsearch.cli.options import IndexOption, VerboseOption
 from clipsearch.cli.searching import (
+    DistinctOption,
     FilterOptions,
     KOption,
     MinScoreOption,
@@ -72,6 +73,7 @@ def query(
             show_default=False,
         ),
     ] = None,
+    distinct: DistinctOption = None,
     filters: FilterOptions,
     output: OutputOptions,
     index: IndexOption = None,
@@ -98,7 +100,9 @@ def query(
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         wanted = [terms for _, terms in queries]
-        hits = opened_index.search_many(wanted, k, min_score=min_score, min_confidence=min_confidence, **arguments)
+        hits = opened_index.search_many(
+            wanted, k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, **arguments
+        )
         if not any(hits):
             is_cut = min_score is not None or min_confidence is not None
             best = opened_index.search_many(wanted, 1, **arguments) if is_cut else []
@@ -118,6 +122,7 @@ def similar(
     ] = False,
     k: KOption = 10,
     min_score: MinScoreOption = None,
+    distinct: DistinctOption = None,
     filters: FilterOptions,
     output: OutputOptions,
     index: IndexOption = None,
@@ -136,7 +141,9 @@ def similar(
     term = _read(ImageTerm(image))
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
-        hits = opened_index.similar(term.image, k, include_self=include_self, min_score=min_score, **arguments)
+        hits = opened_index.similar(
+            term.image, k, include_self=include_self, min_score=min_score, distinct=distinct, **arguments
+        )
         if not hits:
             is_cut = min_score is not None
             best = opened_index.similar(term.image, 1, include_self=include_self, **arguments) if is_cut else []

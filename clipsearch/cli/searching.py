@@ -54,8 +54,16 @@ MinScoreOption = Annotated[
     Optional[float],
     typer.Option("--min-score", metavar="X", help="Only images with this cosine or more.", show_default=False),
 ]
-
-
+DistinctOption = Annotated[
+    Optional[float],
+    typer.Option(
+        "--distinct",
+        metavar="[X]",
+        help="Show one of the images with the same content, and tell of how many others; with X, also of those that "
+        "have this cosine with it or more.",
+        show_default=False,
+    ),
+]
 GroupsPageOption = Annotated[
     Optional[Path],
     typer.Option(

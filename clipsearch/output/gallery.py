@@ -246,6 +246,8 @@ def _name(hit: Hit) -> str:
 def _facts(hit: Hit, sure: str) -> str:
     """The line below the path of an enlarged picture."""
     facts = [f"Rank {hit.rank}", f"score {hit.score:.3f}", *([f"{sure} sure"] if sure else [])]
+    if hit.others:
+        facts.append(f"and {hit.others} alike")
     if hit.width and hit.height:
         facts.append(f"{hit.width} × {hit.height} pixels")  # noqa: RUF001  (the sign for it)
     facts += [_human(hit.size), f"{'taken' if hit.taken_at else 'changed'} {hit.date.replace('T', ' ')}"]

@@ -11,7 +11,8 @@ from clipsearch.query import Hit
 
 FORMATS = ("table", "tsv", "csv", "json", "jsonl", "paths")
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date")
-"""Of CSV, and the fields of JSON; with many queries, `query` comes before them."""
+"""Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,
+`others` behind."""
 _TSV = ("rank", "score", "confidence", "path")
 _NUMBERS = {"score": ".4f", "confidence": ".3f"}
 
@@ -46,7 +47,8 @@ def write_hits(
     elif form == "paths":
         out.writelines(_path(query, hit, nul=nul, screen=screen is not None) for query, hit in _each(found, many=many))
     else:
-        names = ("query",) * many + (_TSV if form == "tsv" else COLUMNS)
+        are_counted = any(hit.others is not None for result in found for hit in result.hits)
+        names = ("query",) * many + (_TSV if form == "tsv" else COLUMNS) + ("others",) * are_counted
         rows = [_row(query, hit, names) for query, hit in _each(found, many=many)]
         write_rows(rows, form, out, screen=screen, numbers=_NUMBERS, columns=names)
 
@@ -68,6 +70,7 @@ def _row(query: str | None, hit: Hit, names: Sequence[str]) -> Row:
         "height": hit.height,
         "bytes": hit.size,
         "date": hit.date,
+        "others": hit.others,
     }
     return {name: values[name] for name in names}
 

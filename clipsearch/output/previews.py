@@ -87,7 +87,11 @@ def _layout(terminal: Terminal, hits: int) -> tuple[int, int, int]:
 
 def _tile(hit: Hit, terminal: Terminal, columns: int, rows: int) -> _Tile:
     sure = "" if hit.confidence is None else f"  {hit.confidence:.2f}"
-    caption = [cut(f"{hit.rank}  {hit.score:.4f}{sure}", columns), cut(printable(shown(hit.path_bytes)), columns)]
+    others = f"  +{hit.others}" if hit.others else ""
+    caption = [
+        cut(f"{hit.rank}  {hit.score:.4f}{sure}{others}", columns),
+        cut(printable(shown(hit.path_bytes)), columns),
+    ]
     try:
         image = thumbnail(hit.path_bytes, side(terminal, columns, rows))
     except UnreadableImageError as error:

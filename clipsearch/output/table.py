@@ -39,13 +39,17 @@ def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
             "path": printable(shown(hit.path_bytes)),
             "size": f"{hit.width}x{hit.height}" if hit.width else "",
             "date": hit.date[:10],
+            "others": f"+{hit.others}" if hit.others else "",
         }
         for hit in hits
     ]
-    if not any(row["conf"] for row in rows):
-        for row in rows:
-            del row["conf"]
-    return lines_of(rows, width, right={"rank", "score", "conf", "size"}, cuttable={"path"}, sparing=("date", "size"))
+    for name in ("conf", "others"):
+        if not any(row[name] for row in rows):
+            for row in rows:
+                del row[name]
+    return lines_of(
+        rows, width, right={"rank", "score", "conf", "size", "others"}, cuttable={"path"}, sparing=("date", "size")
+    )
 
 
 def lines_of(
