@@ -173,7 +173,7 @@ class ModelChoice:
         files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
         encoder = load_encoder(files, self._options)
         encoder.divide_cores()
-        encoder.save_text_tower()
+        encoder.save_text_tower(self._say)
         self.encoder = encoder
         for fact in (telling.model_used(encoder.name, encoder.revision, self._why), *telling.encoder_loaded(encoder)):
             self._tell(fact)
@@ -207,11 +207,14 @@ def pull_model(
         ModelError: there is no such model, or it cannot be had.
     """
     from clipsearch.models.files import fingerprint, pull
-    from clipsearch.models.tower_cache import tower_folder
+    from clipsearch.models.tower_cache import damage, is_whole, made_anew
 
     pulled = pull(name, say, update=update, progress=progress)
-    if not tower_folder(fingerprint(pulled.files.folder)).exists():
-        say(f"Preparing the text tower of model {pulled.files.name!r}, which takes some seconds.")
+    made = fingerprint(pulled.files.folder)
+    if not is_whole(made, thorough=True):
+        found, name = damage(made), pulled.files.name
+        preparing = f"Preparing the text tower of model {name!r}, which takes some seconds."
+        say(made_anew(name, found) if found else preparing)
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
             say(telling.whole_model_needed(pulled.files.name))
     return pulled

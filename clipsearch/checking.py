@@ -151,6 +151,7 @@ class _Comparison:
         from clipsearch.models.plain import Plain
 
         encoder = Encoder(self._files, "cpu", "fp32", exact=True)
+        yield _cached_tower(encoder)
         yield from self._tokens(encoder)
         yield from (self._pixels(encoder, one) for one in self._known.pixels)
         yield from (self._logits(encoder, one) for one in self._known.logits)
@@ -220,10 +221,21 @@ class _Comparison:
         return Check(what, NOT_RUN, "", "", f"{picture.name} {where}")
 
 
+def _cached_tower(encoder: Encoder) -> Check:
+    """Whether the text tower in the cache is what was written there; a damaged one is made anew."""
+    what, wanted = "text tower in the cache", "its checksums"
+    there = tower_cache.is_whole(encoder.fingerprint, thorough=True)
+    found = None if there else tower_cache.damage(encoder.fingerprint, thorough=True)
+    if not encoder.save_text_tower():
+        return Check(what, NOT_RUN, "", "", "there is none for this family: queries load the whole model")
+    if found:
+        return Check(what, DIFFERS, wanted, f"damaged: {found}", "it was made anew just now")
+    return Check(what, AS_EXPECTED, wanted, "whole", "" if there else "it was made just now")
+
+
 def _ours(encoder: Encoder) -> _Ours:
     pixels = [encoder.preprocessing(image) for image in _drawn()]
     images = encoder.encode_images(pixels)
-    encoder.save_text_tower()
     tower = tower_cache.load(encoder.fingerprint)
     return _Ours(_normalised(pixels, encoder.preprocessing), images, tower.encode_texts(_SENTENCES) if tower else None)
 

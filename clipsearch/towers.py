@@ -24,6 +24,7 @@ from clipsearch.logits import Logits
 from clipsearch.models import tower_cache
 from clipsearch.models.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
 from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
+from clipsearch.models.tower_cache import TowerDamagedError
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
 from clipsearch.telling import AS_ASKED_FOR, OF_THE_INDEX
@@ -201,7 +202,7 @@ class Towers:
         encoder = self._text_encoder
         if encoder.logits.bias is not None:
             return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
-        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.encode_texts)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, encoder.encode_texts)
         return Rivals(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
@@ -315,16 +316,22 @@ class Towers:
         Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
         for each query.
         """
-        if tower := tower_cache.load(self._fingerprint):
-            self._tell_once(
-                telling.fingerprint_of_model(self._fingerprint),
-                telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
-            )
-            return tower
-        from clipsearch.models.files import family
+        try:
+            tower = tower_cache.load(self._fingerprint)
+        except TowerDamagedError as error:
+            self._refuse_without_model(error)
+            self._say(tower_cache.made_anew(self.name, str(error)))
+        else:
+            if tower:
+                self._tell_once(
+                    telling.fingerprint_of_model(self._fingerprint),
+                    telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
+                )
+                return tower
+            from clipsearch.models.files import family
 
-        if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
-            self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
+            if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
+                self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
         if not self._encoder.save_text_tower():
             self._say(telling.whole_model_needed(self.name))
             self._tell_once(telling.texts_in_transformers())
@@ -334,6 +341,22 @@ class Towers:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
         self._tell_once(telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)))
         return tower
+
+    def _refuse_without_model(self, damage: TowerDamagedError) -> None:
+        """Raise `ModelError` where the model is not at hand that a damaged text tower could be made from."""
+        if self._known_files:
+            return
+        from clipsearch.models.files import find_local
+
+        revision = self._record.revision if self._record else None
+        said = f"The text tower of model {self.name!r} in the cache is damaged ({damage}), and the model that it could "
+        try:
+            files = find_local(self.name, revision=revision)
+        except ModelError as error:
+            raise ModelError(f"{said}be made from is not there: {error}") from error
+        if files is None:
+            pinned = f"{self.name}@{revision}" if revision and "@" not in self.name else self.name
+            raise ModelError(f"{said}be made from is not on this disk. Fetch it: clipsearch models pull {pinned}")
 
     @cached_property
     def _encoder(self) -> Encoder:

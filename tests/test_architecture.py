@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "system": set(),
     "system.bounded": {"errors"},
     "system.flushing": set(),
+    "system.checksums": {"system.flushing"},
     "cores": set(),
     "ranking": {"cores"},
     "terms": {"errors"},
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": set(),
     "models.hub": set(),
-    "models.downloading": {"errors", "models.catalog", "models.hub"},
+    "models.downloading": {"errors", "models.catalog", "models.hub", "system.flushing"},
     "models.names": {"errors", "models.catalog", "models.hub", "models.integrity"},
     "models.integrity": set(),
     "models.files": {
@@ -68,7 +69,9 @@ ALLOWED: dict[str, set[str]] = {
     "models.open_clip": {"errors", "models.clip_vocabulary"},
     "models.preprocessing": {"errors", "models.files", "models.open_clip"},
     "models.text_tower": {"cores", "logits", "models.activations", "models.quick_tokens", "models.clip_vocabulary"},
-    "models.tower_cache": {"errors", "models.quick_tokens", "models.files", "models.text_tower"},
+    "models.tower_cache": {
+        *("errors", "models.quick_tokens", "models.text_tower", "system.checksums", "system.flushing"),
+    },
     "models.siglip_tokenizer": set(),
     "models.families": {
         *("errors", "logits"),
@@ -84,7 +87,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models.known_values": {"models.catalog"},
     "models.plain": {*(f"models.{room}" for room in ("clip_vocabulary", "families", "files", "open_clip"))},
-    "models.loading": {"models.encoder", "models.files"},
+    "models.loading": {
+        *("errors", "models.encoder", "models.files", "models.hub", "models.tower_cache", "system.checksums"),
+    },
     "models": set(),
     "query": {
         "search.distinct",
@@ -265,7 +270,15 @@ ALLOWED: dict[str, set[str]] = {
         *(f"models.{room}" for room in ("catalog", "describing", "files")),
     },
     "cli.models_check": {"checking", "output.checks"},
-    "cli.status": {"api", "models.catalog", "output.reports", "store.reading", "store.verifying"},
+    "cli.status": {
+        "models.tower_cache",
+        "store.format",
+        "api",
+        "models.catalog",
+        "output.reports",
+        "store.reading",
+        "store.verifying",
+    },
     "__main__": {"cli"},
 }
 

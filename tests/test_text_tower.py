@@ -91,6 +91,7 @@ def test_a_tower_is_written_whole_or_not_at_all(small_clip: Path) -> None:
     folder = tower_folder(encoder.fingerprint)
     names = {path.name for path in folder.iterdir() if not path.name.startswith("texts-")}  # which a query leaves
     tables = {"tokens.safetensors", "tokens.json"}
-    assert names == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"} | tables
+    notes = {"checksums.json", "compared.json"}
+    assert names == {"text_tower.safetensors", "text_tower.json", "tokenizer.json"} | tables | notes
     assert [path for path in folder.parent.iterdir() if path.name.startswith("tmp")] == []
     assert tower_cache.load("0" * 32) is None

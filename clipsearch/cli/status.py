@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipsearch.cli.options import IndexOption, JsonOption, say
+
+if TYPE_CHECKING:
+    from clipsearch.store.format import ModelRecord
+    from clipsearch.store.verifying import Finding
 
 EXIT_DAMAGED = 2
 
@@ -17,7 +22,11 @@ def status(
     *,
     index: IndexOption = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check matrix and database against each other; exit with 2 if damaged.")
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check matrix, database and the text tower in the cache; exit with 2 if something is damaged.",
+        ),
     ] = False,
     json: JsonOption = False,
 ) -> int:
@@ -29,7 +38,7 @@ def status(
     from clipsearch.store.verifying import verify as findings_of
 
     with closing(Store.open(index_folder(index))) as store:
-        findings = findings_of(store) if verify else None
+        findings = [*findings_of(store), *_of_text_tower(store.model())] if verify else None
         with store.snapshot():
             if not verify:
                 store.matrix()  # a missing or short matrix is an error here too
@@ -46,3 +55,16 @@ def status(
     if found.model and found.model.name == BUNDLED and not json:
         say(f"Note: {PICTUREBOOK_NOTE}")
     return EXIT_DAMAGED if findings and not all(finding.harmless for finding in findings) else 0
+
+
+def _of_text_tower(model: ModelRecord | None) -> Iterator[Finding]:
+    """What is wrong with the text tower that queries of this index are answered by; nothing where there is none."""
+    from clipsearch.models.tower_cache import damage
+    from clipsearch.store.verifying import Finding
+
+    found = damage(model.fingerprint, thorough=True) if model else None
+    if model and found:
+        yield Finding(
+            f"the text tower of model {model.name} in the cache: {found}",
+            mend=f"The next query makes it anew from the model; or do it now: clipsearch models pull {model.name}",
+        )

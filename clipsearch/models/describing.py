@@ -130,7 +130,7 @@ def describe(name: str) -> Description:
 
 
 def _paths(files: ModelFiles) -> list[Path]:
-    return [*model_files.text_files(files.folder), *model_files.weight_files(files.folder)]
+    return model_files.model_paths(files.folder)
 
 
 def _size(files: ModelFiles) -> int:

@@ -22,6 +22,7 @@ from typing import TypeVar
 from clipsearch.errors import ModelError
 from clipsearch.models.catalog import BUNDLED
 from clipsearch.models.hub import cache, digest, interrupted, is_hash, is_revision, is_whole_commit, storage
+from clipsearch.system.flushing import replace_flushed, sync, sync_folder
 
 CONTACT_SECONDS = 8.0
 """How long the hub has to answer before it counts as unreachable."""
@@ -122,6 +123,7 @@ class _Download:
             self._fetch(file, part)
             if not is_hash(file.etag) or digest(part, file.etag) == file.etag:
                 os.replace(part, blob)
+                sync_folder(blob.parent)
                 return
             part.unlink()
         raise ModelError(
@@ -151,6 +153,8 @@ class _Download:
                         raise ModelError(self._stopped(done, reason))
                     time.sleep(1)
             out.truncate(done)
+            out.flush()
+            sync(out.fileno())
 
     def _pieces(self, file: _Remote, start: int) -> Iterator[tuple[int, bytes]]:
         """Pieces of a file from `start` on, and where each belongs.
@@ -268,13 +272,12 @@ def _link(pointer: Path, blob: Path) -> None:
         pointer.symlink_to(os.path.relpath(blob, pointer.parent))
     except OSError:
         os.replace(blob, pointer)
+    sync_folder(pointer.parent)
 
 
 def _write_ref(path: Path, commit: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(commit, "ascii")
-    os.replace(new, path)
+    replace_flushed(path, commit.encode("ascii"))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ torch and transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -180,15 +180,15 @@ class Encoder:
         """Most tokens that the text tower reads, start and end included."""
         return self._texts.context
 
-    def save_text_tower(self) -> bool:
+    def save_text_tower(self, say: Callable[[str], None] = lambda _: None) -> bool:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.
 
-        False if the tower is not one that `text_tower` can compute.
+        False if the tower is not one that `text_tower` can compute. `say` hears if a damaged one is replaced.
 
         Raises:
             ModelError: the tokenizer does not belong to the tower, or the cache cannot be written.
         """
-        if tower_cache.tower_folder(self.fingerprint).exists():
+        if tower_cache.is_whole(self.fingerprint):
             return True
         shape = self._texts.shape(self.logits)
         if shape is None or shape.activation not in ACTIVATIONS:
@@ -197,6 +197,8 @@ class Encoder:
             raise ModelError(
                 f"{self.folder}: the tokenizer ends no text with the text tower's end token ({shape.eos_token_id})."
             )
+        if found := tower_cache.damage(self.fingerprint):
+            say(tower_cache.made_anew(self.name, found))
         weights = {
             name.removeprefix(_TEXT): tensor.detach().numpy()
             for name, tensor in self._model.state_dict().items()

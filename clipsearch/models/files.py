@@ -100,15 +100,17 @@ def locate(
     on_hub = hub_name(name)
     if on_hub is None:
         raise ModelError(unknown(name))
-    if revision is None or not hub.is_commit(revision):
+    pinned = _pinned(on_hub, revision)
+    if pinned is None:
         return _checked(_from_hub(on_hub, say, progress))
-    pinned = replace(on_hub, revision=revision)
     files = _local(pinned) or _local(on_hub) or _from_hub(pinned, say, progress)
     return _checked(replace(files, name=name))
 
 
-def find_local(name: str) -> ModelFiles | None:
+def find_local(name: str, *, revision: str | None = None) -> ModelFiles | None:
     """The files of model `name` if they are all on this disk; their content is not looked at.
+
+    `revision` is as for `locate`.
 
     Raises:
         ModelError: there can be no such model.
@@ -121,7 +123,14 @@ def find_local(name: str) -> ModelFiles | None:
     on_hub = hub_name(name)
     if on_hub is None:
         raise ModelError(unknown(name))
-    return _local(on_hub)
+    pinned = _pinned(on_hub, revision)
+    files = (_local(pinned) if pinned else None) or _local(on_hub)
+    return replace(files, name=name) if files and pinned else files
+
+
+def _pinned(on_hub: HubName, revision: str | None) -> HubName | None:
+    """A name with a commit that is to be preferred; None if there is none."""
+    return replace(on_hub, revision=revision) if revision is not None and hub.is_commit(revision) else None
 
 
 @dataclass(frozen=True)
@@ -285,10 +294,15 @@ def text_files(folder: Path) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
+def model_paths(folder: Path) -> list[Path]:
+    """All files that a model is loaded from, in a fixed order."""
+    return [*text_files(folder), *weight_files(folder)]
+
+
 def fingerprint(folder: Path) -> str:
     """A hash of everything that decides a model's vectors: weights, configuration, tokenizer, preprocessing."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in [*text_files(folder), *weight_files(folder)]:
+    for path in model_paths(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 22):
@@ -318,7 +332,7 @@ def needed(names: set[str]) -> set[str]:
 def verify(files: ModelFiles) -> list[FileCheck]:
     """Compare each file of a model that lies in the hub's cache with the hash that it is named after; reads it all."""
     checks = []
-    for path in [*text_files(files.folder), *weight_files(files.folder)]:
+    for path in model_paths(files.folder):
         whole = hub.blob_is_whole(path) if hub.is_blob(path) else None
         checks.append(FileCheck(path.name, path.stat().st_size, whole))
     return checks
@@ -332,7 +346,7 @@ def check(files: ModelFiles) -> None:
     """
     if missing := _missing(files):
         raise ModelError(missing)
-    for path in [*text_files(files.folder), *weight_files(files.folder)]:
+    for path in model_paths(files.folder):
         if wrong := _wrong(path):
             raise ModelError(f"{wrong} {again(files.folder)}")
     if files.layout == "open_clip":

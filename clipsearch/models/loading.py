@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
     from clipsearch.models.files import ModelFiles
+
+_COMPARED = "compared.json"
+"""In the user's cache: files of models that were found to be what the hub had."""
 
 
 class Options(TypedDict):
@@ -29,12 +33,40 @@ def load_encoder(files: ModelFiles, options: Options) -> Encoder:
     """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer.
 
     Raises:
-        ClipsearchError: the model or the device cannot be had.
+        ClipsearchError: the model or the device cannot be had, or its files are damaged.
     """
-    from clipsearch.models.files import fingerprint
-
     with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(fingerprint, files.folder)
+        hashed = pool.submit(_hashed, files)
         from clipsearch.models.encoder import Encoder
 
         return Encoder(files, **options, known_fingerprint=hashed.result())
+
+
+def _hashed(files: ModelFiles) -> str:
+    """The model's fingerprint, if its files are what the hub had.
+
+    Damaged weights would be a model of their own, with a fingerprint of its own, and a new index would be made with
+    it. Files that were compared before, and that the file system calls unchanged since, are not compared again.
+
+    Raises:
+        ModelError: they are damaged.
+    """
+    from clipsearch.errors import ModelError
+    from clipsearch.models import hub
+    from clipsearch.models.files import again, fingerprint, model_paths
+    from clipsearch.models.tower_cache import cache_folder
+    from clipsearch.system.checksums import Compared, identity
+
+    compared = Compared(cache_folder() / _COMPARED)
+    new = [path for path in model_paths(files.folder) if hub.is_blob(path) and path.resolve() not in compared]
+    identities = [(path.resolve(), identity(path)) for path in new]
+    if damaged := [path.name for path in new if not hub.blob_is_whole(path)]:
+        raise ModelError(
+            f"{' and '.join(damaged)} in {files.folder} {'is' if len(damaged) == 1 else 'are'} damaged: not what the "
+            f"hub had. {again(files.folder)}"
+        )
+    if new:
+        with suppress(OSError):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+        compared.add(identities)
+    return fingerprint(files.folder)

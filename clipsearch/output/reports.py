@@ -111,9 +111,7 @@ def status_json(status: Status) -> str:
         "last_run": run and {name: value for name, value in run.items() if name != "computed"},
     }
     if status.findings is not None:
-        fields["problems"] = [
-            {"what": what, "mend": _mend(status, harmless=harmless)} for what, harmless in status.findings
-        ]
+        fields["problems"] = [{"what": finding.what, "mend": _mend(status, finding)} for finding in status.findings]
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
 
@@ -163,17 +161,19 @@ def _verdict(status: Status) -> list[str]:
     if not status.findings:
         return ["Verified: matrix and database fit together."]
     lines = []
-    for what, harmless in status.findings:
+    for finding in status.findings:
         lines += [
-            f"{'Harmless' if harmless else 'DAMAGED'}: {printable(os.fsencode(what))}",
-            f"  {_mend(status, harmless=harmless)}",
+            f"{'Harmless' if finding.harmless else 'DAMAGED'}: {printable(os.fsencode(finding.what))}",
+            f"  {_mend(status, finding)}",
         ]
     return lines
 
 
-def _mend(status: Status, *, harmless: bool) -> str:
+def _mend(status: Status, finding: Finding) -> str:
     """What to type."""
-    if harmless:
+    if finding.mend is not None:
+        return finding.mend
+    if finding.harmless:
         return "The next `clipsearch index` puts it right. If one is running, this is its unfinished work."
     model = f" --model {status.model.name}" if status.model else ""
     roots = " ".join(shlex.quote(printable(root)) for root, _ in status.roots) or "PATH"

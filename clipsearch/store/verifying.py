@@ -24,6 +24,8 @@ class Finding(NamedTuple):
     what: str
     harmless: bool = False
     """Queries do not suffer, and the next `clipsearch index` puts it right."""
+    mend: str | None = None
+    """What to do; None for what all others of its kind need."""
 
 
 def verify(store: Store) -> list[Finding]:
