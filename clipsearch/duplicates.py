@@ -5,11 +5,15 @@ index only, no model, and knows nothing of the command line.
 
 A group is a star (see `search.near`): every picture in it is a duplicate of its keeper, so that a deletion takes no
 picture that is unlike the one that stays.
+
+A picture is one file, whatever its names: hard links and symbolic links to it are no duplicates of it. What an index
+has by a symbolic link alone lies elsewhere, so it is never kept in place of a file of the index, and never deleted.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,15 +21,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError, NothingFoundError, UnreadableImageError
+from clipsearch.errors import FileStaysError, InputError, NothingFoundError
 from clipsearch.filters import Filters
-from clipsearch.images.reading import read_file
-from clipsearch.paths import is_below
+from clipsearch.paths import is_below, same_place
 from clipsearch.search.distinct import distinct_contents
 from clipsearch.search.near import Progress, near
 from clipsearch.store.filtering import matching
 from clipsearch.store.format import Record
 from clipsearch.store.reading import Store
+from clipsearch.system.removal import Keeper, look, remove
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,6 +42,15 @@ or reduced to a third of their size, all have 0.98 or more with their originals 
 0.97), and no two different ones have more than 0.89."""
 
 
+class Names(NamedTuple):
+    """What a picture is called besides the path of its record; all are in the index too."""
+
+    hard: tuple[bytes, ...] = ()
+    """Names of the same file that are no symbolic links."""
+    symbolic: tuple[bytes, ...] = ()
+    """Symbolic links to it."""
+
+
 class Duplicate(NamedTuple):
     """A picture that is not needed beside its keeper."""
 
@@ -46,25 +59,37 @@ class Duplicate(NamedTuple):
     """Cosine with the keeper; 1 for a copy."""
     is_copy: bool
     """Whether its content is the keeper's, byte for byte."""
+    also: Names = Names()
+    is_link: bool = False
+    """Whether the index has it by symbolic links alone, so that there is nothing to delete."""
 
 
 class Group(NamedTuple):
     """A picture and what duplicates it."""
 
     keeper: Record
-    """The one with the most pixels, of these the largest file, then the oldest, then the first path."""
+    """The one with the most pixels, of these the largest file, then the one with the most names, the oldest, the first
+    path; and one that is no symbolic link, if there is any."""
     duplicates: list[Duplicate]
     """The closest first, copies before all others, then by path."""
+    also: Names = Names()
+    """Other names of the keeper."""
+
+
+GONE = "it is gone"
+"""The problem with a file that was not there any more."""
 
 
 class Deletion(NamedTuple):
-    """What became of a file that was to be deleted."""
+    """What became of a name that was to be deleted."""
 
     path: bytes
     freed: int
-    """Bytes; none for a file that has other names (hard links)."""
+    """Bytes; none for a file that has other names (hard links), and none while it lies in the trash."""
     problem: str | None
     """Why it is still there; None if it was deleted."""
+    trashed: int = 0
+    """Bytes that are free once the trash is emptied."""
 
 
 def find_duplicates(
@@ -75,6 +100,8 @@ def find_duplicates(
     **filters: Unpack[FilterArguments],
 ) -> tuple[list[Group], int]:
     """Groups of duplicates among the images of an index that fulfil `filters`, and how many these are.
+
+    Names of one file count once, as far as they matter: without `threshold`, only files with copies are looked at.
 
     Groups that would free the most bytes come first. Images with the same content are duplicates, and so are those
     whose vectors have a cosine of `threshold` or more; with None, only the first. The best image that no group has yet
@@ -93,10 +120,11 @@ def find_duplicates(
     # 1. What takes part, and of each content one vector. A writer has to wait until they are read, and no longer.
     with store.snapshot():
         matrix, _ = store.matrix()
-        records = _best_first(store, matching(store, Filters.of(filters), len(matrix)))
+        records = _records(store, matching(store, Filters.of(filters), len(matrix)))
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise NothingFoundError(_too_few(len(records), store.count()))
-        rows, content_of = distinct_contents(records)
+        pictures = _best_first(_pictures(records, copies_only=threshold is None))
+        rows, content_of = distinct_contents([picture.record for picture in pictures])
         vectors = None if threshold is None else np.asarray(matrix[rows])
     # 2. Which content each is a duplicate of.
     keeper_of, scores = np.arange(len(rows)), np.ones(len(rows), np.float32)
@@ -107,66 +135,134 @@ def find_duplicates(
     wanted = np.flatnonzero(np.bincount(keepers)[keepers] > 1).tolist()
     groups: dict[int, Group] = {}
     for number in wanted:
-        content, keeper = int(content_of[number]), int(keepers[number])
+        content, keeper, picture = int(content_of[number]), int(keepers[number]), pictures[number]
         if keeper not in groups:  # the best comes first
-            groups[keeper] = Group(records[number], [])
+            groups[keeper] = Group(picture.record, [], picture.also)
         else:
-            duplicate = Duplicate(records[number], float(scores[content]), is_copy=content == keeper)
+            score, is_copy = float(scores[content]), content == keeper
+            duplicate = Duplicate(picture.record, score, is_copy, picture.also, picture.is_link)
             groups[keeper].duplicates.append(duplicate)
     for group in groups.values():
         group.duplicates.sort(key=lambda one: (not one.is_copy, -one.score, one.record.path))
-    return sorted(groups.values(), key=lambda group: (-_bytes(group), group.keeper.path)), len(records)
+    return sorted(groups.values(), key=lambda group: (-_bytes(group), group.keeper.path)), len(pictures)
 
 
 def reclaimable(groups: Iterable[Group]) -> int:
     """Bytes that deleting all duplicates would free, as the files are now.
 
-    A file that is gone, a link, and a file that keeps another name (hard links) free none.
+    A file that is gone, and one that keeps another name (hard links), free none.
     """
-    links: Counter[tuple[int, int]] = Counter()
-    sizes: dict[tuple[int, int], tuple[int, int]] = {}
-    seen = set()
-    for group in groups:
-        kept = _status(group.keeper.path)
-        for duplicate in group.duplicates:
-            status, real = _status(duplicate.record.path), os.path.realpath(duplicate.record.path)
-            if status is None or real in seen or os.path.islink(duplicate.record.path):
-                continue
-            if kept is not None and os.path.samestat(kept, status):
-                continue
-            seen.add(real)
-            links[status.st_dev, status.st_ino] += 1
-            sizes[status.st_dev, status.st_ino] = status.st_nlink, status.st_size
-    return sum(size for file, (names, size) in sizes.items() if links[file] >= names)
+    return sum(_reclaimable(duplicate) for group in groups for duplicate in group.duplicates)
 
 
-def delete_duplicates(groups: Iterable[Group], roots: Sequence[bytes]) -> Iterator[Deletion]:
-    """Delete the duplicates of `groups`, one by one as the result is read, and never a keeper.
+def names_to_delete(duplicate: Duplicate) -> list[bytes]:
+    """All paths that have to go for a duplicate to be gone; none if only symbolic links lead to it."""
+    if duplicate.is_link:
+        return []
+    # The same name may be reached in several ways, through a link to its folder.
+    places = {_place(path): path for path in reversed((duplicate.record.path, *duplicate.also.hard))}
+    return list(reversed(places.values()))
 
-    Keeper and duplicate are read right before: their contents have to be those that the index knows. What is not below
-    one of `roots` (absolute), also through links, stays; so do symbolic links, and other names of the keeper's file.
+
+def delete_duplicates(
+    groups: Iterable[Group], roots: Sequence[bytes], *, permanently: bool = False
+) -> Iterator[Deletion]:
+    """Remove the duplicates of `groups`, one by one as the result is read, and never a keeper.
+
+    They go to the system's trash, or with `permanently` for good. Keeper and duplicate are read right before, and
+    again with the duplicate put aside: their contents have to be those that the index knows. What is not below one of
+    `roots` (absolute), also through links, stays, and so do symbolic links. Of a duplicate with several names in the
+    index (hard links) all go.
     """
     real_roots = [os.path.realpath(root) for root in roots]
     for group in groups:
-        for duplicate in group.duplicates:
-            path = duplicate.record.path
-            problem = (
-                _unlike(group.keeper, "what would be kept, ")
-                or _not_ours(path, group.keeper.path, roots, real_roots)
-                or _unlike(duplicate.record)
-            )
-            yield Deletion(path, 0, problem) if problem else _deleted(path)
+        problem_with_keeper: str | None = None
+        for position, duplicate in enumerate(group.duplicates):
+            if position == 0:
+                problem_with_keeper = _unlike(group.keeper, "what would be kept, ")
+            size = _reclaimable(duplicate)
+            paths = names_to_delete(duplicate)
+            for number, path in enumerate(paths, 1):
+                if number > 1 and not os.path.lexists(path):
+                    continue  # another way to a name that just went, through a second mount
+                problem = problem_with_keeper or _not_ours(path, group.keeper.path, roots, real_roots)
+                deletion = Deletion(path, 0, problem) if problem else _removed(path, duplicate, group, permanently)
+                is_last = number == len(paths) and not deletion.problem
+                yield deletion._replace(trashed=size if is_last and not permanently else 0)
 
 
 # -- how ---------------------------------------------------------------------------------------------------------
 
 
-def _best_first(store: Store, mask: npt.NDArray[np.bool_] | None) -> list[Record]:
-    """The images that take part, the best to keep first."""
-    found = [record for record in store.records() if record.row is not None and (mask is None or mask[record.row])]
-    # By paths at last: they come in this order, and the sorting keeps it.
-    found.sort(key=lambda one: (-(one.width or 0) * (one.height or 0), -one.size, one.mtime_ns))
-    return found
+class _Picture(NamedTuple):
+    """A file, by the record of one of its names."""
+
+    record: Record
+    also: Names = Names()
+    is_link: bool = False
+
+    @property
+    def names(self) -> int:
+        return 1 + len(self.also.hard) + len(self.also.symbolic)
+
+
+def _records(store: Store, mask: npt.NDArray[np.bool_] | None) -> list[Record]:
+    """The images that take part, by path."""
+    return [record for record in store.records() if record.row is not None and (mask is None or mask[record.row])]
+
+
+def _pictures(records: Sequence[Record], *, copies_only: bool) -> list[_Picture]:
+    """Each file once, with all its names. With `copies_only`, files without a copy are not looked at."""
+    contents = Counter(record.hash for record in records)
+    pictures: list[_Picture] = []
+    files: dict[tuple[int, int], list[tuple[bool, Record]]] = {}
+    for record in records:
+        matters = not copies_only or (record.hash is not None and contents[record.hash] > 1)
+        found = _identity(record.path) if matters else None
+        if found is None:  # or it is not there: then nothing is known of it
+            pictures.append(_Picture(record))
+        else:
+            identity, is_link = found
+            files.setdefault(identity, []).append((is_link, record))
+    for names in files.values():
+        if len(names) > 1:
+            names.sort(key=lambda name: (name[0], _place(name[1].path) != name[1].path, name[1].path))
+        (is_link, record), *others = names
+        also = Names(
+            tuple(other.path for other_is_link, other in others if not other_is_link),
+            tuple(other.path for other_is_link, other in others if other_is_link),
+        )
+        pictures.append(_Picture(record, also, is_link))
+    return pictures
+
+
+def _identity(path: bytes) -> tuple[tuple[int, int], bool] | None:
+    """Device and inode of a file, and whether `path` is a symbolic link to it; None if it is not there."""
+    try:
+        status = os.lstat(path)
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link:
+            status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino), is_link
+
+
+def _place(path: bytes) -> bytes:
+    """`path` without links in the folders above; it may be one itself."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
+def _best_first(pictures: list[_Picture]) -> list[_Picture]:
+    """The best to keep first. Whatever has more names is kept before others, so that these lead somewhere."""
+
+    def key(picture: _Picture) -> tuple[bool, int, int, int, int, bytes]:
+        one = picture.record
+        pixels = (one.width or 0) * (one.height or 0)
+        return picture.is_link, -pixels, -one.size, -picture.names, one.mtime_ns, one.path
+
+    return sorted(pictures, key=key)
 
 
 def _too_few(found: int, images: int) -> str:
@@ -180,26 +276,27 @@ def _too_few(found: int, images: int) -> str:
 
 
 def _bytes(group: Group) -> int:
-    return sum(duplicate.record.size for duplicate in group.duplicates)
+    return sum(duplicate.record.size for duplicate in group.duplicates if not duplicate.is_link)
 
 
-def _status(path: bytes) -> os.stat_result | None:
+def _reclaimable(duplicate: Duplicate) -> int:
+    """Bytes that are free once all names of a duplicate that the index has are gone."""
+    names = names_to_delete(duplicate)
     try:
-        return os.stat(path)
+        status = os.lstat(duplicate.record.path)
     except OSError:
-        return None
+        return 0
+    return status.st_size if names and status.st_nlink <= len(names) else 0
 
 
 def _unlike(record: Record, what: str = "") -> str | None:
     """Why a file is not what the index knows; None if it is."""
-    name = f"{what}{os.fsdecode(record.path)}, " if what else ""
+    name = f"{what}{os.fsdecode(record.path)}, " if what else "it "
     try:
-        content = read_file(record.path)
-    except UnreadableImageError as error:
-        return f"{name}cannot be read: {error}" if what else f"it cannot be read: {error}"
-    if record.hash is None or content.digest != record.hash:
-        return f"{name or 'it '}has changed since it was indexed"
-    return None
+        seen = look(record.path)
+    except FileStaysError as error:
+        return f"{name}{error}"
+    return None if seen.digest == record.hash else f"{name}has changed since it was indexed"
 
 
 def _not_ours(path: bytes, keeper: bytes, roots: Sequence[bytes], real_roots: Sequence[bytes]) -> str | None:
@@ -209,16 +306,20 @@ def _not_ours(path: bytes, keeper: bytes, roots: Sequence[bytes], real_roots: Se
         return "it lies outside the folders of the index"
     if os.path.islink(path):
         return "it is a symbolic link"
-    one, other = _status(path), _status(keeper)
-    if one is not None and other is not None and os.path.samestat(one, other):
+    if same_place(path, keeper):
         return f"it is the same file as {os.fsdecode(keeper)}, which is kept"
     return None
 
 
-def _deleted(path: bytes) -> Deletion:
+def _removed(path: bytes, duplicate: Duplicate, group: Group, permanently: bool) -> Deletion:  # noqa: FBT001
     try:
-        status = os.lstat(path)
-        os.unlink(path)
-    except OSError as error:
-        return Deletion(path, 0, error.strerror or str(error))
-    return Deletion(path, status.st_size if status.st_nlink == 1 else 0, None)
+        seen = look(path)
+    except FileStaysError as error:
+        return Deletion(path, 0, f"it {error}")
+    if seen.digest != duplicate.record.hash or group.keeper.hash is None:
+        return Deletion(path, 0, "it has changed since it was indexed")
+    try:
+        freed = remove(path, seen, Keeper(group.keeper.path, group.keeper.hash), trash=not permanently)
+    except FileStaysError as error:
+        return Deletion(path, 0, str(error))
+    return Deletion(path, freed, None)

@@ -47,3 +47,7 @@ class ModelMismatchError(ClipsearchError):
 
 class DeviceError(ClipsearchError):
     """The device asked for is not there."""
+
+
+class FileStaysError(ClipsearchError):
+    """A file that was to be removed or moved is where it was. Its text is the reason, without the path."""

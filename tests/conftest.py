@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,6 +180,16 @@ def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     summary = index(run, "sample-images", cwd=folder)
     assert summary["embedded"] >= 200
     return folder
+
+
+@pytest.fixture
+def another_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A folder on another file system than `tmp_path`."""
+    memory = Path("/dev/shm")  # noqa: S108  (a file system in memory, which is the point)
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs /dev/shm to be another file system than the temporary folder")
+    with tempfile.TemporaryDirectory(dir=memory) as name:
+        yield Path(name)
 
 
 @contextmanager

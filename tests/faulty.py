@@ -69,10 +69,19 @@ class Faults:
 
     library: Path
 
-    def environment(self, folder: Path, at: int = 0, kind: Kind = "kill", log: Path | None = None) -> dict[str, str]:
+    def environment(
+        self,
+        folder: Path,
+        at: int = 0,
+        kind: Kind = "kill",
+        log: Path | None = None,
+        *,
+        meanwhile: str | None = None,
+    ) -> dict[str, str]:
         """Variables for the command: a fault at its `at`-th call on `folder` and below; with 0 it only counts.
 
         `folder` need not exist yet. Calls are appended to `log`, which is there, if empty, as soon as a command runs.
+        With `meanwhile` nothing fails, but this line is run by the shell before that call is carried out.
         """
         preload = [str(self.library), *filter(None, [os.environ.get("LD_PRELOAD")])]
         variables = {
@@ -80,8 +89,10 @@ class Faults:
             # The injector sees paths as the kernel does.
             "FAULT_DIR": os.path.realpath(folder),
             "FAULT_AT": str(at),
-            "FAULT_KIND": kind,
+            "FAULT_KIND": kind if meanwhile is None else "meanwhile",
         }
+        if meanwhile is not None:
+            variables["FAULT_COMMAND"] = meanwhile
         return variables | ({"FAULT_LOG": os.path.abspath(log)} if log else {})
 
 

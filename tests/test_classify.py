@@ -474,20 +474,13 @@ def test_a_name_that_is_taken_after_the_plan_is_not_overwritten(tmp_path: Path) 
         shutil.rmtree(tmp_path / "out")
 
 
-def test_moving_to_another_file_system_copies_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_moving_to_another_file_system_copies_first(tmp_path: Path, another_file_system: Path) -> None:
     source = picture(tmp_path / "in" / "x.png", "picture")
     os.utime(source, (1_500_000_000, 1_500_000_000))
-    real = os.link
-
-    def link(path: Any, target: Any) -> None:  # noqa: ANN401
-        if os.path.dirname(path) != os.path.dirname(target):
-            raise OSError(18, "Invalid cross-device link")
-        real(path, target)
-
-    monkeypatch.setattr(os, "link", link)
-    moved([(source, "cat")], tmp_path / "out")
-    assert tree(tmp_path) == {"out/cat/x.png": b"picture"}
-    assert (tmp_path / "out" / "cat" / "x.png").stat().st_mtime == 1_500_000_000
+    moved([(source, "cat")], another_file_system / "out")
+    assert tree(another_file_system) == {"out/cat/x.png": b"picture"}
+    assert tree(tmp_path) == {}
+    assert (another_file_system / "out" / "cat" / "x.png").stat().st_mtime == 1_500_000_000
 
 
 def test_a_link_is_moved_as_a_link_to_the_same_file(tmp_path: Path) -> None:
@@ -497,6 +490,53 @@ def test_a_link_is_moved_as_a_link_to_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "cat" / "link.png").read_text() == "picture"
     assert (tmp_path / "out" / "cat" / "link.png").is_symlink()
     assert sorted(os.listdir(tmp_path / "in")) == ["real.png"]
+
+
+@pytest.mark.parametrize("first", ["file", "link"])
+def test_a_link_and_its_target_that_are_both_moved_stay_together(tmp_path: Path, first: str) -> None:
+    real = picture(tmp_path / "in" / "real.png", "picture")
+    (tmp_path / "in" / "link.png").symlink_to("real.png")
+    (tmp_path / "in" / "chain.png").symlink_to("link.png")
+    links = [(os.fsencode(tmp_path / "in" / f"{name}.png"), "cat") for name in ("link", "chain")]
+    pictures = [(real, "dog"), *links] if first == "file" else [*links, (real, "dog")]
+    steps = moved(pictures, tmp_path / "out")
+    assert [step.source for step in steps] == [source for source, _ in pictures]
+    assert os.listdir(tmp_path / "in") == []
+    for link in (tmp_path / "out" / "cat").iterdir():
+        assert link.is_symlink()
+        assert link.resolve() == (tmp_path / "out" / "dog" / "real.png").resolve()
+    assert len(tree(tmp_path / "out")) == 3
+
+
+def test_a_link_that_is_in_place_follows_its_target(tmp_path: Path) -> None:
+    real = picture(tmp_path / "in" / "real.png", "picture")
+    link = tmp_path / "out" / "cat" / "link.png"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "in" / "real.png")
+    moved([(os.fsencode(link), "cat"), (real, "dog")], tmp_path / "out")
+    assert link.read_text() == "picture"
+
+
+def test_a_folder_that_is_reached_through_a_link_is_the_same_folder(tmp_path: Path) -> None:
+    sources = [picture(tmp_path / "real" / "cat" / f"{name}.png", name) for name in ("a", "b")]
+    (tmp_path / "link").symlink_to("real")
+    before = tree(tmp_path / "real")
+    for _ in range(2):
+        steps = moved([(source, "cat") for source in sources], tmp_path / "link")
+        assert all(step.there for step in steps)
+        assert tree(tmp_path / "real") == before
+    # And a picture that comes there meets the names that are there.
+    moved([(picture(tmp_path / "in" / "a.png", "other"), "cat"), (sources[0], "dog")], tmp_path / "link")
+    assert tree(tmp_path / "real") == {"cat/a-2.png": b"other", "cat/b.png": b"b", "dog/a.png": b"a"}
+
+
+@pytest.mark.parametrize("name", ["link", "real"])
+def test_a_folder_that_does_not_exist_yet_has_one_name_too(tmp_path: Path, name: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    sources = [picture(tmp_path / folder / "x.png", folder) for folder in ("one", "two")]
+    moved([(source, "cat") for source in sources], tmp_path / name / "new")
+    assert tree(tmp_path / "real") == {"new/cat/x.png": b"one", "new/cat/x-2.png": b"two"}
 
 
 def test_a_picture_that_cannot_leave_its_folder_is_not_moved(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_deleting_takes_the_duplicates_and_leaves_the_keepers(twice: Path) -> No
     groups, roots = groups_of(twice / ".clipsearch")
     size = (twice / "pictures" / "b" / "red.png").stat().st_size
     assert reclaimable(groups) == size
-    done = list(delete_duplicates(groups, roots))
+    done = list(delete_duplicates(groups, roots, permanently=True))
     assert [(one.path, one.freed, one.problem) for one in done] == [
         (os.fsencode(twice / "pictures" / "b" / "red.png"), size, None)
     ]
@@ -251,32 +251,105 @@ def test_nothing_is_deleted_whose_keeper_is_not_what_it_was(twice: Path, change:
     assert (twice / "pictures" / "b" / "red.png").exists()
 
 
-def test_the_keepers_own_file_under_another_name_stays(tmp_path: Path) -> None:
-    real = paint(tmp_path / "pictures" / "b.png", "red")
-    os.symlink(real, tmp_path / "pictures" / "a.png")
-    update(tmp_path / ".clipsearch", tmp_path / "pictures")
-    groups, roots = groups_of(tmp_path / ".clipsearch")
-    assert len(groups) == 1
-    assert reclaimable(groups) == 0
-    left_of(groups, roots)
-    assert real.exists()
+@pytest.fixture
+def names(tmp_path: Path) -> Path:
+    """One file under three names and an older copy of it with one; and their index."""
+    pictures = tmp_path / "pictures"
+    original = paint(pictures / "original.png", "red")
+    (pictures / "a-best").mkdir()
+    (pictures / "a-best" / "link.png").symlink_to("../original.png")
+    os.link(original, pictures / "hard-link.png")
+    (pictures / "real-copy.png").write_bytes(original.read_bytes())
+    os.utime(pictures / "real-copy.png", (1000, 1000))
+    update(tmp_path / ".clipsearch", pictures)
+    return tmp_path
 
 
-def test_hard_links_of_the_keeper_stay_since_they_free_nothing(twice: Path) -> None:
-    duplicate = twice / "pictures" / "b" / "red.png"
-    duplicate.unlink()
-    os.link(twice / "pictures" / "a" / "red.png", duplicate)
-    update(twice / ".clipsearch", twice / "pictures")
+@pytest.mark.parametrize("threshold", [None, 0.99])
+def test_names_of_one_file_are_one_picture(names: Path, threshold: float | None) -> None:
+    pictures = os.fsencode(names / "pictures")
+    with closing(Store.open(names / ".clipsearch")) as store:
+        ((group,), images) = find_duplicates(store, threshold=threshold)
+    assert images == 2
+    assert group.keeper.path == pictures + b"/hard-link.png"
+    assert group.also == ((pictures + b"/original.png",), (pictures + b"/a-best/link.png",))
+    assert [one.record.path for one in group.duplicates] == [pictures + b"/real-copy.png"]
+
+
+def test_only_the_real_copy_is_deleted(run: Run, names: Path) -> None:
+    size = (names / "pictures" / "original.png").stat().st_size
+    rows: Json = json.loads(run("duplicates", "--exact", "--json", cwd=names).stdout)
+    assert [(row["mark"], row["path"], [also["path"] for also in row["also"]]) for row in rows] == [
+        ("keep", "pictures/hard-link.png", ["pictures/original.png", "pictures/a-best/link.png"]),
+        ("copy", "pictures/real-copy.png", []),
+    ]
+    assert run("duplicates", "--exact", "-0", cwd=names).stdout == b"pictures/real-copy.png\0"
+    table = run("duplicates", "--exact", "--format", "table", cwd=names, env={"COLUMNS": "200"}).stdout.decode()
+    assert "also" in table.splitlines()[0]
+    assert "pictures/original.png, pictures/a-best/link.png" in table
+    done = run("duplicates", "--exact", "--delete", "--yes", "--permanently", cwd=names)
+    assert done.returncode == 0, done.stderr.decode()
+    assert f"Deleted 1 file, which freed {size} bytes." in done.stderr.decode()
+    assert sorted(path.name for path in (names / "pictures").rglob("*.png")) == [
+        "hard-link.png",
+        "link.png",
+        "original.png",
+    ]
+    assert (names / "pictures" / "a-best" / "link.png").read_bytes()
+
+
+def test_all_names_of_a_duplicate_go_and_free_it_once(twice: Path) -> None:
+    pictures = twice / "pictures"
+    os.link(pictures / "b" / "red.png", pictures / "b" / "again.png")
+    for name in ("one", "two"):  # what has more names is kept
+        os.link(pictures / "a" / "red.png", pictures / "a" / f"{name}.png")
+    update(twice / ".clipsearch", pictures)
     groups, roots = groups_of(twice / ".clipsearch")
+    size = (pictures / "b" / "red.png").stat().st_size
+    assert reclaimable(groups) == size
+    done = list(delete_duplicates(groups, roots, permanently=True))
+    assert [(one.freed, one.problem) for one in done] == [(0, None), (size, None)]
+    assert os.listdir(pictures / "b") == []
+    assert len(os.listdir(pictures / "a")) == 3
+
+
+@pytest.mark.parametrize("threshold", [None, 0.99])
+def test_a_link_out_of_the_index_is_never_kept_and_never_deleted(tmp_path: Path, threshold: float | None) -> None:
+    outside = paint(tmp_path / "outside" / "red.png", "red", (128, 96) if threshold else (64, 48))
+    real = paint(tmp_path / "pictures" / "real.png", "red")
+    (tmp_path / "pictures" / "a-link.png").symlink_to(outside)
+    update(tmp_path / ".clipsearch", tmp_path / "pictures")
+    groups, roots = groups_of(tmp_path / ".clipsearch", threshold)
+    assert [(name(group.keeper), [name(one.record) for one in group.duplicates]) for group in groups] == [
+        ("real.png", ["a-link.png"])
+    ]
+    assert groups[0].duplicates[0].is_link
     assert reclaimable(groups) == 0
-    assert left_of(groups, roots).startswith("it is the same file as ")
+    assert list(delete_duplicates(groups, roots)) == []
+    assert real.exists()
+    assert outside.exists()
+
+
+def test_a_folder_that_a_link_shows_twice_holds_no_duplicates(tmp_path: Path) -> None:
+    paint(tmp_path / "pictures" / "red.png", "red")
+    (tmp_path / "link").symlink_to("pictures")
+    pictures = tmp_path / "pictures"
+    folder = store_of(
+        tmp_path,
+        [at(0), at(0)],
+        [
+            {"path": os.fsencode(tmp_path / "link" / "red.png"), "hash": b"1" * 16},
+            {"path": os.fsencode(pictures / "red.png"), "hash": b"1" * 16},
+        ],
+    )
+    assert found_in(folder, None) == []
 
 
 def test_a_file_with_another_name_elsewhere_frees_nothing(twice: Path) -> None:
     os.link(twice / "pictures" / "b" / "red.png", twice / "kept")
     groups, roots = groups_of(twice / ".clipsearch")
     assert reclaimable(groups) == 0
-    assert [(one.freed, one.problem) for one in delete_duplicates(groups, roots)] == [(0, None)]
+    assert [(one.freed, one.problem) for one in delete_duplicates(groups, roots, permanently=True)] == [(0, None)]
     assert (twice / "kept").exists()
 
 
@@ -298,8 +371,8 @@ def test_what_is_gone_already_is_named_and_the_rest_is_done(twice: Path) -> None
     update(twice / ".clipsearch", twice / "pictures")
     groups, roots = groups_of(twice / ".clipsearch")
     (twice / "pictures" / "b" / "red.png").unlink()
-    done = list(delete_duplicates(groups, roots))
-    assert [one.problem for one in done] == ["it cannot be read: it is gone", None]
+    done = list(delete_duplicates(groups, roots, permanently=True))
+    assert [one.problem for one in done] == ["it is gone", None]
     assert not (twice / "pictures" / "c.png").exists()
 
 
@@ -325,7 +398,7 @@ def test_the_command_names_groups_keepers_and_what_is_free_to_go(run: Run, folde
     done = run("duplicates", "--json", cwd=folder)
     assert done.returncode == 0
     rows: Json = json.loads(done.stdout)
-    assert list(rows[0]) == ["group", "mark", "score", "path", "width", "height", "bytes"]
+    assert list(rows[0]) == ["group", "mark", "score", "path", "width", "height", "bytes", "also"]
     by_mark = {(row["mark"], os.path.basename(row["path"])) for row in rows}
     assert ("keep", "dog_0.webp") in by_mark
     assert ("near", "smaller.jpg") in by_mark
@@ -347,7 +420,7 @@ def test_paths_are_those_of_all_but_the_keepers_with_their_own_bytes(run: Run, f
 def test_only_copies_are_found_with_exact(run: Run, folder: Path) -> None:
     done = run("duplicates", "--exact", "--format", "csv", cwd=folder)
     assert done.returncode == 0
-    assert done.stdout.startswith(b"group,mark,score,path,width,height,bytes\r\n")
+    assert done.stdout.startswith(b"group,mark,score,path,width,height,bytes,also\r\n")
     assert b"smaller.jpg" not in done.stdout
     assert done.stdout.count(b"copy,1.000000") == 1
 
@@ -373,6 +446,7 @@ def test_delete_without_yes_says_what_it_would_do_and_fails(run: Run, folder: Pa
     [
         (["--delete", "--yes"], "add --threshold X; or delete only copies, with --exact"),
         (["--yes"], "--yes is for --delete"),
+        (["--permanently"], "--permanently is for --delete"),
         (["--exact", "--threshold", "0.9"], "--exact knows no threshold"),
         (["--threshold", "2"], "cosine above 0 and up to 1"),
         (["-0", "--json"], "One output format at a time"),
@@ -391,7 +465,7 @@ def test_what_makes_no_sense_is_an_error_of_one_line(run: Run, folder: Path, arg
 
 def test_where_filters_leave_one_picture_there_are_no_duplicates(run: Run, folder: Path) -> None:
     done = run("duplicates", "--glob", "smaller.jpg", "--format", "csv", cwd=folder)
-    assert (done.returncode, done.stdout) == (1, b"group,mark,score,path,width,height,bytes\r\n")
+    assert (done.returncode, done.stdout) == (1, b"group,mark,score,path,width,height,bytes,also\r\n")
     assert "only one passes the filters" in done.stderr.decode()
 
 
@@ -405,7 +479,7 @@ def test_an_index_with_one_image_has_nothing_to_compare(run: Run, tmp_path: Path
 
 def test_delete_with_yes_deletes_and_says_what_it_freed(run: Run, twice: Path) -> None:
     size = (twice / "pictures" / "b" / "red.png").stat().st_size
-    done = run("duplicates", "--delete", "--yes", "--exact", cwd=twice)
+    done = run("duplicates", "--delete", "--yes", "--permanently", "--exact", cwd=twice)
     assert done.returncode == 0
     assert f"Deleted 1 file, which freed {size} bytes." in done.stderr.decode()
     assert "clipsearch index" in done.stderr.decode()
@@ -418,7 +492,7 @@ def test_what_could_not_be_deleted_makes_the_command_fail(run: Run, twice: Path)
     done = run("duplicates", "--delete", "--yes", "--threshold", "0.999", cwd=twice)
     assert done.returncode == 2
     assert "stays: it has changed since it was indexed." in done.stderr.decode()
-    assert "Deleted 0 files, which freed 0 bytes." in done.stderr.decode()
+    assert "Moved 0 files to the trash" in done.stderr.decode()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")

@@ -237,6 +237,15 @@ except OSError as error:
     assert (child.status, child.out) == (0, "Input/output error\n")
 
 
+def test_another_program_can_come_in_between(faults: Faults, folder: Path) -> None:
+    env = dict(os.environ) | faults.environment(
+        folder, 3, meanwhile=f"cat {folder}/a > {folder}/b; echo more >> {folder}/a"
+    )
+    subprocess.run([sys.executable, "-I", "-c", TWO_WRITES], cwd=folder, env=env, check=True, timeout=60)
+    assert (folder / "b").read_text() == "first "  # after the first of two writes, before the second
+    assert (folder / "a").read_text() == "first second"
+
+
 # -- SQLite --------------------------------------------------------------------------------------------------------
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Run, deny, paint, unprivileged
+from faulty import Faults, read_log
 
 from clipsearch.errors import InputError
 from clipsearch.output.placing import place
+from clipsearch.system import naming
 
 
 @pytest.fixture
@@ -185,30 +189,43 @@ def test_an_interrupted_copy_leaves_nothing(
     two: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     written: list[bytes] = []
+    copyfile = shutil.copyfile
 
     def half(source: bytes, target: bytes) -> None:
         if source != two[1]:
-            shutil.copyfile(source, target)
+            copyfile(source, target)
             return
         with open(target, "wb") as file:
             file.write(content(source)[:20])
         written.append(target)
         raise error
 
-    monkeypatch.setattr(shutil, "copy2", half)
+    monkeypatch.setattr(shutil, "copyfile", half)
     with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else InputError):
         place(two, tmp_path / "target", link=False)
     assert written  # it was under way
     assert contents(tmp_path / "target") == {b"cat.png": content(two[0])}
 
 
-def test_without_hard_links_copies_are_made_all_the_same(
-    two: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+def no_such_step(*_: object) -> None:
+    """Stands for a system or a file system that cannot rename without replacing, in one step."""
+    raise NotImplementedError
 
-    monkeypatch.setattr(os, "link", refuse)
+
+def no_hard_links(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_copies_are_made_on_any_file_system(
+    two: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    hard_links: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(naming, "_at_once", no_such_step)
+    if not hard_links:
+        monkeypatch.setattr(os, "link", no_hard_links)
     place(two, tmp_path / "target", link=False)
     assert contents(tmp_path / "target") == {b"cat.png": content(two[0]), b"cat-2.png": content(two[1])}
 
@@ -225,13 +242,33 @@ def test_a_name_that_is_taken_at_the_last_moment_is_left_alone(
             with open(target, "wb") as file:
                 file.write(b"somebody else's")
         if not hard_links:
-            raise PermissionError(1, "Operation not permitted")
+            no_hard_links()
         link(part, target)
 
     link: Callable[[bytes, bytes], None] = os.link
+    monkeypatch.setattr(naming, "_at_once", no_such_step)
     monkeypatch.setattr(os, "link", taken_meanwhile)
     place(two[:1], tmp_path / "target", link=False)
     assert contents(tmp_path / "target") == {b"cat.png": b"somebody else's", b"cat-2.png": content(two[0])}
+
+
+def test_a_name_that_is_taken_right_before_the_step_that_gives_it_is_left_alone(
+    two: list[bytes], tmp_path: Path, faults: Faults
+) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    program = f"""
+from pathlib import Path
+from clipsearch.output.placing import place
+place([{two[0]!r}], Path({str(target)!r}), link=False)
+"""
+    log = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", program], env=os.environ | faults.environment(target, log=log), check=True)
+    (given,) = (call.number for call in read_log(log) if call.path == "cat.png")
+    (target / "cat.png").unlink()
+    env = faults.environment(target, given, meanwhile=f"printf else > {target}/cat.png")
+    subprocess.run([sys.executable, "-c", program], env=os.environ | env, check=True)
+    assert contents(target) == {b"cat.png": b"else", b"cat-2.png": content(two[0])}
 
 
 def test_the_folder_of_the_hits_itself_is_left_as_it_is(two: list[bytes], tmp_path: Path) -> None:

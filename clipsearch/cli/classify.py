@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, text_lines
+from clipsearch.cli.leftovers import put_back_leftovers
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
 from clipsearch.cli.searching import FilterOptions
 from clipsearch.cli.sources import Source, open_source
@@ -308,6 +310,8 @@ def _put(
     from clipsearch.output.sorting import carry_out, in_words
 
     move = sorting.move_into is not None
+    if move and not sorting.dry_run:
+        put_back_leftovers([os.path.dirname(picture.path) for picture in pictures])
     steps = sorting.plan(pictures, labels)
     done: list[Step] = []
     try:

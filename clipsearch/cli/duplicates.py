@@ -13,18 +13,19 @@ import typer
 
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs
+from clipsearch.cli.leftovers import put_back_leftovers
 from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
-    from clipsearch.duplicates import Group
+    from clipsearch.duplicates import Duplicate, Group
     from clipsearch.output.rows import Row
 
 EXIT_NONE = 1
 EXIT_NOT_DELETED = 2
-COLUMNS = ("group", "mark", "score", "path", "width", "height", "bytes")
+COLUMNS = ("group", "mark", "score", "path", "width", "height", "bytes", "also")
 _MANY = 20_000
 """Images that take some seconds to compare."""
 
@@ -38,10 +39,13 @@ class DeleteOptions:
         bool,
         typer.Option(
             "--delete",
-            help="Delete the duplicates and keep the keepers; near duplicates only with --threshold. Without --yes "
-            "nothing is deleted, and the exit code is 2.",
+            help="Move the duplicates to the trash and keep the keepers; near duplicates only with --threshold. "
+            "Without --yes nothing is deleted, and the exit code is 2.",
         ),
     ] = False
+    permanently: Annotated[bool, typer.Option("--permanently", help="With --delete: for good, not to the trash.")] = (
+        False
+    )
     yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False
 
     def check(self, threshold: float | None, *, exact: bool) -> None:
@@ -50,8 +54,9 @@ class DeleteOptions:
         Raises:
             InputError: it is not clear what is to be deleted.
         """
-        if self.yes and not self.delete:
-            raise InputError("--yes is for --delete, and nothing is to be deleted.")
+        for given, name in ((self.yes, "--yes"), (self.permanently, "--permanently")):
+            if given and not self.delete:
+                raise InputError(f"{name} is for --delete, and nothing is to be deleted.")
         if self.delete and not exact and threshold is None:
             raise InputError(
                 "Near duplicates are deleted only above a threshold of your own: look at them without --delete, then "
@@ -87,7 +92,8 @@ def duplicates(
     """Find images that are there more than once, in groups; each names one to keep.
 
     That is the one with the most pixels, of these the largest file, then the oldest. All others in a group are
-    duplicates of it: a copy has the same content, one that is near a similar vector. Needs no model.
+    duplicates of it: a copy has the same content, one that is near a similar vector. Needs no model. Names of one file,
+    such as hard links, count once.
 
     Exits with 0 if there are duplicates, with 1 if there are none, and with 2 after an error or if something that was
     to be deleted is still there.
@@ -122,7 +128,7 @@ def duplicates(
         return EXIT_NONE
     if html:
         _write_page(groups, html)
-    return _delete(groups, roots, deletion) if deletion.delete else _tell(groups)
+    return _delete(groups, roots, deletion) if deletion.delete else _tell(groups, deletion)
 
 
 def _form(output: FormatOptions, *, print0: bool) -> str:
@@ -135,6 +141,7 @@ def _form(output: FormatOptions, *, print0: bool) -> str:
 
 def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
     """On standard output, to its end: nothing is deleted that could not be named before."""
+    from clipsearch.duplicates import names_to_delete
     from clipsearch.output.paths import shown
     from clipsearch.output.rows import write_rows
 
@@ -142,8 +149,8 @@ def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
     try:
         with writing_output():
             if form == "paths":
-                paths = (shown(one.record.path) for group in groups for one in group.duplicates)
-                out.writelines(path + b"\0" for path in paths)
+                every = (one for group in groups for one in group.duplicates)
+                out.writelines(shown(path) + b"\0" for one in every for path in names_to_delete(one))
             else:
                 write_rows(_rows(groups), form, out, screen=screen_width(), numbers={"score": ".4f"}, columns=COLUMNS)
     except BrokenPipeError:
@@ -155,8 +162,8 @@ def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
 def _rows(groups: Sequence[Group]) -> list[Row]:
     rows: list[Row] = []
     for number, group in enumerate(groups, 1):
-        marked = [("keep", 1.0, group.keeper)]
-        marked += [("copy" if one.is_copy else "near", one.score, one.record) for one in group.duplicates]
+        marked = [("keep", 1.0, group.keeper, group.also)]
+        marked += [(_mark(one), one.score, one.record, one.also) for one in group.duplicates]
         rows += [
             {
                 "group": number,
@@ -166,10 +173,15 @@ def _rows(groups: Sequence[Group]) -> list[Row]:
                 "width": record.width,
                 "height": record.height,
                 "bytes": record.size,
+                "also": (*also.hard, *also.symbolic),
             }
-            for mark, score, record in marked
+            for mark, score, record, also in marked
         ]
     return rows
+
+
+def _mark(one: Duplicate) -> str:
+    return "link" if one.is_link else "copy" if one.is_copy else "near"
 
 
 def _write_page(groups: Sequence[Group], html: Path) -> None:
@@ -187,32 +199,42 @@ def _write_page(groups: Sequence[Group], html: Path) -> None:
     say(f"Wrote {html}.")
 
 
-def _tell(groups: Sequence[Group]) -> int:
+def _tell(groups: Sequence[Group], options: DeleteOptions) -> int:
     from clipsearch.duplicates import reclaimable
 
-    say(f"{_counted(groups)}. To delete the duplicates would free {_size(reclaimable(groups))}.")
+    once = "" if options.permanently else ", once the trash is emptied"
+    say(f"{_counted(groups)}. To delete the duplicates would free {_size(reclaimable(groups))}{once}.")
     return 0
 
 
 def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOptions) -> int:
     """The exit code."""
     if not options.yes:
-        _tell(groups)
+        _tell(groups, options)
         say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
         return EXIT_NOT_DELETED
-    from clipsearch.duplicates import delete_duplicates
+    from clipsearch.duplicates import GONE, delete_duplicates
+    from clipsearch.output.paths import printable, shown
 
-    deleted = freed = left = 0
+    paths = [record.path for group in groups for record in (group.keeper, *(one.record for one in group.duplicates))]
+    put_back_leftovers(map(os.path.dirname, paths))
+    deleted = freed = trashed = left = 0
     try:
-        for one in delete_duplicates(groups, roots):
-            if one.problem:
+        for one in delete_duplicates(groups, roots, permanently=options.permanently):
+            if one.problem == GONE:
+                say(f"{printable(shown(one.path))} is gone already.")
+            elif one.problem:
                 left += 1
-                say(f"{os.fsdecode(one.path)} stays: {one.problem}.")
+                say(f"{printable(shown(one.path))} stays: {one.problem}.")
             else:
                 deleted += 1
                 freed += one.freed
+                trashed += one.trashed
     finally:  # also where it is interrupted
-        say(f"Deleted {_files(deleted)}, which freed {_size(freed)}.")
+        if options.permanently:
+            say(f"Deleted {_files(deleted)}, which freed {_size(freed)}.")
+        else:
+            say(f"Moved {_files(deleted)} to the trash. To empty it frees {_size(trashed)}.")
     if deleted:
         say("To bring the index up to date: clipsearch index")
     return EXIT_NOT_DELETED if left else 0

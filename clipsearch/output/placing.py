@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from clipsearch.errors import InputError
+from clipsearch.errors import FileStaysError, InputError
 from clipsearch.output.paths import printable, shown
 from clipsearch.output.reports import plural
+from clipsearch.system.copying import copy
+from clipsearch.system.naming import free_names
 
 
 def place(paths: Sequence[bytes], folder: Path, *, link: bool) -> str:
@@ -50,19 +51,9 @@ def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
         if os.path.lexists(target):
             if is_same(path, target, link=link):
                 return False
-        elif _link(path, target) if link else copy_whole(path, target):
+        elif _link(path, target) if link else _copy(path, target):
             return True
     raise AssertionError("names never end")
-
-
-def free_names(name: bytes) -> Iterator[bytes]:
-    """`name`, and what to call a file if that is taken, and if that is too: cat.jpg, cat-2.jpg, cat-3.jpg ..."""
-    stem, ending = os.path.splitext(name)
-    yield name
-    number = 2
-    while True:
-        yield b"%s-%d%s" % (stem, number, ending)
-        number += 1
 
 
 def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
@@ -82,28 +73,9 @@ def _link(path: bytes, target: bytes) -> bool:
     return True
 
 
-def copy_whole(path: bytes, target: bytes) -> bool:
-    """False if the name `target` was taken meanwhile; a copy appears under it when it is complete."""
-    descriptor, part = tempfile.mkstemp(prefix=b".clipsearch-", dir=os.path.dirname(target))
-    os.close(descriptor)
+def _copy(path: bytes, target: bytes) -> bool:
+    """False if the name was taken meanwhile."""
     try:
-        shutil.copy2(path, part)
-        try:
-            os.link(part, target)  # unlike a renaming, it never replaces anything
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without hard links
-            return _rename(part, target)
-    finally:
-        if os.path.lexists(part):
-            os.unlink(part)
-    return True
-
-
-def _rename(part: bytes, target: bytes) -> bool:
-    try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours now
-    except FileExistsError:
-        return False
-    os.replace(part, target)
-    return True
+        return copy(path, target)
+    except FileStaysError as error:
+        raise OSError(errno.EBUSY, str(error), path) from error

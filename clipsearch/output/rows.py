@@ -9,8 +9,8 @@ from typing import BinaryIO
 
 from clipsearch.output.paths import escaped, json_escape, json_fields, printable, shown
 
-Value = str | int | float | bytes | None
-"""Bytes are an absolute path."""
+Value = str | int | float | bytes | tuple[bytes, ...] | None
+"""Bytes are an absolute path, and a tuple has several."""
 Row = Mapping[str, Value]
 """From the names of columns, which are the same in all rows and in the same order."""
 
@@ -32,9 +32,10 @@ def write_rows(
 
     tsv has no header; csv is RFC 4180, with one. JSON and CSV keep 6 decimals, `numbers` says how the others show a
     column, as in ".4f". What is None is an empty field, or null. Paths are relative to the current folder where they
-    lie below it, with their own bytes, and in JSON also lossless where they are not UTF-8. `screen` is the width of the
-    terminal that `out` is, in columns, or None: a terminal gets control characters as escapes. `columns` are the names
-    for the header of csv where there may be no row.
+    lie below it, with their own bytes, and in JSON also lossless where they are not UTF-8. Of several paths JSON makes
+    an array of objects; the others put a comma and a space between them. `screen` is the width of the terminal that
+    `out` is, in columns, or None: a terminal gets control characters as escapes. `columns` are the names for the header
+    of csv where there may be no row.
     """
     formats = numbers or {}
     if form == "table":
@@ -59,6 +60,8 @@ def json_row(row: Row) -> dict[str, object]:
     for name, value in row.items():
         if isinstance(value, bytes):
             fields |= json_fields(shown(value), name)
+        elif isinstance(value, tuple):
+            fields[name] = [json_fields(shown(path)) for path in value]
         else:
             fields[name] = round(value, _DIGITS) if isinstance(value, float) else value
     return fields
@@ -75,7 +78,7 @@ def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapp
 
     cells = [(name, value) for row in rows for name, value in row.items()]
     right = {name for name, value in cells if isinstance(value, int | float)}
-    cuttable = {name for name, value in cells if isinstance(value, str | bytes)}
+    cuttable = {name for name, value in cells if isinstance(value, str | bytes | tuple)}
     texts = [{name: _text(value, formats.get(name)) for name, value in row.items()} for row in rows]
     lines = lines_of(texts, screen, right=right, cuttable=cuttable)
     out.writelines(f"{line}\n".encode() for line in lines)
@@ -100,6 +103,8 @@ def _text(value: Value, form: str | None) -> str:
     """For a table."""
     if isinstance(value, bytes):
         return printable(shown(value))
+    if isinstance(value, tuple):
+        return ", ".join(printable(shown(path)) for path in value)
     if isinstance(value, float) and form:
         return format(value, form)
     return "" if value is None else escaped(str(value))
@@ -109,6 +114,8 @@ def _bytes(value: Value, form: str | None, *, screen: bool, tabs: bool = False) 
     """For TSV and CSV; with `tabs`, texts may hold what parts the fields of TSV."""
     if isinstance(value, bytes):
         return printable(shown(value)).encode() if screen else shown(value)
+    if isinstance(value, tuple):
+        return b", ".join(_bytes(path, None, screen=screen) for path in value)
     if isinstance(value, str):
         return (value if tabs and not screen else escaped(value)).encode()
     return _text(value, form).encode()

@@ -1,7 +1,7 @@
 """Pictures into a folder for each label: first a plan, then, if it is meant so, copies or renamings.
 
-Nothing that is there is overwritten, and nothing is lost: a picture leaves its place once it stands complete in the
-other. Knows nothing of models and probabilities.
+Nothing that is there is overwritten, and nothing is lost. How files are moved and copied, `system` knows; here is
+decided where to. Knows nothing of models and probabilities.
 """
 
 from __future__ import annotations
@@ -12,15 +12,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from clipsearch.errors import InputError
+from clipsearch.errors import FileStaysError, InputError
 from clipsearch.output.paths import printable, shown
-from clipsearch.output.placing import copy_whole, free_names, is_same
+from clipsearch.output.placing import is_same
 from clipsearch.output.reports import plural
+from clipsearch.system.copying import copy, move_link, relink
+from clipsearch.system.copying import move as move_file
+from clipsearch.system.naming import free_names
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
 """What parts names, here or on Windows."""
 _LONGEST = 255
 """Bytes of a name, in all common file systems."""
+
+
+_Name = tuple[tuple[int, int] | bytes, bytes]
+"""A folder, by device and inode or, if it is still to be made, by its real path; and a name in it."""
 
 
 class Step(NamedTuple):
@@ -62,10 +69,8 @@ def plan(pictures: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> 
         InputError: a picture is gone, or something that is no folder is in the way.
     """
     top = os.fsencode(os.path.abspath(folder))
+    names = _Names(move=move)
     steps: list[Step] = []
-    coming: dict[bytes, bytes] = {}
-    """Where something will be, and what."""
-    leaving: set[bytes] = set()
     for source, name in pictures:
         inner = os.path.join(top, os.fsencode(name))
         for place in (top, inner):
@@ -74,28 +79,29 @@ def plan(pictures: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> 
         if not os.path.exists(source):
             raise InputError(f"{printable(shown(source))} is gone. To bring the index up to date: clipsearch index")
         targets = (os.path.join(inner, candidate) for candidate in free_names(os.path.basename(source)))
-        tried = (_step(source, target, coming, leaving, move=move) for target in targets)
-        step = next(step for step in tried if step is not None)  # names never end
-        steps.append(step)
-        coming[step.target] = source
-        if move and not step.there:
-            leaving.add(source)
+        steps.append(next(step for step in (names.step(source, target) for target in targets) if step is not None))
     return steps
 
 
-def carry_out(steps: Iterable[Step], *, move: bool) -> Iterator[Step]:
+def carry_out(steps: Sequence[Step], *, move: bool) -> Iterator[Step]:
     """Copy or move, and give back each step once it is done. What was done stays, whatever happens then.
 
+    Symbolic links among them that lead to a picture which is moved lead to its new place.
+
     Raises:
-        InputError: a folder cannot be written, a picture cannot be read, or a name was taken since it was planned.
+        InputError: a folder cannot be written, a picture cannot be read, another program changes it, or a name was
+            taken since it was planned.
     """
+    links = _Links(steps) if move else None
     for step in steps:
         if not step.there:
             try:
                 os.makedirs(os.path.dirname(step.target), exist_ok=True)
-                done = _moved(step.source, step.target) if move else copy_whole(step.source, step.target)
+                done = links.moved(step.source, step.target) if links else copy(step.source, step.target)
             except OSError as error:
                 raise InputError(_cannot(step, str(error.strerror), move=move)) from error
+            except FileStaysError as error:
+                raise InputError(_cannot(step, str(error), move=move)) from error
             if not done:
                 raise InputError(_cannot(step, "it was made meanwhile, and stays as it is", move=move))
         yield step
@@ -110,40 +116,103 @@ def in_words(steps: Sequence[Step], folder: Path, *, move: bool, dry_run: bool) 
     return f"{verb} {plural(done, 'image')} to folders in {printable(os.fsencode(folder))}{rest}."
 
 
-def _step(source: bytes, target: bytes, coming: dict[bytes, bytes], leaving: set[bytes], *, move: bool) -> Step | None:
-    """None if the name is taken."""
-    if target == source:
-        return Step(source, target, there=True)
-    if target in coming:
-        same = not move and is_same(source, coming[target], link=False)
-    elif os.path.lexists(target) and target not in leaving:
-        same = not move and is_same(source, target, link=False)
-    else:
-        return Step(source, target, there=False)
-    return Step(source, target, there=True) if same else None
+class _Names:
+    """Which names are taken, now and after what is planned so far. A name is known by the folder that it lies in.
+
+    Not by its path: the folder may be reached through a link, or through a second mount.
+    """
+
+    def __init__(self, *, move: bool) -> None:
+        self._move = move
+        self._coming: dict[_Name, bytes] = {}
+        """Where something will be, and what."""
+        self._leaving: set[_Name] = set()
+        self._folders: dict[bytes, tuple[int, int] | bytes] = {}
+
+    def step(self, source: bytes, target: bytes) -> Step | None:
+        """To bring a picture there; None if the name is taken."""
+        old, new = self._name(source), self._name(target)
+        if old == new:
+            step = Step(source, target, there=True)
+        elif new in self._coming:
+            if self._move or not is_same(source, self._coming[new], link=False):
+                return None
+            step = Step(source, target, there=True)
+        elif os.path.lexists(target) and new not in self._leaving:
+            if self._move or not is_same(source, target, link=False):
+                return None
+            step = Step(source, target, there=True)
+        else:
+            step = Step(source, target, there=False)
+        self._coming[new] = source
+        if self._move and not step.there:
+            self._leaving.add(old)
+        return step
+
+    def _name(self, path: bytes) -> _Name:
+        folder, name = os.path.split(path)
+        if folder not in self._folders:
+            try:
+                status = os.stat(folder)
+                self._folders[folder] = (status.st_dev, status.st_ino)
+            except OSError:  # it is still to be made
+                self._folders[folder] = os.path.realpath(folder)
+        return self._folders[folder], name
 
 
-def _moved(source: bytes, target: bytes) -> bool:
-    """False if the name was taken meanwhile."""
-    if os.path.islink(source):  # it may be relative, and would lead nowhere from another folder
-        try:
-            os.symlink(os.path.realpath(source), target)
-        except FileExistsError:
+class _Links:
+    """The symbolic links among pictures that are moved, and the files that they lead to, wherever both are by now."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._files: dict[bytes, bytes] = {}
+        """Of each link, as it is called now, its file."""
+        for step in steps:
+            if os.path.islink(step.source):
+                self._files[step.source] = os.path.realpath(step.source)
+        self._links: dict[bytes, set[bytes]] = {}
+        """The same from the files on."""
+        for link, file in self._files.items():
+            self._links.setdefault(file, set()).add(link)
+
+    def moved(self, source: bytes, target: bytes) -> bool:
+        """Move a picture; False if the name is taken."""
+        if source in self._files:
+            return self._moved_link(source, target, self._files[source])
+        old = os.path.realpath(source)
+        if not move_file(source, target):
             return False
-    else:
-        try:
-            os.link(source, target)  # unlike a renaming, it never replaces anything
-        except FileExistsError:
+        if links := self._links.pop(old, set()):
+            new = os.path.realpath(target)
+            self._links[new] = links
+            self._files.update(dict.fromkeys(links, new))
+            self._mend(links)
+        return True
+
+    def _moved_link(self, source: bytes, target: bytes, file: bytes) -> bool:
+        if not move_link(source, target, file):  # it may be relative, and would lead nowhere from another folder
             return False
-        except OSError:  # another file system, or one without hard links
-            if not copy_whole(source, target):
-                return False
+        del self._files[source]
+        self._files[target] = file
+        links = self._links[file]
+        links.remove(source)
+        links.add(target)
+        self._mend(links)  # one may have led to this one
+        return True
+
+    def _mend(self, links: set[bytes]) -> None:
+        for link in sorted(links):
+            if os.path.realpath(link) != self._files[link]:
+                _relink(link, self._files[link])
+
+
+def _relink(link: bytes, target: bytes) -> None:
     try:
-        os.unlink(source)
-    except OSError:  # its folder may not be changed: then it is not moved at all
-        os.unlink(target)
-        raise
-    return True
+        relink(link, target)
+    except OSError as error:
+        raise InputError(
+            f"{printable(shown(target))} was moved there, but the link {printable(shown(link))} still leads to where "
+            f"it was: {error.strerror}."
+        ) from error
 
 
 def _cannot(step: Step, reason: str, *, move: bool) -> str:

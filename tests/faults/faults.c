@@ -8,6 +8,7 @@
  *   eio        it alone fails; later ones work, as an fsync repeated after an error does on Linux
  *   kill       SIGKILL before it is carried out
  *   kill-torn  SIGKILL after the first half of its bytes if it is a write, else as kill
+ *   meanwhile  the shell runs FAULT_COMMAND before it is carried out: another program comes in between
  *
  * The real calls are made with syscall(2), which nobody intercepts, so there is nothing to look up and no recursion.
  * Variants share a name (openat64 counts as open): which one a program uses depends on how it was compiled.
@@ -30,13 +31,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 _Static_assert(sizeof(long) == 8 && sizeof(off_t) == 8, "a 64-bit system: one register for an offset, name64 = name");
 #define ALSO(name, name64) __typeof(name) name64 __attribute__((alias(#name)))
 
-static const char *const KINDS[] = {"enospc", "short", "eio", "kill", "kill-torn"};
-static enum { FULL, SHORT, EIO_ONCE, KILL, KILL_TORN, UNKNOWN } kind;
+static const char *const KINDS[] = {"enospc", "short", "eio", "kill", "kill-torn", "meanwhile"};
+static enum { FULL, SHORT, EIO_ONCE, KILL, KILL_TORN, MEANWHILE, UNKNOWN } kind;
 static const char *folder, *logfile;
 static long at;
 static atomic_long calls;
@@ -72,6 +74,20 @@ static void die(void)
         pause();
 }
 
+static void meanwhile(void)
+{
+    char *environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", NULL}; /* without this library */
+    const char *command = getenv("FAULT_COMMAND");
+    int status = -1;
+    pid_t child = fork();
+    if (child == 0) {
+        execle("/bin/sh", "sh", "-c", command ? command : "false", NULL, environment);
+        _exit(127);
+    }
+    if (child < 0 || waitpid(child, &status, 0) != child || status)
+        abort(); /* what was to happen did not */
+}
+
 /* -- the verdict: 0 to go on, -1 to fail with errno --------------------------------------------------------------- */
 
 enum effect { CHANGES, GROWS, WRITES }; /* needs no space; needs space; needs space and can be done by half */
@@ -89,6 +105,11 @@ static int judge(const char *name, const char *path, size_t *size, enum effect e
 
     if (!at || number < at)
         return 0;
+    if (kind == MEANWHILE) {
+        if (number == at)
+            meanwhile();
+        return 0;
+    }
     if (number == at && effect == WRITES && *size > 1 && (kind == SHORT || kind == KILL_TORN)) {
         *size /= 2;
         return 0;
