@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch import telling
-from clipsearch.errors import ClipsearchError, IndexMissingError, ModelError, ModelMismatchError
+from clipsearch.errors import (
+    ClipsearchError,
+    IndexMissingError,
+    IndexUnfinishedError,
+    ModelError,
+    ModelMismatchError,
+)
 from clipsearch.models.catalog import DEFAULT
 from clipsearch.models.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
 from clipsearch.query import Index
@@ -54,11 +60,33 @@ def open_index(
     `say` hears of anything that takes long or should be known, `tell` of what is used and why.
 
     Raises:
+        IndexUnfinishedError: the run that makes the index is still before its first image, or ended there.
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
+    _say_if_unfinished(store, say)
     tell(telling.index_used(store.folder))
     return Index(store, Towers(store, say, tell=tell, options=FOR_QUERIES), tell)
+
+
+def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
+    """Say what an index lacks: less is found than there is.
+
+    Raises:
+        IndexUnfinishedError: it has no image yet. "Nothing found" would be wrong: nothing was searched.
+    """
+    if store.is_whole():
+        return
+    from clipsearch.store.locking import is_locked
+
+    at_work = is_locked(store.folder)
+    if not at_work and store.is_whole():  # it has come to its end since we asked
+        return
+    images = store.count()
+    if not images:
+        store.close()
+        raise IndexUnfinishedError(telling.index_without_images(store.folder, at_work=at_work))
+    say(telling.index_unfinished(store.folder, images, at_work=at_work))
 
 
 def open_towers(
@@ -142,25 +170,28 @@ class ModelChoice:
         Raises:
             ModelMismatchError: the index in `folder` was made with another model.
         """
-        from clipsearch.models.names import canonical
-
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
         self._say, self._tell, self._progress = say, tell, progress
         self._options = Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
-        known = None
-        if Store.exists(folder):
-            with closing(Store.open(folder)) as store:
-                known = store.model()
-                tell(telling.index_used(folder))
-        else:
-            tell(telling.index_to_be_made(folder))
-        wanted = wanted_model(flag, roots)
+        self._folder, self._wanted, self._given_why = folder, wanted_model(flag, roots), why
+        tell(telling.index_used(folder) if Store.exists(folder) else telling.index_to_be_made(folder))
+        self._decide()
+
+    def _decide(self) -> None:
+        from clipsearch.models.names import canonical
+
+        known = bound = None
+        if Store.exists(self._folder):
+            with closing(Store.open(self._folder)) as store:
+                known, bound = store.model(), store.bound_model()
+        wanted = self._wanted
         self.name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
-        self._why = why or _why(wanted, known)
+        self._why = self._given_why or _why(wanted, known)
         self._revision = known.revision if known and known.name == self.name else None
-        if known and wanted and not _OfModel(self.name)(known):
-            raise ModelMismatchError(mismatch(folder, known, f"{wanted[0]} (from {wanted[1]})"))
+        self._is_final = bound is not None
+        if bound and wanted and not _OfModel(self.name)(bound):
+            raise ModelMismatchError(mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})"))
 
     def load(self) -> tuple[Encoder, ModelRecord]:
         """The model, and what the index records of it. Leaves its text tower where queries find it.
@@ -170,6 +201,8 @@ class ModelChoice:
         """
         from clipsearch.models.files import locate
 
+        if not self._is_final:
+            self._decide()  # a run that this one waited for may have made the index
         files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
         encoder = load_encoder(files, self._options)
         encoder.divide_cores()

@@ -25,6 +25,10 @@ class IndexMissingError(ClipsearchError):
     """There is no index where one was looked for."""
 
 
+class IndexUnfinishedError(ClipsearchError):
+    """There is an index, but the run that makes it has not recorded an image yet."""
+
+
 class IndexDamagedError(ClipsearchError):
     """The index on disk contradicts itself or cannot be read."""
 

@@ -26,7 +26,6 @@ from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order
 from clipsearch.paths import absolute
 from clipsearch.store.format import Computed, ModelRecord, Record
-from clipsearch.store.reading import Store
 from clipsearch.store.writing import Writer
 
 CHECKPOINT_SECONDS = 5.0
@@ -108,35 +107,22 @@ def update(
         ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
             index cannot be written.
     """
-    started = time.monotonic()
     starts = [absolute(path) for path in paths]
     limit = max_pixels or default_max_pixels()
     can_read = f"{readers()}, {limit} pixels"
-    with closing(Changes()) as changes:
-        if not Store.exists(folder):
-            # A wrong path or a missing model must not leave an empty index behind.
-            for target in targets(starts, [], rules, can_read, reread=reread):
-                changes.compare(target, None, allow_empty=allow_empty, searching=progress.searching)
-            if changes.counts.waiting:
-                loaded = load_encoder()
-                load_encoder = lambda: loaded  # noqa: E731
-        with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
-            places = targets(starts, writer.roots(), rules, can_read, reread=reread)
-            if not changes.counts.found:
-                for target in places:
-                    changes.compare(target, writer, allow_empty=allow_empty, searching=progress.searching)
-            run = _Run(
-                writer,
-                changes,
-                places,
-                load_encoder=load_encoder,
-                max_pixels=limit,
-                progress=progress,
-                computed=computed,
-                started=started,
-            )
-            run.go(can_read)
-            return run.summary
+    # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
+    with closing(Changes()) as changes, Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+        run = _Run(
+            writer,
+            changes,
+            targets(starts, writer.roots(), rules, can_read, reread=reread),
+            load_encoder=load_encoder,
+            max_pixels=limit,
+            progress=progress,
+            computed=computed,
+        )
+        run.go(can_read, allow_empty=allow_empty)
+        return run.summary
 
 
 class _Run:
@@ -152,9 +138,8 @@ class _Run:
         max_pixels: int,
         progress: Progress,
         computed: Callable[[], Computed | None],
-        started: float,
     ) -> None:
-        self.summary = Summary(unchanged=changes.counts.unchanged)
+        self.summary = Summary()
         self._writer = writer
         self._changes = changes
         self._places = places
@@ -164,22 +149,31 @@ class _Run:
         self._progress = progress
         self._computed = computed
         self._computed_before = (writer.last_run() or {}).get("computed")
-        self._started = started
+        self._started = time.monotonic()
         self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
         self._twins: dict[bytes, list[tuple[ImageFile, Content]]] = {}
         """By digest, what is being decoded and embedded, and the files found meanwhile that have the same content."""
         self._recorded = 0
         """Files whose record this run wrote."""
 
-    def go(self, can_read: str) -> None:
-        """Read, embed and record what changed, and forget what is gone."""
+    def go(self, can_read: str, *, allow_empty: bool) -> None:
+        """Search, read, embed and record what changed, and forget what is gone."""
+        if self._writer.created:  # others see what is being made
+            self._checkpoint("unfinished")
+            self._committed = -math.inf
+        # 1. What changed.
+        for place in self._places:
+            self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
+        self.summary.unchanged = self._changes.counts.unchanged
+        if self._writer.created and self._changes.counts.waiting:
+            _ = self._encoder  # if there is none, nothing must have been recorded
         try:
             self._writer.fill_in(self._changes.unnoted())
-            # 1. What is new or changed.
+            # 2. What is new or changed.
             if self._changes.counts.waiting:
                 self._progress.start(self._changes.counts.waiting)
                 self._embed_all()
-            # 2. What is gone and was not found again elsewhere.
+            # 3. What is gone and was not found again elsewhere.
             self._remove()
             self._checkpoint("finished", can_read)
         except BaseException as error:
@@ -198,7 +192,10 @@ class _Run:
     def _encoder(self) -> ImageEncoder:
         """The model, loaded when the first file needs it."""
         encoder, model = self._load_encoder()
+        is_first = self._writer.bound_model() is None
         self._writer.set_model(model)
+        if is_first and not self._recorded:
+            self._writer.commit()  # others see what is being made
         if self._committed > 0:
             self._committed = time.monotonic()  # loading is no work that could be lost
         return encoder

@@ -39,6 +39,26 @@ def index_to_be_made(folder: Path) -> str:
     return f"index: {folder} (to be made)"
 
 
+def index_without_images(folder: Path, *, at_work: bool) -> str:
+    """An index whose first run has recorded nothing yet, or was ended before it did."""
+    if at_work:
+        return f"The index in {folder} is being built, and there is no image in it yet. Try again in a moment."
+    return (
+        f"The index in {folder} holds no image: the run that was to make it was ended at its beginning. Go on with it: "
+        f"clipsearch index PATH (or delete {folder})"
+    )
+
+
+def index_unfinished(folder: Path, images: int, *, at_work: bool) -> str:
+    """An index that holds a part of what it will."""
+    if at_work:
+        return f"The index in {folder} is being built: {images} images so far."
+    return (
+        f"The index in {folder} is not complete: the run that makes it was ended, with {images} images so far. Go on "
+        "with it: clipsearch index"
+    )
+
+
 def model_used(name: str, revision: str | None, why: str) -> str:
     """A model: its name, where it comes from, and who chose it."""
     origin = ""

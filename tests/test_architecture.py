@@ -47,9 +47,11 @@ ALLOWED: dict[str, set[str]] = {
     "store": set(),
     "store.format": {"errors"},
     "store.reading": {"errors", "paths", "store.format"},
+    "store.locking": {"errors", "store.format", "system.flushing"},
     "store.creating": {"errors", "interrupts", "store.format", "system.flushing"},
     "store.writing": {
-        *("errors", "paths", "interrupts", "store.creating", "store.format", "store.reading", "system.flushing"),
+        *("errors", "paths", "interrupts", "store.creating", "store.format", "store.locking", "store.reading"),
+        "system.flushing",
     },
     "store.filtering": {"errors", "filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
@@ -116,7 +118,7 @@ ALLOWED: dict[str, set[str]] = {
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding"),
         *(f"images.{room}" for room in ("finding", "reading", "decoding", "limits")),
-        *("store.format", "store.reading", "store.writing"),
+        *("store.format", "store.writing"),
     },
     "towers": {
         *("confidence", "embedding", "errors", "images.decoding", "images.finding", "images.quiet", "images.reading"),
@@ -124,7 +126,7 @@ ALLOWED: dict[str, set[str]] = {
         *("logits", "store.format", "store.reading", "telling"),
     },
     "api": {
-        *("errors", "query", "settings", "store.format", "store.reading", "telling", "towers"),
+        *("errors", "query", "settings", "store.format", "store.locking", "store.reading", "telling", "towers"),
         *(
             f"models.{room}"
             for room in ("catalog", "downloading", "encoder", "files", "loading", "names", "tower_cache")
@@ -282,6 +284,7 @@ ALLOWED: dict[str, set[str]] = {
         "api",
         "models.catalog",
         "output.reports",
+        "store.locking",
         "store.reading",
         "store.verifying",
     },

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ import pytest
 from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
 from PIL import Image
 
+from clipsearch.errors import ModelError
 from clipsearch.images.decoding import decode
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.files import ModelFiles
-from clipsearch.store.format import FOLDER
+from clipsearch.store.format import FOLDER, ModelRecord
 from clipsearch.store.reading import Store
+from clipsearch.store.writing import Writer
 
 PB = ("--model", "picturebook")
 
@@ -328,13 +330,174 @@ def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> No
     assert line.startswith("10 images in the index (10 unchanged) in ")
 
 
+def wait_until_begun(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until a run has said in its index that it is at work; what comes next is the model, which takes a while."""
+    while process.poll() is None:
+        if Store.exists(folder):
+            with closing(Store.open(folder)) as store:
+                if store.last_run():
+                    return
+        time.sleep(0.01)
+
+
+def without_torch(tmp_path: Path, environment: dict[str, str]) -> dict[str, str]:
+    """An environment in which nobody can load a model."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise RuntimeError('a model was loaded')")
+    return {"PYTHONPATH": os.pathsep.join([str(tmp_path / "broken"), environment.get("PYTHONPATH", "")])}
+
+
+def test_a_second_run_on_a_new_folder_is_refused_before_it_loads_a_model(
+    pictures: Path, run: Run, environment: dict[str, str]
+) -> None:
+    home = pictures.parent
+    env = without_torch(home, environment)
+    with Writer.locked(home / FOLDER):
+        refused = run("index", "pictures", *PB, cwd=home, env=env)
+        imported = run("import", "vectors.npy", "names.csv", *PB, cwd=home, env=env)
+    for done in (refused, imported):
+        assert done.returncode == 2
+        assert b"Another clipsearch is writing to" in done.stderr
+        assert b"--wait SECONDS" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert b"a model was loaded" in run("index", "pictures", *PB, cwd=home, env=env).stderr
+
+
+def test_a_first_run_can_be_watched_and_a_killed_one_is_told_from_one_at_work(
+    tmp_path: Path, run: Run, environment: dict[str, str]
+) -> None:
+    many_pictures(tmp_path / "many", 30)
+    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        wait_until_begun(process, tmp_path / FOLDER)
+        process.send_signal(signal.SIGSTOP)
+        assert process.poll() is None, "the run was over too soon for this test"
+        query = run("query", "a dog", cwd=tmp_path)
+        text, status = run("status", cwd=tmp_path), json.loads(run("status", "--json", cwd=tmp_path).stdout)
+        process.kill()
+        process.send_signal(signal.SIGCONT)
+    # Nothing was searched, so "nothing found" would be wrong.
+    assert query.returncode == 2
+    assert b"is being built, and there is no image in it yet" in query.stderr
+    assert status["roots"] == [{"path": "many", "images": 0}]
+    assert (status["at_work"], status["whole"], status["images"]) == (True, False, 0)
+    assert "being built: 0 images so far" in text.stdout.decode()
+    assert "is under way" in text.stdout.decode()
+
+    query = run("query", "a dog", cwd=tmp_path)
+    assert query.returncode == 2
+    assert b"was ended at its beginning. Go on with it: clipsearch index" in query.stderr
+    text, status = run("status", cwd=tmp_path), json.loads(run("status", "--json", cwd=tmp_path).stdout)
+    assert (status["at_work"], status["whole"]) == (False, False)
+    assert "did not finish: it was killed" in text.stdout.decode()
+
+    assert index(run, *PB, cwd=tmp_path)["embedded"] == 30
+    done = run("query", "a dog", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    status = json.loads(run("status", "--json", cwd=tmp_path).stdout)
+    assert (status["at_work"], status["whole"]) == (False, True)
+
+
+def test_a_query_of_a_part_says_that_it_is_one(pictures: Path, run: Run) -> None:
+    home = pictures.parent
+    index(run, "pictures", *PB, cwd=home)
+    with closing(sqlite3.connect(home / FOLDER / "index.db")) as database, database:  # as a first run has it half way
+        database.execute("UPDATE roots SET options = json_set(options, '$.readers', null)")
+        database.execute("UPDATE meta SET value = json_set(value, '$.outcome', 'unfinished') WHERE key = 'last_run'")
+    with Writer.locked(home / FOLDER):
+        done = run("query", "a dog", cwd=home)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 10)
+    assert done.stderr.decode().strip().endswith("is being built: 10 images so far.")
+    done = run("query", "a dog", cwd=home)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 10)
+    assert "is not complete: the run that makes it was ended, with 10 images so far" in done.stderr.decode()
+    index(run, cwd=home)
+    assert run("query", "a dog", cwd=home).stderr == b""
+
+
+def test_a_later_run_that_is_killed_does_not_make_queries_talk(pictures: Path, run: Run) -> None:
+    home = pictures.parent
+    index(run, "pictures", *PB, cwd=home)
+    with closing(sqlite3.connect(home / FOLDER / "index.db")) as database, database:
+        database.execute("UPDATE meta SET value = json_set(value, '$.outcome', 'unfinished') WHERE key = 'last_run'")
+    assert run("query", "a dog", cwd=home).stderr == b""
+    assert b"did not finish: it was killed" in run("status", cwd=home).stdout
+
+
+@pytest.mark.parametrize("named", [[], ["--index", "new/index"]], ids=["here", "elsewhere"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nowhere", *PB],
+        ["empty", *PB],
+        ["pictures", "--model", "./no-model"],
+        ["pictures", *PB, "--exclude", "!"],
+        ["pictures", *PB, "--device", "cuda:7"],
+    ],
+    ids=" ".join,
+)
+def test_a_first_run_that_fails_at_once_leaves_nothing(
+    pictures: Path, run: Run, arguments: list[str], named: list[str]
+) -> None:
+    home = pictures.parent
+    (home / "empty").mkdir()
+    (home / "no-model").mkdir()
+    (pictures / "a first one that cannot be read.png").write_bytes(b"no picture")
+    before = sorted(home.iterdir())
+    done = run("index", *arguments, *named, cwd=home)
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert sorted(home.iterdir()) == before
+
+
+def test_a_first_run_interrupted_before_its_first_picture_leaves_nothing(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    many_pictures(tmp_path / "many", 30)
+    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
+        wait_until_begun(process, tmp_path / FOLDER)
+        process.send_signal(signal.SIGINT)
+        talk = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert talk == b"Interrupted.\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["many"]
+
+
+def test_a_run_that_waited_for_one_that_failed_begins_anew(
+    pictures: Path, run: Run, environment: dict[str, str]
+) -> None:
+    home = pictures.parent
+    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB, "--wait", "100"]
+    first = ExitStack()
+    first.enter_context(Writer.locked(home / FOLDER))
+    with subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE) as second:
+        assert second.stderr is not None
+        assert b"is writing" in second.stderr.readline()
+        first.__exit__(ModelError, ModelError(), None)
+        second.communicate(timeout=100)
+    assert second.returncode == 0
+    assert json.loads(run("status", "--json", "--verify", cwd=home).stdout)["problems"] == []
+
+
+def test_an_index_without_images_may_have_another_model(pictures: Path, run: Run, small_clip: Path) -> None:
+    home = pictures.parent
+    with Writer.locked(home / FOLDER) as writer:  # as a run leaves it that is killed once its model is loaded
+        writer.set_model(ModelRecord("laion", None, "7" * 32, 512))
+        writer.commit()
+    assert index(run, "pictures", "--model", small_clip, cwd=home)["embedded"] == 10
+    status = json.loads(run("status", "--json", "--verify", cwd=home).stdout)
+    assert (status["dim"], status["problems"]) == (32, [])
+    done = run("index", "pictures", *PB, cwd=home)
+    assert (done.returncode, b"was made with model" in done.stderr) == (2, True)
+
+
 def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
     many_pictures(tmp_path / "many", 300)
     command = [sys.executable, "-m", "clipsearch", "index", "many"]
     pipe = subprocess.PIPE
     with subprocess.Popen([*command, *PB], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
-        while first.poll() is None and not (tmp_path / FOLDER / "index.db").exists():
-            time.sleep(0.01)
+        wait_until_begun(first, tmp_path / FOLDER)
         first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as this test needs
         assert first.poll() is None, "the first run was over too soon for this test"
         refused = run("index", "many", cwd=tmp_path)
@@ -344,7 +507,7 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environ
             assert second.stderr is not None
             waiting = second.stderr.readline()
             first.send_signal(signal.SIGCONT)
-            assert run("query", "a dog", cwd=tmp_path).returncode in (0, 1)  # 1 before the first checkpoint
+            assert run("query", "a dog", cwd=tmp_path).returncode in (0, 2)  # 2 before the first checkpoint
             out, _ = second.communicate(timeout=120)
     assert (first.returncode, refused.returncode, second.returncode) == (0, 2, 0)
     assert b"Another clipsearch is writing to" in refused.stderr

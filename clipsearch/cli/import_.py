@@ -133,7 +133,7 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
     known = None
     if Store.exists(folder):
         with closing(Store.open(folder)) as store:
-            known = store.model()
+            known = store.bound_model()
     if known and about and known.fingerprint != about["fingerprint"]:
         made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
         raise ModelMismatchError(mismatch(folder, known, made_with))

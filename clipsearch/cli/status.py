@@ -34,11 +34,13 @@ def status(
     from clipsearch.api import index_folder
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import Status, status_json, status_text
+    from clipsearch.store.locking import is_locked
     from clipsearch.store.reading import Store
     from clipsearch.store.verifying import verify as findings_of
 
     with closing(Store.open(index_folder(index))) as store:
         findings = [*findings_of(store), *_of_text_tower(store.model())] if verify else None
+        at_work = is_locked(store.folder)
         with store.snapshot():
             if not verify:
                 store.matrix()  # a missing or short matrix is an error here too
@@ -49,6 +51,9 @@ def status(
                 roots=[(root.path, store.count(root.path)) for root in store.roots()],
                 unreadable=store.unreadable(),
                 last_run=store.last_run(),
+                # Asked again, for a run may have begun since; one that was at work and is over is none that was killed.
+                at_work=is_locked(store.folder) or at_work,
+                is_whole=store.is_whole(),
                 findings=findings,
             )
     print(status_json(found) if json else status_text(found))  # noqa: T201

@@ -111,23 +111,25 @@ def import_vectors(
         ModelMismatchError: the vectors are not the model's, or the index has another model.
         ClipsearchError: the model cannot be loaded, or the index cannot be written.
     """
-    # 1. The files of vectors and names.
-    source = _opened(parts, normalise=normalise)
-    problems = [(file.path, file.problem) for file in source.files if file.problem]
-    _refuse(problems, skip_missing=skip_missing)
-    new_roots = _new_roots([file.path for file in source.files], [absolute(root) for root in roots], _roots_of(folder))
-    # 2. The model.
-    encoder, model = load_encoder()
-    _check_model(folder, parts, source, model)
-    cosines = _compared(source, encoder, model)
-    # 3. The pictures. Their records wait in memory, so that the index is not locked meanwhile.
-    records = _examined(source, progress)
-    problems = [(record.path, record.error) for record in records if record.error is not None]
-    _refuse(problems, skip_missing=skip_missing)
-    if len(problems) == len(records):
-        raise InputError("None of the pictures is there and can be read. Nothing was imported.")
-    # 4. The index.
+    # The lock comes before all else: who may not write hears it at once. Readers do not mind it.
     with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+        # 1. The files of vectors and names.
+        source = _opened(parts, normalise=normalise)
+        problems = [(file.path, file.problem) for file in source.files if file.problem]
+        _refuse(problems, skip_missing=skip_missing)
+        paths = [file.path for file in source.files]
+        new_roots = _new_roots(paths, [absolute(root) for root in roots], writer.roots())
+        # 2. The model.
+        encoder, model = load_encoder()
+        _check_model(writer, parts, source, model)
+        cosines = _compared(source, encoder, model)
+        # 3. The pictures.
+        records = _examined(source, progress)
+        problems = [(record.path, record.error) for record in records if record.error is not None]
+        _refuse(problems, skip_missing=skip_missing)
+        if len(problems) == len(records):
+            raise InputError("None of the pictures is there and can be read. Nothing was imported.")
+        # 4. The index.
         writer.set_model(model)
         imported = _written(writer, source, records)
         for root in new_roots:
@@ -215,13 +217,6 @@ def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> Non
 # -- roots ---------------------------------------------------------------------------------------------------------
 
 
-def _roots_of(folder: Path) -> list[Root]:
-    if not Store.exists(folder):
-        return []
-    with closing(Store.open(folder)) as store:
-        return store.roots()
-
-
 def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[Root]) -> list[bytes]:
     """The folders that the index has to learn of, so that each path lies in one that it knows."""
     for root in given:
@@ -247,12 +242,10 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
 # -- the model -----------------------------------------------------------------------------------------------------
 
 
-def _check_model(folder: Path, parts: Sequence[Part], source: _Source, model: ModelRecord) -> None:
-    if Store.exists(folder):
-        with closing(Store.open(folder)) as store:
-            known = store.model()
-        if known and known.fingerprint != model.fingerprint:
-            raise ModelMismatchError(mismatch(folder, known, model.name))
+def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: ModelRecord) -> None:
+    known = store.bound_model()
+    if known and known.fingerprint != model.fingerprint:
+        raise ModelMismatchError(mismatch(store.folder, known, model.name))
     dim = source.matrices[0].shape[1]
     if dim != model.dim:
         raise ModelMismatchError(

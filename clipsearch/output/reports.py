@@ -83,6 +83,10 @@ class Status:
     unreadable: Sequence[tuple[bytes, str]]
     last_run: Mapping[str, Any] | None
     """As the store has it."""
+    at_work: bool
+    """Whether a run is writing to it."""
+    is_whole: bool
+    """Whether all of its folders were once searched to the end."""
     findings: Sequence[Finding] | None
     """Of `--verify`; None if it was not asked for."""
 
@@ -108,6 +112,8 @@ def status_json(status: Status) -> str:
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "dead_rows": status.contents.dead_rows,
         "bytes": status.contents.bytes,
+        "at_work": status.at_work,
+        "whole": status.is_whole,
         "last_run": run and {name: value for name, value in run.items() if name != "computed"},
     }
     if status.findings is not None:
@@ -126,7 +132,8 @@ def status_text(status: Status) -> str:
         ("unreadable", str(len(status.unreadable))),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
-        ("last run", _run_text(status.last_run)),
+        *([] if status.is_whole else [("state", _state_text(status))]),
+        ("last run", _run_text(status)),
     ]
     lines = [f"{name:<11} {value}" for name, value in rows]
     if status.unreadable:
@@ -150,10 +157,19 @@ def _last_computed(used: Computed) -> str:
     return f"last on {used.device} ({used.device_reason}) in {used.precision} ({used.precision_reason})"
 
 
-def _run_text(run: Mapping[str, Any] | None) -> str:
+def _state_text(status: Status) -> str:
+    images = plural(status.contents.images, "image")
+    if status.at_work:
+        return f"being built: {images} so far"
+    return f"not complete: {images} so far. Go on with: clipsearch index"
+
+
+def _run_text(status: Status) -> str:
+    run = status.last_run
     if run is None:
         return "none"
-    outcome = {"unfinished": "did not finish (killed, or still under way)"}.get(run["outcome"], run["outcome"])
+    unfinished = "is under way" if status.at_work else "did not finish: it was killed"
+    outcome = unfinished if run["outcome"] == "unfinished" else run["outcome"]
     return f"{run['ended_at'].replace('T', ' ').replace('+00:00', ' UTC')}, {run['seconds']:.1f} s, {outcome}"
 
 

@@ -1,63 +1,28 @@
-"""An index before its writer: the folder, the lock, and an empty database."""
+"""How an index comes to be, and goes again if nothing came of it: an empty database, complete or not there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from clipsearch.errors import IndexLockedError
+from clipsearch.errors import ClipsearchError
 from clipsearch.interrupts import shielded
 from clipsearch.store.format import (
     DATABASE,
     FORMAT,
     LOCK,
+    MATRIX,
     NEW_DATABASE,
+    NEW_MATRIX,
     SCHEMA,
     connect,
     guarded,
 )
 from clipsearch.system.flushing import sync_folder
 
-
-@contextmanager
-def lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[None]:
-    """Be the only writer; another one is waited for up to `wait` seconds, and `waiting` is called before.
-
-    Raises:
-        IndexLockedError: it is still at work.
-        IndexWriteError: the folder cannot be written.
-    """
-    held = FileLock(folder / LOCK)
-    with guarded(folder):
-        try:
-            held.acquire(timeout=0)
-        except Timeout:
-            try:
-                if wait:
-                    waiting()
-                held.acquire(timeout=wait)
-            except Timeout as error:
-                raise IndexLockedError(
-                    f"Another clipsearch is writing to {folder}"
-                    + (f", and was not done after {wait:g} s" if wait else "")
-                    + ". Try again when it has finished, or let this one wait: --wait SECONDS."
-                ) from error
-    try:
-        yield
-    finally:
-        held.release()
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it that are missing; a power cut cannot take their names away again."""
-    missing = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in missing:
-        with suppress(PermissionError):  # a folder may be written to and yet not be read
-            sync_folder(place.parent)
+_JOURNALS = (f"{NEW_DATABASE}-journal", f"{DATABASE}-journal")
 
 
 def create(folder: Path) -> None:
@@ -65,7 +30,7 @@ def create(folder: Path) -> None:
     new = folder / NEW_DATABASE
     with shielded(), guarded(folder):
         # A journal without its database would be played back into the new one.
-        for leftover in (NEW_DATABASE, f"{NEW_DATABASE}-journal", f"{DATABASE}-journal"):
+        for leftover in (NEW_DATABASE, *_JOURNALS):
             (folder / leftover).unlink(missing_ok=True)
         with closing(connect(new, "rwc", 0)) as database, database:
             database.execute("PRAGMA synchronous = EXTRA")
@@ -73,3 +38,26 @@ def create(folder: Path) -> None:
             database.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
         new.replace(folder / DATABASE)
         sync_folder(folder)
+
+
+def discard_if_empty(folder: Path, made: Iterable[Path]) -> None:
+    """Take an index away in which nothing was ever recorded, and the folders that were `made` for it.
+
+    For the one who created it and still holds its lock. What cannot be taken away stays: an empty index harms nobody.
+    """
+    with shielded(), suppress(OSError, sqlite3.Error, ClipsearchError):
+        if (folder / DATABASE).exists() and _holds_anything(folder):
+            return
+        # Without its database it is no index, so this goes first.
+        for name in (DATABASE, *_JOURNALS, NEW_DATABASE, MATRIX, NEW_MATRIX):
+            (folder / name).unlink(missing_ok=True)
+        for place in dict.fromkeys(made):
+            if place == folder:
+                (folder / LOCK).unlink(missing_ok=True)
+            place.rmdir()
+
+
+def _holds_anything(folder: Path) -> bool:
+    with closing(connect(folder / DATABASE, "rw", 0)) as database:
+        ((anything,),) = database.execute("SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM dead)")
+    return bool(anything)

@@ -151,9 +151,23 @@ class Store:
     # -- records ---------------------------------------------------------------------------------------------
 
     def model(self) -> ModelRecord | None:
-        """The model of the vectors; None before the first image was embedded."""
+        """The model of the vectors; None before the first run has loaded one."""
         text = self.meta("model")
         return ModelRecord(**json.loads(text)) if text else None
+
+    def bound_model(self) -> ModelRecord | None:
+        """The model that all vectors to come must be of; None as long as there is no vector."""
+        return self.model() if self.committed_rows() else None
+
+    def is_whole(self) -> bool:
+        """Whether each of its folders was once searched and recorded to the end; `last_run` says how later runs ended.
+
+        It is not while the run is at work, or was ended, that makes the index or takes in a folder.
+        """
+        run, roots = self.last_run(), self.roots()
+        if run is None:  # made by an import, or by nobody yet
+            return bool(roots or self.committed_rows())
+        return run["outcome"] == "finished" or all(root.options.get("readers") is not None for root in roots)
 
     def last_run(self) -> dict[str, Any] | None:
         """What the last `index` run left about itself."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.interrupts import shielded
 from clipsearch.paths import is_below
-from clipsearch.store.creating import create, lock, make_folder
+from clipsearch.store.creating import create, discard_if_empty
 from clipsearch.store.format import (
     DATABASE,
     FORMAT,
@@ -34,6 +34,7 @@ from clipsearch.store.format import (
     header,
     mismatch,
 )
+from clipsearch.store.locking import lock
 from clipsearch.store.reading import RECORD, Store
 from clipsearch.system.flushing import sync, sync_folder
 
@@ -57,6 +58,8 @@ class Writer(Store):
         super().__init__(folder, database)
         self.sound = True
         """Whether all changes so far went well."""
+        self.created = False
+        """Whether there was no index before."""
         self._matrix: BinaryIO | None = None
         """The matrix file, unbuffered, once it is written to."""
         self._rows_written = 0
@@ -67,21 +70,27 @@ class Writer(Store):
     def locked(cls, folder: Path, *, wait: float = 0, waiting: Callable[[], None] = lambda: None) -> Iterator[Writer]:
         """Open or create the index in `folder` for writing; at most one process does at a time.
 
-        Another writer is waited for up to `wait` seconds; `waiting` is called before.
+        Another writer is waited for up to `wait` seconds; `waiting` is called before. An index that is created goes
+        again if what is done within fails before anything is recorded.
 
         Raises:
             IndexLockedError: another process is still writing.
             IndexWriteError: the folder cannot be written.
             IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
         """
-        with guarded(folder):
-            make_folder(folder)
-        with lock(folder, wait, waiting):
-            if not cls.exists(folder):
-                create(folder)
-            with closing(cls(folder, connect(folder / DATABASE, "rw", _BUSY_SECONDS))) as writer:
-                writer._prepare()  # noqa: SLF001  (its own class)
-                yield writer
+        with lock(folder, wait, waiting) as made:
+            created = not cls.exists(folder)
+            try:
+                if created:
+                    create(folder)
+                with closing(cls(folder, connect(folder / DATABASE, "rw", _BUSY_SECONDS))) as writer:
+                    writer.created = created
+                    writer._prepare()  # noqa: SLF001  (its own class)
+                    yield writer
+            except BaseException:
+                if created:
+                    discard_if_empty(folder, made)
+                raise
 
     def close(self) -> None:
         """Close the files; what was not committed is lost."""
@@ -98,7 +107,7 @@ class Writer(Store):
         Raises:
             ModelMismatchError: the index already holds vectors of another one.
         """
-        known = self.model()
+        known = self.bound_model()
         if known is not None and known.fingerprint != model.fingerprint:
             raise ModelMismatchError(mismatch(self.folder, known, model.name))
         with self._changing():
