@@ -44,6 +44,8 @@ class ImageFile:
     """(H, W, 3): as a person sees it."""
     tolerance: int = 0
     """How far a lossy format may be from that."""
+    misread: bool = False
+    """Whether Pillow's own `convert` shows something else."""
 
 
 def quadrants(upper_left: Any, upper_right: Any, lower_left: Any, lower_right: Any) -> Pixels:  # noqa: ANN401
@@ -215,6 +217,38 @@ def _successor_files() -> Iterable[ImageFile]:
     yield ImageFile("grey-16.jp2", saved(GREY.astype(np.uint16) * 257, "JPEG2000"), rgb(GREY))
     yield ImageFile("lossy.jp2", saved(COLOUR, "JPEG2000", irreversible=True, quality_layers=[10]), COLOUR, 16)
     yield ImageFile("codestream.j2k", saved(COLOUR, "JPEG2000", no_jp2=True), COLOUR)
+    blue_first = saved(COLOUR[..., ::-1].copy(), "JPEG2000", mct=0)
+    yield ImageFile(
+        "blue-first.jp2", with_channels(blue_first, [(0, 0, 3), (1, 0, 2), (2, 0, 1)]), COLOUR, misread=True
+    )
+    alpha_first = saved(np.dstack([ALPHA, COLOUR]), "JPEG2000", mct=0)
+    channels = [(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)]
+    yield ImageFile("alpha-first.jp2", with_channels(alpha_first, channels), ON_WHITE)
+    for kind, tolerance in (("JPEG", 3), ("AVIF", 6), ("WEBP", 12), ("PNG", 0), ("TIFF", 0)):
+        turned = saved(COLOUR, kind, xmp=XMP_UPSIDE_DOWN, **({"quality": 95} if tolerance else {}))
+        if kind == "PNG":
+            text = b"XML:com.adobe.xmp" + bytes(5) + XMP_UPSIDE_DOWN
+            turned = png(COLOUR, 8, 2, [(b"iTXt", text)])
+        yield ImageFile(f"turned-by-xmp.{kind.lower()}", turned, COLOUR, tolerance)
+
+
+XMP_UPSIDE_DOWN = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="3"/></rdf:RDF></x:xmpmeta>'
+)
+"""Says that the picture has to be turned by half. Where EXIF says nothing, viewers do not."""
+
+
+def with_channels(jp2: bytes, channels: Sequence[tuple[int, int, int]]) -> bytes:
+    """A JPEG 2000 with a box that says what each channel is: (number, 0 for a colour or 1 for alpha, which colour)."""
+    entries = b"".join(struct.pack(">3H", *channel) for channel in channels)
+    if (known := jp2.find(b"cdef")) >= 0:  # Pillow writes one where there is alpha
+        return jp2[: known + 6] + entries + jp2[known + 6 + len(entries) :]
+    box = struct.pack(">I4sH", 10 + len(entries), b"cdef", len(channels)) + entries
+    start = jp2.index(b"jp2h") - 4
+    (size,) = struct.unpack_from(">I", jp2, start)
+    end = start + size
+    return jp2[:start] + struct.pack(">I", size + len(box)) + jp2[start + 4 : end] + box + jp2[end:]
 
 
 def heic(pixels: Pixels, *, quality: int = -1, chroma: int = 444) -> bytes:
@@ -302,6 +336,8 @@ def _wide_tiff_files() -> Iterable[ImageFile]:
     yield ImageFile("grey-32-unsigned.tiff", tiff(unsigned.tobytes(), [32], 1), seen)
     yield ImageFile("grey-16-white-is-zero.tiff", tiff((65535 - wide).astype("<u2").tobytes(), [16], 0), seen)
     yield ImageFile("float-white-is-zero.tiff", tiff((1 - GREY / 255).astype("<f4").tobytes(), [32], 0, real), seen)
+    planes = (COLOUR.astype("<u2") * 257).transpose(2, 0, 1)
+    yield ImageFile("planes-16.tiff", tiff(planes.tobytes(), [16] * 3, 2, planes=SEPARATE), COLOUR, misread=True)
     yield ImageFile("grey-16-lzw.tiff", saved(wide, "TIFF", compression="tiff_lzw"), seen)
 
 
@@ -327,6 +363,8 @@ def _tiff_files() -> Iterable[ImageFile]:
         grey = tiff(grey_premultiplied.tobytes(), [8] * 2, 1, {338: ("H", [1])})
         yield ImageFile("grey-premultiplied.tiff", grey, rgb(GREY_ON_WHITE), 1)
     yield ImageFile("palette.tiff", tiff(indices.tobytes(), [8], 3, colour_map), COLOUR)
+    small_map = {320: ("H", (colours // 257).ravel().tolist())}
+    yield ImageFile("palette-to-255.tiff", tiff(indices.tobytes(), [8], 3, small_map), COLOUR, misread=True)
     palette_alpha = tiff(np.dstack([indices, ALPHA]).tobytes(), [8] * 2, 3, {338: ("H", [2])} | colour_map)
     yield ImageFile("palette-alpha.tiff", palette_alpha, ON_WHITE)
     yield ImageFile("cmyk.tiff", tiff(_cmyk().tobytes(), [8] * 4, 5), COLOUR)
@@ -380,12 +418,45 @@ def _bitmap_files() -> Iterable[ImageFile]:
     yield ImageFile("grey.bmp", saved(GREY, "BMP"), rgb(GREY))
     yield ImageFile("bilevel.bmp", saved(bilevel, "BMP"), rgb(BILEVEL))
     yield ImageFile("runs.bmp", _run_length_bitmap(), COLOUR)
+    yield ImageFile("no-alpha.bmp", _bitmap_with_alpha(np.zeros_like(ALPHA)), COLOUR)
+    yield ImageFile("alpha.bmp", _bitmap_with_alpha(ALPHA), ON_WHITE)
+    yield ImageFile("rgb.dib", saved(COLOUR, "DIB"), COLOUR)
     yield ImageFile("still.gif", saved(palette, "GIF"), COLOUR)
     yield ImageFile("grey.gif", saved(GREY, "GIF"), rgb(GREY))
     yield ImageFile("cutout.gif", saved(cutout, "GIF"), quadrants(RED, GREEN, BLUE, WHITE))
     yield ImageFile("animated.gif", frames("GIF"), COLOUR)
+    yield ImageFile("small-frame.gif", _small_frame(saved(palette, "GIF")), _framed(COLOUR), misread=True)
+    yield ImageFile("small-cutout.gif", _small_frame(saved(cutout, "GIF")), _framed(quadrants(RED, GREEN, BLUE, WHITE)))
     yield ImageFile("png.ico", saved(rgba, "ICO", sizes=[(WIDTH, HEIGHT)]), ON_WHITE)
     yield ImageFile("bitmap.ico", saved(rgba, "ICO", sizes=[(WIDTH, HEIGHT)], bitmap_format="bmp"), ON_WHITE)
+
+
+_SCREEN = WIDTH + 20, HEIGHT + 10
+_CORNER = 8, 4
+
+
+def _small_frame(gif: bytes) -> bytes:
+    """A GIF on a larger screen, with its upper left corner at `_CORNER`."""
+    at = gif.index(b"," + bytes(4) + struct.pack("<2H", WIDTH, HEIGHT))
+    return gif[:6] + struct.pack("<2H", *_SCREEN) + gif[10 : at + 1] + struct.pack("<2H", *_CORNER) + gif[at + 5 :]
+
+
+def _framed(pixels: Pixels) -> Pixels:
+    """How that is seen: white around it."""
+    left, top = _CORNER
+    right, lower = _SCREEN[0] - WIDTH - left, _SCREEN[1] - HEIGHT - top
+    return np.pad(pixels, ((top, lower), (left, right), (0, 0)), constant_values=255)
+
+
+def _bitmap_with_alpha(alpha: Pixels) -> bytes:
+    """BMP of 32 bits, whose header has a mask for alpha (BITMAPV4)."""
+    data = np.dstack([COLOUR[..., ::-1], alpha])[::-1].tobytes()
+    masks = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII4I", 108, WIDTH, HEIGHT, 1, 32, 3, len(data), 0, 0, 0, 0, *masks).ljust(
+        108, b"\0"
+    )
+    start = 14 + len(header)
+    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + data
 
 
 def _run_length_bitmap() -> bytes:
@@ -406,6 +477,7 @@ def _targa_files() -> Iterable[ImageFile]:
     for name, image, seen in (
         ("rgb", Image.fromarray(COLOUR), COLOUR),
         ("rgba", Image.fromarray(rgba), ON_WHITE),
+        ("no-alpha", Image.fromarray(np.dstack([COLOUR, np.zeros_like(ALPHA)])), COLOUR),
         ("grey", Image.fromarray(GREY), rgb(GREY)),
         ("palette", palette, COLOUR),
     ):

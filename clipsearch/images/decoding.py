@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import raw
+from clipsearch.images import jpeg2000, raw
 from clipsearch.images.limits import (
     check_size,
     default_max_pixels,
@@ -26,7 +27,7 @@ from clipsearch.images.limits import (
     more_than,
     raise_pillow_limit,
 )
-from clipsearch.images.pixels import as_seen
+from clipsearch.images.pixels import as_seen, in_order, mend_palette
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 
 _UPRIGHT = {
@@ -50,6 +51,10 @@ _SAYS_TRUNCATED = re.compile(
 _MEANS_NOTHING = re.compile(r"0x[0-9a-f]{6}|\\x|<.*>")
 """Objects and bytes as Python writes them."""
 _LONGEST_REASON = 200
+
+_BITS, _PLANES = 258, 284
+"""Of a TIFF: how many each channel has, and whether each lies in a plane of its own (2)."""
+_opening_tiff = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,15 @@ def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_leas
 
 def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> Picture:
     """`orientation` counts where the file itself does not tell."""
+    try:
+        return _decoded(content, limit, at_least, orientation)
+    except UnreadableImageError:
+        if at_least is None or format_of(content) != "JPEG":
+            raise
+        return _decoded(content, limit, None, orientation)  # a lossless JPEG, say, can be decoded in full only
+
+
+def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int) -> Picture:
     with _decoder_errors(limit):
         image = _open(content, limit)
     with image:
@@ -111,6 +125,7 @@ def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: 
             with _decoder_errors(limit):
                 if at_least and isinstance(image, JpegImageFile):
                     image.draft(None, (at_least, at_least))  # libjpeg leaves out each block's high frequencies
+                mend_palette(image)
                 image.load()
             if not isinstance(image, JpegImageFile):
                 size = image.size  # some know it only now
@@ -121,7 +136,8 @@ def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: 
             exif = _exif(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
-            picture = _picture(as_seen(image), size, orientation, _taken_at(exif))
+            seen = as_seen(in_order(image, content))
+            picture = _picture(seen, size, orientation, _taken_at(exif))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
             return picture
@@ -159,8 +175,12 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
     if name == "ICO":
         for width, height in icon_sizes(content):
             check_size(width, height, limit)
+    if name == "JPEG2000":
+        jpeg2000.check(content)
     raise_pillow_limit(limit)
     open_image, _ = Image.OPEN[name]
+    if name == "TIFF":
+        return _open_tiff(content)
     try:
         return open_image(io.BytesIO(content), "")
     except ValueError as error:
@@ -168,6 +188,24 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
             raise
         # libavif refuses a whole picture for its broken EXIF. Under another name it passes that over.
         return open_image(io.BytesIO(content.replace(b"Exif", b"none")), "")
+
+
+def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:
+    """A TIFF with nothing but its header read, by the decoder that reads it right.
+
+    Pillow's own takes planes of 16 bits for planes of 8. libtiff, which Pillow has for what is compressed, reads them,
+    but no signed numbers in another byte order, and of a file that is cut off it does not say so.
+    """
+    with _opening_tiff:  # what chooses the decoder is a setting of the whole process
+        image = TiffImagePlugin.TiffImageFile(io.BytesIO(content), "")
+        is_planar = image.tag_v2.get(_PLANES, 1) != 1
+        if not is_planar or max(image.tag_v2.get(_BITS, (1,))) <= 8:  # noqa: PLR2004
+            return image
+        TiffImagePlugin.READ_LIBTIFF = True
+        try:
+            return TiffImagePlugin.TiffImageFile(io.BytesIO(content), "")
+        finally:
+            TiffImagePlugin.READ_LIBTIFF = False
 
 
 def _mend_transparency(png: Image.Image, depth: int) -> None:
@@ -184,7 +222,12 @@ def _mend_transparency(png: Image.Image, depth: int) -> None:
 
 
 def _exif(image: Image.Image) -> Image.Exif:
-    """Empty if it is broken: that must not cost the picture."""
+    """Empty if it is broken: that must not cost the picture.
+
+    Pillow takes an orientation that only XMP has for EXIF's; no browser turns a picture for it.
+    """
+    for xmp in ("xmp", "XML:com.adobe.xmp"):
+        image.info.pop(xmp, None)
     try:
         return image.getexif()
     except Exception:  # noqa: BLE001  (Pillow lets through whatever its parser runs into)

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import GifImagePlugin, Image, ImagePalette, TiffImagePlugin
+
+from clipsearch.images import jpeg2000
 
 _Samples = npt.NDArray[Any]
 """(H, W), one channel of uint16, int32, uint32 or float32."""
@@ -14,7 +16,9 @@ _Samples = npt.NDArray[Any]
 _PART = 1 << 20
 """So many pixels at a time, where steps in between take much memory: four copies of a picture, or float64."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_OFTEN_WITHOUT_ALPHA = ("BMP", "DIB", "TGA")
+"""Formats in which many programs leave the fourth byte of a pixel zero, although the header calls it alpha."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _COLOR_MAP, _SAMPLE_FORMAT = 258, 262, 320, 339
 _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
 
@@ -29,9 +33,45 @@ def as_seen(image: Image.Image) -> Image.Image:
         return Image.fromarray(_wide_as_seen(image)).convert("RGB")
     if image.mode == "La":
         image = image.convert("LA")  # the only way out of this mode
+    if image.format in _OFTEN_WITHOUT_ALPHA and image.mode == "RGBA" and not image.getbbox(alpha_only=True):
+        return image.convert("RGB")
+    if isinstance(image, GifImagePlugin.GifImageFile):
+        return _frame_on_white(image)
     if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def mend_palette(image: Image.Image) -> None:
+    """Take the colour map of a TIFF for what it is, before pixels are read: some old programs write 0 to 255 into it.
+
+    The format has 0 to 65535, and Pillow keeps the upper eight bits, which leaves a black page. libtiff's tools tell
+    the two apart in this way as well.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("P", "PA"):
+        levels = image.tag_v2.get(_COLOR_MAP, ())
+        if levels and max(levels) <= 255:  # noqa: PLR2004
+            image.palette = ImagePalette.raw("RGB;L", bytes(levels))
+
+
+def in_order(image: Image.Image, content: bytes) -> Image.Image:
+    """`image` with its channels in the order red, green, blue, alpha; `content` is the file it comes from."""
+    order = jpeg2000.channels(content) if image.format == "JPEG2000" else None
+    if order is None or order == list(range(len(order))) or sorted(order) != list(range(len(image.getbands()))):
+        return image
+    bands = image.split()
+    return Image.merge(image.mode, [bands[channel] for channel in order])
+
+
+def _frame_on_white(gif: GifImagePlugin.GifImageFile) -> Image.Image:
+    """The first frame where it belongs on the screen. It may be smaller; around it browsers show what is behind."""
+    seen = _on_white(gif) if gif.has_transparency_data else gif.convert("RGB")
+    frame = gif.dispose_extent
+    if frame == (0, 0, *gif.size):
+        return seen
+    screen = Image.new("RGB", gif.size, "white")
+    screen.paste(seen.crop(frame), frame)
+    return screen
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -59,6 +59,8 @@ _SIGNATURES = (
     b"FOVb",  # X3F
     b"\0MRM",  # MRW
 )
+_LAST_ROWS = 8
+"""Of the sensor."""
 _TIFF = (b"II*\0", b"MM\0*")
 _NEW_SUBFILE_TYPE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 330, 50706
 _REDUCED = 1
@@ -146,11 +148,14 @@ def develop(content: bytes) -> Image.Image:
     """A camera RAW without a preview, developed at half its size; upright, RGB.
 
     Raises:
-        UnreadableImageError: the RAW is broken.
+        UnreadableImageError: the RAW is broken, or cut off.
     """
     import rawpy
 
     with _libraw_errors(), rawpy.imread(io.BytesIO(content)) as raw:
+        if raw.raw_type == rawpy.RawType.Flat and not raw.raw_image_visible[-_LAST_ROWS:].any():
+            # Some decoders of LibRaw leave black what they do not find. No sensor reads zero everywhere.
+            raise UnreadableImageError("truncated: the file ends before the picture does")
         return _image(raw.postprocess(half_size=True, use_camera_wb=True))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-DECODERS = ("AVIF", "BMP", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+DECODERS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 """The only Pillow decoders that are ever tried; none of them starts another program."""
 
 _WITHOUT_SIGNATURE = ("AVIF", "HEIF", "TGA")
@@ -18,6 +18,8 @@ _HEIF_BRANDS = {b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b
 _LONGEST_BRANDS = 1024
 """Bytes of the box that lists them; usual are 20 to 40."""
 
+_SHORTEST = 16
+"""Bytes that Pillow looks at; there is no smaller picture."""
 _BIG_TIFF = (b"+\0", b"\0+")
 """In place of the usual asterisk: the form with offsets of eight bytes."""
 
@@ -29,7 +31,7 @@ def format_of(content: bytes) -> str | None:
     for name in DECODERS:
         if name not in _WITHOUT_SIGNATURE:
             _, accepts = Image.OPEN[name]
-            if accepts is not None and accepts(content[:16]):
+            if accepts is not None and len(content) >= _SHORTEST and accepts(content[:_SHORTEST]):
                 return name
     return "TGA" if _is_targa(content) else None
 
