@@ -139,6 +139,11 @@ def moment(text: str, now: datetime) -> datetime:
     return found.astimezone().replace(tzinfo=None) if found.tzinfo else found
 
 
+def local_time(mtime_ns: int) -> str:
+    """When a file was changed (ns since 1970, 64 bits), as people here read it: ISO 8601, to the second."""
+    return datetime.fromtimestamp(mtime_ns // 10**9).isoformat()  # noqa: DTZ006  (local, as EXIF has it)
+
+
 def _moment(given: str | date, name: str) -> str:
     if isinstance(given, datetime):
         local = given.astimezone().replace(tzinfo=None) if given.tzinfo else given

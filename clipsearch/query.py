@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from clipsearch import telling
 from clipsearch.confidence import Rivals
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.filters import FilterArguments, Filters
+from clipsearch.filters import FilterArguments, Filters, local_time
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.store.filtering import check_under, matching, rows_of_file
@@ -31,8 +30,6 @@ Query = str | Term | Iterable[str | Term]
 
 _MORE = 4
 """So many times more candidates are looked at where too many of them are alike."""
-_EARLIEST, _LATEST = -62_135_000_000, 253_402_000_000
-"""What has a year from 1 to 9999, in seconds since 1970."""
 
 
 class Encoders(Protocol):
@@ -98,10 +95,7 @@ class Hit(NamedTuple):
     @property
     def date(self) -> str:
         """When it was taken, or else last changed: ISO 8601 local time, to the second."""
-        if self.taken_at:
-            return self.taken_at
-        seconds = max(_EARLIEST, min(self.mtime_ns // 10**9, _LATEST))  # a file's time may be anything
-        return datetime.fromtimestamp(seconds).isoformat()  # noqa: DTZ006  (local, as EXIF has it)
+        return self.taken_at or local_time(self.mtime_ns)
 
 
 class _Asked(NamedTuple):

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "system.streams": {"errors"},
     "images": set(),
     "images.raw": {"errors"},
+    "images.dates": set(),
     "images.jpeg2000": {"errors"},
     "images.pixels": {"images.jpeg2000"},
     "images.finding": {"errors", "paths", "images.raw", "images.reading", "system.bounded"},
@@ -29,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "images.recognising": set(),
     "images.quiet": {"system.streams"},
     "images.decoding": {
-        *("errors", *(f"images.{room}" for room in ("jpeg2000", "limits", "pixels", "raw", "recognising"))),
+        *("errors", *(f"images.{room}" for room in ("dates", "jpeg2000", "limits", "pixels", "raw", "recognising"))),
     },
     "interrupts": set(),
     "system": set(),

@@ -448,3 +448,32 @@ def test_an_unknown_folder_is_refused_and_a_known_one_that_is_gone_is_not(base: 
             opened.search("red", under=tmp_path / "copy" / "cows")
     (tmp_path / "copy" / "empty").mkdir()
     assert found(run, "--under", "empty", cwd=tmp_path / "copy") == set()
+
+
+@pytest.mark.parametrize("zone", ["UTC0", "CET-1CEST,M3.5.0,M10.5.0/3", "NST3:30NDT,M3.2.0,M11.1.0", "LINT-14"])
+def test_what_is_shown_and_what_is_filtered_is_the_same_moment(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, zone: str
+) -> None:
+    """Also before 1970 and after 2037, where SQLite's local time is another one, and around a change of the clock."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        moments = [-149_000_000 + 1800 * i for i in range(4)]  # 1965
+        moments += [1_729_989_000 + 1800 * i for i in range(6)]  # the end of summer time in Europe, 2024
+        moments += [2_531_344_000 + 1800 * i for i in range(4)]  # 2050
+        moments += [-4_000_000_000, 0, 4_200_000_000]
+        for i, seconds in enumerate(moments):
+            path = paint(tmp_path / "p" / f"{i:02}.png", COLOURS[i % len(COLOURS)], (40 + i, 40))
+            os.utime(path, (seconds, seconds))
+        index(run, "p", "--model", "picturebook", cwd=tmp_path)
+        with clipsearch.open_index(tmp_path) as opened:
+            every = opened.search("red", None)
+            assert len(every) == len(moments)
+            for bound in {hit.date for hit in every} | {hit.date[:10] for hit in every}:
+                later = {hit.path for hit in opened.search("red", None, after=bound)}
+                assert later == {hit.path for hit in every if hit.date >= bound}, bound
+                earlier = {hit.path for hit in opened.search("red", None, before=bound)}
+                assert earlier == {hit.path for hit in every if hit.date < bound}, bound
+    finally:
+        monkeypatch.undo()
+        time.tzset()

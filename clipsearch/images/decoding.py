@@ -12,13 +12,13 @@ import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import jpeg2000, raw
+from clipsearch.images.dates import taken_at
 from clipsearch.images.limits import (
     check_size,
     default_max_pixels,
@@ -70,7 +70,7 @@ class Picture:
     """Pixels, upright and before any reduction."""
     height: int
     taken_at: str | None
-    """ISO 8601 local time from EXIF, where the file tells."""
+    """ISO 8601 local time from EXIF or XMP, where the file tells."""
 
 
 def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
@@ -133,17 +133,17 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
                 raise UnreadableImageError("broken image: it has no palette")
             if image.format == "PNG":
                 _mend_transparency(image, depth=content[24])
-            exif = _exif(image)
+            exif, xmp = _metadata(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
             seen = as_seen(in_order(image, content))
-            picture = _picture(seen, size, orientation, _taken_at(exif))
+            picture = _picture(seen, size, orientation, taken_at(exif, xmp))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
             return picture
 
 
-def _picture(image: Image.Image, size: tuple[int, int], orientation: int, taken_at: str | None) -> Picture:
+def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: str | None) -> Picture:
     """`image` upright; it may have been decoded smaller than the `size` it has in the file."""
     scale = -(-size[0] // image.width)
     # A side that is no multiple of the scale was rounded up. What was added is at its end, until the picture is turned.
@@ -154,7 +154,7 @@ def _picture(image: Image.Image, size: tuple[int, int], orientation: int, taken_
         size, width, height = size[::-1], height, width
     left = image.width - width if orientation in _ENDS_LEFT else 0.0
     top = image.height - height if orientation in _ENDS_ON_TOP else 0.0
-    return Picture(image, (left, top, left + width, top + height), *size, taken_at)
+    return Picture(image, (left, top, left + width, top + height), *size, when)
 
 
 # --- which decoder ---
@@ -221,17 +221,19 @@ def _mend_transparency(png: Image.Image, depth: int) -> None:
 # --- what EXIF says ---
 
 
-def _exif(image: Image.Image) -> Image.Exif:
-    """Empty if it is broken: that must not cost the picture.
+def _metadata(image: Image.Image) -> tuple[Image.Exif, bytes]:
+    """EXIF and XMP; empty if they are broken, for that must not cost the picture.
 
     Pillow takes an orientation that only XMP has for EXIF's; no browser turns a picture for it.
     """
-    for xmp in ("xmp", "XML:com.adobe.xmp"):
-        image.info.pop(xmp, None)
+    xmp = b""
+    for name in ("xmp", "XML:com.adobe.xmp"):  # the latter is PNG's
+        found = image.info.pop(name, b"")
+        xmp = found.encode("utf-8", "replace") if isinstance(found, str) else found or xmp
     try:
-        return image.getexif()
+        return image.getexif(), xmp
     except Exception:  # noqa: BLE001  (Pillow lets through whatever its parser runs into)
-        return Image.Exif()
+        return Image.Exif(), xmp
 
 
 def _orientation(exif: Image.Exif) -> int | None:
@@ -241,22 +243,14 @@ def _orientation(exif: Image.Exif) -> int | None:
     return None
 
 
-def _taken_at(exif: Image.Exif) -> str | None:
-    with contextlib.suppress(Exception):
-        original = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
-        text = str(original or exif.get(ExifTags.Base.DateTime)).strip("\0 ")
-        return datetime.strptime(text, "%Y:%m:%d %H:%M:%S").isoformat()  # noqa: DTZ007  (EXIF has no zone)
-    return None
-
-
 def _raw_taken_at(content: bytes, preview: Picture) -> str | None:
     """From a RAW in the form of a TIFF itself, or else from its preview."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         exif.load(content)
-    taken_at = _taken_at(exif) or preview.taken_at
+    when = taken_at(exif) or preview.taken_at
     # LibRaw gives previews an EXIF if they have none, with the start of 1970 (in some time zone) for an unknown time.
-    return None if taken_at is None or taken_at < "1970-01-02" else taken_at
+    return None if when is None or when < "1970-01-02" else when
 
 
 # --- what went wrong ---

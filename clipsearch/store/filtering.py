@@ -6,18 +6,28 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.filters import Filters, Orientation
+from clipsearch.filters import Filters, Orientation, local_time
 from clipsearch.paths import inside, is_below, roots_in, same_place, spellings
 from clipsearch.store.reading import Store
 
-_TAKEN = "coalesce(taken_at, strftime('%Y-%m-%dT%H:%M:%S', mtime_ns / 1000000000, 'unixepoch', 'localtime'))"
-"""As `Hit.date`: EXIF's time, else when the file was last changed; local, both ISO 8601 and so in order as texts."""
+_SINCE = """
+(taken_at >= ? OR (taken_at IS NULL AND (mtime_ns >= ? OR (mtime_ns >= ? AND local_time(mtime_ns) >= ?))))"""
+_UNTIL = """
+(taken_at < ? OR (taken_at IS NULL AND (mtime_ns < ? OR (mtime_ns < ? AND local_time(mtime_ns) < ?))))"""
+"""As `Hit.date` shows it: when it was taken, else when the file was last changed; local, in ISO 8601, so texts compare.
+
+SQLite's own local time is another one before 1970 and after 2037. To ask Python for each row would take seconds for a
+million of them, so only those near the bound are asked about."""
+_NEAR = 2 * 86_400
+"""Seconds: no zone is further away than that from universal time."""
+_64_BITS = 2**63 - 1
 _SHAPES = {Orientation.LANDSCAPE: ">", Orientation.PORTRAIT: "<", Orientation.SQUARE: "="}
 
 
@@ -103,6 +113,7 @@ def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[
 
 
 def _rows(store: Store, filters: Filters) -> Iterator[int]:
+    store.teach("local_time", local_time)
     condition, values = _condition(filters)
     roots = [None] if filters.under is None else _outermost(filters.under)
     patterns = filters.patterns()
@@ -121,9 +132,12 @@ def _condition(filters: Filters) -> tuple[str, list[object]]:
     """What the columns have to fulfil, as SQL with its values."""
     parts: list[str] = ["TRUE"]
     values: list[object] = []
+    for sql, bound in ((_SINCE, filters.after), (_UNTIL, filters.before)):
+        if bound:
+            early, late = _around(bound)
+            parts.append(sql)
+            values += [bound, late, early, bound] if sql == _SINCE else [bound, early, late, bound]
     for sql, value in (
-        (f"{_TAKEN} >= ?", filters.after),
-        (f"{_TAKEN} < ?", filters.before),
         ("width >= ?", filters.min_width),
         ("height >= ?", filters.min_height),
     ):
@@ -133,6 +147,13 @@ def _condition(filters: Filters) -> tuple[str, list[object]]:
     if filters.orientation:
         parts.append(f"width {_SHAPES[filters.orientation]} height")
     return " AND ".join(parts), values
+
+
+def _around(moment: str) -> tuple[int, int]:
+    """In ns since 1970: what is certainly before a local time, whatever the zone, and what is certainly after it."""
+    seconds = int((datetime.fromisoformat(moment) - datetime(1970, 1, 1)).total_seconds())  # noqa: DTZ001
+    early, late = (max(-_64_BITS, min(10**9 * (seconds + far), _64_BITS)) for far in (-_NEAR, _NEAR))
+    return early, late
 
 
 def _outermost(paths: tuple[bytes, ...]) -> list[bytes]:

@@ -6,7 +6,7 @@ import heapq
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -318,6 +318,10 @@ class Store:
         """Ask the database; for this package, since nothing else knows the schema."""
         with guarded(self.folder):
             return self._database.execute(query, values).fetchall()
+
+    def teach(self, name: str, function: Callable[[int], str]) -> None:
+        """Have SQL know a function of one number; for this package."""
+        self._database.create_function(name, 1, function, deterministic=True)
 
     # -- how -------------------------------------------------------------------------------------------------
 
