@@ -90,6 +90,8 @@ class Deletion(NamedTuple):
     """Why it is still there; None if it was deleted."""
     trashed: int = 0
     """Bytes that are free once the trash is emptied."""
+    dangling: tuple[bytes, ...] = ()
+    """Symbolic links of the index that led to it and lead nowhere now."""
 
 
 def find_duplicates(
@@ -176,19 +178,18 @@ def delete_duplicates(
     """
     real_roots = [os.path.realpath(root) for root in roots]
     for group in groups:
-        problem_with_keeper: str | None = None
-        for position, duplicate in enumerate(group.duplicates):
-            if position == 0:
-                problem_with_keeper = _unlike(group.keeper, "what would be kept, ")
-            size = _reclaimable(duplicate)
-            paths = names_to_delete(duplicate)
-            for number, path in enumerate(paths, 1):
-                if number > 1 and not os.path.lexists(path):
+        problem = _unlike(group.keeper, "what would be kept, ")
+        for duplicate in group.duplicates:
+            size, paths = _reclaimable(duplicate), names_to_delete(duplicate)
+            for path in paths:
+                if path != paths[0] and not os.path.lexists(path):
                     continue  # another way to a name that just went, through a second mount
-                problem = problem_with_keeper or _not_ours(path, group.keeper.path, roots, real_roots)
-                deletion = Deletion(path, 0, problem) if problem else _removed(path, duplicate, group, permanently)
-                is_last = number == len(paths) and not deletion.problem
-                yield deletion._replace(trashed=size if is_last and not permanently else 0)
+                reason = problem or _not_ours(path, group.keeper.path, roots, real_roots)
+                deletion = Deletion(path, 0, reason) if reason else _removed(path, duplicate, group, permanently)
+                if path == paths[-1] and not deletion.problem:
+                    dangling = tuple(link for link in duplicate.also.symbolic if not os.path.exists(link))
+                    deletion = deletion._replace(trashed=0 if permanently else size, dangling=dangling)
+                yield deletion
 
 
 # -- how ---------------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 The real command is killed at random moments, again and again, while its pictures change between the runs. Then small
 runs meet a fault at each call by which they change the index, one call after the other, with each kind of fault; that
-needs Linux and a C compiler. With 200 kills it all takes half an hour. Run it with:
+needs Linux and a C compiler. The commands that delete and move pictures are killed and made to fail as well, and the
+different contents are counted, before and after. With 200 kills it all takes half an hour. Run it with:
 
     python scripts/bench_crash.py
 """
@@ -47,12 +48,16 @@ from invariants import (  # noqa: E402
     digest_of,
     observe,
 )
+from removal_stories import IMPORTS as REMOVAL_IMPORTS  # noqa: E402
+from removal_stories import PROGRAMS, Removal, contents, make_pair  # noqa: E402
 from test_crash import IMPORTS, MANY_CHECKPOINTS, STORIES, Story, last_commit, wait_for_progress  # noqa: E402
 
 from clipsearch.images.decoding import decode  # noqa: E402
 from clipsearch.store.format import NEW_MATRIX  # noqa: E402
+from clipsearch.system.naming import ASIDE, restore  # noqa: E402
 
 MODEL = "picturebook"
+CLIPSEARCH = (sys.executable, "-m", "clipsearch")
 TOLERANCE = 1e-3
 """Of a number in a vector: a model's last bit depends on what else is in a batch."""
 LOADING_SECONDS, WORKING_SECONDS = 2.0, 3.0
@@ -69,6 +74,7 @@ def main() -> None:
     """Kill, fail, report."""
     parser = argparse.ArgumentParser(description="What kills and failing disks cost an index.")
     parser.add_argument("--kills", type=int, default=200, help="of the real command (default %(default)s)")
+    parser.add_argument("--removals", type=int, default=100, help="kills of deletes and moves (default %(default)s)")
     parser.add_argument("--images", type=int, default=150, help="in the folder at the start (default %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="for another course of events (default %(default)s)")
     given = parser.parse_args()
@@ -77,11 +83,13 @@ def main() -> None:
         work = Path(name).resolve()
         common.isolate(work)
         figures = kill(given.kills, Album(work / "album", given.images, random.Random(given.seed)), work)
+        removals = kill_removals(given.removals, work / "removals", random.Random(given.seed))
         tried, failures = fail(work)
     common.finish(
         benchmark="crash",
         seed=given.seed,
         **figures,
+        **removals,
         faults=tried,
         failures=failures,
         seconds=round(time.monotonic() - started),
@@ -256,6 +264,94 @@ def count_breach(error: AssertionError, figures: Counter[str]) -> None:
         raise error
 
 
+# -- kills of deletes and moves ---------------------------------------------------------------------------------
+
+
+def kill_removals(kills: int, work: Path, rng: random.Random) -> dict[str, int]:
+    """Kill commands that delete and move pictures, each on a fresh copy of an album; how many, and what was lost.
+
+    After each kill every content must be there, under whatever name, in the trash, or where it was to go. Then the
+    command runs again, undisturbed: it must come through, and nothing may be left put aside.
+    """
+    before, folder = work / "before", work / "album"
+    wanted = make_album_with_copies(before)
+    figures = Counter(dict.fromkeys(("removal_kills", "removal_kills_with_a_file_aside", "contents_lost"), 0))
+    while figures["removal_kills"] < kills:
+        shutil.copytree(before, folder)
+        with tempfile.TemporaryDirectory(dir=rng.choice([work, other_file_system(work)])) as name:
+            target = Path(name)
+            command = rng.choice(removals(target))
+            env = {**os.environ, "HOME": str(folder)}
+            killed = run_and_kill_removal(command, folder, env, rng)
+            figures["removal_kills"] += killed
+            figures["removal_kills_with_a_file_aside"] += any(folder.rglob(f"{os.fsdecode(ASIDE)}*/*"))
+            figures["contents_lost"] += len(wanted - contents(folder, target))
+            if "classify" in command:  # which will not move what the index has where it is no longer
+                refresh = [*CLIPSEARCH, "index", "--allow-empty"]
+                subprocess.run(refresh, env=env, cwd=folder, check=True, capture_output=True)
+            done = subprocess.run(command, env=env, cwd=folder, capture_output=True, check=False)
+            if done.returncode not in (0, 1):
+                sys.exit(f"A second run failed after a kill:\n{done.stderr.decode()}")
+            list(restore([os.fsencode(folder / "pictures" / "copies")]))  # if no picture is left there, none looked
+            figures["contents_lost"] += len(wanted - contents(folder, target))
+        shutil.rmtree(folder)
+        if killed and figures["removal_kills"] % 10 == 0:
+            print(f"{figures['removal_kills']} of {kills} kills of deletes and moves: {dict(figures)}", flush=True)
+    return dict(figures)
+
+
+def make_album_with_copies(folder: Path) -> set[bytes]:
+    """Sample pictures, each with a copy in another folder, and their index; the different contents."""
+    (folder / "pictures" / "copies").mkdir(parents=True)
+    for path in sorted(SAMPLES.glob("*/*.*"))[:100]:
+        for place in (folder / "pictures", folder / "pictures" / "copies"):
+            shutil.copy(path, place / f"{path.parent.name}-{path.name}")
+    subprocess.run(
+        [*CLIPSEARCH, "index", "pictures", "--model", MODEL],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return contents(folder)
+
+
+def other_file_system(work: Path) -> Path:
+    """One in memory, where there is one."""
+    memory = Path("/dev/shm")  # noqa: S108
+    return memory if memory.is_dir() else work
+
+
+def removals(target: Path) -> list[list[str | Path]]:
+    """Commands that delete and move pictures of an album, to run in its folder."""
+    delete: list[str | Path] = [*CLIPSEARCH, "duplicates", "--exact", "--delete", "--yes"]
+    sort: list[str | Path] = [
+        *CLIPSEARCH,
+        "classify",
+        "--indexed",
+        "-g",
+        "/pictures/copies/*",
+        "-l",
+        "a dog",
+        "-l",
+        "a cat",
+    ]
+    return [delete, [*delete, "--permanently"], [*sort, "--move-into", target]]
+
+
+def run_and_kill_removal(command: list[str | Path], folder: Path, env: dict[str, str], rng: random.Random) -> bool:
+    """Start a command and kill it at a random moment from its first change on; whether it was still at work."""
+    copies = folder / "pictures" / "copies"
+    there = len(os.listdir(copies))
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and len(os.listdir(copies)) >= there and not any(copies.glob(".clip*")):
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.5))
+        process.kill()
+    return process.returncode < 0
+
+
 # -- a fault at each call -------------------------------------------------------------------------------------
 
 
@@ -279,7 +375,27 @@ def fail(work: Path) -> tuple[dict[str, int], int]:
                 print(f"{make.__name__}: {kind} at {len(story.calls)} calls, {len(found)} failures", flush=True)
                 for breach in found:
                     print(breach, flush=True)
+    with Forker(faults, REMOVAL_IMPORTS, os.environ) as forker:
+        for number, name in enumerate(PROGRAMS):
+            folder = make_pair(work / f"removal-{number}" / "before")
+            with tempfile.TemporaryDirectory(dir=other_file_system(work)) as elsewhere:
+                removal = Removal(
+                    folder, PROGRAMS[name], faults, forker, Path(elsewhere) if "another" in name else None
+                )
+                turns = removal.turns()
+                for kind in get_args(Kind):
+                    losses = [turn for turn in turns if loses(removal, turn, kind)]
+                    tried[kind] += len(turns)
+                    failures += len(losses)
+                    print(f"{name}: {kind} at {len(turns)} calls, {len(losses)} failures {losses}", flush=True)
     return dict(tried), failures
+
+
+def loses(removal: Removal, turn: tuple[str, int], kind: Kind) -> bool:
+    """Whether a content is gone after a fault at one call."""
+    watched, at = turn
+    attempt = removal.attempt(f"{kind}-{watched}-{at}", watched, at, kind)
+    return attempt.contents() != contents(removal.before)
 
 
 def breaches(story: Story, kind: Kind) -> list[str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import tiny
+from conftest import paint
 from faulty import Call, Faults, Forker, Kind, read_log
 
 from clipsearch.errors import ClipsearchError
@@ -21,6 +24,12 @@ from clipsearch.output.sorting import carry_out, plan
 
 IMPORTS = ("removal_stories", "clipsearch.cli", "clipsearch.cli.duplicates", "clipsearch.duplicates")
 """What the programs import, so that forks need not."""
+
+
+OLD = 1_500_000_000
+"""When the pictures were changed: old enough for time stamps to tell."""
+Program = Callable[[Path], Sequence[str | Path]]
+"""What is run, given the folder."""
 
 
 def contents(*folders: Path) -> set[bytes]:
@@ -58,8 +67,7 @@ class Removal:
 
     before: Path
     """A folder with `pictures` and, where the command needs one, their index."""
-    program: Callable[[Path], Sequence[str | Path]]
-    """What is run, given the folder."""
+    program: Program
     faults: Faults
     forker: Forker
     other_file_system: Path | None = None
@@ -100,6 +108,14 @@ class Removal:
         """By how many calls the command changes the files, of `pictures` and the trash."""
         return len(self.undisturbed.calls)
 
+    def turns(self) -> list[tuple[str, int]]:
+        """Where a fault can come: a folder to watch, and the number of a call on it; another file system's too."""
+        turns = [(".", at) for at in range(1, self.calls + 1)]
+        if self.other_file_system:
+            attempt = self.attempt("undisturbed-elsewhere", "elsewhere")
+            turns += [("elsewhere", at) for at in range(1, len(attempt.calls) + 1)]
+        return turns
+
     @cached_property
     def undisturbed(self) -> Attempt:
         """The command where nothing comes in between."""
@@ -108,8 +124,45 @@ class Removal:
         return found
 
 
+def make_pair(folder: Path) -> Path:
+    """A picture, and a copy of it that is younger and so the one to go; their index."""
+    paint(folder / "pictures" / "original.png", "red")
+    shutil.copy(folder / "pictures" / "original.png", folder / "pictures" / "copy.png")
+    for name, nanoseconds in (("original", 0), ("copy", 77)):
+        time = OLD * 10**9 + nanoseconds
+        os.utime(folder / "pictures" / f"{name}.png", ns=(time, time))
+    tiny.update(folder / ".clipsearch", folder / "pictures")
+    return folder
+
+
+def deletion(*options: str) -> Program:
+    """The command that deletes the copy."""
+
+    def program(folder: Path) -> Sequence[str | Path]:
+        index = folder / ".clipsearch"
+        return ["-m", "clipsearch", "duplicates", "--exact", "--delete", "--yes", *options, "--index", index]
+
+    return program
+
+
+def sorting(folder: Path) -> Sequence[str | Path]:
+    """A program that moves the copy."""
+    pictures = sorted(path for path in (folder / "pictures").iterdir() if path.name.startswith("copy"))
+    return [__file__, folder / "elsewhere", *pictures]
+
+
+PROGRAMS: Mapping[str, Program] = {
+    "trash": deletion(),
+    "permanently": deletion("--permanently"),
+    "move": sorting,
+    "move to another file system": sorting,
+}
+
+
 def main() -> None:
-    """Move."""
+    """Move; signals end it as they end clipsearch."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     target, *files = map(os.fsencode, sys.argv[1:])
     try:
         steps = plan([(file, "cat") for file in files], Path(os.fsdecode(target)), move=True)

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "images.dates": set(),
     "images.jpeg2000": {"errors"},
     "images.pixels": {"images.jpeg2000"},
-    "images.finding": {"errors", "paths", "images.raw", "images.reading", "system.bounded"},
+    "images.finding": {"errors", "paths", "images.raw", "images.reading", "system.bounded", "system.naming"},
     "images.reading": {"errors", "images.limits", "system.bounded"},
     "images.limits": {"errors"},
     "images.recognising": set(),

@@ -330,6 +330,18 @@ def test_a_link_out_of_the_index_is_never_kept_and_never_deleted(tmp_path: Path,
     assert outside.exists()
 
 
+def test_a_link_that_leads_nowhere_after_a_deletion_is_named(run: Run, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    paint(pictures / "large.png", "red", (128, 96))
+    paint(pictures / "small.png", "red")
+    (pictures / "album.png").symlink_to("small.png")
+    update(tmp_path / ".clipsearch", pictures)
+    done = run("duplicates", "--threshold", "0.99", "--delete", "--yes", "--permanently", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    assert "The link pictures/album.png leads nowhere now: it led to pictures/small.png." in done.stderr.decode()
+    assert sorted(os.listdir(pictures)) == ["album.png", "large.png"]
+
+
 def test_a_folder_that_a_link_shows_twice_holds_no_duplicates(tmp_path: Path) -> None:
     paint(tmp_path / "pictures" / "red.png", "red")
     (tmp_path / "link").symlink_to("pictures")

@@ -9,23 +9,21 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-import removal_stories
 import tiny
 from conftest import Run, deny, paint
 from faulty import Faults, Forker
-from removal_stories import IMPORTS, Attempt, Removal, contents
+from removal_stories import IMPORTS, OLD, PROGRAMS, Attempt, Removal, contents, make_pair, sorting
 
 from clipsearch.errors import FileStaysError
 from clipsearch.system import copying, naming
 from clipsearch.system.naming import ASIDE, put_aside, restore
 from clipsearch.system.removal import Keeper, Seen, look, remove
 
-OLD = 1_500_000_000
 TWO_MOUNTS = """
 set -e
 mkdir "$LOWER" upper work "$MERGED"
@@ -61,42 +59,18 @@ def forker(faults: Faults, environment: dict[str, str]) -> Iterator[Forker]:
         yield forker
 
 
-def deletion(*options: str) -> Callable[[Path], list[str | Path]]:
-    def program(folder: Path) -> list[str | Path]:
-        index = folder / ".clipsearch"
-        return ["-m", "clipsearch", "duplicates", "--exact", "--delete", "--yes", *options, "--index", index]
-
-    return program
-
-
-def sorting(folder: Path) -> list[str | Path]:
-    pictures = sorted(path for path in (folder / "pictures").iterdir() if path.name.startswith("copy"))
-    return [removal_stories.__file__, folder / "elsewhere", *pictures]
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture, and a copy of it that is younger and so the one to go; their index."""
-    folder = tmp_path_factory.mktemp("removal") / "before"
-    paint(folder / "pictures" / "original.png", "red")
-    shutil.copy(folder / "pictures" / "original.png", folder / "pictures" / "copy.png")
-    os.utime(folder / "pictures" / "original.png", (OLD, OLD))
-    os.utime(folder / "pictures" / "copy.png", ns=(OLD * 10**9 + 77, OLD * 10**9 + 77))
-    tiny.update(folder / ".clipsearch", folder / "pictures")
-    return folder
+    return make_pair(tmp_path_factory.mktemp("removal") / "before")
 
 
-STORIES = ("trash", "permanently", "move", "move to another file system")
-
-
-@pytest.fixture(params=STORIES)
+@pytest.fixture(params=PROGRAMS)
 def story(
     request: pytest.FixtureRequest, tmp_path: Path, made: Path, faults: Faults, forker: Forker
 ) -> Iterator[Removal]:
     shutil.copytree(made, tmp_path / "before")
-    programs = {"trash": deletion(), "permanently": deletion("--permanently")}
     another = request.getfixturevalue("another_file_system") if request.param.endswith("system") else None
-    yield Removal(tmp_path / "before", programs.get(request.param, sorting), faults, forker, another)
+    yield Removal(tmp_path / "before", PROGRAMS[request.param], faults, forker, another)
     for left in tmp_path.iterdir():  # they are many
         shutil.rmtree(left, ignore_errors=True)
 
@@ -119,25 +93,20 @@ def test_nothing_is_lost_and_nothing_left_where_nothing_comes_in_between(story: 
 
 def test_killed_at_each_step_no_content_is_lost_and_the_next_run_ends_it(story: Removal) -> None:
     before = contents(story.before)
-    watched = [".", "elsewhere"] if story.other_file_system else ["."]
-    for place in watched:
-        calls = len(story.attempt(f"all-{place.strip('.')}", place).calls)
-        assert calls
-        for at in range(1, calls + 1):
-            attempt = story.attempt(f"killed-{place.strip('.')}-{at}", place, at)
-            assert attempt.status == -signal.SIGKILL, attempt.talk
-            assert attempt.contents() == before
-            assert (attempt.folder / "pictures" / "original.png").exists()
-            # Under its name, put aside where the next run finds it, or where it was to go.
-            was_last_step = at == calls and "--permanently" in story.program(attempt.folder)
-            assert was_last_step or [*attempt.folder.rglob("copy.png"), *attempt.elsewhere.rglob("copy.png")], at
-            status, talk = again(story, attempt)
-            assert status == 0, talk
-            assert attempt.contents() == before
-            assert (attempt.folder / "pictures" / "original.png").exists()
-            assert not (attempt.folder / "pictures" / "copy.png").exists()
-            left = [path for path in aside(attempt.folder / "pictures") if path.is_dir()]
-            assert left == [], at
+    for place, at in story.turns():
+        attempt = story.attempt(f"killed-{place.strip('.')}-{at}", place, at)
+        assert attempt.status == -signal.SIGKILL, attempt.talk
+        assert attempt.contents() == before
+        assert (attempt.folder / "pictures" / "original.png").exists()
+        # Under its name, put aside where the next run finds it, or where it was to go.
+        was_last_step = at == story.calls and "--permanently" in story.program(attempt.folder)
+        assert was_last_step or [*attempt.folder.rglob("copy.png"), *attempt.elsewhere.rglob("copy.png")], at
+        status, talk = again(story, attempt)
+        assert status == 0, talk
+        assert attempt.contents() == before
+        assert (attempt.folder / "pictures" / "original.png").exists()
+        assert not (attempt.folder / "pictures" / "copy.png").exists()
+        assert not any(path.is_dir() for path in aside(attempt.folder / "pictures")), at
 
 
 def again(story: Removal, attempt: Attempt) -> tuple[int, str]:
@@ -183,11 +152,24 @@ def test_a_keeper_that_is_replaced_at_any_step_takes_nothing_with_it(story: Remo
         assert before | {b"edited"} == attempt.contents(), (at, attempt.talk)
 
 
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_a_signal_at_any_step_waits_until_the_file_is_done(story: Removal, name: str) -> None:
+    before = contents(story.before)
+    for at in range(1, story.calls + 1):
+        attempt = story.attempt(f"signal-{at}", at=at, meanwhile=f"kill -{name} $PPID")
+        assert attempt.contents() == before
+        assert aside(attempt.folder) == []
+        assert aside(attempt.elsewhere) == []
+        if story.program is not sorting:  # the real command, which says how it ended
+            assert attempt.status == 128 + getattr(signal, f"SIG{name}"), attempt.talk
+            assert not (attempt.folder / "pictures" / "copy.png").exists()  # what was begun was done
+
+
 @pytest.mark.parametrize("kind", ["eio", "enospc"])
 def test_a_step_that_fails_leaves_the_file_where_it_was(story: Removal, kind: str) -> None:
     before = contents(story.before)
-    for at in range(1, story.calls + 1):
-        attempt = story.attempt(f"failed-{at}", at=at, kind="eio" if kind == "eio" else "enospc")
+    for place, at in story.turns():
+        attempt = story.attempt(f"failed-{place.strip('.')}-{at}", place, at, "eio" if kind == "eio" else "enospc")
         assert attempt.contents() == before
         assert attempt.status in (0, 1, 2), attempt.talk
         assert "Traceback" not in attempt.talk
@@ -309,6 +291,34 @@ def test_what_was_only_touched_goes(pair: tuple[Path, Path]) -> None:
     assert remove(os.fsencode(go), before, Keeper(os.fsencode(keep), before.digest), trash=False) == 7
 
 
+KEEPING = """
+import os, sys
+from clipsearch.errors import FileStaysError
+from clipsearch.system.removal import Keeper, look, remove
+mine, others = sys.argv[1:]
+for number in range(300):
+    keep, go = f"{mine}/{number}".encode(), f"{others}/{number}".encode()
+    try:
+        remove(go, look(go), Keeper(keep, look(keep).digest), trash=False)
+    except FileStaysError:
+        pass
+"""
+
+
+def test_two_runs_that_each_keep_what_the_other_deletes_leave_one(tmp_path: Path) -> None:
+    for number in range(300):
+        for folder in ("a", "b"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"{number}").write_bytes(b"picture")
+    sides = [("a", "b"), ("b", "a")]
+    runs = [subprocess.Popen([sys.executable, "-c", KEEPING, *side], cwd=tmp_path) for side in sides]
+    assert [process.wait(60) for process in runs] == [0, 0]
+    left = [[(tmp_path / folder / f"{number}").exists() for folder in ("a", "b")] for number in range(300)]
+    assert all(any(pair) for pair in left)
+    assert not all(all(pair) for pair in left)
+    assert aside(tmp_path) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open for writing")
 def test_what_another_program_has_open_for_writing_stays(pair: tuple[Path, Path]) -> None:
     go, keep = pair
@@ -419,6 +429,20 @@ def test_what_a_killed_run_put_aside_is_put_back(run: Run, made: Path, tmp_path:
     assert "Put back pictures/copy.png, which a run that was killed had put aside." in said
     assert "Deleted 1 file" in said
     assert aside(tmp_path) == []
+
+
+def test_index_names_what_a_killed_run_put_aside(run: Run, pictures: Path, tmp_path: Path) -> None:
+    put = put_aside(os.fsencode(pictures / "warm" / "green.png"))
+    for _ in range(2):
+        done = run("index", "pictures", "--model", "picturebook", "--include-hidden", cwd=tmp_path)
+        assert done.returncode == 0
+        said = done.stderr.decode()
+        folder = os.path.relpath(os.fsdecode(os.path.dirname(put.path)), tmp_path)
+        assert f"Cannot read {folder}: a picture lies aside in it, which a run that was killed did not put back" in said
+    list(restore([os.fsencode(pictures / "warm")]))
+    again = run("index", cwd=tmp_path)
+    assert b"Cannot read" not in again.stderr
+    assert b"10 images in the index" in again.stdout + again.stderr
 
 
 def test_what_is_put_back_replaces_nothing(tmp_path: Path) -> None:

@@ -230,6 +230,8 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
                 deleted += 1
                 freed += one.freed
                 trashed += one.trashed
+            for link in one.dangling:
+                say(f"The link {printable(shown(link))} leads nowhere now: it led to {printable(shown(one.path))}.")
     finally:  # also where it is interrupted
         if options.permanently:
             say(f"Deleted {_files(deleted)}, which freed {_size(freed)}.")

@@ -13,6 +13,7 @@ from clipsearch.images.raw import RAW_EXTENSIONS
 from clipsearch.images.reading import inode_of, modified_at, status_changed_at
 from clipsearch.paths import is_below
 from clipsearch.system.bounded import read_list_in
+from clipsearch.system.naming import ASIDE
 
 if TYPE_CHECKING:
     from pathspec import Pattern
@@ -30,6 +31,9 @@ _SUFFIXES = {os.fsencode(suffix) for suffix in EXTENSIONS}
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 _NOWHERE = "a link that leads nowhere"
+_PUT_ASIDE = (
+    "a picture lies aside in it, which a run that was killed did not put back; move it into the folder above (mv -n)"
+)
 _Identity = tuple[int, int]
 
 
@@ -154,6 +158,9 @@ class _Walk:
         for entry in entries:
             if entry.name == _IGNORE_NAME:
                 ignores = (_read_patterns(path), *ignores)
+            if entry.name.startswith(ASIDE):
+                self._unreadable(entry.path, _PUT_ASIDE)
+                continue
             if entry.name.startswith(b".") and not self._rules.include_hidden:
                 continue
             if self._is_folder(entry):

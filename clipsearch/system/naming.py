@@ -8,10 +8,8 @@ long it is.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -50,7 +48,7 @@ def put_aside(path: bytes) -> Aside:
         OSError: its folder cannot be changed, or it is gone; then nothing was done.
     """
     parent, name = os.path.split(path)
-    folder = os.path.join(parent, ASIDE + secrets.token_hex(4).encode("ascii"))
+    folder = os.path.join(parent, ASIDE + os.urandom(4).hex().encode("ascii"))
     os.mkdir(folder, 0o700)
     aside = Aside(os.path.join(folder, name), path)
     try:
@@ -182,6 +180,8 @@ def _at_once(source: bytes, target: bytes) -> bool:
         except FileExistsError:
             return False
         return True
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):
         done = libc.renameat2(_AT_CWD, source, _AT_CWD, target, _NO_REPLACE)

@@ -96,15 +96,17 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
         try:
             with _opened(aside.path) as descriptor:
                 status = os.fstat(descriptor)
-                _check_kept(keeper, descriptor, seen)
+                _check_kept(keeper, aside, seen)
                 _check_unchanged(descriptor, seen)
                 _check_nobody_writes(descriptor)
-                if trash:
-                    _to_trash(aside, descriptor)
-                else:
-                    os.unlink(aside.path)
-                clear(aside)
-                return status.st_size if status.st_nlink == 1 and not trash else 0
+                if trash and sys.platform == "linux":
+                    _to_trash(aside.path)
+                    _note_original(aside, descriptor)
+            if trash and sys.platform != "linux":  # other trashes note down for themselves what a file was called
+                _put_back(aside)
+                _to_trash(path)
+            elif not trash:
+                os.unlink(aside.path)
         except OSError as error:
             raise FileStaysError(_put_back_after(aside, error.strerror or str(error))) from error
         except FileStaysError as error:
@@ -112,6 +114,8 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
         except BaseException:
             _put_back_after(aside, "")
             raise
+        clear(aside)
+    return status.st_size if status.st_nlink == 1 and not trash else 0
 
 
 def remove_link(path: bytes, leads_to: bytes) -> None:
@@ -185,8 +189,8 @@ def _renamed(reason: str, path: bytes) -> str:
 # -- looking again ----------------------------------------------------------------------------------------------
 
 
-def _check_kept(keeper: Keeper, aside: int, seen: Seen) -> None:
-    """Whether `keeper` is there while the other file is put aside (open as `aside`), is another one, and equal."""
+def _check_kept(keeper: Keeper, aside: Aside, seen: Seen) -> None:
+    """Whether `keeper` is there while the other file lies aside, is another one, and has its content."""
     name = f"what would be kept, {os.fsdecode(keeper.path)},"
     if not keeper.made_by_us and _is_same_file(keeper, aside, seen):
         raise FileStaysError(f"{name} seems to be the same file, reached in another way")
@@ -198,7 +202,7 @@ def _check_kept(keeper: Keeper, aside: int, seen: Seen) -> None:
         raise FileStaysError(f"{name} cannot be read: {error.strerror}") from error
 
 
-def _is_same_file(keeper: Keeper, aside: int, seen: Seen) -> bool:
+def _is_same_file(keeper: Keeper, aside: Aside, seen: Seen) -> bool:
     """Whether two names, of which one was just taken away, are of one file.
 
     Usually the other name is then gone with it, or device and inode tell. But the same folder may be reached through
@@ -206,20 +210,20 @@ def _is_same_file(keeper: Keeper, aside: int, seen: Seen) -> bool:
     (seen with overlays). So a mark is made on the one, and looked for on the other: a time of last access that no file
     has, for a moment.
     """
-    ours = os.fstat(aside)
     try:
+        ours = os.stat(aside.path)
         theirs = os.stat(keeper.path)
         if ours.st_dev == theirs.st_dev:
             return ours.st_ino == theirs.st_ino
         mark = _DAY * (3_650 + secrets.randbelow(3_650))
         while abs(mark - theirs.st_atime_ns) < 2 * _DAY:
             mark += 10 * _DAY
-        os.utime(aside, ns=(mark, ours.st_mtime_ns))
+        os.utime(aside.path, ns=(mark, ours.st_mtime_ns))
         try:
             with _opened(keeper.path) as descriptor:
                 found = os.fstat(descriptor).st_atime_ns
         finally:
-            os.utime(aside, ns=(ours.st_atime_ns, ours.st_mtime_ns))
+            os.utime(aside.path, ns=(ours.st_atime_ns, ours.st_mtime_ns))
     except FileNotFoundError:  # gone with the other name
         return True
     except OSError as error:
@@ -274,6 +278,8 @@ def _check_nobody_writes(descriptor: int) -> None:
 
 def _kind(device: int) -> str | None:
     """What Linux calls the file system on a device; None if that is not known."""
+    if sys.platform != "linux":
+        return None
     wanted = f"{os.major(device)}:{os.minor(device)}"
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
         for line in mounts:
@@ -318,34 +324,32 @@ def _digest(descriptor: int) -> bytes:
 # -- the trash --------------------------------------------------------------------------------------------------
 
 
-def _to_trash(aside: Aside, descriptor: int) -> None:
-    """Give a file, also open as `descriptor`, to the system's trash, from where it can be restored to its place.
+def _to_trash(path: bytes) -> None:
+    """Give a file to the system's trash.
 
     Raises:
         FileStaysError: there is no trash for it.
     """
     from send2trash import send2trash
 
-    path = aside.path
-    if sys.platform != "linux":  # its trash notes down for itself, and nowhere else, what a file was called
-        _put_back(aside)
-        path = aside.original
     try:
         send2trash(path)
     except OSError as error:
         reason = str(error.strerror or error)
         raise FileStaysError(f"no trash takes it ({reason}). To delete it for good: --permanently") from error
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # then it is restored beside its place, and put there by the next run
-            _note_original(aside, descriptor)
 
 
 def _note_original(aside: Aside, descriptor: int) -> None:
-    """Have the trash restore a file to where it was before it was put aside.
+    """Have the trash restore a file, also open as `descriptor`, to where it was before it was put aside.
 
     The trash of the freedesktop.org specification has a note on each file, percent-encoded, in a folder `info` beside
-    `files`. Where the file went, its descriptor tells.
+    `files`. Where the file went, its descriptor tells. If this fails, it is restored beside its place.
     """
+    with contextlib.suppress(OSError):
+        _mend_note(aside, descriptor)
+
+
+def _mend_note(aside: Aside, descriptor: int) -> None:
     place = os.readlink(os.fsencode(f"/proc/self/fd/{descriptor}"))
     folder, name = os.path.split(place)
     note = os.path.join(os.path.dirname(folder), b"info", name + b".trashinfo")

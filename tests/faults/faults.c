@@ -84,7 +84,9 @@ static void meanwhile(void)
         execle("/bin/sh", "sh", "-c", command ? command : "false", NULL, environment);
         _exit(127);
     }
-    if (child < 0 || waitpid(child, &status, 0) != child || status)
+    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ; /* it may well send us a signal */
+    if (child < 0 || status)
         abort(); /* what was to happen did not */
 }
 
