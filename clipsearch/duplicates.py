@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import FileStaysError, InputError, NothingFoundError
+from clipsearch.errors import FileStaysError, InputError, NothingFoundError, NoTrashError
 from clipsearch.filters import Filters
 from clipsearch.paths import is_below, same_place
 from clipsearch.search.distinct import distinct_contents
@@ -29,7 +29,7 @@ from clipsearch.search.near import Progress, near
 from clipsearch.store.filtering import matching
 from clipsearch.store.format import Record
 from clipsearch.store.reading import Store
-from clipsearch.system.removal import Keeper, look, remove
+from clipsearch.system.removal import Keeper, is_in_trash, look, remove
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -92,6 +92,8 @@ class Deletion(NamedTuple):
     """Bytes that are free once the trash is emptied."""
     dangling: tuple[bytes, ...] = ()
     """Symbolic links of the index that led to it and lead nowhere now."""
+    no_trash: bool = False
+    """Whether the problem is that there is no trash for it."""
 
 
 def find_duplicates(
@@ -177,6 +179,8 @@ def delete_duplicates(
     index (hard links) all go.
     """
     real_roots = [os.path.realpath(root) for root in roots]
+    without_trash: dict[int, str] = {}
+    """Devices on which there is none, and why: no second file need be put aside to see it."""
     for group in groups:
         problem = _unlike(group.keeper, "what would be kept, ")
         for duplicate in group.duplicates:
@@ -185,7 +189,10 @@ def delete_duplicates(
                 if path != paths[0] and not os.path.lexists(path):
                     continue  # another way to a name that just went, through a second mount
                 reason = problem or _not_ours(path, group.keeper.path, roots, real_roots)
-                deletion = Deletion(path, 0, reason) if reason else _removed(path, duplicate, group, permanently)
+                if reason is None:
+                    deletion = _removed(path, duplicate, group, None if permanently else without_trash)
+                else:
+                    deletion = Deletion(path, 0, reason)
                 if path == paths[-1] and not deletion.problem:
                     dangling = tuple(link for link in duplicate.also.symbolic if not os.path.exists(link))
                     deletion = deletion._replace(trashed=0 if permanently else size, dangling=dangling)
@@ -208,8 +215,12 @@ class _Picture(NamedTuple):
 
 
 def _records(store: Store, mask: npt.NDArray[np.bool_] | None) -> list[Record]:
-    """The images that take part, by path."""
-    return [record for record in store.records() if record.row is not None and (mask is None or mask[record.row])]
+    """The images that take part, by path. What lies in a trash is on its way out: nothing may go for its sake."""
+    return [
+        record
+        for record in store.records()
+        if record.row is not None and (mask is None or mask[record.row]) and not is_in_trash(record.path)
+    ]
 
 
 def _pictures(records: Sequence[Record], *, copies_only: bool) -> list[_Picture]:
@@ -312,15 +323,23 @@ def _not_ours(path: bytes, keeper: bytes, roots: Sequence[bytes], real_roots: Se
     return None
 
 
-def _removed(path: bytes, duplicate: Duplicate, group: Group, permanently: bool) -> Deletion:  # noqa: FBT001
+def _removed(path: bytes, duplicate: Duplicate, group: Group, without_trash: dict[int, str] | None) -> Deletion:
+    """With None, it is removed for good."""
+    trash = without_trash is not None
     try:
         seen = look(path)
     except FileStaysError as error:
         return Deletion(path, 0, f"it {error}")
     if seen.digest != duplicate.record.hash or group.keeper.hash is None:
         return Deletion(path, 0, "it has changed since it was indexed")
+    if without_trash and seen.device in without_trash:
+        return Deletion(path, 0, without_trash[seen.device], no_trash=True)
     try:
-        freed = remove(path, seen, Keeper(group.keeper.path, group.keeper.hash), trash=not permanently)
+        freed = remove(path, seen, Keeper(group.keeper.path, group.keeper.hash), trash=trash)
+    except NoTrashError as error:
+        if without_trash is not None:
+            without_trash[seen.device] = str(error)
+        return Deletion(path, 0, str(error), no_trash=True)
     except FileStaysError as error:
         return Deletion(path, 0, str(error))
     return Deletion(path, freed, None)

@@ -55,3 +55,7 @@ class DeviceError(ClipsearchError):
 
 class FileStaysError(ClipsearchError):
     """A file that was to be removed or moved is where it was. Its text is the reason, without the path."""
+
+
+class NoTrashError(FileStaysError):
+    """There is no trash that takes a file."""

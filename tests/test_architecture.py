@@ -142,7 +142,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"captions", "errors", "images.finding"},
     "exchange": set(),
     "exchange.parquet": {"errors"},
-    "exchange.writing": {"errors", "exchange.parquet", "interrupts"},
+    "exchange.writing": {"errors", "exchange.parquet", "interrupts", "system.flushing"},
     "exchange.reading": {"errors", "exchange.parquet", "system.bounded"},
     "exchange.exporting": {
         *("exchange.writing", "filters", "store.filtering", "store.format", "store.reading"),
@@ -179,7 +179,7 @@ ALLOWED: dict[str, set[str]] = {
         *("", "cores", "errors", "images.reading", "zeroshot"),
         *(f"output.{room}" for room in ("heatmap_drawing", "matrix", "paths", "thumbnails")),
     },
-    "output.replacing": {"errors", "output.paths"},
+    "output.replacing": {"errors", "output.paths", "system.flushing"},
     "output.thumbnails": {"images.decoding", "images.reading"},
     "output.gallery": {
         "output.replacing",

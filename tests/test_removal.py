@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 import tiny
-from conftest import Run, deny, paint
+from conftest import Run, deny, index, paint
 from faulty import Faults, Forker
 from removal_stories import IMPORTS, OLD, PROGRAMS, Attempt, Removal, contents, make_pair, sorting
 
@@ -389,13 +389,28 @@ def test_the_trash_restores_files_to_where_they_were(run: Run, tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have their trash elsewhere")
 def test_without_a_trash_nothing_is_deleted_and_permanently_is_named(run: Run, tmp_path: Path) -> None:
-    status, said = trash_command(run, tmp_path, b"copy.png", HOME=str(tmp_path / "nowhere" / "home"))
+    names = (b"a.png", b"b.png", b"copy.png")
+    status, said = trash_command(run, tmp_path, *names, HOME=str(tmp_path / "nowhere" / "home"))
     assert status == 2
-    assert "pictures/copy.png stays: no trash takes it (" in said
+    assert said.count("stays: no trash takes it (") == 1
+    assert "2 more files stay for the same reason." in said
     assert "--permanently" in said
     assert "Moved 0 files to the trash." in said
-    assert (tmp_path / "pictures" / "copy.png").exists()
+    assert sorted(os.listdir(tmp_path / "pictures")) == ["a.png", "b.png", "copy.png", "original.png"]
     assert aside(tmp_path) == []
+
+
+def test_nothing_goes_for_the_sake_of_a_picture_in_the_trash(tmp_path: Path, run: Run) -> None:
+    pictures = tmp_path / "pictures"
+    paint(pictures / "red.png", "red")
+    for place in (".Trash-1000/files", ".local/share/Trash/files", "Trash/files/folder"):
+        (pictures / place).mkdir(parents=True)
+        shutil.copy(pictures / "red.png", pictures / place / "red.png")
+        os.utime(pictures / place / "red.png", (1, 1))  # it would be kept
+    index(run, "pictures", "--include-hidden", "--model", "picturebook", cwd=tmp_path)
+    done = run("duplicates", "--exact", "--delete", "--yes", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr.decode()
+    assert (pictures / "red.png").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into the trash of the freedesktop.org specification")

@@ -20,7 +20,7 @@ from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
-    from clipsearch.duplicates import Duplicate, Group
+    from clipsearch.duplicates import Deletion, Duplicate, Group
     from clipsearch.output.rows import Row
 
 EXIT_NONE = 1
@@ -213,33 +213,62 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
         _tell(groups, options)
         say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
         return EXIT_NOT_DELETED
-    from clipsearch.duplicates import GONE, delete_duplicates
-    from clipsearch.output.paths import printable, shown
+    from clipsearch.duplicates import delete_duplicates
 
     paths = [record.path for group in groups for record in (group.keeper, *(one.record for one in group.duplicates))]
     put_back_leftovers(map(os.path.dirname, paths))
-    deleted = freed = trashed = left = 0
+    tally = _Tally()
     try:
         for one in delete_duplicates(groups, roots, permanently=options.permanently):
-            if one.problem == GONE:
-                say(f"{printable(shown(one.path))} is gone already.")
-            elif one.problem:
-                left += 1
-                say(f"{printable(shown(one.path))} stays: {one.problem}.")
-            else:
-                deleted += 1
-                freed += one.freed
-                trashed += one.trashed
-            for link in one.dangling:
-                say(f"The link {printable(shown(link))} leads nowhere now: it led to {printable(shown(one.path))}.")
+            tally.add(one)
     finally:  # also where it is interrupted
-        if options.permanently:
-            say(f"Deleted {_files(deleted)}, which freed {_size(freed)}.")
+        tally.tell(permanently=options.permanently)
+    return EXIT_NOT_DELETED if tally.left else 0
+
+
+class _Tally:
+    """What became of duplicates so far. What is special is said at once."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        """Files that are still there."""
+        self._deleted = self._freed = self._trashed = 0
+        self._without_trash: dict[str, int] = {}
+        """How often a reason for having no trash came again, which is said once."""
+
+    def add(self, one: Deletion) -> None:
+        """A file was deleted, or was not."""
+        from clipsearch.duplicates import GONE
+        from clipsearch.output.paths import printable, shown
+
+        name = printable(shown(one.path))
+        if one.problem == GONE:
+            say(f"{name} is gone already.")
+        elif one.problem:
+            self.left += 1
+            if one.no_trash and one.problem in self._without_trash:
+                self._without_trash[one.problem] += 1
+                return
+            if one.no_trash:
+                self._without_trash[one.problem] = 0
+            say(f"{name} stays: {one.problem}.")
         else:
-            say(f"Moved {_files(deleted)} to the trash. To empty it frees {_size(trashed)}.")
-    if deleted:
-        say("To bring the index up to date: clipsearch index")
-    return EXIT_NOT_DELETED if left else 0
+            self._deleted += 1
+            self._freed += one.freed
+            self._trashed += one.trashed
+        for link in one.dangling:
+            say(f"The link {printable(shown(link))} leads nowhere now: it led to {name}.")
+
+    def tell(self, *, permanently: bool) -> None:
+        """Say it all in numbers."""
+        if more := sum(self._without_trash.values()):
+            say(f"{more} more {'file stays' if more == 1 else 'files stay'} for the same reason.")
+        if permanently:
+            say(f"Deleted {_files(self._deleted)}, which freed {_size(self._freed)}.")
+        else:
+            say(f"Moved {_files(self._deleted)} to the trash. To empty it frees {_size(self._trashed)}.")
+        if self._deleted:
+            say("To bring the index up to date: clipsearch index")
 
 
 def _counted(groups: Sequence[Group]) -> str:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
 from clipsearch.interrupts import shielded
+from clipsearch.system.flushing import sync_file, sync_folder
 
 Value = str | int | bytes | None
 """Bytes are an absolute path."""
@@ -146,12 +147,16 @@ class VectorFiles:
             self._writer.close()
             text = json.dumps(facts, indent=2)
             (self._parts / self.about.name).write_text(f"{text}\n", "utf-8")
+        with _writing(self.vectors):
+            for path in (self.names, self.about, self.vectors):
+                sync_file(self._parts / path.name)  # a power cut must not leave neither the earlier files nor these
         self._check_free()
         with _writing(self.vectors), shielded():
             # The vectors go first and come last, so that they never stand beside names that are not theirs.
             self.vectors.unlink(missing_ok=True)
             for path in (self.names, self.about, self.vectors):
                 os.replace(self._parts / path.name, path)
+            sync_folder(self.vectors.parent)
 
     def _write_header(self, shape: tuple[int, int]) -> None:
         """Numpy leaves room for more rows in a header, so it can be written again when their number is known."""

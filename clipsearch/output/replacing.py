@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.output.paths import printable
+from clipsearch.system.flushing import sync, sync_folder
 
 _MARK_WITHIN = 512
 """Bytes from the beginning in which the mark stands."""
@@ -66,8 +67,11 @@ def replacing(path: Path, kind: Kind) -> Iterator[BinaryIO]:
         try:
             with open(temporary, "xb") as file:
                 yield file
+                file.flush()
+                sync(file.fileno())  # a power cut must not leave neither the earlier one nor this
             check_replaceable(path, kind)  # making it may have taken a while
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

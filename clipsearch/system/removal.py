@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 import signal
 import stat
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clipsearch.errors import FileStaysError
+from clipsearch.errors import FileStaysError, NoTrashError
 from clipsearch.interrupts import shielded
 from clipsearch.system.naming import Aside, clear, put_aside, put_back
 
@@ -34,6 +35,7 @@ _CHUNK = 2**20
 _SECOND, _DAY = 10**9, 86_400 * 10**9
 _COARSE = 3 * _SECOND
 """A time stamp as young as this may stay the same in a later change: file systems count in steps of up to 2 s."""
+_TRASHES = re.compile(rb"/(\.Trash(es|-\d+)?|Trash/files|\$RECYCLE\.BIN)/")
 _LOCAL = {"btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "vfat", "xfs"}
 """Linux's file systems on disks of this machine. Others show what lies in another one, or on a server."""
 
@@ -90,6 +92,7 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
     Raises:
         FileStaysError: something is not as it was compared, or cannot be done. The file is where it was; its text says
             so if it has another name now, since its own was given away meanwhile.
+        NoTrashError: of these, there is no trash for it.
     """
     with shielded():
         aside = _put_aside(path)
@@ -110,7 +113,7 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
         except OSError as error:
             raise FileStaysError(_put_back_after(aside, error.strerror or str(error))) from error
         except FileStaysError as error:
-            raise FileStaysError(_put_back_after(aside, str(error))) from error
+            raise type(error)(_put_back_after(aside, str(error))) from error
         except BaseException:
             _put_back_after(aside, "")
             raise
@@ -324,11 +327,16 @@ def _digest(descriptor: int) -> bytes:
 # -- the trash --------------------------------------------------------------------------------------------------
 
 
+def is_in_trash(path: bytes) -> bool:
+    """Whether an absolute path lies in a trash, as Linux, macOS and Windows name theirs."""
+    return _TRASHES.search(path) is not None
+
+
 def _to_trash(path: bytes) -> None:
     """Give a file to the system's trash.
 
     Raises:
-        FileStaysError: there is no trash for it.
+        NoTrashError: there is no trash for it.
     """
     from send2trash import send2trash
 
@@ -336,7 +344,7 @@ def _to_trash(path: bytes) -> None:
         send2trash(path)
     except OSError as error:
         reason = str(error.strerror or error)
-        raise FileStaysError(f"no trash takes it ({reason}). To delete it for good: --permanently") from error
+        raise NoTrashError(f"no trash takes it ({reason}). To delete it for good: --permanently") from error
 
 
 def _note_original(aside: Aside, descriptor: int) -> None:
