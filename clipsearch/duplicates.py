@@ -179,8 +179,6 @@ def delete_duplicates(
     index (hard links) all go.
     """
     real_roots = [os.path.realpath(root) for root in roots]
-    without_trash: dict[int, str] = {}
-    """Devices on which there is none, and why: no second file need be put aside to see it."""
     for group in groups:
         problem = _unlike(group.keeper, "what would be kept, ")
         for duplicate in group.duplicates:
@@ -189,10 +187,7 @@ def delete_duplicates(
                 if path != paths[0] and not os.path.lexists(path):
                     continue  # another way to a name that just went, through a second mount
                 reason = problem or _not_ours(path, group.keeper.path, roots, real_roots)
-                if reason is None:
-                    deletion = _removed(path, duplicate, group, None if permanently else without_trash)
-                else:
-                    deletion = Deletion(path, 0, reason)
+                deletion = Deletion(path, 0, reason) if reason else _removed(path, duplicate, group, permanently)
                 if path == paths[-1] and not deletion.problem:
                     dangling = tuple(link for link in duplicate.also.symbolic if not os.path.exists(link))
                     deletion = deletion._replace(trashed=0 if permanently else size, dangling=dangling)
@@ -323,23 +318,15 @@ def _not_ours(path: bytes, keeper: bytes, roots: Sequence[bytes], real_roots: Se
     return None
 
 
-def _removed(path: bytes, duplicate: Duplicate, group: Group, without_trash: dict[int, str] | None) -> Deletion:
-    """With None, it is removed for good."""
-    trash = without_trash is not None
+def _removed(path: bytes, duplicate: Duplicate, group: Group, permanently: bool) -> Deletion:  # noqa: FBT001
     try:
         seen = look(path)
     except FileStaysError as error:
         return Deletion(path, 0, f"it {error}")
     if seen.digest != duplicate.record.hash or group.keeper.hash is None:
         return Deletion(path, 0, "it has changed since it was indexed")
-    if without_trash and seen.device in without_trash:
-        return Deletion(path, 0, without_trash[seen.device], no_trash=True)
     try:
-        freed = remove(path, seen, Keeper(group.keeper.path, group.keeper.hash), trash=trash)
-    except NoTrashError as error:
-        if without_trash is not None:
-            without_trash[seen.device] = str(error)
-        return Deletion(path, 0, str(error), no_trash=True)
+        freed = remove(path, seen, Keeper(group.keeper.path, group.keeper.hash), trash=not permanently)
     except FileStaysError as error:
-        return Deletion(path, 0, str(error))
+        return Deletion(path, 0, str(error), no_trash=isinstance(error, NoTrashError))
     return Deletion(path, freed, None)

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 import tiny
-from conftest import Run, deny, index, paint
+from conftest import Run, deny, index, paint, unprivileged
 from faulty import Faults, Forker
 from removal_stories import IMPORTS, OLD, PROGRAMS, Attempt, Removal, contents, make_pair, sorting
 
@@ -354,6 +354,14 @@ def test_the_mark_that_tells_two_mounts_apart_leaves_times_as_they_were(
 # -- the trash ----------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def twice(made: Path, tmp_path: Path) -> Path:
+    """A picture, its younger copy, their index, and a home."""
+    folder = Path(shutil.copytree(made, tmp_path / "album"))
+    (folder / "home").mkdir()
+    return folder
+
+
 def trash_command(run: Run, tmp_path: Path, *names: bytes, **env: str) -> tuple[int, str]:
     """Delete copies with these names by the command; its exit code and what it said."""
     pictures = tmp_path / "pictures"
@@ -385,6 +393,17 @@ def test_the_trash_restores_files_to_where_they_were(run: Run, tmp_path: Path) -
     assert [path for path in (tmp_path / "pictures").rglob("*") if path.is_file()] == [
         tmp_path / "pictures" / "original.png"
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into the trash of the freedesktop.org specification")
+def test_a_picture_that_may_not_be_written_goes_to_the_trash_as_it_is(run: Run, twice: Path) -> None:
+    (twice / "pictures" / "copy.png").chmod(0o444)
+    options = ("--exact", "--delete", "--yes")
+    env = {"HOME": str(twice / "home")}
+    done = run("duplicates", *options, cwd=twice, env=env, before=unprivileged())
+    assert done.returncode == 0, done.stderr.decode()
+    (trashed,) = (twice / "home" / ".local" / "share" / "Trash" / "files").iterdir()
+    assert (trashed.name, stat.S_IMODE(trashed.stat().st_mode)) == ("copy.png", 0o444)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have their trash elsewhere")
@@ -433,17 +452,16 @@ def test_each_file_system_has_its_own_trash(pair: tuple[Path, Path], another_fil
 # -- aside and back -----------------------------------------------------------------------------------------------
 
 
-def test_what_a_killed_run_put_aside_is_put_back(run: Run, made: Path, tmp_path: Path) -> None:
-    shutil.copytree(made, tmp_path / "album")
-    copy = tmp_path / "album" / "pictures" / "copy.png"
+def test_what_a_killed_run_put_aside_is_put_back(run: Run, twice: Path) -> None:
+    copy = twice / "pictures" / "copy.png"
     put_aside(os.fsencode(copy))
     assert not copy.exists()
-    done = run("duplicates", "--exact", "--delete", "--yes", "--permanently", cwd=tmp_path / "album")
+    done = run("duplicates", "--exact", "--delete", "--yes", "--permanently", cwd=twice)
     assert done.returncode == 0, done.stderr.decode()
     said = done.stderr.decode()
     assert "Put back pictures/copy.png, which a run that was killed had put aside." in said
     assert "Deleted 1 file" in said
-    assert aside(tmp_path) == []
+    assert aside(twice) == []
 
 
 def test_index_names_what_a_killed_run_put_aside(run: Run, pictures: Path, tmp_path: Path) -> None:

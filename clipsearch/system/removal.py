@@ -103,7 +103,8 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
                 _check_unchanged(descriptor, seen)
                 _check_nobody_writes(descriptor)
                 if trash and sys.platform == "linux":
-                    _to_trash(aside.path)
+                    with _writable(descriptor):
+                        _to_trash(aside.path)
                     _note_original(aside, descriptor)
             if trash and sys.platform != "linux":  # other trashes note down for themselves what a file was called
                 _put_back(aside)
@@ -343,8 +344,22 @@ def _to_trash(path: bytes) -> None:
     try:
         send2trash(path)
     except OSError as error:
-        reason = str(error.strerror or error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         raise NoTrashError(f"no trash takes it ({reason}). To delete it for good: --permanently") from error
+
+
+@contextlib.contextmanager
+def _writable(descriptor: int) -> Iterator[None]:
+    """Within: an open file may be written, for send2trash takes no others; it goes to the trash as it was."""
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if mode & stat.S_IWUSR:
+        yield
+        return
+    os.fchmod(descriptor, mode | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        os.fchmod(descriptor, mode)
 
 
 def _note_original(aside: Aside, descriptor: int) -> None:
