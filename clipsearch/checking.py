@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.models import tower_cache
-from clipsearch.models.files import ModelFiles, check, find_local, verify
+from clipsearch.models.files import ModelFiles, check, check_architecture, find_local, verify
 from clipsearch.models.known_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
 from clipsearch.models.names import canonical, without_revision
 
@@ -101,6 +101,7 @@ def check_model(name: str, pictures: Path | None = None, *, say: Callable[[str],
         checks: Sequence[Check] = [whole]  # nothing can be said of damaged weights
     else:
         check(files)
+        check_architecture(files)
         say(f"Computing with {files.name!r} in float32, twice: with shortcuts and without.")
         checks = [whole, *_Comparison(files, known or KnownValues(NONE_KNOWN), pictures).run()]
     return Report(files.name, files.revision, known.source if known else NONE_KNOWN, tuple(checks))

@@ -45,15 +45,16 @@ ALLOWED: dict[str, set[str]] = {
     "terms": {"errors"},
     "filters": {"errors"},
     "logits": set(),
+    "unit": set(),
     "confidence": {"logits"},
     "store": set(),
     "store.format": {"errors"},
-    "store.reading": {"errors", "paths", "store.format"},
+    "store.reading": {"errors", "paths", "store.format", "unit"},
     "store.locking": {"errors", "store.format", "system.flushing"},
     "store.creating": {"errors", "interrupts", "store.format", "system.flushing"},
     "store.writing": {
         *("errors", "paths", "interrupts", "store.creating", "store.format", "store.locking", "store.reading"),
-        "system.flushing",
+        *("system.flushing", "unit"),
     },
     "store.filtering": {"errors", "filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
@@ -62,9 +63,10 @@ ALLOWED: dict[str, set[str]] = {
     "models.downloading": {"errors", "models.catalog", "models.hub", "system.flushing"},
     "models.names": {"errors", "models.catalog", "models.hub", "models.integrity"},
     "models.integrity": set(),
+    "models.limits": {"models.integrity"},
     "models.files": {
         "errors",
-        *(f"models.{room}" for room in ("catalog", "downloading", "hub", "integrity", "names", "open_clip")),
+        *(f"models.{room}" for room in ("catalog", "downloading", "hub", "integrity", "limits", "names", "open_clip")),
     },
     "models.describing": {
         "errors",
@@ -75,7 +77,9 @@ ALLOWED: dict[str, set[str]] = {
     "models.clip_vocabulary": {"errors"},
     "models.open_clip": {"errors", "models.clip_vocabulary"},
     "models.preprocessing": {"errors", "models.files", "models.open_clip"},
-    "models.text_tower": {"cores", "logits", "models.activations", "models.quick_tokens", "models.clip_vocabulary"},
+    "models.text_tower": {
+        *("cores", "errors", "logits", "models.activations", "models.clip_vocabulary", "models.quick_tokens"),
+    },
     "models.tower_cache": {
         *("errors", "models.quick_tokens", "models.text_tower", "system.checksums", "system.flushing"),
     },
@@ -88,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
     "models.precision": {"errors", "models.devices"},
     "models.image_tower": set(),
     "models.encoder": {
+        "unit",
         *("cores", "errors", "logits"),
         *(f"models.{room}" for room in ("activations", "families", "files", "image_tower", "precision")),
         *(f"models.{room}" for room in ("preprocessing", "text_tower", "tower_cache")),
@@ -99,6 +104,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models": set(),
     "query": {
+        "unit",
         "search.distinct",
         "store.format",
         *("confidence", "errors", "filters", "images.reading", "ranking", "telling", "terms"),
@@ -115,6 +121,7 @@ ALLOWED: dict[str, set[str]] = {
     "changes": {"errors", "paths", "images.finding", "store.reading"},
     "telling": {"models.catalog", "models.encoder", "models.files", "models.names", "store.format"},
     "embedding": {
+        "unit",
         *("errors", "store.format", *(f"images.{room}" for room in ("decoding", "finding", "limits", "reading"))),
     },
     "indexing": {
@@ -123,6 +130,7 @@ ALLOWED: dict[str, set[str]] = {
         *("store.format", "store.writing"),
     },
     "towers": {
+        "unit",
         *("confidence", "embedding", "errors", "images.decoding", "images.finding", "images.quiet", "images.reading"),
         *(f"models.{room}" for room in ("files", "encoder", "loading", "preprocessing", "text_tower", "tower_cache")),
         *("logits", "store.format", "store.reading", "telling"),

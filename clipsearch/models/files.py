@@ -18,10 +18,12 @@ from clipsearch.errors import ModelError
 from clipsearch.models import hub
 from clipsearch.models.catalog import BUNDLED, find
 from clipsearch.models.downloading import Progress, download
-from clipsearch.models.integrity import damage
+from clipsearch.models.integrity import damage, read_header
+from clipsearch.models.limits import wrong_with
 from clipsearch.models.names import HubName, canonical, folder_of, hub_name, refuse_file, unknown
 from clipsearch.models.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from clipsearch.models.open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
+from clipsearch.models.open_clip import Checkpoint
 
 Layout = Literal["transformers", "open_clip"]
 
@@ -45,6 +47,7 @@ TEXT_FILES = (
 """What a model's folder has beside its weights."""
 PIECES = ("spiece.model", "sentencepiece.bpe.model", "vocab.txt")
 """Tokenizers of SigLIP, XLM-R and BERT, where they are not written as tokenizer.json too."""
+_CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
 _BUNDLED_FOLDER = Path(__file__).resolve().parent.parent / "data" / BUNDLED
@@ -359,10 +362,25 @@ def check(files: ModelFiles) -> None:
         )
 
 
+def check_architecture(files: ModelFiles) -> None:
+    """See whether a model is one that can be built, before anything is. Reads only headers of the weights.
+
+    Raises:
+        ModelError: its configuration is absurd, or not that of its weights or its preprocessing.
+    """
+    names = (OPEN_CLIP_CONFIG,) if files.layout == "open_clip" else _CONFIGURATIONS
+    weights = weight_files(files.folder)
+    if wrong := wrong_with(files.folder, names, weights):
+        raise ModelError(f"{wrong} {again(files.folder)}")
+    if files.layout == "open_clip":
+        Checkpoint.load(files.folder).check(read_header(weights[0]))
+
+
 def _checked(files: ModelFiles) -> ModelFiles:
     """`files` if they look whole."""
     files = _with_layout(files)
     check(files)
+    check_architecture(files)
     return files
 
 

@@ -184,9 +184,7 @@ class Checkpoint:
         Raises:
             ModelError: a tensor is missing, too much, or has another shape than the configuration says.
         """
-        named = {_plain(name): tensor for name, tensor in tensors.items() if _plain(name) not in _BUFFERS}
-        expected = self._expected()
-        self._check(named, expected)
+        named, expected = self.check(tensors)
         weights = {_SCALE: named[_SCALE].reshape(())}
         for theirs, (ours, _) in expected.items():
             tensor = named[theirs]
@@ -196,6 +194,17 @@ class Checkpoint:
             else:
                 weights[ours] = tensor.T if theirs in _TRANSPOSED else tensor
         return weights
+
+    def check(self, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, _Expected]]:
+        """The tensors of the checkpoint, or what a header says of them, by plain names, and what they have to be.
+
+        Raises:
+            ModelError: a tensor is missing, too much, or has another shape than the configuration says.
+        """
+        named = {_plain(name): tensor for name, tensor in tensors.items() if _plain(name) not in _BUFFERS}
+        expected = self._expected()
+        self._check(named, expected)
+        return named, expected
 
     def preprocessing(self) -> dict[str, Any]:
         """How pictures are prepared, in the terms of transformers' preprocessor_config.json, and one more.

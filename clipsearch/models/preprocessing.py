@@ -98,15 +98,17 @@ class Preprocessing:
             ModelError: it is missing, or asks for steps that no model here has.
         """
         path, config = _read(files)
-        kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIP")
-        flexible = kind.startswith(_FLEXIBLE)
-        crops = config.get("do_center_crop", "CLIP" in kind and not flexible)
-        crop = _sides(config.get("crop_size", 224)) if crops else None
-        size = config.get("size", 224) if config.get("do_resize", True) else None
-        resize = Patches(config["patch_size"], config["max_num_patches"]) if flexible else _resize_to(size)
-        if crop is None and not isinstance(resize, tuple):
-            raise ModelError(f"{path}: pictures come out in different sizes; clipsearch needs a crop or a fixed size.")
         try:
+            kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "CLIP")
+            flexible = kind.startswith(_FLEXIBLE)
+            crops = config.get("do_center_crop", "CLIP" in kind and not flexible)
+            crop = _sides(config.get("crop_size", 224)) if crops else None
+            size = config.get("size", 224) if config.get("do_resize", True) else None
+            resize = Patches(config["patch_size"], config["max_num_patches"]) if flexible else _resize_to(size)
+            if crop is None and not isinstance(resize, tuple):
+                raise ModelError(
+                    f"{path}: pictures come out in different sizes; clipsearch needs a crop or a fixed size."
+                )
             return cls(
                 resize=resize,
                 crop=crop if isinstance(crop, tuple) or crop is None else (crop, crop),
@@ -116,7 +118,7 @@ class Preprocessing:
                 std=_three(config["image_std"]) if config.get("do_normalize", True) else (1.0, 1.0, 1.0),
                 half_to_even=config.get("crop_offset") == "half_to_even",
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not the preprocessing of a CLIP model ({error!r}).") from error
 
     @property
@@ -196,7 +198,7 @@ def _read(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
         except ValueError as error:
             raise ModelError(f"{path} cannot be read: {error}. Copy the model folder again.") from error
         config = config.get("image_processor", config)
-        if "image_mean" in config:
+        if isinstance(config, dict) and "image_mean" in config:
             return path, config
     raise ModelError(
         f"{files.folder} does not say how pictures are prepared: {_FILES[0]} is missing. Copy the whole model folder."
