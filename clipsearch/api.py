@@ -66,7 +66,7 @@ def open_index(
     store = Store.open(index_folder(folder))
     _say_if_unfinished(store, say)
     tell(telling.index_used(store.folder))
-    return Index(store, Towers(store, say, tell=tell, options=FOR_QUERIES), tell)
+    return Index(store, Towers(store, say, tell=tell, options=FOR_QUERIES), tell, say)
 
 
 def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
@@ -204,7 +204,7 @@ class ModelChoice:
         if not self._is_final:
             self._decide()  # a run that this one waited for may have made the index
         files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
-        encoder = load_encoder(files, self._options)
+        encoder = load_encoder(files, self._options, self._say)
         encoder.divide_cores()
         encoder.save_text_tower(self._say)
         self.encoder = encoder

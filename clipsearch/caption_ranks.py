@@ -70,7 +70,7 @@ def caption_ranks(
     own = None if known else _vector(store, encoders, image)
     with store.snapshot():
         # 1. Who takes part.
-        matrix, mask = store.matrix()
+        matrix, mask = store.sound_matrix()
         matched = matching(store, wanted, len(matrix))
         mask = mask if matched is None else matched
         rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)

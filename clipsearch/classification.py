@@ -250,7 +250,7 @@ def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
         IndexDamagedError: the index contradicts itself.
     """
     with store.snapshot():
-        matrix, alive = store.matrix()
+        matrix, alive = store.sound_matrix()
         wanted = matching(store, Filters.of(filters), len(matrix))
         mask = alive if wanted is None else wanted
         found = [

@@ -102,7 +102,7 @@ def find_clusters(
     _check_library()
     # 1. The vectors; a writer has to wait until they are read, and no longer.
     with store.snapshot():
-        matrix, mask = store.matrix()
+        matrix, mask = store.sound_matrix()
         found = matching(store, Filters.of(filters), len(matrix))
         mask = mask if found is None else found
         rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)

@@ -123,7 +123,7 @@ def find_duplicates(
         raise InputError(f"A threshold is a cosine above 0 and up to 1, as in {THRESHOLD}; not {threshold:g}.")
     # 1. What takes part, and of each content one vector. A writer has to wait until they are read, and no longer.
     with store.snapshot():
-        matrix, _ = store.matrix()
+        matrix, _ = store.matrix() if threshold is None else store.sound_matrix()
         records = _records(store, matching(store, Filters.of(filters), len(matrix)))
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise NothingFoundError(_too_few(len(records), store.count()))

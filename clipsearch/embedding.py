@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.errors import UnreadableImageError
+from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.decoding import Picture, decode
 from clipsearch.images.finding import ImageFile
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import Content, read_file
 from clipsearch.store.format import Record
+from clipsearch.unit import NOTHING, are_unit
+
+_MANY = 8
+"""If so many pictures fail together and not one does not, it is the model's fault."""
 
 
 class Preprocessing(Protocol):
@@ -65,6 +69,8 @@ class Embedded(NamedTuple):
     records: list[Record]
     vectors: npt.NDArray[np.float32]
     seconds: float
+    failed: list[Record]
+    """Of pictures that the model makes no vector of, with the reason."""
 
 
 def read(file: ImageFile, max_pixels: int | None = None) -> tuple[ImageFile, Content | UnreadableImageError]:
@@ -117,8 +123,52 @@ def pixels_of(
         return picture, wanted(picture.image, picture.box)
 
 
-def embed(encoder: ImageEncoder, batch: Sequence[Decoded]) -> Embedded:
-    """The vectors of a batch, all of which has pixels."""
+def embed(encoder: ImageEncoder, model: str, batch: Sequence[Decoded]) -> Embedded:
+    """The vectors of a batch, all of which has pixels, by `model`, as the user would type it.
+
+    Raises:
+        ModelError: the model makes no vectors.
+    """
     started = time.monotonic()
-    vectors = encoder.encode_images([item.pixels for item in batch if item.pixels is not None])
-    return Embedded([item.record for item in batch], vectors, time.monotonic() - started)
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    embedded = Embedded([], np.empty((0, 0), np.float32), time.monotonic() - started, [])
+    vectors = []
+    for item, result in zip(batch, vectors_of(encoder, model, pixels), strict=True):
+        if isinstance(result, UnreadableImageError):
+            embedded.failed.append(item.record._replace(error=str(result)))
+        else:
+            embedded.records.append(item.record)
+            vectors.append(result)
+    seconds = time.monotonic() - started
+    return embedded._replace(vectors=np.stack(vectors), seconds=seconds) if vectors else embedded
+
+
+def vectors_of(
+    encoder: ImageEncoder, model: str, pixels: Sequence[npt.NDArray[np.uint8]]
+) -> list[npt.NDArray[np.float32] | UnreadableImageError]:
+    """The (D,) unit vector of each picture, or why there is none; `pixels` and `model` are as for `embed`.
+
+    Raises:
+        ModelError: it is the model's fault and not the pictures'.
+    """
+    vectors = encoder.encode_images(pixels)
+    sound = are_unit(vectors)
+    if not sound.any() and (len(pixels) >= _MANY or not _makes_any(encoder, pixels[0])):
+        raise ModelError(
+            f"Model {model!r} makes no vectors of pictures: {NOTHING}. Its weights or its preprocessing are damaged. "
+            f"To see what differs: clipsearch models check {model}"
+        )
+    return [
+        vector if good else UnreadableImageError(f"the model makes no vector of it: {NOTHING}")
+        for vector, good in zip(vectors, sound.tolist(), strict=True)
+    ]
+
+
+def _makes_any(encoder: ImageEncoder, like: npt.NDArray[np.uint8]) -> bool:
+    """Whether a model makes vectors of other pictures that are as large: black, grey, white, and noise.
+
+    A picture that fails alone says nothing of the model.
+    """
+    plain = [np.full_like(like, level) for level in (0, 128, 255)]
+    noise = np.random.default_rng(0).integers(0, 256, like.shape, np.uint8)
+    return bool(are_unit(encoder.encode_images([*plain, noise])).any())

@@ -144,6 +144,7 @@ class _Run:
         self._changes = changes
         self._places = places
         self._load_encoder = load_encoder
+        self._model_name = ""  # until it is loaded
         self._batch_size = 1  # until one shows how long the model takes
         self._max_pixels = max_pixels
         self._progress = progress
@@ -196,6 +197,7 @@ class _Run:
         self._writer.set_model(model)
         if is_first and not self._recorded:
             self._writer.commit()  # others see what is being made
+        self._model_name = model.name
         if self._committed > 0:
             self._committed = time.monotonic()  # loading is no work that could be lost
         return encoder
@@ -216,7 +218,8 @@ class _Run:
             )
             # 3. Vectors.
             batches = self._batches(decoded)
-            embedded = map_in_order(partial(embed, self._encoder), batches, calls, 2 * calls, promptly=True)
+            work = partial(embed, self._encoder, self._model_name)
+            embedded = map_in_order(work, batches, calls, 2 * calls, promptly=True)
             for batch in ended.enter_context(closing(embedded)):
                 self._record(batch)
 
@@ -239,14 +242,18 @@ class _Run:
 
     def _record(self, batch: Embedded) -> None:
         """Record a batch, and decide on the size of those to come."""
-        self._writer.add(batch.records, batch.vectors)
-        self.summary.embedded += len(batch.records)
-        self._done(len(batch.records))
-        for record in batch.records:
+        if batch.records:
+            self._writer.add(batch.records, batch.vectors)
+            self.summary.embedded += len(batch.records)
+            self._done(len(batch.records))
+        for record in batch.failed:
+            self._put_unreadable(record)
+        for record in (*batch.records, *batch.failed):
             self._settle_twins(record)
         self._checkpoint_before(batch.seconds)
         # A slow model gets smaller batches, so that two of them fit between checkpoints; few pictures are shared out.
-        fitting = int(len(batch.records) * CHECKPOINT_SECONDS / 2 / max(batch.seconds, 1e-9))
+        pictures = len(batch.records) + len(batch.failed)
+        fitting = int(pictures * CHECKPOINT_SECONDS / 2 / max(batch.seconds, 1e-9))
         share = -(-self._changes.counts.waiting // self._encoder.calls)
         self._batch_size = max(1, min(self._encoder.batch_size, fitting, share))
 

@@ -13,14 +13,15 @@ import numpy.typing as npt
 
 from clipsearch import telling
 from clipsearch.confidence import Rivals
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import IndexDamagedError, InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters, local_time
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.store.filtering import check_under, matching, rows_of_file
-from clipsearch.store.format import Record
+from clipsearch.store.format import Record, broken_rows
 from clipsearch.store.reading import Store
 from clipsearch.terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
+from clipsearch.unit import are_unit
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -112,11 +113,22 @@ class _Asked(NamedTuple):
 class Index:
     """An index opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, store: Store, encoders: Encoders, tell: Callable[[str], None] = lambda _: None) -> None:
-        """`tell` hears of pictures that need no model."""
+    def __init__(
+        self,
+        store: Store,
+        encoders: Encoders,
+        tell: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`tell` hears of pictures that need no model, `say` of images that cannot be found."""
         self.store = store
         self._encoders = encoders
         self._tell = tell
+        self._say = say
+        self._broken: set[int] = set()
+        """Rows met by the search under way that are no unit vectors."""
+        self._told: set[str] = set()
+        """What was said of them; once is enough."""
 
     def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -206,6 +218,7 @@ class Index:
         if not queries or not self.store.committed_rows():
             return hits
         asked = self._asked(queries)
+        self._broken.clear()
         with self.store.snapshot():
             # 1. Which rows take part.
             matrix, mask = self.store.matrix()
@@ -220,6 +233,13 @@ class Index:
                 ranking = self._ranked([asked[i] for i in members], unwanted, matrix, mask, limits)
                 for i, found in zip(members, ranking, strict=True):
                     hits[i] = found
+        if self._broken:
+            if not any(hits) and limits.score is None and limits.confidence is None:
+                raise IndexDamagedError(f"Nothing can be found: {broken_rows(self.store.folder, len(self._broken))}")
+            said = f"Left out: {broken_rows(self.store.folder, len(self._broken))}"
+            if said not in self._told:
+                self._told.add(said)
+                self._say(said)
         return hits
 
     def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
@@ -278,7 +298,9 @@ class Index:
         k = len(matrix) if limits.k is None else limits.k
         asked_for = k
         while True:
-            ranking = [self._in_order(ranked, limits.score) for ranked in best(matrix, queries, asked_for, mask, cut)]
+            ranking = [
+                self._in_order(ranked, limits.score) for ranked in self._best(matrix, queries, asked_for, mask, cut)
+            ]
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -292,6 +314,20 @@ class Index:
             if asked_for >= len(matrix) or all(are_all):
                 return chosen
             asked_for = min(len(matrix), _MORE * asked_for)
+
+    def _best(self, matrix: Matrix, queries: Vectors, k: int, mask: Mask | None, cut: Cut | None) -> list[Ranked]:
+        """The `k` best rows of each query, as `ranking.best` has them, that are unit vectors."""
+        while True:
+            ranking = best(matrix, queries, k, mask, cut, broken=self._broken)
+            # Not by np.unique, which imports as long as all of a query's ranking takes.
+            rows = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
+            wrong = rows[~are_unit(matrix[rows])]
+            if not len(wrong):
+                return ranking
+            # What is all zeros or of another length has a score, though no cosine.
+            self._broken.update(wrong.tolist())
+            mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
+            mask[wrong] = False
 
     def _in_order(self, ranked: Ranked, least: float | None) -> list[tuple[float, Record]]:
         """Those with a score of `least` or more, equal ones by path."""

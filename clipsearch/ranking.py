@@ -32,6 +32,9 @@ _SPARSE = 8
 _LOW_BITS = np.float32(2**11)
 """float16 has so many steps from one power of two to the next: what it leaves of a float32 is by that much smaller."""
 
+_LARGEST = 1.05
+"""A cosine with a row that was rounded is less; what is more is no cosine, but that of no unit vector."""
+
 
 class Ranked(NamedTuple):
     """The best rows of one query."""
@@ -52,11 +55,18 @@ class Cut(NamedTuple):
 
 
 def best(
-    matrix: Matrix, queries: npt.NDArray[np.float32], k: int, mask: Mask | None = None, cut: Cut | None = None
+    matrix: Matrix,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    mask: Mask | None = None,
+    cut: Cut | None = None,
+    *,
+    broken: set[int] | None = None,
 ) -> list[Ranked]:
     """The `k` rows of (N, D) unit vectors with the highest cosine to each of (Q, D) unit vectors.
 
-    `mask` (N,) says which rows take part, and so does `cut`. All rows that tie with the last are included,
+    `mask` (N,) says which rows take part, and so does `cut`. Rows that are no vectors (NaN, infinite) never do, and are
+    put into `broken`. All rows that tie with the last are included,
     so that the caller can break ties in an order of its own.
     """
     if not len(queries):
@@ -74,6 +84,8 @@ def best(
         else:
             scores = score(chunk) if mask is None else score(chunk)[:, rows]
         # 2. For each query, those that are as good as what other chunks have.
+        if broken is not None and score.met_nan:
+            broken.update((rows[np.isnan(scores).any(axis=0)] + start).tolist())
         scores, others = scores[: len(queries)], scores[len(queries) :]
         takes_part = None if cut is None else cut.takes_part(scores, others)
         found = []
@@ -151,6 +163,8 @@ class _Kernel:
     """
 
     def __init__(self, queries: npt.NDArray[np.float32]) -> None:
+        self.met_nan = False
+        """Whether a score so far was no cosine. It stands as NaN then, and never ranks."""
         high = queries.astype(np.float16)
         low = ((queries - high) * _LOW_BITS).astype(np.float16)
         self._number = len(queries)
@@ -162,5 +176,8 @@ class _Kernel:
             return np.empty((self._number, 0), np.float32)
         products = np.asarray(numkong.dots_packed(rows, self._packed), np.float32).T
         scores = products[: self._number] + products[self._number :] / _LOW_BITS
+        if not (scores.min() >= -_LARGEST and scores.max() <= _LARGEST):  # so that NaN is found too
+            self.met_nan = True
+            scores[~(np.abs(scores) <= _LARGEST)] = np.nan
         # Rounding to float16 makes rows a little longer or shorter than 1.
         return np.clip(scores, -1, 1, out=scores)

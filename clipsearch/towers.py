@@ -28,6 +28,7 @@ from clipsearch.models.tower_cache import TowerDamagedError
 from clipsearch.store.format import ModelRecord, mismatch
 from clipsearch.store.reading import Store
 from clipsearch.telling import AS_ASKED_FOR, OF_THE_INDEX
+from clipsearch.unit import NOTHING, are_unit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -150,7 +151,22 @@ class Towers:
                 self._cut.add(text)
                 kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
                 self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
-        return self._text_encoder.encode_texts(texts)
+        return self._encoded(texts)
+
+    def _encoded(self, texts: Sequence[str]) -> Vectors:
+        """(Q, D) unit vectors of Q texts.
+
+        Raises:
+            ModelError: the model makes none.
+        """
+        vectors = self._text_encoder.encode_texts(texts)
+        sound = are_unit(vectors)
+        if not sound.all():
+            raise ModelError(
+                f"Model {self.name!r} makes no vector of the text {texts[int(sound.argmin())]!r}: {NOTHING}. Its "
+                f"weights are damaged. To see what differs: clipsearch models check {self.name}"
+            )
+        return vectors
 
     def image(self, content: bytes, name: bytes) -> Vectors:
         """(D,) the unit vector of a picture, as `index` would make it on this device.
@@ -163,7 +179,12 @@ class Towers:
         # Before the model is loaded: what is no picture is refused at once.
         with quiet_decoders():
             pixels = self._pixels(content, name)
-        return np.asarray(self._encoder.encode_images([pixels])[0])
+        from clipsearch.embedding import vectors_of
+
+        (result,) = vectors_of(self._encoder, self.name, [pixels])
+        if isinstance(result, UnreadableImageError):
+            raise result
+        return result
 
     def images(
         self, files: Iterable[ImageFile]
@@ -192,7 +213,8 @@ class Towers:
             encoder = self._encoder
             encoder.divide_cores()
             batches = _batches(chain([first], waiting), encoder)
-            embedded = map_in_order(lambda batch: _embedded(batch, encoder), batches, encoder.calls, 2 * encoder.calls)
+            name, calls = self.name, encoder.calls
+            embedded = map_in_order(lambda batch: _embedded(batch, encoder, name), batches, calls, 2 * calls)
             with closing(embedded):
                 for batch in embedded:
                     yield from batch
@@ -202,7 +224,7 @@ class Towers:
         encoder = self._text_encoder
         if encoder.logits.bias is not None:
             return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
-        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, encoder.encode_texts)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self._encoded)
         return Rivals(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
@@ -366,7 +388,7 @@ class Towers:
             ModelError: it is not on this disk and cannot be had.
             ModelMismatchError: the model under this name is another one than the index was made with.
         """
-        encoder = load_encoder(self._files, self._options)
+        encoder = load_encoder(self._files, self._options, self._say)
         if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"
             raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
@@ -388,7 +410,11 @@ def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Wa
         yield batch
 
 
-def _embedded(batch: list[_Waiting], encoder: Encoder) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
+def _embedded(
+    batch: list[_Waiting], encoder: Encoder, model: str
+) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
+    from clipsearch.embedding import vectors_of
+
     pixels = [item.pixels for item in batch if item.pixels is not None]
-    vectors: Iterator[Vectors] = iter(encoder.encode_images(pixels) if pixels else ())
-    return [(item.file, next(vectors) if item.result is None else item.result) for item in batch]
+    results = iter(vectors_of(encoder, model, pixels) if pixels else ())
+    return [(item.file, next(results) if item.result is None else item.result) for item in batch]

@@ -19,7 +19,7 @@ from clipsearch.errors import DeviceError, InputError, UnreadableImageError
 from clipsearch.images.decoding import decode
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.files import ModelFiles
-from clipsearch.models.image_tower import ImageTower
+from clipsearch.models.image_tower import ImageTower, PlainTower
 from clipsearch.models.precision import choose_precision
 from clipsearch.models.preprocessing import Preprocessing
 
@@ -244,11 +244,11 @@ def test_batches_are_halved_where_memory_is_too_small(monkeypatch: pytest.Monkey
     encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu", batch_size=16)
     real, sizes = encoder._encode_images, []
 
-    def small(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def small(pixels: npt.NDArray[np.uint8], tower: ImageTower | PlainTower) -> npt.NDArray[np.float32]:
         sizes.append(len(pixels))
         if len(pixels) > room:
             raise torch.OutOfMemoryError
-        return real(pixels)
+        return real(pixels, tower)
 
     room = 5
     pixels = np.random.default_rng(0).integers(0, 256, (16, 96, 96, 3), np.uint8)

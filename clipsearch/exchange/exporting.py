@@ -64,7 +64,7 @@ def export(
         #    stay as they are whatever becomes of the index.
         with store.snapshot():
             model = store.model()
-            matrix, _ = store.matrix()
+            matrix, _ = store.sound_matrix()
             mask = matching(store, wanted, len(matrix))
             rows = np.empty(len(matrix), np.int64)
             count = 0

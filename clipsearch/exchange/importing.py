@@ -276,8 +276,10 @@ def _compared(source: _Source, encoder: ImageEncoder, model: ModelRecord) -> lis
         raise InputError(
             "None of the pictures can be read that the vectors were to be compared by. Nothing was imported."
         )
-    made = embed(encoder, list(decoded.values())).vectors
-    cosines = (made * source.vectors(list(decoded))).sum(axis=1)
+    embedded = embed(encoder, model.name, list(decoded.values()))
+    if embedded.failed:
+        raise InputError(f"{os.fsdecode(embedded.failed[0].path)}: {embedded.failed[0].error}. Nothing was imported.")
+    cosines = (embedded.vectors * source.vectors(list(decoded))).sum(axis=1)
     worst = int(cosines.argmin())
     if cosines[worst] < LEAST_COSINE:
         path = os.fsdecode(source.files[list(decoded)[worst]].path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from clipsearch.models.files import ModelFiles, fingerprint
 from clipsearch.models.image_tower import ImageTower, PlainTower
 from clipsearch.models.precision import PRECISIONS, choose_device, choose_precision
 from clipsearch.models.preprocessing import Patches, Preprocessing
+from clipsearch.unit import are_unit
 
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 """B pictures, (H, W, 3) each."""
@@ -49,10 +51,12 @@ class Encoder:
         batch_size: int | None = None,
         exact: bool = False,
         known_fingerprint: str | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the model. `exact` takes no shortcuts when pictures are decoded and resized.
 
-        `known_fingerprint` is that of these very files, where somebody has just computed it.
+        `known_fingerprint` is that of these very files, where somebody has just computed it. `say` hears if the
+        precision turns out to be too low.
 
         Raises:
             DeviceError: the device is not there.
@@ -67,12 +71,12 @@ class Encoder:
         self._files, self._model = files, model
         self.dim = families.dim(model)
         self.precision, self.precision_reason = choose_precision(precision, self.device, families.image_width(model))
-        dtype = PRECISIONS[self.precision]
-        if families.family(model) == "clip":
-            self._tower: ImageTower | PlainTower = ImageTower(model, dtype, self.device)
+        self._tower = self._tower_of(model, PRECISIONS[self.precision])
+        self._float32: ImageTower | PlainTower | None = None
+        """The tower once more, if a lower precision gave no vector of some picture."""
+        self._say, self._lock = say, Lock()
+        if isinstance(self._tower, ImageTower):
             del model.vision_model  # the tower has its own copy
-        else:
-            self._tower = PlainTower(model, dtype, self.device)
         self.logits: Logits = families.logits(model)
         """What makes probabilities of cosines."""
         scale = self.preprocessing.scale
@@ -97,16 +101,52 @@ class Encoder:
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, cores.available() // self.calls))
 
+    def _tower_of(self, model: Any, dtype: torch.dtype) -> ImageTower | PlainTower:  # noqa: ANN401  (of any family)
+        kind = ImageTower if families.family(model) == "clip" else PlainTower
+        return kind(model, dtype, self.device)
+
     def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(B, D) unit vectors of B pictures, (H, W, 3) pixels each, as `preprocessing` makes them.
+
+        Pictures that come out as no vector in fewer bits are computed again in fp32, and if that was a whole batch, so
+        are all that follow. What is no vector then either is left to the caller (see `are_unit`).
 
         Where the memory of a GPU is too small, in smaller batches; `batch_size` is lowered then.
 
         Raises:
             DeviceError: it is too small even for one picture.
         """
+        tower = self._tower  # another thread may put a better one in its place meanwhile
+        vectors = self._encoded(pixels, tower)
+        failed = np.flatnonzero(~are_unit(vectors))
+        if len(failed) and tower.dtype != torch.float32:
+            again = self._encoded([pixels[i] for i in failed.tolist()], self._in_float32())
+            vectors[failed] = again
+            if len(failed) == len(pixels) > 1 and are_unit(again).any():
+                self._go_on_in_float32()
+        return vectors
+
+    def _go_on_in_float32(self) -> None:
+        tower = self._in_float32()
+        with self._lock:
+            if self._tower is not tower:
+                self._tower = tower
+                self.precision, self.precision_reason = "fp32", f"{self.precision} gave no vectors"
+
+    def _in_float32(self) -> ImageTower | PlainTower:
+        with self._lock:
+            if self._float32 is None:
+                self._say(
+                    f"Model {self.name!r} makes no vectors of some pictures in {self.precision}; these are computed "
+                    "again in fp32, which takes longer."
+                )
+                self._float32 = self._tower_of(families.load(self._files), torch.float32)
+            return self._float32
+
+    def _encoded(self, pixels: Pixels, tower: ImageTower | PlainTower) -> npt.NDArray[np.float32]:
+        """(B, D) of B pictures, in batches as large as the GPU's memory takes."""
         try:
-            return self._encode_images(pixels)
+            return self._encode_images(pixels, tower)
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise DeviceError(
@@ -116,17 +156,17 @@ class Encoder:
         torch.cuda.empty_cache()
         half = (len(pixels) + 1) // 2
         self.batch_size = min(self.batch_size, half)
-        return np.concatenate([self.encode_images(pixels[:half]), self.encode_images(pixels[half:])])
+        return np.concatenate([self._encoded(pixels[:half], tower), self._encoded(pixels[half:], tower)])
 
     @torch.inference_mode()
-    def _encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+    def _encode_images(self, pixels: Pixels, tower: ImageTower | PlainTower) -> npt.NDArray[np.float32]:
         if isinstance(self.preprocessing.resize, Patches):
-            return _unit(self._tower(**self._patches(pixels, self.preprocessing.resize)))
+            return _unit(tower(**self._patches(pixels, self.preprocessing.resize, tower.dtype)))
         batch = self._on_device(np.stack(list(pixels)))
         normal = torch.addcmul(self._offset, batch.permute(0, 3, 1, 2).float(), self._factor)
-        return _unit(self._tower(normal.to(self._tower.dtype)))
+        return _unit(tower(normal.to(tower.dtype)))
 
-    def _patches(self, pixels: Pixels, patches: Patches) -> dict[str, torch.Tensor]:
+    def _patches(self, pixels: Pixels, patches: Patches, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """What a tower for pictures of any proportions takes: (B, T, W) patches, which are real, (B, 2) grids."""
         # 1. Patches of all, filled up to the same number.
         batch = np.zeros((len(pixels), patches.most, patches.side**2 * 3), np.uint8)
@@ -141,7 +181,7 @@ class Encoder:
         mask = self._on_device(real)
         normal = torch.addcmul(offset, self._on_device(batch).float(), factor) * mask.unsqueeze(-1)
         return {
-            "pixel_values": normal.to(self._tower.dtype),
+            "pixel_values": normal.to(dtype),
             "pixel_attention_mask": mask,
             "spatial_shapes": torch.from_numpy(grids),  # read by Python, so it stays here
         }

@@ -7,6 +7,7 @@ towers of CLIP and its likes and of SigLIP also by `text_tower`.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedModel
@@ -47,7 +47,9 @@ def load(files: ModelFiles) -> PreTrainedModel:
             f"The weights in {files.folder} cannot be loaded: they hold more than tensors, and may run any code. "
             "Nothing of that was run. Take weights in safetensors."
         ) from error
-    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # of a configuration that makes no sense, transformers may raise anything
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The weights in {files.folder} cannot be loaded: {reason}. {again(files.folder)}") from error
     torch.nn.Module.eval(model)  # the model's own `eval` is not typed
@@ -100,9 +102,16 @@ def image_width(model: PreTrainedModel) -> int:
 
 
 def logits(model: Any) -> Logits:  # noqa: ANN401  (parameters of any model)
-    """What makes probabilities of cosines."""
-    bias = getattr(model, "logit_bias", None)
-    return Logits(float(model.logit_scale.detach().exp()), None if bias is None else float(bias.detach()))
+    """What makes probabilities of cosines.
+
+    Raises:
+        ModelError: they are no numbers.
+    """
+    scale, bias = float(model.logit_scale.detach().exp()), getattr(model, "logit_bias", None)
+    found = Logits(scale, None if bias is None else float(bias.detach()))
+    if not (0 < scale < math.inf and math.isfinite(found.bias or 0.0)):
+        raise ModelError(f"The weights are damaged: their scale of logits is {scale:g}, their bias {found.bias}.")
+    return found
 
 
 class Texts:
@@ -156,7 +165,7 @@ def _tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401  (transformers', of no
     try:
         with _quiet():
             return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # tokenizers raises nothing narrower
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{files.folder}: the tokenizer cannot be loaded: {reason}") from error
 

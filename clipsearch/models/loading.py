@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
@@ -29,8 +30,10 @@ FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=Fal
 """A query has a picture or two."""
 
 
-def load_encoder(files: ModelFiles, options: Options) -> Encoder:
-    """The model in `files`. Its weights are hashed while Python imports torch and transformers, which takes longer.
+def load_encoder(files: ModelFiles, options: Options, say: Callable[[str], None] = lambda _: None) -> Encoder:
+    """The model in `files`; `say` is as for `Encoder`.
+
+    Its weights are hashed while Python imports torch and transformers, which takes longer.
 
     Raises:
         ClipsearchError: the model or the device cannot be had, or its files are damaged.
@@ -39,7 +42,7 @@ def load_encoder(files: ModelFiles, options: Options) -> Encoder:
         hashed = pool.submit(_hashed, files)
         from clipsearch.models.encoder import Encoder
 
-        return Encoder(files, **options, known_fingerprint=hashed.result())
+        return Encoder(files, **options, known_fingerprint=hashed.result(), say=say)
 
 
 def _hashed(files: ModelFiles) -> str:

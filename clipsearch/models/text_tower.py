@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch import cores
+from clipsearch.errors import ModelError
 from clipsearch.logits import Logits
 from clipsearch.models.activations import ACTIVATIONS
 from clipsearch.models.quick_tokens import QuickTokenizer
@@ -143,11 +144,12 @@ class TextTower:
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         batches = [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]
         with ThreadPoolExecutor(max(1, min(cores.available(), len(batches)))) as pool:
-            parts = pool.map(lambda batch: self._embed([ids[i] for i in batch]), batches)
+            parts = pool.map(lambda batch: self._quietly_embedded([ids[i] for i in batch]), batches)
             vectors = np.empty((len(ids), self.dim), np.float32)
             for batch, part in zip(batches, parts, strict=True):
                 vectors[batch] = part
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+        with np.errstate(divide="ignore", invalid="ignore"):  # whoever asks looks whether they are vectors
+            return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
         """Without what is behind CLIP's end token: nothing before can see it."""
@@ -163,6 +165,11 @@ class TextTower:
         padding = [self.shape.fixed.token] * (self.shape.context - len(ids))
         return padding + ids if self.shape.fixed.left else ids + padding
 
+    def _quietly_embedded(self, texts: list[list[int]]) -> Array:
+        """Without numpy's own warnings, which each thread would print, of damaged weights."""
+        with np.errstate(all="ignore"):
+            return self._embed(texts)
+
     def _embed(self, texts: list[list[int]]) -> Array:
         """(Q, D) the projected vectors of tokenised texts, the shortest first.
 
@@ -171,6 +178,11 @@ class TextTower:
         # 1. Embeddings.
         padded = [self._padded(ids) for ids in texts]
         lengths = [len(ids) for ids in padded]
+        known = len(self._weights["embeddings.token_embedding.weight"])
+        if (largest := max(map(max, padded))) >= known:
+            raise ModelError(
+                f"The tokenizer does not belong to the text tower: it has a token {largest}, the tower knows {known}."
+            )
         positions = np.concatenate([np.arange(length) for length in lengths])
         x = self._weights["embeddings.token_embedding.weight"][np.concatenate(padded)].astype(np.float32)
         x += self._weights["embeddings.position_embedding.weight"][positions]

@@ -188,7 +188,7 @@ def _verdict(status: Status) -> list[str]:
 def _mend(status: Status, finding: Finding) -> str:
     """What to type."""
     if finding.mend is not None:
-        return finding.mend
+        return printable(os.fsencode(finding.mend))
     if finding.harmless:
         return "The next `clipsearch index` puts it right. If one is running, this is its unfinished work."
     model = f" --model {status.model.name}" if status.model else ""

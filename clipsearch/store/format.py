@@ -140,6 +140,22 @@ def mismatch(folder: Path, known: ModelRecord, wanted: str) -> str:
     )
 
 
+def broken_rows(folder: Path, count: int) -> str:
+    """What is said of rows that are no unit vectors; no query finds their images."""
+    some = "1 image has" if count == 1 else f"{count} images have"
+    return (
+        f"{some} no usable vector in the index in {folder} (NaN, infinite, all zeros, or of another length). To see "
+        f"which: clipsearch status --verify; to have them embedded again: {embed_again(folder)}"
+    )
+
+
+def embed_again(folder: Path) -> str:
+    """What to type to have images embedded whose rows are no unit vectors."""
+    import shlex  # which a query has no other use for
+
+    return f"clipsearch index --reread --index {shlex.quote(str(folder))}"
+
+
 def connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
     """Open a database file; `mode` is SQLite's: ro, rw or rwc."""
     with guarded(path.parent):

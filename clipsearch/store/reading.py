@@ -27,12 +27,16 @@ from clipsearch.store.format import (
     Matrix,
     ModelRecord,
     Record,
+    broken_rows,
     connect,
     damaged,
     guarded,
 )
+from clipsearch.unit import are_unit
 
 _BUSY_SECONDS = 30
+_BLOCK_ROWS = 256
+"""Converted to float32 at a time; few enough to stay in a core's own cache."""
 _SPARSE = 20
 """If fewer than one row in so many is asked for, each is looked up."""
 _OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
@@ -236,6 +240,17 @@ class Store:
         alive[dead] = False
         return matrix, alive
 
+    def sound_matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
+        """What `matrix` gives, once every row that is alive was looked at.
+
+        Raises:
+            IndexDamagedError: also if some are no unit vectors; nothing can be said of their images.
+        """
+        matrix, alive = self.matrix()
+        if count := len(broken(matrix, alive)):
+            raise IndexDamagedError(f"This needs the vectors of all images: {broken_rows(self.folder, count)}")
+        return matrix, alive
+
     def images(self, rows: Sequence[int]) -> list[Record]:
         """The record of each row."""
         if len(rows) * _SPARSE < self.committed_rows():
@@ -264,13 +279,13 @@ class Store:
         return [(self._absolute(path), row) for path, row in found]
 
     def vector_of(self, digest: bytes) -> npt.NDArray[np.float32] | None:
-        """(D,) the unit vector of an image with this content; None if the index knows none."""
+        """(D,) the unit vector of an image with this content; None if the index knows none that is one."""
         with self.snapshot():
             ((row,),) = self.sql("SELECT min(row) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
             if row is None:
                 return None
             vector = self._map()[row].astype(np.float32)
-        return np.asarray(vector / np.linalg.norm(vector))
+        return np.asarray(vector / np.linalg.norm(vector)) if are_unit(vector[np.newaxis])[0] else None
 
     def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[int]:
         """The rows of images below `root` for which a condition on the columns holds; for this package."""
@@ -370,6 +385,17 @@ class Store:
     def _stored(self, path: bytes) -> bytes:
         # What os.path.relpath says of paths without "..", in a tenth of its time.
         return b"." if path == self._parent else path.removeprefix(inside(self._parent))
+
+
+def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
+    """The rows that are alive and no unit vectors."""
+    wrong: list[int] = []
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        bad = ~are_unit(matrix[start : start + _BLOCK_ROWS])
+        if alive is not None:
+            bad &= alive[start : start + len(bad)]
+        wrong += (np.flatnonzero(bad) + start).tolist()
+    return wrong
 
 
 def _opened(path: Path) -> BinaryIO | None:

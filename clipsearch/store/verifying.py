@@ -8,13 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipsearch.store.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
-from clipsearch.store.reading import Store
+from clipsearch.store.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, embed_again, header
+from clipsearch.store.reading import Store, broken
 
-_BLOCK_ROWS = 256
-"""Converted to float32 at a time; few enough to stay in a core's own cache."""
-_NORM_TOLERANCE = 0.01
-"""Rounding a unit vector to float16 changes its length by 2**-11 at most; this is far beyond."""
 _NAMED_AT_MOST = 5
 
 
@@ -84,20 +80,15 @@ def _rows(store: Store) -> Iterator[Finding]:
 def _vectors(store: Store) -> Iterator[Finding]:
     """Every row that counts is a unit vector."""
     matrix, alive = store.matrix()
-    wrong: list[int] = []
-    buffer = np.empty((_BLOCK_ROWS, *matrix.shape[1:]), np.float32)
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        rows = matrix[start : start + _BLOCK_ROWS]
-        block = buffer[: len(rows)]
-        block[:] = rows
-        norms = np.sqrt(np.einsum("ij,ij->i", block, block))
-        bad = ~(np.abs(norms - 1) <= _NORM_TOLERANCE)  # so that NaN is bad
-        if alive is not None:
-            bad &= alive[start : start + len(bad)]
-        wrong += (np.flatnonzero(bad) + start).tolist()
-    if wrong:
+    if wrong := broken(matrix, alive):
         paths = [os.fsdecode(record.path) for record in store.images(wrong[:_NAMED_AT_MOST])]
-        yield Finding(f"{len(wrong)} of {len(matrix)} vectors are not of unit length{_some(paths, len(wrong))}")
+        zeros = sum(not matrix[row].any() for row in wrong)
+        no_numbers = sum(not np.isfinite(matrix[row]).all() for row in wrong)
+        yield Finding(
+            f"{len(wrong)} of {len(matrix)} vectors are not of unit length ({no_numbers} NaN or infinite, {zeros} all "
+            f"zeros), and no query finds their images{_some(paths, len(wrong))}",
+            mend=f"Have these images embedded again: {embed_again(store.folder)}",
+        )
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:

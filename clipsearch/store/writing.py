@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,7 @@ from clipsearch.store.format import (
 from clipsearch.store.locking import lock
 from clipsearch.store.reading import RECORD, Store
 from clipsearch.system.flushing import sync, sync_folder
+from clipsearch.unit import are_unit
 
 _DEAD_SHARE = 0.25
 """The matrix is rewritten when more than this share of its rows is dead."""
@@ -163,13 +164,27 @@ class Writer(Store):
         return Record(path, *found[0][1:]) if found else None
 
     def same_content(self, digest: bytes) -> list[Record]:
-        """The images with this content hash; and without a path those that had it, while their rows are there."""
+        """The images with this content hash; and without a path those that had it, while their rows are there.
+
+        Without those whose rows are no unit vectors: they have to be embedded again.
+        """
         living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
         dead = self.sql("SELECT row, 0, 0, hash, width, height, taken_at FROM dead WHERE hash = ?", (digest,))
-        return [
+        found = [
             *(Record(self._absolute(path), *rest) for path, *rest in living),
             *(Record(b"", *rest) for rest in dead),
         ]
+        return [record for record in found if record.row is not None and self._is_vector(record.row)]
+
+    def _is_vector(self, row: int) -> bool:
+        """Whether a row, committed or not, is a unit vector."""
+        model, file = self.model(), self._matrix or self.open_matrix()
+        if model is None or file is None:
+            return False
+        with nullcontext() if file is self._matrix else file, guarded(self.folder):
+            file.seek(HEADER_BYTES + row * model.dim * 2)
+            numbers = np.frombuffer(file.read(model.dim * 2), np.float16)
+        return len(numbers) == model.dim and bool(are_unit(numbers[np.newaxis])[0])
 
     def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
         """Append (B, D) unit rows to the matrix and put the records of the same images, which get their numbers."""

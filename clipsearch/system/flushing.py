@@ -7,7 +7,6 @@ or for zeros. So the content is flushed first, then it gets its name, and then t
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def replace_flushed(path: Path, content: bytes) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    new = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         with new.open("xb") as file:
             file.write(content)
