@@ -32,6 +32,7 @@ if sys.platform != "win32":
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CHUNK = 2**20
+_CHANGED = "it was changed at this very moment"
 _SECOND, _DAY = 10**9, 86_400 * 10**9
 _COARSE = 3 * _SECOND
 """A time stamp as young as this may stay the same in a later change: file systems count in steps of up to 2 s."""
@@ -98,10 +99,13 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
         aside = _put_aside(path)
         try:
             with _opened(aside.path) as descriptor:
-                status = os.fstat(descriptor)
-                _check_kept(keeper, aside, seen)
-                _check_unchanged(descriptor, seen)
+                # Nobody who has it open now may write, and nobody can open it under a name that he does not know. So
+                # what it is then it stays, and the keeper, which others can change, is looked at last.
                 _check_nobody_writes(descriptor)
+                status = _check_unchanged(descriptor, seen)
+                _check_kept(keeper, aside, seen)
+                if _times(os.fstat(descriptor)) != _times(status):  # where the system cannot tell who writes
+                    raise FileStaysError(_CHANGED)  # noqa: TRY301  (it is put back below)
                 if trash and sys.platform == "linux":
                     with _writable(descriptor):
                         _to_trash(aside.path)
@@ -140,7 +144,7 @@ def remove_link(path: bytes, leads_to: bytes) -> None:
             _put_back_after(aside, "")
             raise
         if not unchanged:
-            raise FileStaysError(_put_back_after(aside, "it was changed at this very moment"))
+            raise FileStaysError(_put_back_after(aside, _CHANGED))
         clear(aside)
 
 
@@ -149,7 +153,7 @@ def take_back(path: bytes, seen: Seen) -> None:
     with contextlib.suppress(FileStaysError, OSError):  # then it is another program's now
         aside = _put_aside(path)
         status = os.stat(aside.path)
-        if (status.st_ino, status.st_size, status.st_mtime_ns) == (seen.inode, seen.size, seen.mtime_ns):
+        if _times(status) == (seen.inode, seen.size, seen.mtime_ns):
             os.unlink(aside.path)
             clear(aside)
         else:
@@ -200,7 +204,9 @@ def _check_kept(keeper: Keeper, aside: Aside, seen: Seen) -> None:
         raise FileStaysError(f"{name} seems to be the same file, reached in another way")
     try:
         with _opened(keeper.path) as descriptor:
-            if _digest(descriptor) != keeper.digest:
+            before = os.fstat(descriptor)
+            same = _digest(descriptor) == keeper.digest
+            if not same or not _stamp(before) == _stamp(os.fstat(descriptor)) == _stamp(os.stat(keeper.path)):
                 raise FileStaysError(f"{name} has changed")
     except OSError as error:
         raise FileStaysError(f"{name} cannot be read: {error.strerror}") from error
@@ -242,25 +248,17 @@ def _is_same_file(keeper: Keeper, aside: Aside, seen: Seen) -> bool:
     return shown and (seen.inode, seen.size, seen.mtime_ns) == (theirs.st_ino, theirs.st_size, theirs.st_mtime_ns)
 
 
-def _check_unchanged(descriptor: int, seen: Seen) -> None:
-    """Whether an open file, which lies aside, is what was seen.
+def _check_unchanged(descriptor: int, seen: Seen) -> os.stat_result:
+    """Whether an open file, which lies aside, is what was seen; what the system says of it.
 
     To be put aside changed its ctime, so where the other stamps could hide a change the content is read again.
     """
     now = os.fstat(descriptor)
-    known = (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) == (
-        seen.device,
-        seen.inode,
-        seen.size,
-        seen.mtime_ns,
-    )
+    known = (now.st_dev, *_times(now)) == (seen.device, seen.inode, seen.size, seen.mtime_ns)
     coarse = seen.mtime_ns > seen.at_ns - _COARSE or seen.mtime_ns % _SECOND == 0
-    if known and not coarse:
-        return
-    if now.st_size != seen.size or _digest(descriptor) != seen.digest:
-        raise FileStaysError("it was changed at this very moment")
-    if _stamp(os.fstat(descriptor)) != _stamp(now):
-        raise FileStaysError("it is being changed")
+    if not (known and not coarse) and (now.st_size != seen.size or _digest(descriptor) != seen.digest):
+        raise FileStaysError(_CHANGED)
+    return now
 
 
 def _check_nobody_writes(descriptor: int) -> None:
@@ -291,6 +289,11 @@ def _kind(device: int) -> str | None:
             if mount.split()[2] == wanted:
                 return kind.split()[0]
     return None
+
+
+def _times(status: os.stat_result) -> tuple[int, int, int]:
+    """What stays the same when a file gets another name."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
