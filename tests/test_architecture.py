@@ -211,7 +211,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": {"errors", "system.failures", "system.streams"},
     "cli.talk": {"output.paths"},
     "cli.options": {"", "api", "errors", "models.devices", "models.loading", "output.rows", "towers"},
-    "cli.inputs": {"errors", "images.finding", "images.reading", "paths", "system.bounded"},
+    "cli.inputs": {"errors", "images.finding", "images.reading", "output.paths", "paths", "system.bounded"},
     "cli.progress": {"cli.options"},
     "cli.index": {
         *(

@@ -478,6 +478,13 @@ def test_index_names_what_a_killed_run_put_aside(run: Run, pictures: Path, tmp_p
     assert b"10 images in the index" in again.stdout + again.stderr
 
 
+def test_classify_names_what_it_cannot_look_into(run: Run, pictures: Path, tmp_path: Path) -> None:
+    put_aside(os.fsencode(pictures / "warm" / "green.png"))
+    done = run("classify", "pictures", "-l", "red", "-l", "green", "--model", "picturebook", cwd=tmp_path)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 9)
+    assert b": a picture lies aside in it, which a run that was killed did not put back" in done.stderr
+
+
 def test_what_is_put_back_replaces_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(b"old")

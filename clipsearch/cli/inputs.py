@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clipsearch.cli.talk import say
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.system.bounded import read_list, read_list_in
 
@@ -123,15 +124,21 @@ def _content(name: str) -> bytes:
 def image_files(paths: Iterable[Path]) -> list[ImageFile]:
     """The image files that are named, and those in the folders that are, each once, in the order in which they come.
 
+    What cannot be looked into is named on stderr, and so is a picture that a run which was killed left aside.
+
     Raises:
         InputError: something is not there or cannot be read, or a folder holds no image.
     """
     from clipsearch.images.finding import find_images
+    from clipsearch.output.paths import printable, shown
     from clipsearch.paths import absolute
+
+    def unreadable(folder: bytes, reason: str) -> None:
+        say(f"Cannot read {printable(shown(folder))}: {reason}")
 
     found: dict[bytes, ImageFile] = {}
     for path in paths:
-        files = list(find_images(absolute(path)))
+        files = list(find_images(absolute(path), unreadable=unreadable))
         if not files:
             raise InputError(f"There is no image in {path}.")
         found |= {file.path: file for file in files}
