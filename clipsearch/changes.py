@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import ImageFile, Rules, find_images
-from clipsearch.paths import is_below
-from clipsearch.store.reading import Known, Root, Store
+from clipsearch.index.missing import Drives, Kept, Missing
+from clipsearch.paths import is_below, second_names
+from clipsearch.store.reading import Folder, Known, Root, Store
 
 _TOLD_EVERY = 1000
 """Files between two words about the search."""
@@ -33,12 +34,14 @@ class Target(NamedTuple):
     """Whether to try unreadable files again although they are unchanged."""
     reread: bool = False
     """Whether to read every file, changed or not."""
+    others: tuple[bytes, ...] = ()
+    """The other roots, which are not entered through links."""
 
 
 def targets(
     paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, readers: str, *, reread: bool = False
 ) -> list[Target]:
-    """How to search `paths` (absolute), given the roots of the index.
+    """How to search `paths` (absolute), given the roots of the index; `names_of` says by which names.
 
     Known roots are searched as before, unless there are `rules`. Where what can be read is no longer what it was,
     unreadable files are tried again.
@@ -50,7 +53,26 @@ def targets(
         known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
         retry = known.options.get("readers") != readers
         found.append(Target(known.path, path, rules or rules_of(known.options), retry, reread))
-    return found
+    tops = sorted({root.path for root in roots} | {target.root for target in found})
+    return [
+        target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))
+        if target.rules.follow_symlinks
+        else target
+        for target in found
+    ]
+
+
+def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes]:
+    """Of paths and roots (absolute) that are, or lie in, another root under a second name: their names from there on.
+
+    A known root keeps its name before a new one does, and a name without links before one with them.
+    """
+    known = [root.path for root in roots]
+
+    def rank(path: bytes) -> tuple[bool, bool, bytes]:
+        return path not in known, os.path.realpath(path) != path, path
+
+    return second_names(sorted({*known, *paths}, key=rank))
 
 
 def rules_of(options: dict[str, object]) -> Rules:
@@ -89,20 +111,24 @@ class Changes:
 
     def __init__(self) -> None:
         self.counts = Counts()
-        self.gone: set[bytes] = set()
-        """Images that the index knows and that are no longer there."""
         self.moot: set[bytes] = set()
         """The same of what was unreadable."""
         self.unreadable_folders: dict[bytes, str] = {}
         """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
         self._devices: dict[bytes, int | None] = {}
         """On which drive each target was when its first file was found."""
+        self._drives: dict[bytes, Drives] = {}
+        """What is mounted in each target."""
+        self._listed: tuple[bytes, bool] = (b"", False)
+        """The last folder of which something was missing, and whether it is there."""
         # SQLite keeps a database without a name in a temporary file, which vanishes with it.
         self._queue = sqlite3.connect("")
         self._queue.execute(
             "CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT, ctime_ns INTEGER, "
             "inode INTEGER)"
         )
+        self.gone = Missing(self._queue)
+        """Images that the index knows and that were not found."""
         self._queue.execute("CREATE TABLE unnoted (path BLOB, ctime_ns INTEGER, inode INTEGER)")
 
     def close(self) -> None:
@@ -136,11 +162,24 @@ class Changes:
         """
         before = self.counts.found
         known = store.known(target.start) if store else iter(())
-        files = find_images(target.root, target.rules, start=target.start, unreadable=self._cannot_list)
+        folders = store.folders() if store else []
+        near = [
+            folder for folder in folders if is_below(folder.path, target.start) or is_below(target.start, folder.path)
+        ]
+        drives = self._drives[target.start] = Drives(near)
+        files = find_images(
+            target.root,
+            target.rules,
+            start=target.start,
+            others=target.others,
+            unreadable=self._cannot_list,
+            mounted=drives.mounted,
+        )
         try:
             work = self._to_read(files, known, target, searching)
             with _temporary_file():
                 self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", work)
+                drives.searched(target.start, self.gone)
             self.confirm(target)
         except (InputError, OSError) as error:
             raise InputError(f"{error}{_advice(target.start, store)}") from error
@@ -157,6 +196,15 @@ class Changes:
         if device is None or device != self._devices.get(target.start, device):
             raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
 
+    def keep(self, target: Target) -> list[Kept]:
+        """Take out of `gone` what stays in the index though it was not found."""
+        with _temporary_file():
+            return self.gone.keep(target.start, self._drives[target.start])
+
+    def remembered(self, target: Target, kept: Iterable[Kept]) -> list[Folder]:
+        """What the index should remember of the folders of a target."""
+        return self._drives[target.start].remembered(target.start, kept)
+
     def _to_read(
         self,
         files: Iterator[ImageFile],
@@ -165,11 +213,15 @@ class Changes:
         searching: Callable[[int], None],
     ) -> Iterator[ImageFile]:
         """Go through two streams in the order of paths; what must be read comes out."""
+        drives = self._drives[target.start]
+        last: bytes | None = None
         old = next(known, None)
         for file in files:
             while old is not None and old.path < file.path:
-                self._missing(old)
+                last = self._missing(old, last)
                 old = next(known, None)
+            self.gone.found(file.path)
+            last = file.path
             self.counts.found += 1
             if target.start not in self._devices:  # not earlier: to list a folder can be what mounts it
                 self._devices[target.start] = _device(target.start)
@@ -177,7 +229,9 @@ class Changes:
                 searching(self.counts.found)
             same = old is not None and old.path == file.path
             if same and old is not None and not target.reread and _is_settled(file, old, retry=target.retry):
-                self.counts.unchanged += old.error is None
+                if old.error is None:
+                    self.counts.unchanged += 1
+                    drives.unchanged(file.path)
                 if old.ctime_ns is None and old.inode is None:
                     self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
             else:
@@ -186,17 +240,32 @@ class Changes:
             if same:
                 old = next(known, None)
         while old is not None:
-            self._missing(old)
+            last = self._missing(old, last)
             old = next(known, None)
+        self.gone.found(None)
 
-    def _missing(self, old: Known) -> None:
+    def _missing(self, old: Known, last: bytes | None) -> bytes | None:
+        """A file was not found behind `last`; the last one now of which it is known what became of it."""
         # The search has passed this place, so that it has told if a folder above could not be listed.
         if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
             self.counts.unchanged += old.error is None
-        elif old.error is None:
+        elif old.error is not None:
+            self.moot.add(old.path)
+            return last
+        elif self._is_left_out(old.path):
             self.gone.add(old.path)
         else:
-            self.moot.add(old.path)
+            self.gone.not_found(old.path, last)
+            return last
+        self.gone.found(old.path)
+        return old.path
+
+    def _is_left_out(self, path: bytes) -> bool:
+        """Whether a file is there and yet was not found: by other rules than before."""
+        folder = os.path.dirname(path)
+        if folder != self._listed[0]:
+            self._listed = folder, os.path.isdir(folder)
+        return self._listed[1] and os.path.lexists(path)
 
     def _cannot_list(self, folder: bytes, reason: str) -> None:
         self.unreadable_folders[folder] = reason

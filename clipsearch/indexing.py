@@ -6,6 +6,7 @@ The model is handed in as a function and is loaded only when there is something 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
@@ -14,17 +15,18 @@ from datetime import datetime, timezone
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from clipsearch import cores
-from clipsearch.changes import Changes, Target, options_of, targets
+from clipsearch.changes import Changes, Target, names_of, options_of, targets
 from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order
-from clipsearch.paths import absolute
+from clipsearch.index.missing import Kept
+from clipsearch.paths import absolute, is_below
 from clipsearch.store.format import Computed, ModelRecord, Record
 from clipsearch.store.writing import Writer
 
@@ -52,6 +54,15 @@ class Progress(Protocol):
         """So many more are done, and so many of them could not be read."""
 
 
+class Merged(NamedTuple):
+    """A path that is, or lies in, another root under a second name."""
+
+    path: bytes
+    """Absolute, as it was given, or was known as a root of its own."""
+    name: bytes
+    """What it is called from the root on, and is searched as."""
+
+
 @dataclass
 class Summary:
     """What one run did, in numbers of files."""
@@ -70,6 +81,10 @@ class Summary:
     """Known by content under another path, which is gone."""
     removed: int = 0
     """No longer there."""
+    kept: list[Kept] = field(default_factory=list)
+    """Folders whose images were not found and stay all the same, since a drive may not be mounted."""
+    merged: list[Merged] = field(default_factory=list)
+    """Places that are part of a root under a second name."""
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
     """Path and reason of every file under the roots that is no readable image, and of every folder that cannot be
     listed."""
@@ -112,10 +127,20 @@ def update(
     can_read = f"{readers()}, {limit} pixels"
     # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
     with closing(Changes()) as changes, Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+        roots = writer.roots()
+        names = names_of(starts, roots)
+        known = [root for root in roots if root.path not in names]
+        places = targets([names.get(start, start) for start in starts], known, rules, can_read, reread=reread)
+        merged = [
+            Merged(path, name)
+            for path, name in names.items()
+            if path in starts or any(is_below(name, place.start) for place in places)
+        ]
         run = _Run(
             writer,
             changes,
-            targets(starts, writer.roots(), rules, can_read, reread=reread),
+            places,
+            merged,
             load_encoder=load_encoder,
             max_pixels=limit,
             progress=progress,
@@ -133,13 +158,14 @@ class _Run:
         writer: Writer,
         changes: Changes,
         places: list[Target],
+        merged: list[Merged],
         *,
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
         max_pixels: int,
         progress: Progress,
         computed: Callable[[], Computed | None],
     ) -> None:
-        self.summary = Summary()
+        self.summary = Summary(merged=merged)
         self._writer = writer
         self._changes = changes
         self._places = places
@@ -162,7 +188,9 @@ class _Run:
         if self._writer.created:  # others see what is being made
             self._checkpoint("unfinished")
             self._committed = -math.inf
-        # 1. What changed.
+        # 1. What changed. Nothing is committed before all of it is known.
+        for path, name in self.summary.merged:
+            self._writer.rename(path, name)
         for place in self._places:
             self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
         self.summary.unchanged = self._changes.counts.unchanged
@@ -175,7 +203,7 @@ class _Run:
                 self._progress.start(self._changes.counts.waiting)
                 self._embed_all()
             # 3. What is gone and was not found again elsewhere.
-            self._remove()
+            self._remove(allow_empty=allow_empty)
             self._checkpoint("finished", can_read)
         except BaseException as error:
             # A run that could not begin leaves no trace.
@@ -319,17 +347,24 @@ class _Run:
 
     def _vanished(self, path: bytes) -> None:
         """A file is gone since it was found."""
-        if known := self._writer.record(path):
+        # With its folder a drive may have gone: what became of it is for the next run to see.
+        if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(path)):
             (self._changes.moot if known.row is None else self._changes.gone).add(path)
         self._progress.advance(1)
 
-    def _remove(self) -> None:
+    def _remove(self, *, allow_empty: bool) -> None:
         for place in self._places:
             self._changes.confirm(place)
-        self._writer.remove([*self._changes.gone, *self._changes.moot])
+        for place in self._places:
+            kept = [] if allow_empty else self._changes.keep(place)
+            self.summary.kept += kept
+            folders = self._changes.remembered(place, kept)
+            if folders != self._writer.folders(place.start):
+                self._writer.set_folders(place.start, folders)
+        self.summary.removed = self._changes.gone.count()
+        self._writer.remove(chain(self._changes.gone, self._changes.moot))
         for path, reason in self._changes.unreadable_folders.items():
             self._writer.put(Record(path, None, 0, 0, None, error=reason))
-        self.summary.removed = len(self._changes.gone)
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 

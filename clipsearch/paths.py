@@ -7,7 +7,7 @@ folder, gives a place another name. That is the only thing here for which the fi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -68,6 +68,26 @@ def roots_in(folder: bytes, roots: Iterable[bytes]) -> list[bytes]:
         return own is not None and any(own == other for other, _ in _upwards(os.path.realpath(root)))
 
     return [root for root in roots if is_below(root, folder) or lies_in(root)]
+
+
+def second_names(places: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Those of `places` that are another one, or lie in it, under a second name; and their names from there on.
+
+    Where two are the same place, the one that comes first keeps its name; else the outermost place names all in it.
+    """
+    first: dict[_Identity, bytes] = {}
+    for place in places:
+        if (identity := _identity(place)) is not None:
+            first.setdefault(identity, place)
+    found = {}
+    for place in places:
+        name = place
+        for identity, rest in _upwards(os.path.realpath(place)):
+            if (other := first.get(identity)) is not None:
+                name = os.path.join(other, rest) if rest else other
+        if name != place:
+            found[place] = name
+    return found
 
 
 def logical_folder(current: bytes) -> bytes | None:

@@ -231,6 +231,7 @@ def upgraded(home: Path, faults: Faults, forker: Forker) -> Story:
         database.executescript(
             "DROP INDEX images_by_hash; DROP TABLE dead; DROP TABLE roots;"
             "ALTER TABLE images DROP COLUMN ctime_ns; ALTER TABLE images DROP COLUMN inode;"
+            "DROP TABLE folders;"
             "CREATE TABLE dead (row INTEGER PRIMARY KEY); CREATE TABLE roots (path BLOB PRIMARY KEY);"
             "INSERT INTO roots VALUES (CAST('pictures' AS BLOB)); UPDATE meta SET value = '1' WHERE key = 'format'"
         )

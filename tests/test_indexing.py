@@ -223,6 +223,7 @@ def test_an_index_of_an_older_format_learns_of_status_times_without_reading(tmp_
     known_before = sql(index, "SELECT path, ctime_ns, inode FROM images")
     for column in ("ctime_ns", "inode"):
         sql(index, f"ALTER TABLE images DROP COLUMN {column}")
+    sql(index, "DROP TABLE folders")
     sql(index, "UPDATE meta SET value = '2' WHERE key = 'format'")
     with closing(Store.open(index)) as store:  # a reader makes do
         assert [record.ctime_ns for record in store.records()] == [None] * 11

@@ -51,6 +51,7 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
             {"path": "pictures/warm", "images": 5},
         ],
         "dead_rows": 0,
+        "kept_folders": [],
         "at_work": False,
         "whole": True,
         "last_run": {"outcome": "finished", "embedded": 10, "reused": 0, "moved": 0, "removed": 0},

@@ -121,7 +121,14 @@ def index(
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.indexing import update
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import computed_text, summary_json, summary_text, unreadable_text
+    from clipsearch.output.reports import (
+        computed_text,
+        kept_text,
+        merged_text,
+        summary_json,
+        summary_text,
+        unreadable_text,
+    )
     from clipsearch.telling import model_not_needed
 
     if exact and precision not in (Precision.AUTO, Precision.FP32):
@@ -165,6 +172,9 @@ def index(
     seconds = time.perf_counter() - started
     if summary.unreadable and (strict or not quiet):
         say(unreadable_text(summary))
+    for text in (merged_text(summary), kept_text(summary, index)):
+        if text:
+            talk(text)
     talk(summary_text(summary, seconds))
     if used := choice.computed():
         talk(computed_text(used))

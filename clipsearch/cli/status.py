@@ -49,6 +49,7 @@ def status(
                 model=store.model(),
                 contents=store.contents(),
                 roots=[(root.path, store.count(root.path)) for root in store.roots()],
+                kept=[folder for folder in store.folders() if folder.kept],
                 unreadable=store.unreadable(),
                 last_run=store.last_run(),
                 # Asked again, for a run may have begun since; one that was at work and is over is none that was killed.

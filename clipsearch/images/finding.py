@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -75,13 +76,16 @@ def find_images(
     rules: Rules = Rules(),
     *,
     start: bytes | None = None,
+    others: Sequence[bytes] = (),
     unreadable: Callable[[bytes, str], None] = lambda _path, _reason: None,
+    mounted: Callable[[bytes], None] = lambda _path: None,
 ) -> Iterator[ImageFile]:
     """All image files under `root` (absolute), or `root` itself if it is a file, in the order of their paths' bytes.
 
     With `start`, a file or folder below `root`, only that part; the rules are still those of the whole. Links to
-    files count as files. `unreadable` hears of each folder below that cannot be listed or examined, and why:
-    nobody knows what is in it.
+    files count as files. What lies in `others`, which are roots as well, is found by their names only and not through
+    links to folders. `unreadable` hears of each folder below that cannot be listed or examined, and why: nobody knows
+    what is in it. `mounted` hears of each on another device than the folder above it, before its images come.
 
     Raises:
         InputError: `root` or `start` does not exist or cannot be read, or a pattern cannot be understood.
@@ -96,7 +100,7 @@ def find_images(
     except OSError as error:
         raise InputError(f"Cannot read {shown}: {error.strerror}") from error
     if entries is not None:
-        yield from _Walk(root, rules, unreadable).below(place, entries)
+        yield from _Walk(root, rules, others, unreadable, mounted).below(place, entries, status.st_dev)
     elif stat.S_ISREG(status.st_mode):
         yield ImageFile.of(place, status)
     else:
@@ -111,6 +115,7 @@ class _Level(NamedTuple):
     """Name in the order of paths, entry, whether it is a folder; last first, so that what is done is let go."""
     linked: bool
     """Whether a link led here."""
+    device: int
     ignores: tuple[_Patterns, ...]
     """Of the ignore files that apply, innermost first."""
 
@@ -118,20 +123,32 @@ class _Level(NamedTuple):
 class _Walk:
     """One search through a root."""
 
-    def __init__(self, root: bytes, rules: Rules, unreadable: Callable[[bytes, str], None]) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        rules: Rules,
+        others: Sequence[bytes],
+        unreadable: Callable[[bytes, str], None],
+        mounted: Callable[[bytes], None],
+    ) -> None:
         self._root = root
         self._rules = rules
+        self._others = others
         self._unreadable = unreadable
-        self._real_root = os.path.realpath(root)
+        self._mounted = mounted
+        self._real_roots = [os.path.realpath(top) for top in (root, *others)]
         self._followed: set[_Identity] = set()
-        """Folders that links led to, and the root: none is entered twice, so that no circle is endless."""
+        """Folders that links led to, and the roots: none is entered twice, so that no circle is endless."""
         self._exclude = _Patterns(root, rules.exclude, "--exclude") if rules.exclude else None
 
-    def below(self, start: bytes, entries: list[os.DirEntry[bytes]]) -> Iterator[ImageFile]:
-        """The images in the folder `start` with these entries."""
+    def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
+        """The images in the folder `start` with these entries, which is on this device."""
         self._followed.add(_identity(os.stat(self._root)))
+        for other in self._others:
+            with suppress(OSError):
+                self._followed.add(_identity(os.stat(other)))
         # A stack, not a recursion: folders may be nested deeper than Python's calls.
-        levels = [self._level(start, entries, self._ignores_above(start), linked=False)]
+        levels = [self._level(start, entries, self._ignores_above(start), device, linked=False)]
         while levels:
             level = levels[-1]
             if not level.entries:
@@ -151,6 +168,7 @@ class _Walk:
         path: bytes,
         entries: list[os.DirEntry[bytes]],
         ignores: tuple[_Patterns, ...],
+        device: int,
         *,
         linked: bool,
     ) -> _Level:
@@ -168,14 +186,18 @@ class _Walk:
             elif _has_image_name(entry.name) and not (entry.is_symlink() and _leads_to_folder(entry)):
                 ordered.append((entry.name, entry, False))
         ordered.sort(key=lambda item: item[0], reverse=True)
-        return _Level(path, ordered, linked, ignores)
+        return _Level(path, ordered, linked, device, ignores)
 
     def _enter(self, entry: os.DirEntry[bytes], level: _Level) -> _Level | None:
         try:
             linked = level.linked or entry.is_symlink()
             if linked and not self._is_new(entry):
                 return None
-            return self._level(entry.path, _entries(entry.path), level.ignores, linked=linked)
+            entries = _entries(entry.path)
+            device = os.stat(entry.path).st_dev  # not earlier: to list a folder can be what mounts it
+            if device != level.device:
+                self._mounted(entry.path)
+            return self._level(entry.path, entries, level.ignores, device, linked=linked)
         except (FileNotFoundError, NotADirectoryError):
             return None  # gone since its parent was listed
         except OSError as error:
@@ -184,8 +206,10 @@ class _Walk:
 
     def _is_new(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether a folder that a link led to is found in no other way."""
-        if entry.is_symlink() and is_below(os.path.realpath(entry.path), self._real_root):
-            return False
+        if entry.is_symlink():
+            place = os.path.realpath(entry.path)
+            if any(is_below(place, root) for root in self._real_roots):
+                return False
         identity = _identity(entry.stat())
         if identity in self._followed:
             return False

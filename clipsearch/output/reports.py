@@ -7,13 +7,14 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
 from clipsearch.output.paths import json_fields, printable, shown
 from clipsearch.store.format import Computed, ModelRecord
-from clipsearch.store.reading import Contents
+from clipsearch.store.reading import Contents, Folder
 from clipsearch.store.verifying import Finding
 
 NAMED_AT_MOST = 20
@@ -31,11 +32,38 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str
         "copied": summary.copied,
         "moved": summary.moved,
         "removed": summary.removed,
+        "kept": sum(kept.images for kept in summary.kept),
+        "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
+        "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
         "seconds": round(seconds, 3),
         **_computed_fields(used),
     }
     return json.dumps(fields, indent=2, ensure_ascii=False)
+
+
+def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
+    return json_fields(shown(folder)) | {"images": images, "reason": "drive" if away else "empty"}
+
+
+def merged_text(summary: Summary) -> str:
+    """A line for each place that has two names."""
+    return "\n".join(
+        f"{printable(shown(path)) or '.'} is {printable(shown(name)) or '.'}, and is known under that name only."
+        for path, name in summary.merged
+    )
+
+
+def kept_text(summary: Summary, index: Path | None) -> str:
+    """What stays though it is not there, and what to type if it should not; `index` is what `--index` said."""
+    named = f" --index {shlex.quote(str(index))}" if index else ""
+    return "\n".join(
+        f"Kept {plural(images, 'image')} of {printable(shown(folder)) or '.'}: "
+        f"{'the drive that was mounted there is not' if away else 'none is there any more. Is a drive not mounted?'}"
+        f"{'.' if away else ''} If they are gone for good: "
+        f"clipsearch forget {shlex.quote(printable(shown(folder)) or '.')}{named}"
+        for folder, images, away in summary.kept[:NAMED_AT_MOST]
+    ) + _more(summary.kept)
 
 
 def unreadable_text(summary: Summary) -> str:
@@ -55,6 +83,7 @@ def summary_text(summary: Summary, seconds: float) -> str:
             (summary.copied, "copied"),
             (summary.moved, "moved"),
             (summary.removed, "removed"),
+            (sum(kept.images for kept in summary.kept), "kept though not there"),
             (len(summary.unreadable), "unreadable"),
         )
         if number
@@ -80,6 +109,8 @@ class Status:
     contents: Contents
     roots: Sequence[tuple[bytes, int]]
     """Path, and number of images below it."""
+    kept: Sequence[Folder]
+    """Folders whose images the last run did not find, and kept."""
     unreadable: Sequence[tuple[bytes, str]]
     last_run: Mapping[str, Any] | None
     """As the store has it."""
@@ -110,6 +141,7 @@ def status_json(status: Status) -> str:
         "images": status.contents.images,
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
+        "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
         "bytes": status.contents.bytes,
         "at_work": status.at_work,
@@ -128,6 +160,10 @@ def status_text(status: Status) -> str:
         *_model_rows(status.model),
         *([("computed", _last_computed(status.computed))] if status.computed else []),
         *(("root", f"{printable(shown(root)) or '.'} ({plural(images, 'image')})") for root, images in status.roots),
+        *(
+            ("kept", f"{printable(shown(path)) or '.'} ({plural(kept, 'image')}, not there at the last run)")
+            for path, _, kept, _ in status.kept
+        ),
         ("images", str(status.contents.images)),
         ("unreadable", str(len(status.unreadable))),
         ("dead rows", str(status.contents.dead_rows)),

@@ -44,6 +44,12 @@ CREATE TABLE images (
     inode INTEGER                 -- its number in its file system; NULL if unknown
 ) WITHOUT ROWID;
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
+CREATE TABLE folders (
+    path BLOB PRIMARY KEY,        -- as in images
+    drive TEXT,                   -- the file system that is mounted there; NULL if none is known to be
+    kept INTEGER NOT NULL DEFAULT 0,  -- images below it that were not found, and whose records stay
+    away INTEGER NOT NULL DEFAULT 0   -- 1 if they stay because the drive is not there
+) WITHOUT ROWID;
 CREATE TABLE dead (
     row INTEGER PRIMARY KEY,      -- belongs to no image any more
     hash BLOB,                    -- of the image that it belonged to, as are the others: it may come back
@@ -66,6 +72,8 @@ CREATE INDEX dead_by_hash ON dead (hash);
     2: """
 ALTER TABLE images ADD COLUMN ctime_ns INTEGER;
 ALTER TABLE images ADD COLUMN inode INTEGER;
+CREATE TABLE folders (path BLOB PRIMARY KEY, drive TEXT, kept INTEGER NOT NULL DEFAULT 0,
+    away INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 """,
 }
 """How a database of an older format becomes one of the next."""

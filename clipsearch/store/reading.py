@@ -63,6 +63,19 @@ class Root(NamedTuple):
     """How it is searched; the store does not know what it means."""
 
 
+class Folder(NamedTuple):
+    """A folder in a root of which something is remembered."""
+
+    path: bytes
+    """Absolute."""
+    drive: str | None
+    """The file system that is mounted there, as `system.drives` calls it; None if none is known to be."""
+    kept: int = 0
+    """Images below it that the last run did not find, and whose records stay."""
+    away: bool = False
+    """Whether they stay because the drive is not there."""
+
+
 class Known(NamedTuple):
     """The least that tells whether a file changed."""
 
@@ -183,6 +196,16 @@ class Store:
         # Format 1 had no options.
         found = ((path, *rest) for path, *rest in self.sql("SELECT * FROM roots"))
         return sorted(Root(self._absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
+
+    def folders(self, root: bytes | None = None) -> list[Folder]:
+        """What is remembered of folders, all or those of `root` and below (absolute), by path."""
+        if self._record != RECORD:  # formats before 3 had none
+            return []
+        found = (
+            Folder(self._absolute(path), drive, kept, bool(away))
+            for path, drive, kept, away in self.sql("SELECT path, drive, kept, away FROM folders")
+        )
+        return sorted(folder for folder in found if root is None or is_below(folder.path, root))
 
     def records(self, root: bytes | None = None) -> Iterator[Record]:
         """All records, or those of `root` and below (absolute), in the order of their paths' bytes."""

@@ -35,7 +35,7 @@ from clipsearch.store.format import (
     mismatch,
 )
 from clipsearch.store.locking import lock
-from clipsearch.store.reading import RECORD, Store
+from clipsearch.store.reading import RECORD, Folder, Store
 from clipsearch.system.flushing import sync, sync_folder
 from clipsearch.unit import are_unit
 
@@ -133,15 +133,40 @@ class Writer(Store):
                     self._execute("DELETE FROM roots WHERE path = ?", (self._stored(other),))
             self._execute("INSERT INTO roots VALUES (?, ?)", (self._stored(root), json.dumps(options)))
 
+    def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
+        """Remember these folders, all of them `root` or below (absolute), and no others there."""
+        with self._changing():
+            self._forget_folders(root)
+            for path, *rest in folders:
+                self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._stored(path), *rest))
+
+    def rename(self, place: bytes, name: bytes) -> None:
+        """Give the records of `place` and below the `name` that it has in another root (both absolute).
+
+        `place` is no root any more. Of two records of one file that of the image stays, or the one that is there.
+        """
+        with self._changing():
+            for old in list(self.records(place)):
+                new = name + old.path[len(place) :]
+                there = self.record(new)
+                self._delete("path = ?", (self._stored(old.path),))
+                if there is None or (there.row is None and old.row is not None):
+                    self._put(old._replace(path=new))
+            self._forget_folders(place)
+            self._execute("DELETE FROM roots WHERE path = ?", (self._stored(place),))
+
     def forget(self, roots: Sequence[bytes]) -> list[int]:
-        """Drop roots and all records below them, and commit; how many images each held.
+        """Drop roots, or folders whose images are kept though they are not there, and all records below them.
+
+        Commits; how many images each held.
 
         Raises:
-            InputError: one of them is no root. Then none is dropped.
+            InputError: one of them is neither. Then none is dropped.
         """
         known = {root.path for root in self.roots()}
+        kept = [folder for folder in self.folders() if folder.kept]
         for root in roots:
-            if root not in known:
+            if root not in known and not any(is_below(root, folder.path) for folder in kept):
                 names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
                 raise InputError(
                     f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.\nTo leave out a part of "
@@ -153,6 +178,15 @@ class Writer(Store):
                 for where, values in self._ranges(root):
                     self._delete(where, values)
                 self._execute("DELETE FROM roots WHERE path = ?", (self._stored(root),))
+                self._forget_folders(root)
+            for folder in self.folders():
+                gone = sum(number for root, number in zip(roots, images, strict=True) if is_below(root, folder.path))
+                if folder.kept and gone:
+                    left = max(0, folder.kept - gone)
+                    self._execute(
+                        "UPDATE folders SET kept = ?, away = away AND ? WHERE path = ?",
+                        (left, left > 0, self._stored(folder.path)),
+                    )
         self.compact()
         return images
 
@@ -360,6 +394,10 @@ class Writer(Store):
             self._database.commit()
         else:
             rewritten.unlink(missing_ok=True)
+
+    def _forget_folders(self, root: bytes) -> None:
+        for folder in self.folders(root):
+            self._execute("DELETE FROM folders WHERE path = ?", (self._stored(folder.path),))
 
     def _put(self, record: Record) -> None:
         path = self._stored(record.path)
