@@ -91,7 +91,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models.devices": {"errors"},
     "models.precision": {"errors", "models.devices"},
-    "models.image_tower": set(),
+    "models.image_tower": {"errors"},
     "models.encoder": {
         "unit",
         *("cores", "errors", "logits"),

@@ -56,11 +56,12 @@ def tower(which: str, **fields: Any) -> Change:  # noqa: ANN401  (JSON)
             for which in ("text", "vision")
             for field, values in {
                 "num_attention_heads": (0, -4, "4", True, 4.0, HUGE),
-                "hidden_size": (0, HUGE, float("nan"), [64, "x"]),
+                "hidden_size": (0, HUGE, float("nan"), [64], {"a": 1}, None),
                 "num_hidden_layers": (0, -1, 10**7, float("inf")),
                 "intermediate_size": (0, HUGE),
                 "layer_norm_eps": (-1, "small", float("nan")),
                 "hidden_act": (5, ["gelu"]),
+                "model_type": (7,),
                 "attention_dropout": (7, -1),
             }.items()
             for value in values
@@ -107,6 +108,9 @@ def tower(which: str, **fields: Any) -> Change:  # noqa: ANN401  (JSON)
             for value in values
         ),
         ("preprocessor_config.json", {"crop_size": 32}, "pictures are prepared as 32 x 32"),
+        ("preprocessor_config.json", {"crop_size": 65}, "pictures are prepared as 65 x 65"),
+        ("preprocessor_config.json", {"patch_size": 14}, "pictures are cut into patches of 14"),
+        ("preprocessor_config.json", {"max_num_patches": 50_000}, "max_num_patches is 50000"),
         ("preprocessor_config.json", {"image_processor": 5}, "image_processor is 5"),
         ("tokenizer_config.json", {"model_max_length": -5}, "model_max_length is -5"),
         ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length"),
@@ -296,3 +300,21 @@ def test_the_bundled_model_passes_and_so_do_the_shapes_of_the_catalogue(tmp_path
     changed(tmp_path, "preprocessor_config.json", {"do_center_crop": False})
     assert wrong_with(tmp_path, list(named), [tmp_path / "pytorch_model.bin"]) is None
     assert len(ENTRIES) > 5
+
+
+def test_what_only_shows_at_work_is_no_traceback_either(run: Run, tmp_path: Path) -> None:
+    paint(tmp_path / "p" / "a.png", "red")
+    cases: tuple[tuple[str, str, Change | Mapping[str, Any], str], ...] = (
+        ("siglip2-fixed", "config.json", tower("vision", vision_use_head=False), "no vectors"),
+        ("altclip", "config.json", tower("text", pad_token_id=None), "names no padding"),
+        ("altclip", "tokenizer_config.json", {"pad_token": "no such token"}, "does not belong to the text tower"),
+        ("siglip", "tokenizer_config.json", {"eos_token": None}, "The tokenizer cannot be read"),
+    )
+    for number, (family, file, change, said) in enumerate(cases):
+        folder = make(family, tmp_path / f"model-{number}")
+        changed(folder, file, change)
+        done = run("score", "p/a.png", "--text", "a dog", "--model", folder, cwd=tmp_path)
+        lines = done.stderr.decode().splitlines()
+        assert (done.returncode, done.stdout) == (2, b""), (family, change)
+        assert said in lines[-1], (family, lines)
+        assert not any("Traceback" in line for line in lines)

@@ -203,6 +203,8 @@ class Encoder:
         for i, one in enumerate(ids):
             place = slice(length - len(one), None) if fixed and fixed.left else slice(len(one))
             tokens[i, place], mask[i, place] = torch.tensor(one), 1
+        if (largest := int(tokens.max())) >= self._texts.vocabulary:
+            raise ModelError(text_tower.foreign_token(largest, self._texts.vocabulary))
         seen = {} if fixed and not fixed.masked else {"attention_mask": mask}
         return _unit(self._model.get_text_features(input_ids=tokens, **seen).pooler_output)
 

@@ -29,6 +29,8 @@ from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, To
 
 _OLD_END = 2
 """An end token that transformers takes for a mark in `clip` and `clipseg`: "the largest id of the text ends it"."""
+_LEAST_CONTEXT = 3
+"""Tokens: start, end and one between."""
 _NO_LIMIT = 10**6
 """Tokenizers without a limit name a larger one."""
 
@@ -126,6 +128,7 @@ class Texts:
         config: Any = model.config
         self._config = config.text_config
         self.context = int(self._config.max_position_embeddings)
+        self.vocabulary = int(self._config.vocab_size)
         if self.cleaned:
             self.tokenizer = clip_vocabulary.find_tokenizer(files.folder)
         else:
@@ -138,10 +141,16 @@ class Texts:
             masked = "attention_mask" in tokenizer.model_input_names
             self.fixed = FixedLength(self.pad, left=tokenizer.padding_side == "left", masked=masked)
         elif self.family not in LIKE_CLIP:
-            if "roberta" in self._config.model_type or self.family == "altclip":
+            if "roberta" in str(self._config.model_type) or self.family == "altclip":
+                if not isinstance(self._config.pad_token_id, int):
+                    raise ModelError("The configuration of the text tower names no padding (pad_token_id).")
                 self.context -= self.pad + 1  # its positions begin behind that of the padding
             if tokenizer.model_max_length < _NO_LIMIT:
                 self.context = min(self.context, tokenizer.model_max_length)
+        if self.context < _LEAST_CONTEXT:
+            raise ModelError(
+                f"The tokenizer does not belong to the text tower: texts would have {self.context} tokens."
+            )
 
     def shape(self, logits: Logits) -> TowerShape | None:
         """For `TextTower`; None where that cannot compute the tower."""
@@ -172,7 +181,10 @@ def _tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401  (transformers', of no
 
 def _backend(tokenizer: Any) -> Tokenizer:  # noqa: ANN401
     if type(tokenizer).__name__ == "SiglipTokenizer":
-        return siglip_tokenizer.converted(tokenizer)
+        try:
+            return siglip_tokenizer.converted(tokenizer)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelError(f"The tokenizer cannot be read: {error}") from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise ModelError(

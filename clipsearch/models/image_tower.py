@@ -16,6 +16,8 @@ import torch
 from torch.nn import functional
 from transformers import CLIPModel
 
+from clipsearch.errors import ModelError
+
 _QUICK_GELU = 1.702
 
 
@@ -134,5 +136,7 @@ class PlainTower:
 
     def __call__(self, pixel_values: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
         """(B, D) in the tower's dtype; `more` is what some families take beside the pixels."""
-        found: torch.Tensor = self._model.get_image_features(pixel_values=pixel_values, **more).pooler_output
+        found: torch.Tensor | None = self._model.get_image_features(pixel_values=pixel_values, **more).pooler_output
+        if found is None:
+            raise ModelError("The configuration leaves the head of the image tower out, so there are no vectors.")
         return found

@@ -44,9 +44,22 @@ _WHOLE: Mapping[str, tuple[int, int]] = {
     "vocab_size": _VOCABULARY,
     **dict.fromkeys(("max_position_embeddings", "context_length"), _CONTEXT),
     **dict.fromkeys(("num_group_tokens", "num_output_groups", "num_labels", "type_vocab_size"), _PARTS),
-    **dict.fromkeys(("num_patches", "max_num_patches"), (1, _PARTS[1])),
+    "num_patches": (1, _PARTS[1]),
+    "max_num_patches": (1, 4096),  # the work grows with the square; published ones have up to 1,024
 }
-"""Whole numbers, or lists of such, wherever they stand in a configuration."""
+"""Whole numbers, wherever they stand in a configuration."""
+_LISTS = (
+    *("image_size", "patch_size", "depths", "num_group_tokens", "num_output_groups", "layers", "num_heads"),
+    *("num_attention_heads", "image_mean", "image_std", "mean", "std"),
+)
+"""What may be a list of such numbers: two sides, or one for each stage of a tower, or for each colour."""
+_NEEDED = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps"),
+    *("vocab_size", "max_position_embeddings"),
+)
+"""What may be left out, for there are defaults, but not be null."""
+_LABELS = ("id2label", "label2id")
+"""Objects with names that anybody may choose."""
 _REAL: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("layer_norm_eps", "attention_dropout", "dropout"), (0.0, 1.0)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0.0, 1.0)),
@@ -56,14 +69,14 @@ _REAL: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("image_mean", "mean"), (-1e4, 1e4)),  # 0.5, or 127.5 where levels stay as they are
     **dict.fromkeys(("image_std", "std"), (1e-3, 1e4)),  # pixels are divided by it
 }
-"""Numbers, or lists of such."""
+"""Numbers."""
 _OBJECTS = (
     *("vision_config", "text_config", "vision_config_dict", "text_config_dict"),
     *("vision_cfg", "text_cfg", "model_cfg", "preprocess_cfg", "image_processor"),
 )
 _KINDS: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (_OBJECTS, dict, "an object"),
-    (("hidden_act",), str, "a name"),
+    (("hidden_act", "model_type"), str, "a name"),
     (("do_resize", "do_center_crop", "do_rescale", "do_normalize", "quick_gelu"), bool, "true or false"),
     (("padding_side",), str, "left or right"),
 )
@@ -91,7 +104,7 @@ _TENSORS = tuple(
 )
 """Which side of which tensor a number of a configuration is, in all families that have such a tensor."""
 _POSITIONS = re.compile(_VISION + r"embeddings\.position_embedding\.weight$")
-_OF_ONE_SIZE = ("altclip", "chinese_clip", "clip", "groupvit", "metaclip_2", "siglip")
+_OF_ONE_SIZE = ("altclip", "chinese_clip", "clip", "groupvit", "metaclip_2", "siglip", "vision-text-dual-encoder")
 """Families whose image towers see pictures of one size only."""
 _SMALL = 50_000_000
 """Parameters that any machine can build, so that the library may say itself what is wrong with the weights."""
@@ -152,13 +165,13 @@ def _problems(config: Mapping[str, Any], where: str, depth: int = 0) -> Iterator
         return
     for name, value in config.items():
         yield from _problems_of(name, value, f"{where}.{name}" if where else name)
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name not in _LABELS:
             yield from _problems(value, f"{where}.{name}" if where else name, depth + 1)
     yield from _uneven(config, where)
 
 
 def _problems_of(name: str, value: Any, where: str) -> Iterator[str]:  # noqa: ANN401  (JSON)
-    if value is None:
+    if value is None and name not in _NEEDED:
         return
     if name == "quantization_config":
         yield "the weights are quantised, and clipsearch reads plain ones only"
@@ -172,12 +185,12 @@ def _problems_of(name: str, value: Any, where: str) -> Iterator[str]:  # noqa: A
 
 def _wrong_number(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
     """What a number has to be, if it is not."""
-    each = value if isinstance(value, list) else [value]
-    if name in _WHOLE and not isinstance(value, dict):
+    each = value if isinstance(value, list) and name in _LISTS else [value]
+    if name in _WHOLE:
         least, most = _WHOLE[name]
         right = all(type(one) is int and least <= one <= most for one in each)
         return None if right else f"a whole number from {least:,} to {most:,}"
-    if name in _REAL and not isinstance(value, dict):
+    if name in _REAL:
         lowest, highest = _REAL[name]
         if not all(type(one) in (int, float) and lowest <= one <= highest for one in each):
             return f"a number from {lowest:g} to {highest:g}"
@@ -277,15 +290,19 @@ def _against_pictures(config: Mapping[str, Any], pictures: Mapping[str, Any]) ->
     given = pictures.get("image_processor", pictures)
     vision = _tower(config, "vision")
     image, patch = vision.get("image_size"), vision.get("patch_size")
-    if config.get("model_type") not in _OF_ONE_SIZE or not isinstance(given, dict):
+    if not isinstance(given, dict) or type(patch) is not int:
         return
+    cut = given.get("patch_size")
+    if cut is not None and cut != patch:
+        yield _differs("vision_config.patch_size", patch, f"pictures are cut into patches of {_short(cut)}")
     kind = str(given.get("image_processor_type") or given.get("feature_extractor_type") or "CLIP")
     crops = given.get("do_center_crop", "CLIP" in kind)
     size = given.get("crop_size", 224) if crops else given.get("size", 224)
     height, width = (size.get("height"), size.get("width")) if isinstance(size, dict) else (size, size)
-    if type(image) is not int or type(patch) is not int or type(height) is not int or type(width) is not int:
+    if type(height) is not int or type(width) is not int:
         return
-    if (height // patch) * (width // patch) != (image // patch) ** 2:
+    of_one_size = config.get("model_type") in _OF_ONE_SIZE and type(image) is int
+    if min(height, width) < patch or (of_one_size and (height, width) != (image, image)):
         yield _differs("vision_config.image_size", image, f"pictures are prepared as {height} x {width}")
 
 

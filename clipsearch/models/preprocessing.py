@@ -104,7 +104,7 @@ class Preprocessing:
             crops = config.get("do_center_crop", "CLIP" in kind and not flexible)
             crop = _sides(config.get("crop_size", 224)) if crops else None
             size = config.get("size", 224) if config.get("do_resize", True) else None
-            resize = Patches(config["patch_size"], config["max_num_patches"]) if flexible else _resize_to(size)
+            resize = _patches(config) if flexible else _resize_to(size)
             if crop is None and not isinstance(resize, tuple):
                 raise ModelError(
                     f"{path}: pictures come out in different sizes; clipsearch needs a crop or a fixed size."
@@ -215,6 +215,10 @@ def _resize_to(size: Any) -> int | tuple[int, int] | None:  # noqa: ANN401  (JSO
     if isinstance(size, dict) and "shortest_edge" in size:
         return int(size["shortest_edge"])
     return _sides(size)
+
+
+def _patches(config: dict[str, Any]) -> Patches:
+    return Patches(int(config["patch_size"]), int(config["max_num_patches"]))
 
 
 def _three(values: list[float]) -> tuple[float, float, float]:

@@ -180,9 +180,7 @@ class TextTower:
         lengths = [len(ids) for ids in padded]
         known = len(self._weights["embeddings.token_embedding.weight"])
         if (largest := max(map(max, padded))) >= known:
-            raise ModelError(
-                f"The tokenizer does not belong to the text tower: it has a token {largest}, the tower knows {known}."
-            )
+            raise ModelError(foreign_token(largest, known))
         positions = np.concatenate([np.arange(length) for length in lengths])
         x = self._weights["embeddings.token_embedding.weight"][np.concatenate(padded)].astype(np.float32)
         x += self._weights["embeddings.position_embedding.weight"][positions]
@@ -250,6 +248,11 @@ class TextTower:
         return out
 
 
+def foreign_token(token: int, known: int) -> str:
+    """What is said of a token that a text tower with so many has no row for."""
+    return f"The tokenizer does not belong to the text tower: it has a token {token}, the tower knows {known}."
+
+
 def _cleaned(text: str) -> str:
     from clipsearch.models.clip_vocabulary import clean  # which only models of open_clip need
 
@@ -261,6 +264,9 @@ def tokenize(tokenizer: Tokenizer, text: str, context: int, *, cleaned: bool = F
     text = _cleaned(text) if cleaned else text
     tokenizer.no_padding()
     tokenizer.enable_truncation(context)
-    encoded = tokenizer.encode(text)
+    try:
+        encoded = tokenizer.encode(text)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ModelError(f"The tokenizer makes nothing of {text!r}: {error}") from error
     end = max((stop for _, stop in encoded.offsets), default=0)
     return Tokens(text, encoded.ids, end if encoded.overflowing else None)
