@@ -15,6 +15,7 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters
 from clipsearch.images.reading import digest, read_picture
+from clipsearch.paths import absolute
 from clipsearch.query import Encoders
 from clipsearch.ranking import Matrix, scores_of
 from clipsearch.store.filtering import matching, rows_of_file
@@ -85,7 +86,7 @@ def caption_ranks(
             scores = scores_of(matrix, np.array([row]), vectors)[:, 0]
             rows = rows[rows != row]
         else:
-            path = b"" if isinstance(image, bytes) else os.fsencode(os.path.abspath(image))
+            path = b"" if isinstance(image, bytes) else absolute(image)
             scores = scores_of(own.astype(np.float16)[np.newaxis], np.array([0]), vectors)[:, 0]
         # 3. The others.
         before = _before(store, matrix, rows, vectors, own=scores, path=path)
@@ -119,17 +120,17 @@ def _found(store: Store, image: str | os.PathLike[str] | bytes) -> tuple[bytes, 
     """Path and row of the picture in the index, if it is there."""
     if isinstance(image, bytes):
         return None
-    rows = rows_of_file(store, os.fsencode(os.path.abspath(image)))
+    rows = rows_of_file(store, absolute(image))
     return (store.images(rows[:1])[0].path, rows[0]) if rows else None
 
 
 def _vector(store: Store, encoders: Encoders, image: str | os.PathLike[str] | bytes) -> Vectors:
     """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
-    name = b"" if isinstance(image, bytes) else os.fsencode(image)
+    name = b"" if isinstance(image, bytes) else absolute(image)
     try:
         content = image if isinstance(image, bytes) else read_picture(name)
         known = store.vector_of(digest(content))
         return encoders.image(content, os.path.basename(name)) if known is None else known
     except UnreadableImageError as error:
-        shown = os.fsdecode(name) or "from standard input"
+        shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
         raise InputError(f"Cannot read the picture {shown}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -12,6 +13,7 @@ from enum import Enum
 from typing import TypedDict
 
 from clipsearch.errors import InputError
+from clipsearch.paths import absolute
 
 StrPath = str | os.PathLike[str]
 
@@ -100,8 +102,10 @@ class Filters:
         filters.patterns()  # complains
         return filters
 
-    def patterns(self) -> list[tuple[re.Pattern[str], bool]]:
+    def patterns(self, *, by_letters: bool = False) -> list[tuple[re.Pattern[str], bool]]:
         """The expressions of `glob`, and whether each takes in or leaves out; the first that matches decides.
+
+        With `by_letters` they are for paths in the form of `paths.same_letters`.
 
         Raises:
             InputError: a pattern cannot be understood.
@@ -113,7 +117,8 @@ class Filters:
         found: list[tuple[re.Pattern[str], bool]] = []
         for glob in self.glob:
             try:
-                patterns = GitIgnoreSpec.from_lines([glob]).patterns
+                line = unicodedata.normalize("NFC", glob) if by_letters else glob
+                patterns = GitIgnoreSpec.from_lines([line]).patterns
             except ValueError as error:
                 raise InputError(f"glob: {glob!r} cannot be understood: {error}") from error
             meant = [(one.regex, one.include) for one in patterns if one.regex is not None and one.include is not None]
@@ -174,4 +179,4 @@ def _orientation(wanted: str) -> Orientation:
 
 def _absolute(given: StrPath | Iterable[StrPath]) -> tuple[bytes, ...]:
     paths = [given] if isinstance(given, str | os.PathLike) else given
-    return tuple(os.fsencode(os.path.abspath(path)) for path in paths)
+    return tuple(absolute(path) for path in paths)

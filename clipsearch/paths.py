@@ -7,17 +7,28 @@ folder, gives a place another name. That is the only thing here for which the fi
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 _Identity = tuple[int, int]
 """Device and inode."""
 
 
-def absolute(path: Path) -> bytes:
-    """`path` from the top, without `..`, as bytes."""
-    return os.fsencode(os.path.abspath(path))
+def absolute(path: str | os.PathLike[str]) -> bytes:
+    """`path` from the top, without `..`, as bytes; as the disk has it where that is written in another form.
+
+    Macs and many archives store `ü` as two characters, keyboards send one. Where nothing has the name as it was typed,
+    what has the same letters is meant (see `same_letters`).
+    """
+    return _as_on_disk(os.fsencode(os.path.abspath(path)))
+
+
+def same_letters(path: bytes) -> bytes:
+    """The form in which two paths are equal if they are written with the same letters (Unicode's NFC)."""
+    if path.isascii():
+        return path
+    return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(path)))
 
 
 def is_below(path: bytes, folder: bytes) -> bool:
@@ -99,6 +110,30 @@ def logical_folder(current: bytes) -> bytes | None:
 @lru_cache(maxsize=1)  # asked for every path that is shown
 def _is_other_name(path: bytes, folder: bytes) -> bool:
     return os.path.isabs(path) and path != folder and os.path.normpath(path) == path and same_place(path, folder)
+
+
+def _as_on_disk(path: bytes) -> bytes:
+    """`path`, or what is there under a name with the same letters; the first by bytes if there are several."""
+    if path.isascii() or os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    if folder == path:
+        return path
+    folder = _as_on_disk(folder)
+    if name.isascii() or os.path.lexists(os.path.join(folder, name)):
+        return os.path.join(folder, name)
+    try:
+        names = _names_in(folder, os.stat(folder).st_mtime_ns)
+    except OSError:
+        return os.path.join(folder, name)
+    return os.path.join(folder, names.get(same_letters(name), name))
+
+
+@lru_cache(maxsize=16)  # a list of captions asks for many files of one folder
+def _names_in(folder: bytes, _mtime_ns: int) -> dict[bytes, bytes]:
+    """The names in a folder by their letters, of those that are not ASCII."""
+    names = sorted((name for name in os.listdir(folder) if not name.isascii()), reverse=True)
+    return {same_letters(name): name for name in names}
 
 
 def _upwards(path: bytes) -> Iterator[tuple[_Identity, bytes]]:

@@ -16,6 +16,7 @@ from clipsearch.confidence import Rivals
 from clipsearch.errors import IndexDamagedError, InputError, UnreadableImageError
 from clipsearch.filters import FilterArguments, Filters, local_time
 from clipsearch.images.reading import digest, read_picture
+from clipsearch.paths import absolute
 from clipsearch.ranking import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.store.filtering import check_under, matching, rows_of_file
 from clipsearch.store.format import Record, broken_rows
@@ -344,7 +345,7 @@ class Index:
 
     def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
         """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
-        name = b"" if isinstance(image, bytes) else os.fsencode(image)
+        name = b"" if isinstance(image, bytes) else absolute(image)
         try:
             content = image if isinstance(image, bytes) else read_picture(name)
             known = self.store.vector_of(digest(content))
@@ -353,12 +354,12 @@ class Index:
                 return known
             return self._encoders.image(content, name)
         except UnreadableImageError as error:
-            shown = os.fsdecode(name) or "from standard input"
+            shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
             raise InputError(f"Cannot read the picture {shown}: {error}") from error
 
     def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
         """Where the picture at this path is in the index, if it is."""
-        return rows_of_file(self.store, os.fsencode(os.path.abspath(image)))
+        return rows_of_file(self.store, absolute(image))
 
 
 class _Limits(NamedTuple):

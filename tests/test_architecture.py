@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "cores": set(),
     "ranking": {"cores"},
     "terms": {"errors"},
-    "filters": {"errors"},
+    "filters": {"errors", "paths"},
     "logits": set(),
     "unit": set(),
     "confidence": {"logits"},
@@ -105,8 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "models": set(),
     "query": {
-        "unit",
-        "search.distinct",
+        *("paths", "search.distinct", "unit"),
         "store.format",
         *("confidence", "errors", "filters", "images.reading", "ranking", "telling", "terms"),
         *("store.filtering", "store.reading"),
@@ -178,7 +177,7 @@ ALLOWED: dict[str, set[str]] = {
     "zeroshot": {"errors", "logits"},
     "tokenizing": {"errors", "models.text_tower"},
     "caption_ranks": {
-        *("errors", "filters", "images.reading", "query", "ranking", "store.filtering", "store.reading"),
+        *("errors", "filters", "images.reading", "paths", "query", "ranking", "store.filtering", "store.reading"),
     },
     "output.matrix": {"output.paths", "output.rows", "zeroshot"},
     "output.tokens": {"output.paths", "output.rows", "tokenizing"},

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.filters import Filters, Orientation, local_time
-from clipsearch.paths import inside, is_below, roots_in, same_place, spellings
+from clipsearch.paths import inside, is_below, roots_in, same_letters, same_place, spellings
 from clipsearch.store.reading import Store
 
 _SINCE = """
@@ -54,7 +55,7 @@ def check_under(store: Store, filters: Filters) -> Filters:
         InputError: they do.
     """
     for path in filters.under or ():
-        if not os.path.lexists(path) and not any(map(store.count, spellings(path, _roots(store)))):
+        if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
             raise InputError(
                 f"under: there is no {os.fsdecode(path)}, and the index knows none. "
                 "`clipsearch status` names the folders in the index."
@@ -105,27 +106,68 @@ def _as_known(store: Store, filters: Filters) -> Filters:
 def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[bytes]:
     """What the index calls a folder."""
     found = [*spellings(path, roots), *roots_in(path, roots)]
-    if any(map(store.count, found)) or not any(root.options.get("follow_symlinks") for root in store.roots()):
+    if any(map(store.count, found)):
         return found
-    # A link below a root may have led to it; then only the folders that the index knows can tell.
-    folders = {os.path.dirname(name) for name, _ in store.paths_and_rows(None, "TRUE", ())}
-    return [*spellings(path, folders), *roots_in(path, folders)]
+    if any(root.options.get("follow_symlinks") for root in store.roots()):
+        # A link below a root may have led to it; then only the folders that the index knows can tell.
+        folders = {os.path.dirname(name) for name, _ in store.paths_and_rows(None, "TRUE", ())}
+        found += [*spellings(path, folders), *roots_in(path, folders)]
+    if not path.isascii():  # it is gone, or its letters would have been found on the disk
+        wanted, depth = same_letters(path), path.count(b"/") + 1
+        starts = {b"/".join(name.split(b"/")[:depth]) for name, _ in store.paths_and_rows(None, "TRUE", ())}
+        found += sorted(start for start in starts if same_letters(start) == wanted)
+    return found
 
 
 def _rows(store: Store, filters: Filters) -> Iterator[int]:
     store.teach("local_time", local_time)
     condition, values = _condition(filters)
     roots = [None] if filters.under is None else _outermost(filters.under)
-    patterns = filters.patterns()
-    for root in roots:
-        if not patterns and filters.files is None:
+    if not filters.glob and filters.files is None:
+        for root in roots:
             yield from store.rows(root, condition, values)
-            continue
-        for path, row in store.paths_and_rows(root, condition, values):
-            if filters.files is not None and path not in filters.files:
-                continue
-            if not patterns or _is_in(path, patterns, filters.seen_from):
-                yield row
+        return
+
+    def paths() -> Iterator[tuple[bytes, int]]:
+        for root in roots:
+            yield from store.paths_and_rows(root, condition, values)
+
+    globs = _globs(filters, paths)
+    files = filters.files if filters.files is None else _files(filters.files, paths)
+    for path, row in paths():
+        if (files is None or path in files) and (not globs or _is_in(path, globs, filters.seen_from)):
+            yield row
+
+
+class _Glob(NamedTuple):
+    """A pattern for paths."""
+
+    regex: re.Pattern[str]
+    takes_in: bool
+    by_letters: bool
+    """Whether it is for paths in the form of `same_letters`, since it matches none as it is."""
+
+    def matches(self, path: bytes) -> bool:
+        return self.regex.match(os.fsdecode(same_letters(path) if self.by_letters else path)) is not None
+
+
+def _globs(filters: Filters, paths: Callable[[], Iterator[tuple[bytes, int]]]) -> list[_Glob]:
+    """The patterns, the last first: each as it is, or by letters if no path matches it to the byte."""
+    exact = [_Glob(regex, takes_in, by_letters=False) for regex, takes_in in filters.patterns()]
+    open_ones = {number for number, glob in enumerate(exact) if not glob.regex.pattern.isascii()}
+    for path, _ in paths() if open_ones else ():
+        open_ones -= {number for number in open_ones if exact[number].matches(_seen(path, filters.seen_from))}
+    by_letters = [_Glob(regex, takes_in, by_letters=True) for regex, takes_in in filters.patterns(by_letters=True)]
+    return [by_letters[number] if number in open_ones else glob for number, glob in enumerate(exact)]
+
+
+def _files(files: Collection[bytes], paths: Callable[[], Iterator[tuple[bytes, int]]]) -> Collection[bytes]:
+    """The paths of the index that `files` mean: each as it is, or by its letters if there is none to the byte."""
+    if all(path.isascii() for path in files):
+        return files
+    exact = {path for path, _ in paths() if path in files}
+    others = {same_letters(path) for path in files if path not in exact}
+    return exact | {path for path, _ in paths() if path not in exact and same_letters(path) in others}
 
 
 def _condition(filters: Filters) -> tuple[str, list[object]]:
@@ -161,10 +203,15 @@ def _outermost(paths: tuple[bytes, ...]) -> list[bytes]:
     return [path for path in set(paths) if not any(path != other and is_below(path, other) for other in set(paths))]
 
 
-def _is_in(path: bytes, patterns: list[tuple[re.Pattern[str], bool]], seen_from: Sequence[bytes]) -> bool:
+def _is_in(path: bytes, globs: Sequence[_Glob], seen_from: Sequence[bytes]) -> bool:
+    seen = _seen(path, seen_from)
+    for glob in globs:
+        if glob.matches(seen):
+            return glob.takes_in
+    return not any(glob.takes_in for glob in globs)
+
+
+def _seen(path: bytes, seen_from: Sequence[bytes]) -> bytes:
+    """As patterns see it: from the current folder where it lies below that, else the whole."""
     start = next((folder for folder in seen_from if is_below(path, folder)), b"/")
-    seen = os.fsdecode(path.removeprefix(inside(start)).lstrip(b"/"))
-    for pattern, takes_in in patterns:
-        if pattern.match(seen):
-            return takes_in
-    return not any(takes_in for _, takes_in in patterns)
+    return path.removeprefix(inside(start)).lstrip(b"/")
