@@ -21,7 +21,7 @@ from clipsearch.confidence import NEUTRAL
 from clipsearch.models import tower_cache
 from clipsearch.models.encoder import Encoder
 from clipsearch.models.files import ModelFiles, fingerprint
-from clipsearch.system.checksums import Compared, identity
+from clipsearch.system.checksums import Compared, checksum, identity
 
 WEIGHTS, TABLES, TOKENIZER = "text_tower.safetensors", "tokens.safetensors", "tokenizer.json"
 FILES = (WEIGHTS, TABLES, TOKENIZER, "text_tower.json", "tokens.json", "checksums.json")
@@ -434,3 +434,40 @@ def test_a_tower_that_another_library_cannot_read_is_made_anew(tmp_path: Path, m
     assert not tower_cache.is_whole(encoder.fingerprint)
     encoder.save_text_tower()
     assert tower_cache.load(encoder.fingerprint) is not None
+
+
+def test_comparing_a_large_file_takes_no_memory_for_it(tmp_path: Path) -> None:
+    import tracemalloc
+
+    path = tmp_path / "large"
+    path.touch()
+    os.truncate(path, 100 * 2**20)
+    tracemalloc.start()
+    checksum(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2 * 2**20
+
+
+def test_a_note_of_compared_files_knows_only_what_is_unchanged(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "sub" / "other"
+    other.parent.mkdir()
+    for path in (one, other):
+        path.write_text("content")
+    note = Compared(tmp_path / "note.json")
+    note.add((path, identity(path)) for path in (one, other))
+    note = Compared(tmp_path / "note.json")
+    assert one in note
+    assert other in note
+    one.write_text("Content")
+    assert one not in note
+    replaced = tmp_path / "new"
+    replaced.write_text("content")
+    replaced.replace(other)
+    assert other not in note
+    assert tmp_path / "missing" not in note
+    one.unlink()
+    note.add([(other, identity(other))])
+    assert list(json.loads((tmp_path / "note.json").read_bytes())) == [str(other)]
+    note.forget()
+    assert other not in Compared(tmp_path / "note.json")

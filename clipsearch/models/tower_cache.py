@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import io
 import json
+import mmap
 import os
 import re
 import shutil
@@ -288,7 +289,9 @@ def map_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query. The format: eight bytes
     with the header's length, a JSON header with dtype, shape and byte range of each tensor, the data.
     """
-    data = np.memmap(path, np.uint8, "r")
+    # Not np.memmap, which runs Python code for each array that is made of it, results of the tower's layers included.
+    with path.open("rb") as file:
+        data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:start].tobytes())
     tensors: dict[str, npt.NDArray[Any]] = {}
