@@ -232,6 +232,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.grouping": set(),
     "cli.leftovers": {"cli.talk", "errors", "output.paths", "system.naming"},
     "cli.searching": {
+        "store.filtering",
         *("api", "errors", "filters", "images.quiet", "paths", "query"),
         *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews", "replacing")),
     },

@@ -477,3 +477,49 @@ def test_what_is_shown_and_what_is_filtered_is_the_same_moment(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--files-from", "list"], "of the files that are listed, none is in the index."),
+        (["--under", "empty"], "the index holds no image in empty."),
+        (["--glob", "*.nowhere"], "no image in the index matches *.nowhere."),
+        (["--glob", "*.png", "--min-width", "10000"], "the index holds no image that passes the filters."),
+        (["--under", "pics", "--glob", "*.nowhere"], "no image in the index matches *.nowhere."),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_list_a_folder_or_a_pattern_that_matches_nothing_at_all_is_named(
+    base: Path, run: Run, arguments: list[str], says: str
+) -> None:
+    (base / "empty").mkdir(exist_ok=True)
+    (base / "list").write_text("nowhere.png\n")
+    done = run("query", "red", *arguments, cwd=base)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", f"Nothing found: {says}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"pics/wide.png\r\npics/tall.png\r\n",
+        b"\xef\xbb\xbfpics/wide.png\npics/tall.png\n",
+        "pics/wide.png\r\npics/tall.png\r\n".encode("utf-16"),
+        "\ufeffpics/wide.png\npics/tall.png".encode("utf-16-be"),
+        b"pics/wide.png\0pics/tall.png\0",
+        b"\n\npics/wide.png\n\npics/tall.png\n\n",
+    ],
+)
+def test_a_list_may_come_from_any_editor(base: Path, run: Run, content: bytes) -> None:
+    (base / "list").write_bytes(content)
+    done = run("query", "red", "--files-from", "list", "--format", "paths", cwd=base)
+    assert sorted(done.stdout.split()) == [b"pics/tall.png", b"pics/wide.png"], done.stderr.decode()
+
+
+def test_a_carriage_return_may_be_part_of_a_name(tmp_path: Path, run: Run) -> None:
+    os.rename(paint(tmp_path / "p" / "a.png", "red"), tmp_path / "p" / "a\r.png")
+    os.rename(paint(tmp_path / "p" / "b.png", "blue"), tmp_path / "p" / "b.png\r.png")
+    index(run, "p", "--model", "picturebook", cwd=tmp_path)
+    (tmp_path / "list").write_bytes(b"p/a\r.png\n")
+    done = run("query", "red", "--files-from", "list", "-0", cwd=tmp_path)
+    assert done.stdout == b"p/a\r.png\0"

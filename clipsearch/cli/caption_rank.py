@@ -46,10 +46,10 @@ def caption_rank(
     with opened_index:
         store = opened_index.store
         ranks = caption_ranks(store, Towers(store, say, tell=telling(verbose=verbose)), wanted, sentences, **arguments)
-    rows = [one._asdict() for one in ranks[:top]]
-    columns = ("rank", "images", "score", "text")
-    print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)
-    if not ranks:
-        say_why_nothing([], arguments)
-        return EXIT_NOTHING_FOUND
+        rows = [one._asdict() for one in ranks[:top]]
+        columns = ("rank", "images", "score", "text")
+        print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)
+        if not ranks:
+            say_why_nothing(opened_index, [], arguments)
+            return EXIT_NOTHING_FOUND
     return 0

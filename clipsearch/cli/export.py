@@ -46,8 +46,8 @@ def export(
         rows, dim = export_index(
             opened_index.store, out, names=format.value, dtype=dtype.value, replace=force, **arguments
         )
-    if not rows:
-        say_why_nothing([], arguments)
-        return EXIT_NOTHING_FOUND
+        if not rows:
+            say_why_nothing(opened_index, [], arguments)
+            return EXIT_NOTHING_FOUND
     say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it.")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 import sys
@@ -60,9 +61,20 @@ def text_lines(name: str, what: str) -> list[tuple[int, str]]:
 
 
 def paths_in(content: bytes) -> list[str]:
-    """The paths that a file lists: one a line, or separated by NUL if there is one in it."""
+    """The paths that a file lists: one a line, or separated by NUL if there is one in it.
+
+    A line counts as it is and also as it is meant: without the byte order mark and the carriage return of Windows'
+    editors, which may be part of a name.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
     separator = b"\0" if b"\0" in content else b"\n"
-    return [os.fsdecode(path) for path in content.split(separator) if path]
+    lines = content.split(separator)
+    if lines[0].startswith(codecs.BOM_UTF8):
+        lines.append(lines[0].removeprefix(codecs.BOM_UTF8))
+    if separator == b"\n":
+        lines += [line.removesuffix(b"\r") for line in lines if line.endswith(b"\r")]
+    return [os.fsdecode(path) for path in lines if path]
 
 
 def picture(name: str) -> str | bytes:

@@ -106,7 +106,7 @@ def query(
         if not any(hits):
             is_cut = min_score is not None or min_confidence is not None
             best = opened_index.search_many(wanted, 1, **arguments) if is_cut else []
-            say_why_nothing([hit for of_one in best for hit in of_one], arguments)
+            say_why_nothing(opened_index, [hit for of_one in best for hit in of_one], arguments)
     found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
     return present(found, output, many=queries_from is not None)
 
@@ -147,7 +147,7 @@ def similar(
         if not hits:
             is_cut = min_score is not None
             best = opened_index.similar(term.image, 1, include_self=include_self, **arguments) if is_cut else []
-            say_why_nothing(best, arguments, other="other ")
+            say_why_nothing(opened_index, best, arguments, other="other ")
     return present([Found(in_words([term]), hits)], output)
 
 

@@ -270,18 +270,32 @@ def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> Non
         write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
 
 
-def say_why_nothing(best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
+def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
     """Say why there is no hit; `best` are those that only the cut-offs kept out, `other` what images have to be."""
     if best:
         top = max(best, key=lambda hit: hit.score)
         confidence = "" if top.confidence is None else f" and confidence {top.confidence:.3f}"
         say(f"Nothing found: the closest image has score {top.score:.4f}{confidence}.")
     elif filters:
-        under = filters.get("under")
-        where = "" if not isinstance(under, list) else f" (in {', '.join(map(str, under))})"
-        say(f"Nothing found: the index holds no {other}image that passes the filters{where}.")
+        say(f"Nothing found: {_why_nothing_passes(index, filters, other)}.")
     else:
         say(f"Nothing found: the index holds no {other}image.")
+
+
+def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> str:
+    from clipsearch.filters import Filters
+    from clipsearch.store.filtering import unmatched
+
+    under, glob = filters.get("under"), filters.get("glob")
+    where = f"in {', '.join(map(str, under))}" if isinstance(under, list) else ""
+    alone = {
+        "under": f"the index holds no {other}image {where}",
+        "files": "of the files that are listed, none is in the index",
+        "glob": f"no {other}image in the index matches {' '.join(glob) if isinstance(glob, list) else glob}",
+    }
+    wrong = unmatched(index.store, Filters.of(filters))
+    passes = f"the index holds no {other}image that passes the filters{f' ({where})' if where else ''}"
+    return alone[wrong[0]] if wrong else passes
 
 
 def _open(path: Path) -> None:

@@ -80,7 +80,7 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers
     with opened_index, Towers(opened_index.store, say, tell=model.tell, options=options) as towers:
         pictures = selected(opened_index.store, **arguments)
         if not pictures.paths:
-            say_why_nothing([], arguments)
+            say_why_nothing(opened_index, [], arguments)
 
         def predict(classifier: Classifier, top: int) -> Classified:
             predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)

@@ -48,6 +48,20 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     return mask
 
 
+def unmatched(store: Store, filters: Filters) -> list[str]:
+    """Which filters by path (`under`, `files`, `glob`) no image fulfils, each taken by itself."""
+    alone = {
+        "under": Filters(under=filters.under),
+        "files": Filters(files=filters.files),
+        "glob": Filters(glob=filters.glob, seen_from=filters.seen_from),
+    }
+    return [
+        name
+        for name, one in alone.items()
+        if getattr(filters, name) and next(_rows(store, _as_known(store, one)), None) is None
+    ]
+
+
 def check_under(store: Store, filters: Filters) -> Filters:
     """`filters`, unless they name a folder that is neither there nor in the index.
 
