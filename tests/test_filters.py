@@ -282,7 +282,7 @@ def test_every_option_reaches_its_filter(base: Path, run: Run) -> None:
 def test_no_image_passes_the_filters(base: Path, run: Run) -> None:
     done = run("query", "red", "--glob", "*.tiff", cwd=base)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert done.stderr == b"Nothing found: the index holds no image that passes the filters.\n"
+    assert done.stderr == b"Nothing found: no image in the index matches *.tiff.\n"
 
 
 def test_the_message_holds_nothing_that_a_terminal_would_obey(base: Path, tmp_path: Path, run: Run) -> None:
