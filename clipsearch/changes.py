@@ -213,29 +213,26 @@ class Changes:
         searching: Callable[[int], None],
     ) -> Iterator[ImageFile]:
         """Go through two streams in the order of paths; what must be read comes out."""
-        drives = self._drives[target.start]
+        counts, gone, drives = self.counts, self.gone, self._drives[target.start]  # for a loop over every file
         last: bytes | None = None
         old = next(known, None)
         for file in files:
             while old is not None and old.path < file.path:
                 last = self._missing(old, last)
                 old = next(known, None)
-            self.gone.found(file.path)
+            if gone.is_open:
+                gone.found(file.path)
             last = file.path
-            self.counts.found += 1
+            counts.found += 1
             if target.start not in self._devices:  # not earlier: to list a folder can be what mounts it
                 self._devices[target.start] = _device(target.start)
-            if self.counts.found % _TOLD_EVERY == 0:
-                searching(self.counts.found)
+            if counts.found % _TOLD_EVERY == 0:
+                searching(counts.found)
             same = old is not None and old.path == file.path
             if same and old is not None and not target.reread and _is_settled(file, old, retry=target.retry):
-                if old.error is None:
-                    self.counts.unchanged += 1
-                    drives.unchanged(file.path)
-                if old.ctime_ns is None and old.inode is None:
-                    self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
+                self._unchanged(file, old, drives)
             else:
-                self.counts.waiting += 1
+                counts.waiting += 1
                 yield file
             if same:
                 old = next(known, None)
@@ -243,6 +240,14 @@ class Changes:
             last = self._missing(old, last)
             old = next(known, None)
         self.gone.found(None)
+
+    def _unchanged(self, file: ImageFile, old: Known, drives: Drives) -> None:
+        if old.error is None:
+            self.counts.unchanged += 1
+            if drives.unproved:
+                drives.unchanged(file.path)
+        if old.ctime_ns is None and old.inode is None:
+            self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
 
     def _missing(self, old: Known, last: bytes | None) -> bytes | None:
         """A file was not found behind `last`; the last one now of which it is known what became of it."""
@@ -303,9 +308,12 @@ def _temporary_file() -> Iterator[None]:
 
 def _is_settled(file: ImageFile, old: Known, *, retry: bool) -> bool:
     """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
-    unchanged = (file.size, file.mtime_ns) == (old.size, old.mtime_ns) and _is_same_file(file, old)
+    if file.mtime_ns != old.mtime_ns or file.size != old.size:
+        return False
     # Permission to open a file may come and go without a trace in its size and time.
-    return unchanged and (old.error is None or (old.opened and not retry))
+    if old.error is not None and (retry or not old.opened):
+        return False
+    return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
 
 
 def _is_same_file(file: ImageFile, old: Known) -> bool:

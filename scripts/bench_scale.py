@@ -281,11 +281,11 @@ class OwnPixels:
         self.preprocessing = AsTheyAre()
 
     @staticmethod
-    def encode_images(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def encode_images(pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """(B, D) unit vectors."""
         import numpy as np
 
-        vectors = pixels.reshape(len(pixels), -1).astype(np.float32) - 127.5
+        vectors = np.stack(list(pixels)).reshape(len(pixels), -1).astype(np.float32) - 127.5
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 

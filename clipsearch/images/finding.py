@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.raw import RAW_EXTENSIONS
-from clipsearch.images.reading import inode_of, modified_at, status_changed_at
+from clipsearch.images.reading import stamps
 from clipsearch.paths import is_below
 from clipsearch.system.bounded import read_list_in
 from clipsearch.system.naming import ASIDE
@@ -49,14 +49,14 @@ class ImageFile(NamedTuple):
     problem: str | None = None
     """Why there is nothing to open, say because it is a dangling link; None for a regular file."""
     ctime_ns: int | None = None
-    """As for `status_changed_at`."""
+    """As `stamps` has it, as is the next."""
     inode: int | None = None
-    """As for `inode_of`."""
 
     @classmethod
     def of(cls, path: bytes, status: os.stat_result, problem: str | None = None) -> ImageFile:
         """What a status says, that of the target if the file is a link."""
-        return cls(path, status.st_size, modified_at(status), problem, status_changed_at(status), inode_of(status))
+        mtime_ns, ctime_ns, inode = stamps(status)
+        return cls(path, status.st_size, mtime_ns, problem, ctime_ns, inode)
 
 
 @dataclass(frozen=True)

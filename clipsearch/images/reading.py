@@ -20,6 +20,8 @@ BYTES_AHEAD = 256 * 2**20
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
+_LEAST, _MOST = -(2**63), 2**63 - 1
+
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -37,9 +39,9 @@ class Content(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int | None = None
-    """As for `status_changed_at`; when reading began, so that a change meanwhile shows later."""
+    """As `stamps` has it; when reading began, so that a change meanwhile shows later."""
     inode: int | None = None
-    """As for `inode_of`."""
+    """As `stamps` has it."""
 
 
 def read_file(path: bytes, max_pixels: int | None = None) -> Content:
@@ -66,7 +68,8 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
         raise UnreadableImageError(error.strerror or str(error)) from error
     if (len(data), before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise UnreadableImageError("changed while it was read")
-    return Content(data, digest(data), len(data), modified_at(after), status_changed_at(before), inode_of(after))
+    mtime_ns, _, inode = stamps(after)
+    return Content(data, digest(data), len(data), mtime_ns, stamps(before)[1], inode)
 
 
 def read_picture(path: bytes) -> bytes:
@@ -100,26 +103,18 @@ def read_stream(stream: BinaryIO) -> bytes:
     return content or b""
 
 
-def modified_at(status: os.stat_result) -> int:
-    """When a file was last changed, in ns since 1970, as far as 64 bits go: a file system may say anything."""
-    return _in_64_bits(status.st_mtime_ns)
+def stamps(status: os.stat_result) -> tuple[int, int | None, int | None]:
+    """What tells that a file changed without a look into it; that of the target where the status is that of a link.
 
-
-def status_changed_at(status: os.stat_result) -> int | None:
-    """When anything of a file was last changed, in ns since 1970: its content, name, times, owner or permissions.
-
-    No program can set it. None where the system has no such time: on Windows `st_ctime` is when the file was made.
+    `mtime_ns`: when the content was last changed, in ns since 1970, unless a program has set another time. `ctime_ns`:
+    when anything was last changed (content, name, times, owner, permissions); no program can set it. None where the
+    system has no such time: on Windows `st_ctime` is when the file was made. `inode`: the number of the file in its
+    file system, its lower 63 bits, or None. The times are cut to 64 bits: a file system may say anything.
     """
-    return None if sys.platform == "win32" else _in_64_bits(status.st_ctime_ns)
-
-
-def inode_of(status: os.stat_result) -> int | None:
-    """The number of a file in its file system, its lower 63 bits; None where there is none."""
-    return status.st_ino % 2**63 or None
-
-
-def _in_64_bits(number: int) -> int:
-    return max(-(2**63), min(number, 2**63 - 1))
+    mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
+    if not (_LEAST <= mtime <= _MOST and _LEAST <= ctime <= _MOST):
+        mtime, ctime = (max(_LEAST, min(time, _MOST)) for time in (mtime, ctime))
+    return mtime, None if sys.platform == "win32" else ctime, (status.st_ino & _MOST) or None
 
 
 def digest(data: bytes) -> bytes:

@@ -39,6 +39,8 @@ class Missing:
         database.execute("CREATE TABLE gaps (id INTEGER PRIMARY KEY, before BLOB, behind BLOB)")
         database.execute("CREATE TABLE kept (path BLOB PRIMARY KEY, folder BLOB, away INTEGER) WITHOUT ROWID")
         self._gap: int | None = None
+        self.is_open = False
+        """Whether some are missing since the last file that was found."""
 
     def __contains__(self, path: bytes) -> bool:
         return bool(self._database.execute("SELECT 1 FROM missing WHERE path = ?", (path,)).fetchone())
@@ -63,15 +65,16 @@ class Missing:
 
     def not_found(self, path: bytes, last: bytes | None) -> None:
         """One more, behind the file `last` that was found; paths come in their order."""
-        if self._gap is None:
+        if not self.is_open:
+            self.is_open = True
             self._gap = self._database.execute("INSERT INTO gaps (before) VALUES (?)", (last,)).lastrowid
         self._database.execute("INSERT OR IGNORE INTO missing VALUES (?, ?)", (path, self._gap))
 
     def found(self, path: bytes | None) -> None:
         """The next file that was found, or None at the end of a search."""
-        if self._gap is not None:
+        if self.is_open:
             self._database.execute("UPDATE gaps SET behind = ? WHERE id = ?", (path, self._gap))
-            self._gap = None
+            self.is_open = False
 
     def keep(self, start: bytes, drives: Drives) -> list[Kept]:
         """Take out those below `start`, all of which was searched, that must be kept, and tell them."""
@@ -102,7 +105,8 @@ class Drives:
         """`folders` are what the index remembers of the root."""
         self._before = {folder.path: folder for folder in folders if folder.drive is not None}
         self._away_before = [folder.path for folder in folders if folder.kept and folder.away]
-        self._unproved = set(self._before)
+        self.unproved = set(self._before)
+        """Where something was mounted of which no image was met yet."""
         self._back: set[bytes] = set()
         self.now: dict[bytes, str] = {}
         """What is mounted where, as the search met it."""
@@ -116,8 +120,8 @@ class Drives:
 
     def unchanged(self, path: bytes) -> None:
         """An image is there as the index knows it, and so is its drive."""
-        if self._unproved and (mount := self._innermost(path, self._before)) is not None:
-            self._unproved.discard(mount)
+        if (mount := self._innermost(path, self._before)) is not None:
+            self.unproved.discard(mount)
 
     def searched(self, start: bytes, missing: Missing) -> None:
         """The search below `start` is over; what was not found is in `missing`, all of it yet."""
@@ -132,7 +136,7 @@ class Drives:
                 # Others may have been added meanwhile, so only one of the kept ones proves it.
                 is_back = missing.count(mount) < known.kept
             else:
-                is_back = mount not in self._unproved
+                is_back = mount not in self.unproved
             if is_back:
                 self._back.add(mount)
 
