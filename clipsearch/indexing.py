@@ -50,8 +50,8 @@ class Progress(Protocol):
     def start(self, total: int) -> None:
         """`total` files are to be read."""
 
-    def advance(self, files: int, unreadable: int = 0) -> None:
-        """So many more are done, and so many of them could not be read."""
+    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
+        """So many more are done; so many of them could not be read, so many have a content that was known."""
 
 
 class Merged(NamedTuple):
@@ -324,7 +324,7 @@ class _Run:
         else:
             (self._writer.put if dead else self._writer.add_copy)(record)
             self.summary.copied += 1
-        self._done(1)
+        self._done(1, known=1)
         return True
 
     def _settle_twins(self, record: Record) -> None:
@@ -337,9 +337,9 @@ class _Run:
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def _done(self, files: int, unreadable: int = 0) -> None:
+    def _done(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         self._recorded += files
-        self._progress.advance(files, unreadable)
+        self._progress.advance(files, unreadable, known)
 
     def _put_unreadable(self, record: Record) -> None:
         self._writer.put(record)

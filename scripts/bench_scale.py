@@ -306,7 +306,7 @@ class Clock:
     def searching(self, files: int) -> None:
         """Not of interest."""
 
-    def advance(self, files: int, unreadable: int = 0) -> None:
+    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         """Not of interest."""
 
 

@@ -261,14 +261,12 @@ def test_picturebook_says_what_it_is(pictures: Path, run: Run) -> None:
     assert done.stdout == b""
 
 
-def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str]) -> None:
+def shown_on_a_terminal(command: list[str], folder: Path, environment: dict[str, str]) -> bytes:
+    """What a command that must succeed writes to a terminal."""
     import pty
 
     leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
-    with subprocess.Popen(
-        command, cwd=pictures.parent, env=environment | {"TERM": "xterm"}, stderr=follower
-    ) as process:
+    with subprocess.Popen(command, cwd=folder, env=environment | {"TERM": "xterm"}, stderr=follower) as process:
         os.close(follower)
         shown = b""
         while True:
@@ -281,12 +279,32 @@ def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: 
             shown += part
     os.close(leader)
     assert process.returncode == 0
+    return shown
+
+
+def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
+    shown = shown_on_a_terminal(command, pictures.parent, environment)
     assert b"10/10" in shown
     assert b"images" in shown
     quiet = subprocess.run(
         [*command, "--index", "other"], cwd=pictures.parent, env=environment, capture_output=True, check=True
     )
     assert b"10/10" not in quiet.stderr
+
+
+def test_the_progress_bar_is_back_after_the_model_and_has_no_rate_for_what_is_known(
+    pictures: Path, environment: dict[str, str]
+) -> None:
+    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
+    shown_on_a_terminal(command, pictures.parent, environment)
+    for i in range(300):
+        shutil.copy(pictures / "cold" / "red.png", pictures / f"{i}.png")
+    shown = shown_on_a_terminal(command, pictures.parent, environment)
+    assert b"300/300" in shown
+    assert b"/s" not in shown
+    paint(pictures / "new.png", "cyan")
+    assert b"1/1" in shown_on_a_terminal(command, pictures.parent, environment)
 
 
 def test_several_folders_are_refreshed_by_one_word(pictures: Path, run: Run) -> None:

@@ -82,6 +82,7 @@ class Watcher:
         self.total = 0
         self.done = 0
         self.unreadable = 0
+        self.known = 0
         self.waited = False
 
     def waiting(self) -> None:
@@ -93,9 +94,10 @@ class Watcher:
     def start(self, total: int) -> None:
         self.total = total
 
-    def advance(self, files: int, unreadable: int = 0) -> None:
+    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         self.done += files
         self.unreadable += unreadable
+        self.known += known
 
 
 def update(

@@ -155,7 +155,9 @@ def index(
 
         def load() -> tuple[Encoder, ModelRecord]:
             bar.rest()
-            return choice.load()
+            loaded = choice.load()
+            bar.resume()
+            return loaded
 
         summary = update(
             folder,

@@ -23,6 +23,10 @@ class ProgressBar:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._skipped = 0
+        self._done = self._known = 0
+        """Images so far, and those of them that took no model."""
+        self._resting: int | None = None
+        """Of how many images the bar was that is not shown for now."""
 
     def __enter__(self) -> ProgressBar:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -47,12 +51,23 @@ class ProgressBar:
             self._bar.update(self._task, completed=files)
 
     def rest(self) -> None:
-        """Show nothing until `start`: something else is about to be shown."""
+        """Show nothing until `start` or `resume`: something else is about to be shown."""
+        if self._bar and self._bar.tasks[0].total:
+            self._resting = int(self._bar.tasks[0].total)
         self._stop()
+
+    def resume(self) -> None:
+        """Show the bar again that `rest` took away, if it did."""
+        if self._resting is not None:
+            done, known = self._done, self._known
+            self.start(self._resting)
+            self.advance(done, known=known)
+            self._resting = None
 
     def start(self, total: int) -> None:
         """Show a bar for `total` images."""
         self._stop()
+        self._done = self._known = 0
         if self._is_shown():
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
@@ -66,15 +81,18 @@ class ProgressBar:
                 total=total,
             )
 
-    def advance(self, files: int, unreadable: int = 0) -> None:
-        """So many more are done, so many of them skipped."""
+    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
+        """So many more are done; so many of them were skipped, so many had a vector already."""
         self._skipped += unreadable
+        self._done += files
+        self._known += known
         if self._bar and self._task is not None:
-            speed = self._bar.tasks[0].speed
+            # Those with a vector pass a thousand times as fast, and say nothing of how long the others take.
+            speed = (self._bar.tasks[0].speed or 0) * (self._done - self._known) / max(1, self._done)
             self._bar.update(
                 self._task,
                 advance=files,
-                rate=f", {speed:.0f}/s" if speed else "",
+                rate=f", {speed:.0f}/s" if speed >= 1 else "",
                 skips=f"{self._skipped} unreadable" if self._skipped else "",
             )
 
