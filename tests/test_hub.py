@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from clipsearch.errors import ModelError
 from clipsearch.models import downloading
 from clipsearch.models.files import find_local, fingerprint, locate, pull, verify
+from clipsearch.models.open_clip import Checkpoint
 
 NAME = "somebody/small-clip"
 
@@ -97,8 +98,11 @@ def test_only_what_is_needed_is_fetched_into_the_layout_that_the_library_has(
 def test_open_clip_files_are_taken_where_transformers_has_none(hub: Hub, home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "repository"
     folder.mkdir()
-    (folder / "open_clip_config.json").write_text("{}")
-    save_file({"logit_scale": np.ones(1, np.float32)}, folder / "open_clip_model.safetensors")
+    towers = {"vision_cfg": {"layers": 1, "width": 64}, "text_cfg": {"layers": 1, "width": 8, "heads": 1}}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": {"embed_dim": 8, **towers}}))
+    shapes = {name: one.shape for name, one in Checkpoint.load(folder)._expected().items()} | {"logit_scale": ()}
+    weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
     (folder / "open_clip_pytorch_model.bin").write_bytes(b"a pickle")
     (folder / "config.json").write_text('{"model_type": "clip"}')
     hub.add(NAME, folder)
