@@ -17,6 +17,7 @@ from clipsearch.errors import (
     ClipsearchError,
     IndexMissingError,
     IndexUnfinishedError,
+    InputError,
     ModelError,
     ModelMismatchError,
 )
@@ -26,6 +27,7 @@ from clipsearch.query import Index
 from clipsearch.settings import wanted_model
 from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.store.reading import Store, find_index
+from clipsearch.system.places import current_folder
 from clipsearch.towers import Towers
 
 if TYPE_CHECKING:
@@ -41,12 +43,15 @@ def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None
 
     Raises:
         IndexMissingError: nothing was named and none is found.
+        InputError: `given` is empty, or there is no current folder.
     """
+    if given is not None and not os.fspath(given):
+        raise InputError("The name of an index folder is empty. Leave it out to take the nearest index.")
     named = given or os.environ.get("CLIPSEARCH_INDEX")
     if not named:
-        return find_index(start or Path.cwd())
-    folder = Path(named).expanduser()
-    return folder / FOLDER if (folder / FOLDER).is_dir() else folder
+        return find_index(start or current_folder())
+    folder = Path(os.path.expanduser(named))
+    return folder / FOLDER if os.path.isdir(folder / FOLDER) else folder
 
 
 def open_index(
@@ -117,7 +122,7 @@ def open_towers(
         if folder is not None:
             raise
         tell(telling.index_missing())
-    wanted = wanted_model(model, [Path.cwd()])
+    wanted = wanted_model(model, [current_folder()])
     known = nearest.model() if nearest else None
     name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
     why = _why(wanted, known)

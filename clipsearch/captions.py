@@ -77,7 +77,7 @@ def read_captions(
     path = Path(file)
     lines = _lines(_content(path), str(path), split)
     folder = path.parent if images is None else Path(images)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to look for images in.")
     found = _collected(lines, folder)
     if not found.texts and not found.missing:

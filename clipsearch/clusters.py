@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.cores import available
 from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.filters import Filters
 from clipsearch.query import Hit
 from clipsearch.store.filtering import matching
 from clipsearch.store.format import Matrix, Record
 from clipsearch.store.reading import Store
+from clipsearch.system.limits import check_memory, check_threads
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -47,6 +49,8 @@ _NUMBERS = (2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
 _NEIGHBOURS = 2
 """How many make a place dense for HDBSCAN. Vectors of CLIP are spread thin: with as many as `MIN_SIZE`, which would be
 its own choice, 170 of the 253 sample pictures are in no group; with 2 it is 101, and groups are more like folders."""
+_LEAST_MEMORY, _OF_A_THREAD = 300 << 20, 64 << 20
+"""Bytes of address space that scikit-learn and its BLAS take, and each thread of it."""
 _WORDS = 3
 """In a name at most."""
 _ROWS = 8192
@@ -164,9 +168,11 @@ def _checked(n: int | None, method: str, min_size: int | None) -> Method:
 
 
 def _check_library() -> None:
+    check_memory(_LEAST_MEMORY + available() * _OF_A_THREAD)
+    check_threads(available())
     try:
         import sklearn.cluster  # type: ignore[import-untyped]  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError(
             "Groups are found by scikit-learn, which is not installed: pip install 'clipsearch[cluster]'"
         ) from error

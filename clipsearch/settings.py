@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from clipsearch.errors import InputError
+from clipsearch.system.places import current_folder, is_there
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -29,13 +30,13 @@ class Settings:
 
 
 def find_settings(start: Path) -> Path | None:
-    """The nearest `clipsearch.toml` in `start` (a folder or a file) or above it."""
+    """The nearest `clipsearch.toml` in `start` (a folder or a file) or above it.
+
+    Raises:
+        InputError: the system does not say whether there is one.
+    """
     start = start.absolute()
-    for folder in (start, *start.parents):
-        candidate = folder / FILE_NAME
-        if candidate.is_file():
-            return candidate
-    return None
+    return next((path for folder in (start, *start.parents) if is_there(path := folder / FILE_NAME)), None)
 
 
 def read_settings(path: Path) -> Settings:
@@ -45,9 +46,13 @@ def read_settings(path: Path) -> Settings:
         InputError: the file is no TOML, or holds an unknown key or a value of the wrong type.
     """
     try:
+        if not path.is_file():  # opening a FIFO would wait for somebody to write to it
+            raise InputError(f"{path} is no file of settings. Rename it, or name a model yourself: --model NAME")
         with path.open("rb") as file:
             values = tomllib.load(file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     known = {field.name for field in fields(Settings)}
     for key, value in values.items():
@@ -72,7 +77,7 @@ def wanted_model(flag: str | None, roots: list[Path]) -> tuple[str, str] | None:
     if name := os.environ.get("CLIPSEARCH_MODEL"):
         return name, "CLIPSEARCH_MODEL"
     found: tuple[str, str] | None = None
-    for root in roots or [Path.cwd()]:
+    for root in roots or [current_folder()]:
         path = find_settings(root)
         model = read_settings(path).model if path else None
         if model is None:

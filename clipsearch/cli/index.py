@@ -204,9 +204,10 @@ def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
     from clipsearch.errors import InputError
     from clipsearch.store.format import FOLDER
     from clipsearch.store.reading import Store
+    from clipsearch.system.places import current_folder
 
     if paths and not given and not os.environ.get("CLIPSEARCH_INDEX"):
-        return Path.cwd() / FOLDER, paths
+        return current_folder() / FOLDER, paths
     folder = index_folder(given)
     if not paths:
         with closing(Store.open(folder)) as store:

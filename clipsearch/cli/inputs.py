@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from clipsearch.cli.talk import say
 from clipsearch.errors import InputError, UnreadableImageError
@@ -37,10 +37,26 @@ def read_input(name: str) -> bytes:
     """
     try:
         if name == STDIN:
-            return read_list(sys.stdin.buffer, "standard input")
+            return read_list(standard_input(), called(name))
         return read_list_in(name)
     except OSError as error:
-        raise InputError(f"Cannot read {name}: {error.strerror}") from error
+        raise InputError(f"Cannot read {called(name)}: {error.strerror}") from error
+
+
+def standard_input() -> BinaryIO:
+    """What comes through a pipe.
+
+    Raises:
+        InputError: it is closed.
+    """
+    if sys.stdin is None:
+        raise InputError("Cannot read standard input (-): it is closed.")
+    return sys.stdin.buffer
+
+
+def called(name: str) -> str:
+    """An input for people."""
+    return "standard input" if name == STDIN else name
 
 
 def text_lines(name: str, what: str) -> list[tuple[int, str]]:
@@ -52,11 +68,12 @@ def text_lines(name: str, what: str) -> list[tuple[int, str]]:
     try:
         text = read_input(name).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not UTF-8: byte {error.start} is 0x{error.object[error.start]:02x}.") from error
+        where = f"byte {error.start} is 0x{error.object[error.start]:02x}"
+        raise InputError(f"{called(name)} is not UTF-8: {where}.") from error
     lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
     found = [(number, line) for number, line in lines if line.strip()]
     if not found:
-        raise InputError(f"There is no {what} in {name}: write one on each line.")
+        raise InputError(f"There is no {what} in {called(name)}: write one on each line.")
     return found
 
 
@@ -127,7 +144,7 @@ def _content(name: str) -> bytes:
     from clipsearch.images.reading import read_picture, read_stream
 
     try:
-        return read_stream(sys.stdin.buffer) if name == STDIN else read_picture(os.fsencode(name))
+        return read_stream(standard_input()) if name == STDIN else read_picture(os.fsencode(name))
     except (UnreadableImageError, OSError) as error:
         where = "from standard input" if name == STDIN else name
         raise InputError(f"Cannot read the picture {where}: {error}") from error

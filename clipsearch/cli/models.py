@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipsearch.cli.command import Command
 from clipsearch.cli.grouping import grouped
 from clipsearch.cli.models_check import check
 from clipsearch.cli.options import FormatOptions, print_rows, say, screen_width, writing_output
@@ -41,7 +42,7 @@ def alone(context: typer.Context, *, output: FormatOptions) -> int:
     return 0
 
 
-@models.command("list")
+@models.command("list", cls=Command)
 @grouped
 def list_(*, output: FormatOptions) -> int:
     """List the models that have a short name.
@@ -65,7 +66,7 @@ def _list(output: FormatOptions) -> int:
     return 0
 
 
-@models.command("show")
+@models.command("show", cls=Command)
 @grouped
 def show(name: NameArgument, *, output: FormatOptions) -> int:
     """Show what is known of a model: figures, towers, preprocessing, revision, fingerprint, files.
@@ -84,7 +85,7 @@ def show(name: NameArgument, *, output: FormatOptions) -> int:
     return 0
 
 
-@models.command("pull")
+@models.command("pull", cls=Command)
 @grouped
 def pull(
     name: NameArgument,
@@ -127,4 +128,4 @@ def _row(pulled: Pulled) -> Row:
     }
 
 
-models.command("check")(check)
+models.command("check", cls=Command)(check)

@@ -44,7 +44,9 @@ def check(
     """
     from clipsearch.checking import check_model
     from clipsearch.output.checks import write_checks
+    from clipsearch.system.places import current_folder
 
+    current_folder()  # torch cannot do without
     form = output.form()
     report = check_model(name, pictures, say=say)
     say(f"Known values of {_named(report)}: {report.known}.")

@@ -17,6 +17,7 @@ from clipsearch.cli.options import one_format, say, screen_width, telling, writi
 from clipsearch.errors import InputError
 from clipsearch.filters import FilterArguments, Orientation
 from clipsearch.paths import absolute, same_place
+from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
     from clipsearch.output.hits import Found
@@ -225,8 +226,8 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
     from clipsearch.api import index_folder, open_index
 
     place = index_folder(folder)
-    is_named = folder is not None or "CLIPSEARCH_INDEX" in os.environ
-    here = Path.cwd()
+    is_named = folder is not None or bool(os.environ.get("CLIPSEARCH_INDEX"))
+    here = current_folder()
     is_whole = is_named or same_place(absolute(place.parent), absolute(here))
     arguments = filters.arguments(None if is_whole else here)
     return open_index(place, say=say, tell=telling(verbose=verbose)), arguments

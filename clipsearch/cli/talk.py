@@ -7,6 +7,10 @@ import sys
 
 def say(message: str) -> None:
     """Talk to the user. What is quoted does nothing to a terminal."""
-    from clipsearch.output.paths import escaped
-
-    print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)  # noqa: T201
+    try:
+        from clipsearch.output.paths import escaped
+    except (ImportError, MemoryError):  # too little memory is left even for that, and just this is to be said
+        message = "\n".join(ascii(line)[1:-1] for line in message.split("\n"))
+    else:
+        message = "\n".join(map(escaped, message.split("\n")))
+    print(message, file=sys.stderr, flush=True)  # noqa: T201

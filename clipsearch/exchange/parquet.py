@@ -17,5 +17,5 @@ def arrow() -> ModuleType:
     try:
         import_module("pyarrow.parquet")
         return import_module("pyarrow")
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise InputError("Parquet files need pyarrow: pip install 'clipsearch[parquet]'") from error

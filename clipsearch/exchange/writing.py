@@ -25,6 +25,7 @@ from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
 from clipsearch.interrupts import shielded
 from clipsearch.system.flushing import sync_file, sync_folder
+from clipsearch.system.places import is_there
 
 Value = str | int | bytes | None
 """Bytes are an absolute path."""
@@ -84,7 +85,7 @@ class VectorFiles:
         self._check_free()
         with _writing(self.vectors), ExitStack() as undo:
             folder = self.vectors.parent
-            if target.suffix != ".npy" and not folder.exists():
+            if target.suffix != ".npy" and not is_there(folder):
                 folder.mkdir()
                 undo.callback(_remove_empty, folder)
             # Under names of their own, in the same file system: to get their names costs nothing then.
@@ -168,7 +169,7 @@ class VectorFiles:
         if taken and not self._replace:
             raise InputError(f"{taken[0]} is there already. Choose another name, or replace it with --force.")
         for path in taken:
-            if path.is_dir():
+            if os.path.isdir(path):
                 raise InputError(f"{path} is a folder. Choose another name.")
 
 

@@ -26,6 +26,7 @@ from clipsearch.models import clip_vocabulary, siglip_tokenizer
 from clipsearch.models.files import ModelFiles, again
 from clipsearch.models.open_clip import WEIGHTS, Checkpoint
 from clipsearch.models.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
+from clipsearch.system.failures import is_shortage
 
 _OLD_END = 2
 """An end token that transformers takes for a mark in `clip` and `clipseg`: "the largest id of the text ends it"."""
@@ -52,6 +53,8 @@ def load(files: ModelFiles) -> PreTrainedModel:
     except ModelError:
         raise
     except Exception as error:  # of a configuration that makes no sense, transformers may raise anything
+        if is_shortage(error):
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"The weights in {files.folder} cannot be loaded: {reason}. {again(files.folder)}") from error
     torch.nn.Module.eval(model)  # the model's own `eval` is not typed
@@ -175,6 +178,8 @@ def _tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401  (transformers', of no
         with _quiet():
             return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises nothing narrower
+        if is_shortage(error):
+            raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"{files.folder}: the tokenizer cannot be loaded: {reason}") from error
 

@@ -10,6 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from clipsearch.system.places import below_home
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-f]{6,40}")
 _REVISION = re.compile(r"[\w][\w.+-]*(/[\w][\w.+-]*)*")
@@ -20,7 +22,7 @@ def cache() -> Path:
     """Where the hub's models lie: as `HF_HUB_CACHE`, `HF_HOME` and the library's other settings say."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE)
+    return below_home(Path(constants.HF_HUB_CACHE))
 
 
 def storage(repository: str) -> Path:

@@ -7,6 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
 
+from clipsearch.cores import available
+from clipsearch.system.limits import check_memory, check_threads
+from clipsearch.system.places import current_folder
+
 if TYPE_CHECKING:
     from clipsearch.models.encoder import Encoder
     from clipsearch.models.files import ModelFiles
@@ -30,6 +34,12 @@ FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=Fal
 """A query has a picture or two."""
 
 
+_OF_TORCH = 750 << 20
+"""Bytes of address space that importing torch and transformers takes; with less, torch aborts the process."""
+_OF_TORCH_ITSELF = 2
+"""Threads, besides those that decode and compute."""
+
+
 def load_encoder(files: ModelFiles, options: Options, say: Callable[[str], None] = lambda _: None) -> Encoder:
     """The model in `files`; `say` is as for `Encoder`.
 
@@ -38,6 +48,9 @@ def load_encoder(files: ModelFiles, options: Options, say: Callable[[str], None]
     Raises:
         ClipsearchError: the model or the device cannot be had, or its files are damaged.
     """
+    current_folder()  # MKL ends the process without one
+    check_memory(_OF_TORCH)
+    check_threads(2 * available() + _OF_TORCH_ITSELF)
     with ThreadPoolExecutor(1) as pool:
         hashed = pool.submit(_hashed, files)
         from clipsearch.models.encoder import Encoder

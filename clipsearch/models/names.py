@@ -66,8 +66,8 @@ def repository_of(name: str) -> str | None:
 
 def folder_of(name: str) -> Path | None:
     """The folder that a name means; short names and the catalogue's repositories mean none."""
-    folder = Path(name).expanduser()
-    return folder if find(name) is None and folder.is_dir() else None
+    folder = Path(os.path.expanduser(name))
+    return folder if find(name) is None and os.path.isdir(folder) else None
 
 
 def hub_name(name: str) -> HubName | None:
@@ -98,15 +98,15 @@ def _original(name: str) -> str | None:
 
 def refuse_file(name: str) -> None:
     """Raise ModelError if `name` is a file, or one of OpenAI's archives."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     original = _original(name)
-    if original and (original.lower() == path.name.lower() or not path.exists()):
+    if original and (original.lower() == path.name.lower() or not os.path.exists(path)):
         short = ORIGINALS[original]
         way = f"the same weights are --model {short}" if short else "its model is none that clipsearch reads"
         raise ModelError(
             f"{name} is an archive of OpenAI's: a TorchScript pickle, which may run any code and is not loaded; {way}."
         )
-    if path.is_file():
+    if os.path.isfile(path):
         from clipsearch.models.integrity import is_torchscript
 
         if is_torchscript(path):

@@ -32,7 +32,9 @@ from clipsearch.errors import ModelError
 from clipsearch.models.quick_tokens import Rules, quick, quick_of
 from clipsearch.models.text_tower import FixedLength, TextTower, TowerShape
 from clipsearch.system.checksums import Compared, checksum, identity
+from clipsearch.system.failures import is_shortage
 from clipsearch.system.flushing import replace_flushed, sync_file, sync_folder
+from clipsearch.system.places import below_home
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -77,6 +79,8 @@ def load(fingerprint: str) -> TextTower | None:
             tokens = quick(rules, map_safetensors(folder / _TABLES))
         return TextTower(weights, shape, lambda: _tokenizer(folder), tokens)
     except Exception as error:  # what was written is not what is read: tokenizers raises nothing narrower
+        if is_shortage(error):
+            raise
         _condemn(folder)
         raise TowerDamagedError(f"it cannot be read: {error}") from error
 
@@ -87,6 +91,8 @@ def _tokenizer(folder: Path) -> Tokenizer:
     try:
         return Tokenizer.from_str((folder / _TOKENIZER).read_text("utf-8"))
     except Exception as error:  # tokenizers raises nothing narrower
+        if is_shortage(error):
+            raise
         _condemn(folder)
         raise ModelError(
             f"{folder / _TOKENIZER} cannot be read ({error}). Run the same command again: it is made anew."
@@ -159,7 +165,7 @@ def _name(error: OSError) -> str:
 def cache_folder() -> Path:
     """Where clipsearch keeps what can be made again (`CLIPSEARCH_CACHE`, else the system's cache folder)."""
     given = os.environ.get("CLIPSEARCH_CACHE")
-    return Path(given) if given else user_cache_path("clipsearch", appauthor=False)
+    return Path(given) if given else below_home(user_cache_path("clipsearch", appauthor=False))
 
 
 def tower_folder(fingerprint: str) -> Path:

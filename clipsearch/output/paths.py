@@ -22,7 +22,10 @@ def _python_escape(character: str) -> str:
 
 def shown(path: bytes) -> bytes:
     """`path` (absolute) relative to the current folder, if it lies below what the system or the shell calls that."""
-    current = os.getcwdb()
+    try:
+        current = os.getcwdb()
+    except OSError:  # it was deleted, and nothing lies below it
+        return path
     inner = path.removeprefix(inside(current))
     if inner == path and (shell := logical_folder(current)):
         return path.removeprefix(inside(shell))

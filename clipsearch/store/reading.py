@@ -32,6 +32,7 @@ from clipsearch.store.format import (
     damaged,
     guarded,
 )
+from clipsearch.system.places import is_there
 from clipsearch.unit import are_unit
 
 _BUSY_SECONDS = 30
@@ -120,8 +121,12 @@ class Store:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether `folder` holds an index, sound or not."""
-        return (folder / DATABASE).exists()
+        """Whether `folder` holds an index, sound or not.
+
+        Raises:
+            InputError: the system does not say.
+        """
+        return is_there(folder / DATABASE)
 
     @classmethod
     def open(cls, folder: Path) -> Store:

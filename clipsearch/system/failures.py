@@ -9,6 +9,7 @@ import errno
 import os
 
 from clipsearch.errors import InputError
+from clipsearch.system.places import current_folder
 
 _HINTS = {
     errno.EMFILE: "This process may not open more of them: raise the limit (ulimit -n)",
@@ -19,10 +20,9 @@ _HINTS = {
 _MEMORY = "There is not enough memory for this: close other programs, or raise the limit (ulimit -v)."
 _THREADS = "No more threads can be started: too many processes run, or the limit is too low (ulimit -u)."
 _NO_HOME = "There is no home folder: HOME is not set, and the system knows none for this user. Set HOME."
-_FOLDER_GONE = "The current folder is no longer there, or it cannot be looked at. Go to another one: cd"
 _OF_LIBRARIES = {
     "can't start new thread": _THREADS,
-    "could not determine home directory": _NO_HOME,
+    "home directory": _NO_HOME,
     "cannot allocate": _MEMORY,
     "can't allocate": _MEMORY,
     "not enough memory": _MEMORY,
@@ -46,16 +46,12 @@ def of_the_environment(error: BaseException) -> str | None:
     return None
 
 
-def check_current_folder() -> None:
-    """Make sure that there is a current folder.
-
-    Raises:
-        InputError: it was deleted, say.
-    """
-    try:
-        os.getcwd()
-    except OSError as error:
-        raise InputError(_FOLDER_GONE) from error
+def is_shortage(error: Exception) -> bool:
+    """Whether memory, threads, files or room were lacking, so that what was read or made is not to blame."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _HINTS):
+        return True
+    text = str(error).lower()
+    return any(part in text for part, meaning in _OF_LIBRARIES.items() if meaning != _NO_HOME)
 
 
 def _refused(error: OSError) -> str | None:
@@ -63,7 +59,7 @@ def _refused(error: OSError) -> str | None:
         return None
     if error.filename is None and isinstance(error, FileNotFoundError):
         try:
-            check_current_folder()
+            current_folder()
         except InputError as gone:
             return str(gone)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
