@@ -6,7 +6,6 @@ import codecs
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +113,8 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
     Raises:
         InputError: as for `image_files` and `picture`.
     """
+    import tempfile  # for all that a text query needs, starting it would take longest
+
     from clipsearch.paths import absolute
 
     typed: dict[bytes, str] = {}

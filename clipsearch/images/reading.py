@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.limits import check_bytes, enough_memory, max_bytes
 from clipsearch.system.bounded import read_up_to
 
 BYTES_AHEAD = 256 * 2**20
@@ -54,6 +53,8 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
         VanishedError: it is not there.
         UnreadableImageError: it cannot be read, is too large or no regular file, or changed meanwhile.
     """
+    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes  # text queries read no picture
+
     try:
         with enough_memory(), open(os.open(path, _FLAGS), "rb") as file:
             before = os.fstat(file.fileno())
@@ -95,6 +96,8 @@ def read_stream(stream: BinaryIO) -> bytes:
     Raises:
         UnreadableImageError: it is more than the largest picture needs, or cannot be read.
     """
+    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes
+
     limit = max_bytes()
     with enough_memory():
         content = read_up_to(stream, limit)

@@ -17,8 +17,6 @@ import json
 import mmap
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -186,6 +184,8 @@ def save(
     Raises:
         ModelError: the cache cannot be written.
     """
+    import tempfile  # queries find a tower, and start without what makes one
+
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -243,6 +243,8 @@ def _put(made: Path, target: Path, aside: Path, fingerprint: str) -> None:
 
 def _remove_earlier(fingerprint: str) -> None:
     """The same tower as an earlier layout has it would only take room."""
+    import shutil
+
     for folder in cache_folder().glob(f"text-towers-*/{fingerprint}"):
         layout = re.fullmatch(r"text-towers-(\d+)", folder.parent.name)
         if layout and int(layout[1]) < _LAYOUT:

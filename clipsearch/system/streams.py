@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import select
 import sys
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -71,6 +70,8 @@ class _Output(_Wrapped):
     def _written(self, data: memoryview) -> int:
         try:
             while (written := self._raw.write(data)) is None:  # another program has it not wait
+                import select
+
                 select.select([], [self._raw], [])
         except BrokenPipeError as error:
             raise OutputAbandonedError(*error.args) from error
