@@ -5,11 +5,15 @@ An empty path would mean the current folder, and an empty text nothing: both com
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from typer.core import TyperCommand
 
 from clipsearch.errors import InputError
+
+_TEXTS = ("LABEL", "TERM", "TEXT")
+"""What stands for words in help; all other texts are names."""
 
 
 class Command(TyperCommand):
@@ -27,7 +31,23 @@ class Command(TyperCommand):
                 is_option = parameter.param_type_name == "option"
                 name = max(parameter.opts, key=len) if is_option else parameter.human_readable_name.strip("[.]")
                 raise InputError(f"{name} is empty. Perhaps it comes from a variable that is not set.")
-        return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, args)
+        for parameter in self.get_params(ctx):
+            if str(parameter.metavar).strip("[.]") in _TEXTS:
+                ctx.params[str(parameter.name)] = _as_utf8(ctx.params[str(parameter.name)])
+        return rest
+
+
+def _as_utf8(value: object) -> object:
+    """Words as they were typed, where the locale knows no letters but ASCII (`LC_ALL=C PYTHONUTF8=0`)."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_as_utf8, value))
+    if not isinstance(value, str):
+        return value
+    try:
+        return os.fsencode(value).decode("utf-8")
+    except UnicodeError:  # it is not UTF-8, or is as it should be
+        return value
 
 
 def _is_empty(value: object) -> bool:

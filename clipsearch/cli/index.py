@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +22,7 @@ from clipsearch.cli.options import (
     WaitOption,
     say,
     telling,
+    writing_output,
 )
 
 if TYPE_CHECKING:
@@ -185,7 +187,8 @@ def index(
     if choice.encoder and choice.encoder.name == BUNDLED:
         talk(f"Note: {PICTUREBOOK_NOTE}")
     if json:
-        print(summary_json(summary, seconds, used))  # noqa: T201
+        with writing_output():
+            sys.stdout.buffer.write(summary_json(summary, seconds, used))
     return EXIT_STRICT if strict and summary.unreadable else 0
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.options import IndexOption, JsonOption, say
+from clipsearch.cli.options import IndexOption, JsonOption, say, writing_output
 
 if TYPE_CHECKING:
     from clipsearch.store.format import ModelRecord
@@ -34,6 +35,7 @@ def status(
     from clipsearch.api import index_folder
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import Status, status_json, status_text
+    from clipsearch.output.rows import utf8
     from clipsearch.store.locking import is_locked
     from clipsearch.store.reading import Store
     from clipsearch.store.verifying import verify as findings_of
@@ -57,7 +59,8 @@ def status(
                 is_whole=store.is_whole(),
                 findings=findings,
             )
-    print(status_json(found) if json else status_text(found))  # noqa: T201
+    with writing_output():
+        sys.stdout.buffer.write(status_json(found) if json else utf8(f"{status_text(found)}\n"))
     if found.model and found.model.name == BUNDLED and not json:
         say(f"Note: {PICTUREBOOK_NOTE}")
     return EXIT_DAMAGED if findings and not all(finding.harmless for finding in findings) else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import unicodedata
 from collections.abc import Callable
@@ -42,11 +41,6 @@ def escaped(text: str, escape: Callable[[str], str] = _python_escape) -> str:
     if text.isprintable():
         return text
     return "".join(escape(c) if unicodedata.category(c) in _OBEYED and c not in _HARMLESS else c for c in text)
-
-
-def json_escape(character: str) -> str:
-    """As it may stand in a JSON string."""
-    return json.dumps(character)[1:-1]
 
 
 def json_fields(path: bytes, name: str = "path") -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,8 @@ from typing import Any
 
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
-from clipsearch.output.paths import json_fields, printable, shown
+from clipsearch.output.paths import escaped, json_fields, printable, shown
+from clipsearch.output.rows import json_bytes, utf8
 from clipsearch.store.format import Computed, ModelRecord
 from clipsearch.store.reading import Contents, Folder
 from clipsearch.store.verifying import Finding
@@ -21,7 +20,7 @@ NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""
 
 
-def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str:
+def summary_json(summary: Summary, seconds: float, used: Computed | None) -> bytes:
     """The summary of `index --json`; device, precision and their reasons are null when no model was needed."""
     fields = {
         "images": summary.images,
@@ -39,7 +38,7 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> str
         "seconds": round(seconds, 3),
         **_computed_fields(used),
     }
-    return json.dumps(fields, indent=2, ensure_ascii=False)
+    return json_bytes(fields, indent=2)
 
 
 def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
@@ -128,7 +127,7 @@ class Status:
         return Computed(*(known[field] for field in Computed._fields)) if known else None
 
 
-def status_json(status: Status) -> str:
+def status_json(status: Status) -> bytes:
     """`status --json`."""
     model, run = status.model, status.last_run
     fields = {
@@ -150,7 +149,7 @@ def status_json(status: Status) -> str:
     }
     if status.findings is not None:
         fields["problems"] = [{"what": finding.what, "mend": _mend(status, finding)} for finding in status.findings]
-    return json.dumps(fields, indent=2, ensure_ascii=False)
+    return json_bytes(fields, indent=2)
 
 
 def status_text(status: Status) -> str:
@@ -171,7 +170,7 @@ def status_text(status: Status) -> str:
         *([] if status.is_whole else [("state", _state_text(status))]),
         ("last run", _run_text(status)),
     ]
-    lines = [f"{name:<11} {value}" for name, value in rows]
+    lines = [f"{name:<11} {escaped(value)}" for name, value in rows]
     if status.unreadable:
         lines += ["", "Unreadable:", *(f"  {line}" for line in _unreadable_lines(status.unreadable))]
         lines[-1] += _more(status.unreadable)
@@ -183,7 +182,7 @@ def status_text(status: Status) -> str:
 def _model_rows(model: ModelRecord | None) -> list[tuple[str, str]]:
     if model is None:
         return [("model", "none yet")]
-    rows = [("model", f"{printable(os.fsencode(model.name))}, {model.dim} dimensions")]
+    rows = [("model", f"{printable(utf8(model.name))}, {model.dim} dimensions")]
     if model.revision:
         rows += [("repository", repository_of(model.name) or "none"), ("revision", model.revision)]
     return [*rows, ("fingerprint", model.fingerprint)]
@@ -215,7 +214,7 @@ def _verdict(status: Status) -> list[str]:
     lines = []
     for finding in status.findings:
         lines += [
-            f"{'Harmless' if finding.harmless else 'DAMAGED'}: {printable(os.fsencode(finding.what))}",
+            f"{'Harmless' if finding.harmless else 'DAMAGED'}: {printable(utf8(finding.what))}",
             f"  {_mend(status, finding)}",
         ]
     return lines
@@ -224,7 +223,7 @@ def _verdict(status: Status) -> list[str]:
 def _mend(status: Status, finding: Finding) -> str:
     """What to type."""
     if finding.mend is not None:
-        return printable(os.fsencode(finding.mend))
+        return printable(utf8(finding.mend))
     if finding.harmless:
         return "The next `clipsearch index` puts it right. If one is running, this is its unfinished work."
     model = f" --model {status.model.name}" if status.model else ""
@@ -237,9 +236,7 @@ def _mend(status: Status, finding: Finding) -> str:
 
 
 def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
-    return [
-        f"{printable(shown(path))}: {printable(os.fsencode(reason))}" for path, reason in unreadable[:NAMED_AT_MOST]
-    ]
+    return [f"{printable(shown(path))}: {printable(utf8(reason))}" for path, reason in unreadable[:NAMED_AT_MOST]]
 
 
 def _more(unreadable: Sequence[object]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import BinaryIO
 
-from clipsearch.output.paths import escaped, json_escape, json_fields, printable, shown
+from clipsearch.output.paths import escaped, json_fields, printable, shown
 
 Value = str | int | float | bytes | tuple[bytes, ...] | None
 """Bytes are an absolute path, and a tuple has several."""
@@ -15,6 +17,8 @@ Row = Mapping[str, Value]
 """From the names of columns, which are the same in all rows and in the same order."""
 
 FORMATS = ("table", "tsv", "csv", "json", "jsonl")
+_LONE = re.compile("[\ud800-\udfff]")
+"""Halves of characters, and the bytes of names that are not UTF-8 as Python writes them."""
 _DIGITS = 6
 """Decimals of numbers in JSON and CSV."""
 
@@ -68,9 +72,30 @@ def json_row(row: Row) -> dict[str, object]:
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """JSON with a line end. What a terminal would obey stands in strings only, and there as an escape."""
-    lines = json.dumps(value, indent=indent, ensure_ascii=False).split("\n")
-    return "".join(f"{escaped(line, json_escape)}\n" for line in lines).encode()
+    """JSON with a line end, in ASCII: any encoding can print it, and no terminal obeys what stands in it.
+
+    What is no number is null, since JSON has no word for it; bytes in texts that are not UTF-8 are U+FFFD.
+    """
+    return json.dumps(_plain(value), indent=indent, allow_nan=False).encode("ascii") + b"\n"
+
+
+def _plain(value: object) -> object:
+    """What all readers of JSON take."""
+    if isinstance(value, str):
+        return _LONE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def utf8(text: str) -> bytes:
+    """`text` for standard output, whatever it holds: bytes of names as they are, other halves of characters as `?`."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapping[str, str]) -> None:
@@ -81,7 +106,7 @@ def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapp
     cuttable = {name for name, value in cells if isinstance(value, str | bytes | tuple)}
     texts = [{name: _text(value, formats.get(name)) for name, value in row.items()} for row in rows]
     lines = lines_of(texts, screen, right=right, cuttable=cuttable)
-    out.writelines(f"{line}\n".encode() for line in lines)
+    out.writelines(utf8(f"{line}\n") for line in lines)
 
 
 def _csv(rows: Sequence[Row], out: BinaryIO, columns: Iterable[str], *, screen: bool) -> None:
@@ -117,5 +142,5 @@ def _bytes(value: Value, form: str | None, *, screen: bool, tabs: bool = False) 
     if isinstance(value, tuple):
         return b", ".join(_bytes(path, None, screen=screen) for path in value)
     if isinstance(value, str):
-        return (value if tabs and not screen else escaped(value)).encode()
-    return _text(value, form).encode()
+        return utf8(value if tabs and not screen else escaped(value))
+    return utf8(_text(value, form))
