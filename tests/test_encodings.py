@@ -82,3 +82,27 @@ def test_half_a_character_ends_no_table(form: str) -> None:
     out = io.BytesIO()
     write_rows([{"text": "\ud800 \udcff", "number": math.nan}], form, out)
     assert out.getvalue()
+
+
+def test_a_page_does_not_go_to_standard_output(run: Run, folder: Path) -> None:
+    done = run("query", "red", "--html", "-", cwd=folder)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"The page does not go to standard output (-)" in done.stderr
+    assert not (folder / "-").exists()
+
+
+def test_the_folder_above_is_named(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    picture = paint(tmp_path / "red.png", "red")
+    arguments = ["classify", picture, "-l", "red", "-l", "blue", "--copy-into", "..", "--dry-run"]
+    done = run(*arguments, "--index", folder, cwd=tmp_path / "inner")
+    assert f"to folders in {tmp_path}." in done.stderr.decode()
+
+
+def test_reasons_name_nothing_of_pillow() -> None:
+    from clipsearch.images.decoding import _reason
+
+    inner = ValueError("Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK")
+    assert _reason(inner) == "broken image: a text or a profile in it is too large"
+    assert _reason(ValueError("set ImageFile.SOME_OPTION to go on")) == "broken image"
+    assert _reason(ValueError("bad palette")) == "broken image: bad palette"

@@ -50,6 +50,8 @@ _SAYS_TRUNCATED = re.compile(
 )
 _MEANS_NOTHING = re.compile(r"0x[0-9a-f]{6}|\\x|<.*>")
 """Objects and bytes as Python writes them."""
+_OF_PILLOW = re.compile(r"\b(PIL|Pillow|\w+Plugin|Image\w*\.\w+|[A-Z]+_[A-Z_]+)\b")
+"""Names in its code, which help nobody who has a picture."""
 _LONGEST_REASON = 200
 
 _BITS, _PLANES = 258, 284
@@ -275,6 +277,10 @@ def _reason(error: Exception) -> str:
     text = re.sub(r"\bb(?=['\"])", "", text)  # the mark of bytes: b'IHDR'
     if _SAYS_TRUNCATED.search(text):
         return _TRUNCATED
+    if "MAX_TEXT" in text:
+        return "broken image: a text or a profile in it is too large"
+    if _OF_PILLOW.search(text):
+        return "broken image"
     cause = error.__cause__ or error
     if not text or _MEANS_NOTHING.search(text) or isinstance(cause, (LookupError, TypeError, ArithmeticError)):
         return "broken image"

@@ -34,6 +34,8 @@ def check_replaceable(path: Path, kind: Kind) -> None:
         InputError: there is something else than an earlier output of this kind, or its folder is not there.
     """
     name = printable(os.fsencode(path))
+    if name == "-":
+        raise InputError(f"The {kind.name} does not go to standard output (-), which is for results. Name a file.")
     try:
         mode = os.stat(path).st_mode
         ours = stat.S_ISREG(mode) and _is_ours(path, kind)

@@ -112,8 +112,9 @@ def in_words(steps: Sequence[Step], folder: Path, *, move: bool, dry_run: bool) 
     done = sum(not step.there for step in steps)
     there = len(steps) - done
     verb = f"Would {'move' if move else 'copy'}" if dry_run else "Moved" if move else "Copied"
+    place = printable(shown(os.fsencode(os.path.abspath(folder)))) or "."  # `..` alone would read as an ellipsis
     rest = f"; {there} {'is' if there == 1 else 'are'} there already" if there else ""
-    return f"{verb} {plural(done, 'image')} to folders in {printable(os.fsencode(folder))}{rest}."
+    return f"{verb} {plural(done, 'image')} to folders in {place}{rest}."
 
 
 class _Names:
