@@ -65,8 +65,9 @@ def read_captions(
     images: str | os.PathLike[str] | None = None,
     split: str | None = None,
     skip_missing: bool = False,
+    content: bytes | None = None,
 ) -> Captions:
-    """Read a file with captions, in any of the formats above.
+    """Read a file with captions, in any of the formats above; `content` is what is in it, if that is known already.
 
     Image paths are taken from the folder `images`, by default that of the file itself. `split`, for Karpathy's JSON,
     is the part that counts, say "test". Missing images are an error, or left out with `skip_missing`.
@@ -75,7 +76,7 @@ def read_captions(
         InputError: the file cannot be read or understood, has no such part, or images are missing.
     """
     path = Path(file)
-    lines = _lines(_content(path), str(path), split)
+    lines = _lines(_text(path, read_list_in(path) if content is None else content), str(path), split)
     folder = path.parent if images is None else Path(images)
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to look for images in.")
@@ -87,8 +88,7 @@ def read_captions(
     return found
 
 
-def _content(path: Path) -> str:
-    content = read_list_in(path)
+def _text(path: Path, content: bytes) -> str:
     if b"\0" in content:
         raise InputError(f"{path} is no text in UTF-8: there are NUL bytes in it. If it is UTF-16, save it as UTF-8.")
     # The names of files need not be UTF-8; captions are checked later.
@@ -130,7 +130,7 @@ def _path(line: _Line, folder: Path) -> bytes:
     if not line.image.strip():
         raise InputError(f"{line.where}: the image has no name.")
     try:
-        return absolute(folder / line.image)
+        return absolute(folder / os.fsdecode(line.image.encode("utf-8", "surrogateescape")))
     except UnicodeEncodeError as error:
         raise InputError(f"{line.where}: {line.image!r} cannot be the name of a file.") from error
 

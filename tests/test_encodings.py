@@ -106,3 +106,11 @@ def test_reasons_name_nothing_of_pillow() -> None:
     assert _reason(inner) == "broken image: a text or a profile in it is too large"
     assert _reason(ValueError("set ImageFile.SOME_OPTION to go on")) == "broken image"
     assert _reason(ValueError("bad palette")) == "broken image: bad palette"
+
+
+def test_captions_come_from_standard_input_too_and_name_files_in_any_locale(run: Run, folder: Path) -> None:
+    name = "Müller\x1b[31m 犬/Å.png"
+    shell = ["sh", "-c", f'printf "image,caption\\n%s,red\\n" "{name}" | "$@"', "sh"]
+    usual = run("eval", "-", "--json", cwd=folder, before=shell)
+    assert usual.returncode == 0, usual.stderr.decode()
+    assert run("eval", "-", "--json", cwd=folder, before=shell, env=ENCODINGS["C"]).stdout == usual.stdout

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
+from clipsearch.cli.inputs import STDIN, read_input
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
@@ -32,7 +33,7 @@ def eval_(
         typer.Argument(
             metavar="CAPTIONS",
             help="A CSV with columns image and caption, Karpathy's JSON, COCO's captions_*.json, or Flickr8k's token "
-            "file.",
+            "file (- for standard input).",
             show_default=False,
         ),
     ],
@@ -90,7 +91,8 @@ def eval_(
     gates = [parse_gate(given) for given in at_least or ()]
     if compare and model.model is not None:
         raise InputError("--compare names the models itself. Leave out --model.")
-    read = read_captions(captions, images=images, split=split, skip_missing=skip_missing)
+    content = read_input(STDIN) if str(captions) == STDIN else None
+    read = read_captions(captions, images=images, split=split, skip_missing=skip_missing, content=content)
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
     # 2. Measure.
