@@ -462,3 +462,48 @@ def test_an_empty_field_stands_for_no_confidence() -> None:
     out = io.BytesIO()
     write_hits([Found("a", [hit("/x.png", confidence=None)])], "json", out)
     assert json_hits(out.getvalue())[0]["confidence"] is None
+
+
+HARMFUL = ("=1+1.png", "+1.png", "-1.png", "@SUM(A1).png", "=cmd|' ' !A0.png")
+
+
+def test_names_that_spreadsheets_would_run_are_made_harmless_if_that_is_asked_for(tmp_path: Path, run: Run) -> None:
+    for number, name in enumerate((*HARMFUL, "plain.png")):
+        paint(tmp_path / name, COLOURS[number])
+    index(run, ".", "--model", "picturebook", cwd=tmp_path)
+
+    def cells(*options: str) -> list[dict[str, str]]:
+        done = run("query", "red", "--not", "a dog", "--format", "csv", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr.decode()
+        return list(csv.DictReader(io.StringIO(done.stdout.decode(), newline="")))
+
+    exact, safe = cells(), cells("--spreadsheet-safe")
+    assert {row["path"] for row in exact} == {*HARMFUL, "plain.png"}
+    assert [row["path"] for row in safe] == [
+        f"'{row['path']}" if row["path"] in HARMFUL else row["path"] for row in exact
+    ]
+    numbers = [(row["score"], row["bytes"]) for row in safe]
+    assert numbers == [(row["score"], row["bytes"]) for row in exact]  # also where a score is negative
+    assert any(score.startswith("-") for score, _ in numbers)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["query", "red"],
+        ["duplicates"],
+        ["tokens", "red"],
+        ["models", "list"],
+        ["score", "sample-images/dogs", "--text", "=a dog", "--model", "picturebook"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_only_csv_can_be_made_safe_for_spreadsheets(sample_index: Path, run: Run, command: list[str]) -> None:
+    for form in ([], ["--format", "tsv"], ["--json"]):
+        done = run(*command, *form, "--spreadsheet-safe", cwd=sample_index)
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr == b"clipsearch: --spreadsheet-safe is for CSV: add --format csv.\n"
+    done = run(*command, "--format", "csv", "--spreadsheet-safe", cwd=sample_index)
+    assert done.returncode in (0, 1), done.stderr.decode()
+    assert b"\n=" not in done.stdout
+    assert b",=" not in done.stdout

@@ -350,6 +350,6 @@ def _report(found: Classified, expected: npt.NDArray[np.int64], labels: Sequence
     measured = report(found.predictions, expected[found.read], labels)
     with writing_output():
         write_report(measured, form, sys.stdout.buffer, screen=screen_width())
-    if form in ("tsv", "csv"):
+    if form in ("tsv", "csv", "safe-csv"):
         say(in_words(measured))
     return 0

@@ -109,6 +109,15 @@ class TableFormat(str, Enum):
     JSONL = "jsonl"
 
 
+SpreadsheetSafeOption = Annotated[
+    bool,
+    typer.Option(
+        "--spreadsheet-safe",
+        help="In CSV, put an apostrophe before texts and names that a spreadsheet would take for formulas.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class FormatOptions:
     """How a command prints its rows."""
@@ -117,6 +126,7 @@ class FormatOptions:
         TableFormat, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
     ] = TableFormat.AUTO
     json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+    spreadsheet_safe: SpreadsheetSafeOption = False
 
     def form(self) -> str:
         """The format that is meant: one of `output.rows.FORMATS`.
@@ -124,18 +134,23 @@ class FormatOptions:
         Raises:
             InputError: two are.
         """
-        return one_format(self.format.value, "json" if self.json else "auto")
+        asked = (self.format.value, "json" if self.json else "auto")
+        return one_format(*asked, spreadsheet_safe=self.spreadsheet_safe)
 
 
-def one_format(*asked: str) -> str:
+def one_format(*asked: str, spreadsheet_safe: bool = False) -> str:
     """The one that is asked for; if none is, a table for a terminal and tsv for a pipe.
 
     Raises:
-        InputError: several are.
+        InputError: several are, or another than csv is to be safe for spreadsheets.
     """
     different = sorted({form for form in asked if form != "auto"})
     if len(different) > 1:
         raise InputError(f"One output format at a time, not {' and '.join(different)}")
+    if spreadsheet_safe:
+        if different != ["csv"]:
+            raise InputError("--spreadsheet-safe is for CSV: add --format csv.")
+        return "safe-csv"
     return different[0] if different else "table" if sys.stdout.isatty() else "tsv"
 
 

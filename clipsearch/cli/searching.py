@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import one_format, say, screen_width, telling, writing_output
+from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, telling, writing_output
 from clipsearch.errors import InputError
 from clipsearch.filters import FilterArguments, Orientation
 from clipsearch.paths import absolute, same_place
@@ -161,6 +161,7 @@ class OutputOptions:
         Format, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
     ] = Format.AUTO
     json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
+    spreadsheet_safe: SpreadsheetSafeOption = False
     print0: Annotated[
         bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
     ] = False
@@ -196,7 +197,8 @@ class OutputOptions:
         Raises:
             InputError: two are.
         """
-        return one_format(self.format.value, "json" if self.json else "auto", "paths" if self.print0 else "auto")
+        asked = (self.format.value, "json" if self.json else "auto", "paths" if self.print0 else "auto")
+        return one_format(*asked, spreadsheet_safe=self.spreadsheet_safe)
 
     def check(self) -> None:
         """Complain before anything is searched.

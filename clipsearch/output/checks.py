@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from clipsearch.checking import Report
 from clipsearch.output.paths import escaped
-from clipsearch.output.rows import Row, write_rows
+from clipsearch.output.rows import Row, utf8, write_rows
 
 _WIDTH = len("as expected  ")
 
@@ -15,7 +15,7 @@ _WIDTH = len("as expected  ")
 def write_checks(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
     """Write the checks of `report` to `out` in one of `rows.FORMATS`; `screen` as there."""
     if form == "table":
-        out.writelines(f"{escaped(line).rstrip()}\n".encode() for line in _lines(report))
+        out.writelines(utf8(f"{escaped(line).rstrip()}\n") for line in _lines(report))
     else:
         write_rows(_rows(report), form, out, screen=screen)
 

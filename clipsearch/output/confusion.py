@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from clipsearch.classification import Report
-from clipsearch.output.rows import Row, Value, json_bytes, write_rows
+from clipsearch.output.rows import Row, Value, json_bytes, utf8, write_rows
 
 _WIDEST = 20
 """So many labels have a matrix in a table; of more, the commonest mistakes are shown."""
@@ -25,14 +25,14 @@ def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None
         out.write(json_bytes(_fields(report), indent=2 if form == "json" else None))
         return
     if form == "table":
-        out.write(f"{in_words(report)}\n\n".encode())
+        out.write(utf8(f"{in_words(report)}\n\n"))
     write_rows(_classes(report), form, out, screen=screen, numbers=_NUMBERS, columns=COLUMNS)
     if form == "table":
         few = len(report.classes) <= _WIDEST
         rows = _matrix(report) if few else _mistakes(report)
         if rows:
             title = "Lines are what images show, columns what they were taken for" if few else "The commonest mistakes"
-            out.write(f"\n{title}:\n\n".encode())
+            out.write(utf8(f"\n{title}:\n\n"))
             write_rows(rows, form, out, screen=screen)
 
 

@@ -9,7 +9,7 @@ from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.rows import Row, write_rows
 from clipsearch.query import Hit
 
-FORMATS = ("table", "tsv", "csv", "json", "jsonl", "paths")
+FORMATS = ("table", "tsv", "csv", "safe-csv", "json", "jsonl", "paths")
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date")
 """Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,
 `others` behind."""

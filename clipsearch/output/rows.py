@@ -16,7 +16,9 @@ Value = str | int | float | bytes | tuple[bytes, ...] | None
 Row = Mapping[str, Value]
 """From the names of columns, which are the same in all rows and in the same order."""
 
-FORMATS = ("table", "tsv", "csv", "json", "jsonl")
+FORMATS = ("table", "tsv", "csv", "safe-csv", "json", "jsonl")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that spreadsheets compute, and so may run."""
 _LONE = re.compile("[\ud800-\udfff]")
 """Halves of characters, and the bytes of names that are not UTF-8 as Python writes them."""
 _DIGITS = 6
@@ -34,7 +36,8 @@ def write_rows(
 ) -> None:
     """Write `rows` to `out` in one of `FORMATS`.
 
-    tsv has no header; csv is RFC 4180, with one. JSON and CSV keep 6 decimals, `numbers` says how the others show a
+    tsv has no header; csv is RFC 4180, with one, and safe-csv the same with an apostrophe before texts and paths that a
+    spreadsheet would run. JSON and CSV keep 6 decimals, `numbers` says how the others show a
     column, as in ".4f". What is None is an empty field, or null. Paths are relative to the current folder where they
     lie below it, with their own bytes, and in JSON also lossless where they are not UTF-8. Of several paths JSON makes
     an array of objects; the others put a comma and a space between them. `screen` is the width of the terminal that
@@ -48,8 +51,9 @@ def write_rows(
         for row in rows:
             fields = (_bytes(value, formats.get(name), screen=screen is not None) for name, value in row.items())
             out.write(b"\t".join(fields) + b"\n")
-    elif form == "csv":
-        _csv(rows, out, columns or (rows[0] if rows else ()), screen=screen is not None)
+    elif form in ("csv", "safe-csv"):
+        header = columns or (rows[0] if rows else ())
+        _csv(rows, out, header, screen=screen is not None, safe=form == "safe-csv")
     elif form == "json":
         out.write(json_bytes([json_row(row) for row in rows], indent=2))
     elif form == "jsonl":
@@ -109,19 +113,23 @@ def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapp
     out.writelines(utf8(f"{line}\n") for line in lines)
 
 
-def _csv(rows: Sequence[Row], out: BinaryIO, columns: Iterable[str], *, screen: bool) -> None:
+def _csv(rows: Sequence[Row], out: BinaryIO, columns: Iterable[str], *, screen: bool, safe: bool) -> None:
     import csv
+
+    def cell(value: Value) -> str:
+        field = _bytes(value, f".{_DIGITS}f", screen=screen, tabs=True).decode("utf-8", "surrogateescape")
+        is_text = isinstance(value, str | bytes | tuple)  # numbers may be negative
+        return f"'{field}" if safe and is_text and field.startswith(_FORMULA) else field
 
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     if header := list(columns):
-        writer.writerow(header)
+        writer.writerow(map(cell, header))
     for row in rows:
-        fields = (_bytes(value, f".{_DIGITS}f", screen=screen, tabs=True) for value in row.values())
-        writer.writerow([field.decode("utf-8", "surrogateescape") for field in fields])
+        writer.writerow(map(cell, row.values()))
         out.write(text.getvalue().encode("utf-8", "surrogateescape"))
         text.seek(text.truncate(0))
-    out.write(text.getvalue().encode())
+    out.write(text.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _text(value: Value, form: str | None) -> str:

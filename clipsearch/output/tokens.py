@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from clipsearch.output.paths import escaped
-from clipsearch.output.rows import Row, json_bytes, write_rows
+from clipsearch.output.rows import Row, json_bytes, utf8, write_rows
 from clipsearch.tokenizing import Tokenized
 
 COLUMNS = ("count", "context", "cut_at", "ids", "pieces", "lost", "text")
@@ -45,10 +45,10 @@ def _fields(one: Tokenized) -> dict[str, int | str | list[int] | list[str] | Non
 
 
 def _write_table(one: Tokenized, out: BinaryIO, screen: int | None) -> None:
-    out.write(f"{escaped(one.text)}\n".encode())
+    out.write(utf8(f"{escaped(one.text)}\n"))
     pairs = enumerate(zip(one.pieces, one.ids, strict=True), 1)
     rows: list[Row] = [{"token": number, "id": token, "piece": piece} for number, (piece, token) in pairs]
     write_rows(rows, "table", out, screen=screen)
-    out.write(f"{one.count} of {one.context} tokens, start and end included\n".encode())
+    out.write(utf8(f"{one.count} of {one.context} tokens, start and end included\n"))
     if one.cut_at is not None:
-        out.write(f"cut at character {one.cut_at}; not read: {escaped(one.lost.strip())}\n".encode())
+        out.write(utf8(f"cut at character {one.cut_at}; not read: {escaped(one.lost.strip())}\n"))
