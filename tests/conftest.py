@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +80,7 @@ def run(environment: dict[str, str]) -> Run:
             check=False,
         )
 
+    run.environment = environment  # type: ignore[attr-defined]
     return run
 
 
@@ -88,10 +91,24 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
 
 
 def index(run: Run, *arguments: str | Path, cwd: Path) -> dict[str, Any]:
-    """Run `clipsearch index ... --json`, which must succeed, and give back its summary."""
-    done = run("index", *arguments, "--json", cwd=cwd)
-    assert done.returncode == 0, done.stderr.decode()
-    summary: dict[str, Any] = json.loads(done.stdout)
+    """Make or refresh an index in `cwd` as `clipsearch index ... --json` does, and give back its summary.
+
+    Most tests only need one to begin with, so this is not the command itself (which `run` runs) but the same code in
+    this process, where PyTorch is imported once and not each time. It must succeed.
+    """
+    from clipsearch import cli
+
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("default")  # as in the command
+        for name, value in run.environment.items():  # type: ignore[attr-defined]
+            patch.setenv(name, value)
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", ["clipsearch", "index", *map(str, arguments), "--json"])
+        patch.setattr(sys, "stdout", out)
+        assert cli._run() == 0
+    out.seek(0)
+    summary: dict[str, Any] = json.loads(out.read())
     return summary
 
 

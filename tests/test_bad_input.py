@@ -131,7 +131,7 @@ def test_a_model_that_the_hub_does_not_know(pictures: Path, run: Run) -> None:
         (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"broken" * 99), "cannot be loaded"),
         (lambda f: _cut(f / "model.safetensors"), "cannot be loaded"),
-        (lambda f: _drop_tensors(f / "model.safetensors"), "are incomplete"),
+        (lambda f: _drop_tensors(f / "model.safetensors"), "do not belong together"),
         (lambda f: (f / "preprocessor_config.json").unlink(), "how pictures are prepared"),
         (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "holds no tokenizer"),
     ],

@@ -394,7 +394,7 @@ def test_copies_leave_everything_in_place_and_are_made_once(run: Run, copy: Path
     before = tree(copy)
     arguments = ("classify", "sample-images/dogs", *PETS, "--copy-into", copy / "sorted", "--top", "2", "--json")
     done = run(*arguments, cwd=copy)
-    assert done.stderr.decode() == f"Copied 9 images to folders in {copy / 'sorted'}.\n"
+    assert done.stderr.decode() == "Copied 9 images to folders in sorted.\n"
     found = json.loads(done.stdout)
     after = tree(copy)
     assert {name: content for name, content in after.items() if not name.startswith("sorted")} == before

@@ -373,7 +373,7 @@ def test_pillows_own_limit_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
 def test_texts_and_profiles_that_unpack_to_very_much_are_refused() -> None:
     bomb = zlib.compress(bytes(80 << 20))
     for kind, data in ((b"zTXt", b"x\0\0" + bomb), (b"iTXt", b"x\0\1\0\0\0" + bomb), (b"iCCP", b"x\0\0" + bomb)):
-        assert reason(png(COLOUR, 8, 2, [(kind, data)])).startswith("broken image: Decompressed data too large")
+        assert reason(png(COLOUR, 8, 2, [(kind, data)])) == "broken image: a text or a profile in it is too large"
 
 
 def test_indices_without_a_palette_are_no_picture() -> None:

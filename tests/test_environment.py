@@ -240,11 +240,11 @@ def test_too_few_threads_are_one_line(run: Run, folder: Path, other_user: list[s
 DEEP = """
 import os, runpy, sys
 os.chdir(sys.argv.pop(1))
-is_new = not os.path.exists("d")
-for _ in range(5000):
+is_new = not os.path.exists("deep")
+for _ in range(1200):  # more than Python nests calls, and more bytes than a path may have
     if is_new:
-        os.mkdir("d")
-    os.chdir("d")
+        os.mkdir("deep")
+    os.chdir("deep")
 runpy.run_module("clipsearch", run_name="__main__")
 """
 

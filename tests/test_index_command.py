@@ -213,7 +213,7 @@ def committed(folder: Path) -> int:
         return 0
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_index_resumes(
     tmp_path: Path, run: Run, environment: dict[str, str], how: signal.Signals
 ) -> None:

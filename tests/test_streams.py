@@ -18,7 +18,6 @@ PB = ("--model", "picturebook")
 COMMANDS = {
     "query with a cut-off": ["query", "--image", "PICTURE", "--min-score", "1", "-k", "2", "--format", "tsv"],
     "score": ["score", "PICTURE", "--text", "a dog", "--format", "tsv", *PB],
-    "classify": ["classify", "PICTURE", "--label", "dog", "--label", "cat", "--format", "tsv", *PB],
 }
 
 

@@ -290,8 +290,8 @@ def _against_pictures(config: Mapping[str, Any], pictures: Mapping[str, Any]) ->
     given = pictures.get("image_processor", pictures)
     vision = _tower(config, "vision")
     image, patch = vision.get("image_size"), vision.get("patch_size")
-    if not isinstance(given, dict) or type(patch) is not int:
-        return
+    if not pictures or not isinstance(given, dict) or type(patch) is not int:
+        return  # without a configuration whoever reads it says that it is missing
     cut = given.get("patch_size")
     if cut is not None and cut != patch:
         yield _differs("vision_config.patch_size", patch, f"pictures are cut into patches of {_short(cut)}")
