@@ -169,3 +169,14 @@ def test_a_second_mount_of_a_folder_is_the_same_place(linked: Path, environment:
     command = ["unshare", "-m", "sh", "-c", script]
     done = subprocess.run(command, cwd=linked, env=environment, capture_output=True, check=False)
     assert sorted(done.stdout.decode().split()) == ["link/sub/d.png", "link/sub/e.png"], done.stderr.decode()
+
+
+@pytest.mark.parametrize("name", ["real", "link", "other"])
+def test_a_root_is_forgotten_by_any_of_its_names(linked: Path, run: Run, name: str) -> None:
+    (linked / "other").symlink_to(linked / "real")
+    done = run("forget", name, cwd=linked)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"5 images" in done.stderr
+    assert b'"images": 0,' in run("status", "--json", cwd=linked).stdout
+    refused = run("forget", "real/sub", cwd=linked)
+    assert refused.returncode == 2

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.interrupts import shielded
-from clipsearch.paths import is_below
+from clipsearch.paths import is_below, spellings
 from clipsearch.store.creating import create, discard_if_empty
 from clipsearch.store.format import (
     DATABASE,
@@ -158,15 +158,20 @@ class Writer(Store):
     def forget(self, roots: Sequence[bytes]) -> list[int]:
         """Drop roots, or folders whose images are kept though they are not there, and all records below them.
 
-        Commits; how many images each held.
+        Whatever links or mounts lead to them. Commits; how many images each held.
 
         Raises:
             InputError: one of them is neither. Then none is dropped.
         """
         known = {root.path for root in self.roots()}
         kept = [folder for folder in self.folders() if folder.kept]
+
+        def may_go(path: bytes) -> bool:
+            return path in known or any(is_below(path, folder.path) for folder in kept)
+
+        roots = [next(filter(may_go, spellings(root, sorted(known))), root) for root in roots]
         for root in roots:
-            if root not in known and not any(is_below(root, folder.path) for folder in kept):
+            if not may_go(root):
                 names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
                 raise InputError(
                     f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.\nTo leave out a part of "
