@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -209,7 +210,7 @@ def test_an_interrupted_copy_leaves_nothing(
 
 def no_such_step(*_: object) -> None:
     """Stands for a system or a file system that cannot rename without replacing, in one step."""
-    raise NotImplementedError
+    raise naming.NotAtOnceError
 
 
 def no_hard_links(*_: object) -> None:
@@ -250,6 +251,27 @@ def test_a_name_that_is_taken_at_the_last_moment_is_left_alone(
     monkeypatch.setattr(os, "link", taken_meanwhile)
     place(two[:1], tmp_path / "target", link=False)
     assert contents(tmp_path / "target") == {b"cat.png": b"somebody else's", b"cat-2.png": content(two[0])}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_renaming_that_fails_takes_back_only_the_empty_file_that_held_the_name(
+    two: list[bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    saved: bool,  # noqa: FBT001
+) -> None:
+    def fails(_: bytes, target: bytes) -> None:
+        if saved:
+            with open(target, "wb") as file:
+                file.write(b"somebody else's")
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(naming, "_at_once", no_such_step)
+    monkeypatch.setattr(os, "link", no_hard_links)
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(InputError, match="Input/output error"):
+        place(two[:1], tmp_path / "target", link=False)
+    assert contents(tmp_path / "target") == ({b"cat.png": b"somebody else's"} if saved else {})
 
 
 def test_a_name_that_is_taken_right_before_the_step_that_gives_it_is_left_alone(

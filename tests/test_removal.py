@@ -514,7 +514,7 @@ def test_without_a_step_that_renames_and_never_replaces_files_move_all_the_same(
         raise PermissionError(1, "Operation not permitted")
 
     def no_such_step(*_: object) -> None:
-        raise NotImplementedError
+        raise naming.NotAtOnceError
 
     monkeypatch.setattr(naming, "_at_once", no_such_step)
     if not hard_links:

@@ -40,7 +40,8 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     Raises:
         InputError: as for `check_under`.
     """
-    filters = _as_known(store, check_under(store, filters))
+    check_under(store, filters)
+    filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):
         return None
     mask = np.zeros(rows, np.bool_)
@@ -62,19 +63,14 @@ def unmatched(store: Store, filters: Filters) -> list[str]:
     ]
 
 
-def check_under(store: Store, filters: Filters) -> Filters:
-    """`filters`, unless they name a folder that is neither there nor in the index.
-
-    Raises:
-        InputError: they do.
-    """
+def check_under(store: Store, filters: Filters) -> None:
+    """Raises InputError where a filter names a folder that is neither there nor in the index."""
     for path in filters.under or ():
         if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
             raise InputError(
                 f"under: there is no {os.fsdecode(path)}, and the index knows none. "
                 "`clipsearch status` names the folders in the index."
             )
-    return filters
 
 
 def rows_of_file(store: Store, path: bytes) -> list[int]:

@@ -22,6 +22,10 @@ _AT_CWD, _NO_REPLACE, _EXCLUSIVE = -100, 1, 4
 _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
+class NotAtOnceError(Exception):
+    """A file cannot get another name without replacing what has it in one step of this system, but in several."""
+
+
 class Aside(NamedTuple):
     """A file that was put aside."""
 
@@ -124,7 +128,7 @@ def rename(source: bytes, target: bytes) -> bool:
     """
     try:
         return _at_once(source, target)
-    except NotImplementedError:
+    except NotAtOnceError:
         aside = put_aside(source)
     try:
         if rename_ours(aside.path, target):
@@ -141,7 +145,7 @@ def rename_ours(source: bytes, target: bytes) -> bool:
     """The same for a file whose name is known to this process alone."""
     try:
         return _at_once(source, target)
-    except NotImplementedError:
+    except NotAtOnceError:
         pass
     try:
         os.link(source, target)
@@ -157,13 +161,18 @@ def rename_ours(source: bytes, target: bytes) -> bool:
 
 def _reserve_and_replace(source: bytes, target: bytes) -> bool:
     try:
-        os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY))  # the name is ours now
+        descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY)  # the name is ours now
     except FileExistsError:
         return False
+    ours = os.fstat(descriptor)
+    os.close(descriptor)
     try:
         os.replace(source, target)
     except BaseException:
-        os.unlink(target)
+        with contextlib.suppress(OSError):
+            now = os.lstat(target)
+            if os.path.samestat(now, ours) and not now.st_size:  # else somebody has saved something there
+                os.unlink(target)
         raise
     return True
 
@@ -172,7 +181,7 @@ def _at_once(source: bytes, target: bytes) -> bool:
     """In one step of the system; False if the name is taken.
 
     Raises:
-        NotImplementedError: this system, or this file system, has no such step.
+        NotAtOnceError: this system, or this file system, has no such step.
     """
     if sys.platform == "win32":
         try:
@@ -188,12 +197,12 @@ def _at_once(source: bytes, target: bytes) -> bool:
     elif sys.platform == "darwin" and hasattr(libc, "renamex_np"):
         done = libc.renamex_np(source, target, _EXCLUSIVE)
     else:
-        raise NotImplementedError
+        raise NotAtOnceError
     number = ctypes.get_errno()
     if done == 0:
         return True
     if number == errno.EEXIST:
         return False
     if number in _CANNOT:
-        raise NotImplementedError
+        raise NotAtOnceError
     raise OSError(number, os.strerror(number), source, None, target)

@@ -6,6 +6,7 @@ or its end has to be an error. Knows nothing of what is written.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import io
 import os
@@ -50,9 +51,9 @@ class _Wrapped(io.RawIOBase):
             rest = rest[self._written(rest) :]
         return size
 
+    @abc.abstractmethod
     def _written(self, data: memoryview) -> int:
         """How many bytes the other stream has taken; 1 or more."""
-        raise NotImplementedError
 
 
 class _Talk(_Wrapped):
