@@ -482,6 +482,17 @@ def test_a_first_run_interrupted_before_its_first_picture_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["many"]
 
 
+def test_ctrl_c_within_generated_code_of_a_library_has_its_exit_code(
+    pictures: Path, run: Run, environment: dict[str, str]
+) -> None:
+    broken = pictures.parent / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("exec('raise KeyboardInterrupt')")  # as within a dataclass that is being made
+    path = os.pathsep.join([str(broken), environment.get("PYTHONPATH", "")])
+    done = run("index", "pictures", *PB, cwd=pictures.parent, env={"PYTHONPATH": path})
+    assert (done.returncode, done.stderr) == (130, b"Interrupted.\n")
+
+
 def test_a_run_that_waited_for_one_that_failed_begins_anew(
     pictures: Path, run: Run, environment: dict[str, str]
 ) -> None:

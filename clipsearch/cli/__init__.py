@@ -113,6 +113,9 @@ def main() -> None:
         number = end.number if isinstance(end, Ended) else signal.SIGINT
         say("Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.")
         code = 128 + number
+        # Under `python -m`, CPython 3.11 kills itself by SIGINT at the end, whatever the exit code, if Ctrl-C once went
+        # through code that was compiled from a string, as dataclasses of libraries are. The next such code undoes that.
+        exec("")  # noqa: S102  (of nothing)
     sys.exit(_flushed(code))
 
 
