@@ -492,6 +492,86 @@ def without_targa_footer(content: bytes) -> bytes:
     return content[:-26]
 
 
+def _seldom_files() -> Iterable[ImageFile]:
+    """What games, old workstations, Photoshop and Macs leave behind."""
+    rgba = np.dstack([COLOUR, ALPHA])
+    palette = Image.fromarray(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    bilevel = Image.fromarray(BILEVEL).convert("1")
+    grey_alpha = Image.fromarray(np.dstack([GREY, ALPHA]), "LA")
+    yield ImageFile("rgb.qoi", saved(COLOUR, "QOI"), COLOUR)
+    yield ImageFile("rgba.qoi", saved(rgba, "QOI"), ON_WHITE)
+    yield ImageFile("rgb.dds", saved(COLOUR, "DDS"), COLOUR)
+    yield ImageFile("rgba.dds", saved(rgba, "DDS"), ON_WHITE)
+    yield ImageFile("grey.dds", saved(GREY, "DDS"), rgb(GREY))
+    yield ImageFile("grey-alpha.dds", saved(grey_alpha, "DDS"), rgb(GREY_ON_WHITE))
+    for blocks in ("DXT1", "DXT3", "DXT5", "BC2", "BC3"):
+        yield ImageFile(f"{blocks.lower()}.dds", saved(Image.fromarray(COLOUR), "DDS", pixel_format=blocks), COLOUR, 8)
+    yield ImageFile("rgb.pcx", saved(COLOUR, "PCX"), COLOUR)
+    yield ImageFile("grey.pcx", saved(GREY, "PCX"), rgb(GREY))
+    yield ImageFile("palette.pcx", saved(palette, "PCX"), COLOUR)
+    yield ImageFile("bilevel.pcx", saved(bilevel, "PCX"), rgb(BILEVEL))
+    for channels, pixels, seen in (("rgb", COLOUR, COLOUR), ("rgba", rgba, ON_WHITE), ("grey", GREY, rgb(GREY))):
+        yield ImageFile(f"{channels}.sgi", saved(pixels, "SGI"), seen)
+        yield ImageFile(f"{channels}-16.sgi", saved(pixels, "SGI", bpc=2), seen)
+        yield ImageFile(f"{channels}-runs.sgi", _run_length_sgi(pixels), seen)
+    yield from _photoshop_files()
+    png_icon, small = saved(rgba, "PNG"), saved(rgba[:16, :16], "PNG")
+    yield ImageFile("png.icns", icns((b"icp4", small), (b"ic07", png_icon), (b"TOC ", b"")), ON_WHITE, misread=True)
+    yield ImageFile("jp2.icns", icns((b"ic08", saved(rgba, "JPEG2000")), (b"icp4", small)), ON_WHITE, misread=True)
+    square, mask = COLOUR[:, 16:48], ALPHA[:, 16:48]
+    bare = ((b"il32", square.tobytes()), (b"l8mk", mask.tobytes()))
+    yield ImageFile("bare.icns", icns(*bare), ON_WHITE[:, 16:48])
+
+
+def _run_length_sgi(pixels: Pixels) -> bytes:
+    """SGI with a table of where each line begins; channel after channel, from the bottom up."""
+    channels = pixels.reshape(HEIGHT, WIDTH, -1).transpose(2, 0, 1)[:, ::-1]
+    half = WIDTH // 2
+    lines = [bytes((half, line[0], half, line[half], 0)) for line in channels.reshape(-1, WIDTH).tolist()]
+    header = bytearray(saved(pixels, "SGI")[:512])
+    header[2] = 1
+    first = 512 + 8 * len(lines)
+    starts = struct.pack(f">{len(lines)}I", *range(first, first + 5 * len(lines), 5))
+    return bytes(header) + starts + struct.pack(f">{len(lines)}I", *[5] * len(lines)) + b"".join(lines)
+
+
+def psd(
+    pixels: Pixels, mode: int = 3, *, bits: int = 8, palette: bytes = b"", layers: int | None = None, runs: bool = False
+) -> bytes:
+    """A Photoshop file of (H, W) or (H, W, C) samples; `layers` is what it says of them, negative if one is alpha."""
+    channels = pixels.reshape(HEIGHT, len(pixels[0]), -1).transpose(2, 0, 1)
+    header = b"8BPS" + struct.pack(">H6xHIIHH", 1, len(channels), HEIGHT, WIDTH, bits, mode)
+    info = b"" if layers is None else struct.pack(">Ihxx", 4, layers)
+    sections = b"".join(struct.pack(">I", len(part)) + part for part in (palette, b"", info))
+    if not runs:
+        return header + sections + b"\0\0" + channels.tobytes()
+    half = WIDTH // 2
+    lines = [bytes((257 - half, line[0], 257 - half, line[half])) for line in channels.reshape(-1, WIDTH).tolist()]
+    return header + sections + b"\0\1" + struct.pack(">H", 4) * len(lines) + b"".join(lines)
+
+
+def _photoshop_files() -> Iterable[ImageFile]:
+    rgba = np.dstack([COLOUR, ALPHA])
+    indices = quadrants(0, 1, 2, 3)
+    colours = np.zeros((3, 256), np.uint8)
+    colours[:, :4] = np.array([RED, GREEN, BLUE, AMBER]).T
+    yield ImageFile("rgb.psd", psd(COLOUR), COLOUR)
+    yield ImageFile("rgb-runs.psd", psd(COLOUR, runs=True), COLOUR)
+    yield ImageFile("alpha.psd", psd(rgba, layers=-1), ON_WHITE)
+    yield ImageFile("selection.psd", psd(rgba, layers=1), COLOUR)
+    yield ImageFile("selection-without-layers.psd", psd(rgba), COLOUR)
+    yield ImageFile("grey.psd", psd(GREY, 1), rgb(GREY))
+    yield ImageFile("palette.psd", psd(indices, 2, palette=colours.tobytes()), COLOUR)
+    yield ImageFile("bilevel.psd", psd(np.packbits(BILEVEL == 0, axis=1), 0, bits=1), rgb(BILEVEL), misread=True)
+    yield ImageFile("cmyk.psd", psd(255 - np.asarray(_cmyk()), 4), COLOUR)
+
+
+def icns(*icons: tuple[bytes, bytes]) -> bytes:
+    """Apple's icons: kind and content of each."""
+    body = b"".join(kind + struct.pack(">I", len(data) + 8) + data for kind, data in icons)
+    return b"icns" + struct.pack(">I", len(body) + 8) + body
+
+
 @cache
 def image_files() -> tuple[ImageFile, ...]:
     """Every format and variant but camera RAW."""
@@ -503,6 +583,7 @@ def image_files() -> tuple[ImageFile, ...]:
         _bitmap_files,
         _netpbm_files,
         _targa_files,
+        _seldom_files,
     )
     return tuple(file for maker in makers for file in maker())
 

@@ -30,6 +30,7 @@ from image_files import (
     directory,
     dng,
     heic,
+    icns,
     image_files,
     png,
     png_chunk,
@@ -118,9 +119,11 @@ def test_all_decoders_are_tried_by_these_files() -> None:
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_what_pillow_converts_well_is_converted_by_pillow(file: ImageFile) -> None:
+    if file.misread:
+        return
     with Image.open(io.BytesIO(file.content)) as image:
         image.load()
-        if image.has_transparency_data or image.mode.startswith(("I", "F")) or file.misread:
+        if image.has_transparency_data or image.mode.startswith(("I", "F")):
             return
         np.testing.assert_array_equal(pixels(decode(file.content)), np.asarray(image.convert("RGB")))
 
@@ -548,7 +551,7 @@ def test_channels_that_are_not_there_change_nothing(channels: list[tuple[int, in
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
         b"%PDF-1.7\n",
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        b"8BPS\0\1" + bytes(40),
+        b"8BPX\0\1" + bytes(40),
         b"\xd7\xcd\xc6\x9a" + bytes(60),
         b"SIMPLE  =                    T" + b" " * 50,
         b"\0\0\2\0\1\0" + bytes(40),
@@ -561,6 +564,60 @@ def test_channels_that_are_not_there_change_nothing(channels: list[tuple[int, in
 )
 def test_other_files_are_no_images(content: bytes) -> None:
     assert reason(content) == "not an image of a known format"
+
+
+def changed(content: bytes, *changes: tuple[int, bytes]) -> bytes:
+    """With other bytes at these places."""
+    mended = bytearray(content)
+    for at, new in changes:
+        mended[at : at + len(new)] = new
+    return bytes(mended)
+
+
+PSD, PCX, SGI = FILES["rgb.psd"].content, FILES["palette.pcx"].content, FILES["rgb.sgi"].content
+NO_PICTURE = b"8BIM" + struct.pack(">HHI", 1057, 0, 6) + b"\0\0\0\1\0\0"
+"""Photoshop's own: "saved without a flattened picture"."""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (changed(PSD, (5, b"\2")), "unsupported: PSB"),
+        (changed(PSD, (23, b"\x10")), "unsupported: PSD with 16 bits a channel"),
+        (changed(PSD, (25, b"\7")), "unsupported: PSD with several spot colours"),
+        (changed(PSD, (39, b"\2")), "unsupported: PSD whose flattened picture is zipped"),
+        (changed(PSD, (33, bytes([len(NO_PICTURE)]) + NO_PICTURE)), "unsupported: PSD without a flattened picture"),
+        (PSD[:36], "truncated: "),
+        (changed(PCX, (3, b"\4")), "unsupported: PCX with 1 planes of 4 bits"),
+        (changed(PCX, (1, b"\3"), (3, b"\1"), (65, b"\4")), "unsupported: PCX in colours of a screen"),
+        (PCX[:-1], "truncated: "),  # else the palette's indices were taken for levels of grey
+        (changed(SGI, (104, b"\0\0\0\2")), "unsupported: SGI picture with a colour map"),
+        (changed(SGI, (11, b"\2")), "unsupported: SGI picture with 2 channels"),
+        (SGI[:-1], "truncated: "),
+        (FILES["rgb-runs.sgi"].content[:600], "truncated: "),
+        (FILES["jp2.icns"].content[:-1], "truncated: "),  # the picture itself is whole
+        (b"\xff\x0a" + bytes(20), "JPEG XL: read once you install the extra: pip install 'clipsearch[jxl]'"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20), "JPEG XL: read once you install the extra: pip install"),
+    ],
+)
+def test_what_pillow_would_show_wrongly_is_refused_by_name(content: bytes, said: str) -> None:
+    assert reason(content).startswith(said)
+
+
+def test_the_largest_of_apples_icons_has_the_limit_of_all_pictures() -> None:
+    jp2 = FILES["rgb.jp2"].content
+    for size in ((WIDTH, HEIGHT), (HEIGHT, WIDTH)):  # it says so in both ways
+        jp2 = jp2.replace(struct.pack(">II", *size), struct.pack(">II", 60000, 60000))
+    for bomb in (png_header(60000, 60000), jp2):
+        icons = icns((b"ic07", FILES["rgba.png"].content), (b"ic08", bomb))
+        assert reason(icons).startswith("too large: 60000 x 60000"), bomb[:12]
+
+
+@pytest.mark.parametrize(("name", "at", "byte"), [("palette.pcx", 2, 0), ("palette.pcx", 4, 255), ("rgb.sgi", 2, 2)])
+def test_two_right_bytes_make_no_picture(name: str, at: int, byte: int) -> None:
+    content = FILES[name].content
+    assert reason(changed(content, (at, bytes([byte])), (at + 1, b"\0"))) == "not an image of a known format"
+    assert reason(content[:2] + b"Dear Sir or Madam,\n" * 100) == "not an image of a known format"
 
 
 def test_an_empty_file_is_called_empty() -> None:

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import jpeg2000, raw
+from clipsearch.images import extras, jpeg2000, layouts, raw
 from clipsearch.images.dates import taken_at
 from clipsearch.images.limits import (
     check_size,
@@ -109,6 +109,8 @@ def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_leas
 
 def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> Picture:
     """`orientation` counts where the file itself does not tell."""
+    if content.startswith(b"icns"):
+        content = layouts.icon_picture(content) or content
     try:
         return _decoded(content, limit, at_least, orientation)
     except UnreadableImageError:
@@ -171,7 +173,7 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
     Image.init()
     name = format_of(content)
     if name is None:
-        raise UnreadableImageError("not an image of a known format")
+        raise UnreadableImageError(_unknown(content))
     if is_cut(content, name):
         raise UnreadableImageError(_TRUNCATED)
     if name == "ICO":
@@ -179,6 +181,7 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
             check_size(width, height, limit)
     if name == "JPEG2000":
         jpeg2000.check(content)
+    layouts.check(content, name)
     raise_pillow_limit(limit)
     open_image, _ = Image.OPEN[name]
     if name == "TIFF":
@@ -190,6 +193,12 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
             raise
         # libavif refuses a whole picture for its broken EXIF. Under another name it passes that over.
         return open_image(io.BytesIO(content.replace(b"Exif", b"none")), "")
+
+
+def _unknown(content: bytes) -> str:
+    if content.startswith(layouts.JPEG_XL):
+        return f"JPEG XL: read once you install the extra: {extras.install_command('jxl')}"
+    return "not an image of a known format"
 
 
 def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import GifImagePlugin, Image, ImagePalette, TiffImagePlugin
+from PIL import GifImagePlugin, Image, ImageChops, ImagePalette, TiffImagePlugin
 
-from clipsearch.images import jpeg2000
+from clipsearch.images import jpeg2000, layouts
 
 _Samples = npt.NDArray[Any]
 """(H, W), one channel of uint16, int32, uint32 or float32."""
@@ -55,7 +55,16 @@ def mend_palette(image: Image.Image) -> None:
 
 
 def in_order(image: Image.Image, content: bytes) -> Image.Image:
-    """`image` with its channels in the order red, green, blue, alpha; `content` is the file it comes from."""
+    """`image` with its channels in the order red, green, blue, alpha; `content` is the file it comes from.
+
+    Photoshop's files have two peculiarities that Pillow passes over: the fourth channel may be a selection that
+    somebody saved, which is left out here, and in a bitmap one is black.
+    """
+    if image.format == "PSD":
+        if image.mode == "1":
+            return ImageChops.invert(image)
+        if image.mode == "RGBA" and not layouts.psd_has_alpha(content):
+            return image.convert("RGB")
     order = jpeg2000.channels(content) if image.format == "JPEG2000" else None
     if order is None or order == list(range(len(order))) or sorted(order) != list(range(len(image.getbands()))):
         return image

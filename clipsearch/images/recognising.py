@@ -8,10 +8,15 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-DECODERS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+from clipsearch.images.layouts import is_pcx, is_sgi
+
+DECODERS = (
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI"),
+    *("SGI", "TGA", "TIFF", "WEBP"),
+)
 """The only Pillow decoders that are ever tried; none of them starts another program."""
 
-_WITHOUT_SIGNATURE = ("AVIF", "HEIF", "TGA")
+_WITHOUT_SIGNATURE = ("AVIF", "HEIF", "PCX", "SGI", "TGA")
 """Told apart by more than their first bytes."""
 _AVIF_BRANDS = {b"avif", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1"}
@@ -33,7 +38,8 @@ def format_of(content: bytes) -> str | None:
             _, accepts = Image.OPEN[name]
             if accepts is not None and len(content) >= _SHORTEST and accepts(content[:_SHORTEST]):
                 return name
-    return "TGA" if _is_targa(content) else None
+    whole_headers = (("PCX", is_pcx), ("SGI", is_sgi), ("TGA", _is_targa))
+    return next((name for name, fits in whole_headers if fits(content)), None)
 
 
 def _format_of_brands(content: bytes) -> str | None:

@@ -1,0 +1,34 @@
+"""Which kinds of picture need an optional package, whether it is there, and the command that brings it.
+
+Imports none of them, nor Pillow: who only searches folders asks here, too.
+"""
+
+from __future__ import annotations
+
+import functools
+from importlib.util import find_spec
+
+_EXTRA_OF = {".jxl": "jxl"}
+"""Ending, in lower case -> the extra of clipsearch that reads such files."""
+_PACKAGE_OF = {"jxl": "imagecodecs"}
+"""Extra -> the package that it is there for."""
+
+
+def needed_extra(suffix: str) -> str | None:
+    """The extra that has to be installed before files with this ending (".jxl", in any case) can be read.
+
+    None if nothing is missing.
+    """
+    extra = _EXTRA_OF.get(suffix.lower())
+    return None if extra is None or is_installed(extra) else extra
+
+
+@functools.cache
+def is_installed(extra: str) -> bool:
+    """Whether the package is there that an extra brings."""
+    return find_spec(_PACKAGE_OF[extra]) is not None
+
+
+def install_command(extra: str) -> str:
+    """What to type, in the form in which every message has it."""
+    return f"pip install 'clipsearch[{extra}]'"
