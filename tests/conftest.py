@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from faulty import Faults, library
 from PIL import Image
+from warm import Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
@@ -60,9 +61,18 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
 
 
+_READ_WHEN_NEEDED = {"CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"}
+"""Variables that no library looks at when it is imported."""
+
+
 @pytest.fixture(scope="session")
-def run(environment: dict[str, str]) -> Run:
-    """Run `clipsearch ARGUMENTS` in a folder, as a shell would; `before` is another command to put before it."""
+def run(environment: dict[str, str]) -> Iterator[Run]:
+    """Run `clipsearch ARGUMENTS` in a folder, as a shell would; `before` is another command to put before it.
+
+    It is forked from a process that has imported PyTorch, unless something is asked for that may matter before, or
+    it is to be `fresh`.
+    """
+    warm = Warm(environment)
 
     def run(
         *arguments: str | bytes | Path,
@@ -70,18 +80,25 @@ def run(environment: dict[str, str]) -> Run:
         env: Mapping[str, str] | None = None,
         timeout: float = 120,
         before: Sequence[str] = (),
+        fresh: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
+        changed = dict(env or {})
+        if not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
+            done = warm.run([os.fsdecode(one) for one in arguments], cwd, environment | changed, timeout)
+            if done is not None:
+                return done
         return subprocess.run(
             [*before, sys.executable, "-m", "clipsearch", *arguments],
             cwd=cwd,
-            env=environment | dict(env or {}),
+            env=environment | changed,
             capture_output=True,
             timeout=timeout,
             check=False,
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    return run
+    yield run
+    warm.close()
 
 
 @pytest.fixture(scope="session")
