@@ -107,7 +107,14 @@ def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pix
         return Decoded(record._replace(hash=None, error=str(error)))  # without a hash it is tried again
     except UnreadableImageError as error:
         return Decoded(record._replace(error=str(error)))
-    return Decoded(record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at), pixels)
+    return Decoded(described(record, picture), pixels)
+
+
+def described(record: Record, picture: Picture) -> Record:
+    """`record` with what its picture tells."""
+    return record._replace(
+        width=picture.width, height=picture.height, taken_at=picture.taken_at, date_source=picture.date_source
+    )
 
 
 def pixels_of(

@@ -67,9 +67,11 @@ class Hit(NamedTuple):
     mtime_ns: int
     """When the file was last changed, in ns since 1970."""
     taken_at: str | None
-    """ISO 8601 local time from EXIF, where the file tells."""
+    """ISO 8601 local time from EXIF, XMP or the file's name, whichever tells first; None if none does."""
     others: int | None = None
     """With `distinct`, for how many other images it stands, of all that fulfil the filters; else None."""
+    date_source: str = "file"
+    """Where `date` is from: "exif", "xmp", "name" (of the file), or "file" (when it was last changed)."""
 
     @classmethod
     def of(
@@ -87,6 +89,7 @@ class Hit(NamedTuple):
             mtime_ns=record.mtime_ns,
             taken_at=record.taken_at,
             others=others,
+            date_source=record.date_source or "file",
         )
 
     @property

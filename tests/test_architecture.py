@@ -59,7 +59,8 @@ ALLOWED: dict[str, set[str]] = {
     "store.locking": {"errors", "store.format", "system.flushing"},
     "store.creating": {"errors", "interrupts", "store.format", "system.flushing"},
     "store.writing": {
-        *("errors", "paths", "interrupts", "store.creating", "store.format", "store.locking", "store.reading"),
+        *("errors", "paths", "images.dates", "interrupts"),
+        *("store.creating", "store.format", "store.locking", "store.reading"),
         *("system.flushing", "unit"),
     },
     "store.filtering": {"errors", "filters", "paths", "store.reading"},

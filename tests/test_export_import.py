@@ -69,6 +69,7 @@ def test_an_export_says_what_the_index_knows(dogs: Path) -> None:
                 "height": str(record.height),
                 "bytes": str(os.path.getsize(record.path)),
                 "taken_at": record.taken_at or "",
+                "date_source": record.date_source or "",
                 "mtime_ns": str(os.stat(record.path).st_mtime_ns),
                 "hash": record.hash.hex(),
             }

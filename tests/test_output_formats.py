@@ -195,7 +195,7 @@ def test_the_fields_of_json_and_jsonl_are_the_same_and_in_order(output: Output) 
     hits = json_hits(output("red", "-k", "all", "--format", "json").stdout)
     assert hits == json_hits(output("red", "-k", "all", "--format", "jsonl").stdout, "jsonl")
     assert hits == json_hits(output("red", "-k", "all", "--json").stdout)
-    names = ["rank", "score", "confidence", "path", "width", "height", "bytes", "date"]
+    names = ["rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source"]
     for rank, hit in enumerate(hits, 1):
         assert [name for name in hit if name != "path_bytes"] == names
         assert hit["rank"] == rank
@@ -206,7 +206,7 @@ def test_the_fields_of_json_and_jsonl_are_the_same_and_in_order(output: Output) 
 
 def test_csv_follows_rfc_4180(output: Output, folder: Path) -> None:
     out = output("red", "-k", "all", "--format", "csv").stdout
-    assert out.startswith(b"rank,score,confidence,path,width,height,bytes,date\r\n")
+    assert out.startswith(b"rank,score,confidence,path,width,height,bytes,date,date_source\r\n")
     assert out.endswith(b"\r\n")
     # Line ends are CR LF, all but those within quotes.
     outside = b"".join(re.split(rb'"(?:[^"]|"")*"', out))
@@ -245,7 +245,7 @@ def test_tsv_says_rank_score_and_confidence_as_json_does(output: Output) -> None
         ("auto", b""),
         ("table", b""),
         ("tsv", b""),
-        ("csv", b"rank,score,confidence,path,width,height,bytes,date\r\n"),
+        ("csv", b"rank,score,confidence,path,width,height,bytes,date,date_source\r\n"),
         ("json", b"[]\n"),
         ("jsonl", b""),
         ("paths", b""),

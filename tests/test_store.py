@@ -262,12 +262,14 @@ INSERT INTO meta VALUES ('format', '1');
 INSERT INTO roots VALUES (CAST('p' AS BLOB));
 INSERT INTO images VALUES (CAST('p/a' AS BLOB), 0, 1, 2, x'aa', 3, 4, NULL, NULL);
 INSERT INTO images VALUES (CAST('p/b' AS BLOB), 2, 1, 2, x'bb', 3, 4, NULL, NULL);
+INSERT INTO images VALUES (CAST('p/20240506_070809' AS BLOB), 3, 1, 2, x'cc', 3, 4, NULL, NULL);
+INSERT INTO images VALUES (CAST('p/20240507_070809' AS BLOB), 4, 1, 2, x'dd', 3, 4, '2021-01-02T03:04:05', NULL);
 INSERT INTO dead VALUES (1);
 """
 
 
 def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(folder: Path) -> None:
-    fill(folder, ["x", "y", "z"])
+    fill(folder, ["v", "w", "x", "y", "z"])
     with closing(Store.open(folder)) as store:
         model_text = store.meta("model")
     (folder / "index.db").unlink()
@@ -279,11 +281,23 @@ def test_an_index_of_the_first_format_is_read_and_brought_up_to_date(folder: Pat
         with closing(Store.open(folder)) as store:
             assert store.format() == version
             assert store.roots() == [(os.fsencode(folder.parent / "p"), {})]
-            assert [(record.path[-1:], record.row) for record in store.records()] == [(b"a", 0), (b"b", 2)]
+            dates = ["2024-05-06T07:08:09", "2021-01-02T03:04:05"]
+            assert [(os.path.basename(record.path), record.row, record.taken_at) for record in store.records()] == [
+                (b"20240506_070809", 3, dates[0] if version == 3 else None),
+                (b"20240507_070809", 4, dates[1]),
+                (b"a", 0, None),
+                (b"b", 2, None),
+            ]
+            assert store.date_sources() == {
+                "exif": 1,
+                "xmp": 0,
+                "name": int(version == 3),
+                "file": 3 - int(version == 3),
+            }
             matrix, alive = store.matrix()
             assert alive is not None
-            assert alive.tolist() == [True, False, True]
-            np.testing.assert_allclose(matrix, vectors(0, 3), atol=1e-3)
+            assert alive.tolist() == [True, False, True, True, True]
+            np.testing.assert_allclose(matrix, vectors(0, 5), atol=1e-3)
             assert verify(store) == []
 
     check(1)

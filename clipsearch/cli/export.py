@@ -36,8 +36,8 @@ def export(
     """Write the vectors of an index to a .npy file, and what it knows of the images beside it.
 
     OUT.npy gets one unit vector a row, in the order of paths; OUT.csv (or .jsonl, .parquet) path, width, height, bytes,
-    taken_at, mtime_ns and hash in the same order; OUT.json the model. Exits with 0 if it is done, with 1 if no image
-    passes the filters, and with 2 after an error.
+    taken_at, date_source, mtime_ns and hash in the same order; OUT.json the model. Exits with 0 if it is done, with 1
+    if no image passes the filters, and with 2 after an error.
     """
     from clipsearch.exchange.exporting import export as export_index
 

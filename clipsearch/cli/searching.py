@@ -103,8 +103,8 @@ class FilterOptions:
         typer.Option(
             "--after",
             metavar="DATE",
-            help="Only images taken then or later (EXIF, else when the file was changed): 2024-05-31, 2024-05, 2024, "
-            "or a span back from now: 30d, 12h, 2w, 6mo, 1y.",
+            help="Only images taken then or later (EXIF, XMP, else the file's name, else its time): 2024-05-31, "
+            "2024-05, 2024, or a span back from now: 30d, 12h, 2w, 6mo, 1y.",
             show_default=False,
         ),
     ] = None

@@ -31,7 +31,7 @@ def status(
     ] = False,
     json: JsonOption = False,
 ) -> int:
-    """Show what an index holds: model, roots, images, unreadable files, dead rows, size, last run."""
+    """Show what an index holds: model, roots, images, sources of dates, unreadable files, size, last run."""
     from clipsearch.api import index_folder
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import Status, status_json, status_text
@@ -50,6 +50,7 @@ def status(
                 folder=os.fsencode(store.folder.absolute()),
                 model=store.model(),
                 contents=store.contents(),
+                date_sources=store.date_sources(),
                 roots=[(root.path, store.count(root.path)) for root in store.roots()],
                 kept=[folder for folder in store.folders() if folder.kept],
                 unreadable=store.unreadable(),

@@ -26,6 +26,7 @@ COLUMNS: dict[str, type] = {
     "height": int,
     "bytes": int,
     "taken_at": str,
+    "date_source": str,
     "mtime_ns": int,
     "hash": str,
 }
@@ -98,6 +99,7 @@ def _row(number: int, record: Record) -> Row:
         "height": record.height,
         "bytes": record.size,
         "taken_at": record.taken_at,
+        "date_source": record.date_source,
         "mtime_ns": record.mtime_ns,
         "hash": record.hash.hex() if record.hash else None,
     }

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from clipsearch import cores
 from clipsearch.changes import options_of
-from clipsearch.embedding import ImageEncoder, decode_for, embed, read, record_of, unread
+from clipsearch.embedding import ImageEncoder, decode_for, described, embed, read, record_of, unread
 from clipsearch.errors import InputError, ModelMismatchError, UnreadableImageError
 from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
 from clipsearch.images.decoding import decode
@@ -314,7 +314,7 @@ def _examine(file: ImageFile) -> Record:
         picture = decode(content.data, os.path.basename(file.path), at_least=1)  # nobody looks at it
     except UnreadableImageError as error:
         return record._replace(error=str(error))
-    return record._replace(width=picture.width, height=picture.height, taken_at=picture.taken_at)
+    return described(record, picture)
 
 
 # -- the index -----------------------------------------------------------------------------------------------------

@@ -1,17 +1,21 @@
-"""When a picture was taken, as cameras and programs really write it into EXIF and XMP.
+"""When a picture was taken, as cameras and programs really write it into EXIF, XMP and the names of files.
 
 All times are those of the clock on the wall where it was taken: what is said of a time zone is passed over, so that a
-picture of the evening stays one of the evening wherever it is looked at.
+picture of the evening stays one of the evening wherever it is looked at. Opens no file.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import ExifTags, Image
+if TYPE_CHECKING:
+    from PIL import Image
 
 _EARLIEST, _LATEST = 1826, 2100
 """Years: of the first photograph, and when the clock of a camera is certainly wrong."""
@@ -20,19 +24,98 @@ _MOMENT = re.compile(
     rf"(\d{{4}})\s*[-:/.]\s*(\d{{1,2}})\s*[-:/.]\s*(\d{{1,2}})(?:[\sT]+{_TIME})?\s*(?:[zZ]|[-+][\d:]*)?"
 )
 _MIDNIGHT, _LEAP = 24, 60
+EXIF, XMP, NAME = "exif", "xmp", "name"
+"""Who says when a picture was taken."""
+_MAY_BE_DATE = re.compile(rb"(?:18|19|20|21)\d\d[-_.]?[01]\d[-_.]?[0-3]\d")
 _XMP = [
     re.compile(rf"{name}\s*(?:=\s*[\"']([^\"'<>]*)[\"']|>([^<>]*)<)".encode())
     for name in ("exif:DateTimeOriginal", "photoshop:DateCreated")
 ]
 
+# -- of names --
+_DAY = r"(?<!\d)(?<!\d[-.])(?P<year>\d{4})(?P<dash>[-_.])(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?!\d)"
+_COMPACT_DAY = r"(?<!\d)(?<!\d[-.])(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
+_COMPACT_TIME = r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?:\d{3})?(?!\d)"
+_SPACED_TIME = (
+    r"(?P<hour>\d{1,2})(?P<colon>[-._: ])(?P<minute>\d\d)(?P=colon)(?P<second>\d\d)(?!\d)"
+    r"(?:\s?(?P<half>[AaPp])\.?[Mm]\b)?"
+)
+_HALVES = {"오전": "a", "오후": "p", "上午": "a", "下午": "p", "午前": "a", "午後": "p"}
+"""Halves of the day as Macs write them before the time."""
+_BETWEEN = r"(?:[-_ T.]{1,3}|[ _](?:[^\W\d_]{1,4}\.?[ _]){1,2})"
+"""Date and time: 2024-05-06 07.08.09, and with a word or two, as in "at 07.08.09", "a las 07.08.09"."""
+_EARLY_HALF = rf"(?:(?P<early_half>{'|'.join(_HALVES)})\s?)?"
+_NAMES = [
+    re.compile(form)
+    for form in (
+        # Screenshot 2024-05-06 at 7.08.09 PM, Screenshot_2024-05-06-07-08-09, 2024-05-06 07.08.09
+        _DAY + _BETWEEN + _EARLY_HALF + _SPACED_TIME,
+        # signal-2024-05-06-070809, and Windows' Screenshot 2024-05-06 070809
+        _DAY + _BETWEEN + _COMPACT_TIME,
+        # IMG_20240506_070809, PXL_20240506_070809123, Screenshot_20240506-070809, 20240506T070809
+        _COMPACT_DAY + "[-_ T]{1,3}" + _COMPACT_TIME,
+        # WIN_20240506_07_08_09_Pro
+        _COMPACT_DAY + "[-_ T]" + _SPACED_TIME,
+        # IMG20240506070809, DJI_20240506070809_0001
+        _COMPACT_DAY + _COMPACT_TIME,
+        # a day alone: 2024-05-06, IMG-20240506-WA0001, 20240506_party
+        _DAY,
+        _COMPACT_DAY + r"-WA\d",
+        r"(?:^|^(?:IMG|VID|PXL|PANO|Screenshot|photo|image)[-_ ]?)" + _COMPACT_DAY + r"(?![0-9A-Za-z]|[-_. ]\d{5})",
+    )
+]
+"""Dates as phones and programs put them into the names of files; those that say most come first."""
 
-def taken_at(exif: Image.Exif, xmp: bytes = b"") -> str | None:
-    """ISO 8601 local time, to the second, from the first of a picture's fields that holds a date.
+
+class Taken(NamedTuple):
+    """When a picture was taken, and who says so."""
+
+    at: str
+    """ISO 8601 local time, to the second."""
+    source: str
+    """`EXIF`, `XMP` or `NAME`."""
+
+
+def taken(exif: Image.Exif, xmp: bytes = b"") -> Taken | None:
+    """When a picture was taken, from the first of its fields that holds a date.
 
     `DateTimeOriginal` and `DateTimeDigitized` of EXIF come first, then XMP, and `DateTime`, which any program sets that
     writes the file, last. A camera whose clock was never set writes zeros or blanks: then the next one counts.
     """
-    return next(filter(None, map(moment, _written(exif, xmp))), None)
+    found = ((moment(text), source) for text, source in _written(exif, xmp))
+    return next((Taken(at, source) for at, source in found if at is not None), None)
+
+
+def taken_by_name(path: bytes) -> Taken | None:
+    """When a picture was taken, as the name of its file says in one of the usual forms.
+
+    A day alone is its first moment. What only looks like a date is none: a part of a longer number, a day or a time
+    that does not exist.
+    """
+    name = os.path.basename(path)
+    if not _MAY_BE_DATE.search(name):  # soon known of most
+        return None
+    text = unicodedata.normalize("NFC", os.fsdecode(name))
+    refused = set()
+    for found in (found for form in _NAMES for found in form.finditer(text)):
+        start = found.start("year")
+        if start in refused:  # a day with a time that does not exist is no day alone
+            continue
+        if at := _of_name(found.groupdict()):
+            return Taken(at, NAME)
+        refused.add(start)
+    return None
+
+
+def _of_name(parts: dict[str, str | None]) -> str | None:
+    hour = int(parts.get("hour") or 0)
+    half = _HALVES.get(parts.get("early_half") or "") or (parts.get("half") or "").lower()
+    if half:
+        if hour not in range(1, 13):
+            return None
+        hour = hour % 12 + (12 if half == "p" else 0)
+    day = "-".join(str(parts[part]) for part in ("year", "month", "day"))
+    return moment(f"{day} {hour}:{parts.get('minute') or 0}:{parts.get('second') or 0}")
 
 
 def moment(text: str) -> str | None:
@@ -57,14 +140,16 @@ def moment(text: str) -> str | None:
     return when.isoformat() if _EARLIEST <= when.year <= _LATEST else None
 
 
-def _written(exif: Image.Exif, xmp: bytes) -> Iterator[str]:
-    """The fields that may say it, the best first. What is broken counts as not there."""
+def _written(exif: Image.Exif, xmp: bytes) -> Iterator[tuple[str, str]]:
+    """The fields that may say it, the best first, each with its source. What is broken counts as not there."""
+    from PIL import ExifTags  # a writer of the index has no other use for Pillow
+
     with contextlib.suppress(Exception):  # Pillow lets through whatever its parser runs into
         details = exif.get_ifd(ExifTags.IFD.Exif)
         for tag in (ExifTags.Base.DateTimeOriginal, ExifTags.Base.DateTimeDigitized):
-            yield str(details.get(tag, ""))
+            yield str(details.get(tag, "")), EXIF
     for pattern in _XMP:
         if found := pattern.search(xmp):
-            yield (found[1] or found[2] or b"").decode("ascii", "replace")
+            yield (found[1] or found[2] or b"").decode("ascii", "replace"), XMP
     with contextlib.suppress(Exception):
-        yield str(exif.get(ExifTags.Base.DateTime, ""))
+        yield str(exif.get(ExifTags.Base.DateTime, "")), EXIF

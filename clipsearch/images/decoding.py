@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import extras, jpeg2000, layouts, raw
-from clipsearch.images.dates import taken_at
+from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
     check_size,
     default_max_pixels,
@@ -73,6 +73,8 @@ class Picture:
     height: int
     taken_at: str | None
     """ISO 8601 local time from EXIF or XMP, where the file tells."""
+    date_source: str | None = None
+    """Which of them, as `dates.Taken` calls it."""
 
 
 def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
@@ -104,7 +106,8 @@ def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_leas
         with in_turn(preview.width * preview.height, limit):
             developed = raw.develop(content)
             picture = _picture(developed, developed.size, 1, None)
-    return replace(picture, width=preview.width, height=preview.height, taken_at=_raw_taken_at(content, picture))
+    at, source = _raw_taken(content, picture) or (None, None)
+    return replace(picture, width=preview.width, height=preview.height, taken_at=at, date_source=source)
 
 
 def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> Picture:
@@ -141,13 +144,13 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
             seen = as_seen(in_order(image, content))
-            picture = _picture(seen, size, orientation, taken_at(exif, xmp))
+            picture = _picture(seen, size, orientation, taken(exif, xmp))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
             return picture
 
 
-def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: str | None) -> Picture:
+def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: Taken | None) -> Picture:
     """`image` upright; it may have been decoded smaller than the `size` it has in the file."""
     scale = -(-size[0] // image.width)
     # A side that is no multiple of the scale was rounded up. What was added is at its end, until the picture is turned.
@@ -158,7 +161,7 @@ def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: 
         size, width, height = size[::-1], height, width
     left = image.width - width if orientation in _ENDS_LEFT else 0.0
     top = image.height - height if orientation in _ENDS_ON_TOP else 0.0
-    return Picture(image, (left, top, left + width, top + height), *size, when)
+    return Picture(image, (left, top, left + width, top + height), *size, *(when or (None, None)))
 
 
 # --- which decoder ---
@@ -254,14 +257,16 @@ def _orientation(exif: Image.Exif) -> int | None:
     return None
 
 
-def _raw_taken_at(content: bytes, preview: Picture) -> str | None:
+def _raw_taken(content: bytes, preview: Picture) -> Taken | None:
     """From a RAW in the form of a TIFF itself, or else from its preview."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         exif.load(content)
-    when = taken_at(exif) or preview.taken_at
+    when = taken(exif)
+    if when is None and preview.taken_at and preview.date_source:
+        when = Taken(preview.taken_at, preview.date_source)
     # LibRaw gives previews an EXIF if they have none, with the start of 1970 (in some time zone) for an unknown time.
-    return None if when is None or when < "1970-01-02" else when
+    return None if when is None or when.at < "1970-01-02" else when
 
 
 # --- what went wrong ---

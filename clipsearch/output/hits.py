@@ -10,7 +10,7 @@ from clipsearch.output.rows import Row, write_rows
 from clipsearch.query import Hit
 
 FORMATS = ("table", "tsv", "csv", "safe-csv", "json", "jsonl", "paths")
-COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date")
+COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
 """Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,
 `others` behind."""
 _TSV = ("rank", "score", "confidence", "path")
@@ -70,6 +70,7 @@ def _row(query: str | None, hit: Hit, names: Sequence[str]) -> Row:
         "height": hit.height,
         "bytes": hit.size,
         "date": hit.date,
+        "date_source": hit.date_source,
         "others": hit.others,
     }
     return {name: values[name] for name in names}

@@ -106,6 +106,8 @@ class Status:
     folder: bytes
     model: ModelRecord | None
     contents: Contents
+    date_sources: Mapping[str, int]
+    """How many images have their date from where, as the store has it."""
     roots: Sequence[tuple[bytes, int]]
     """Path, and number of images below it."""
     kept: Sequence[Folder]
@@ -138,6 +140,7 @@ def status_json(status: Status) -> bytes:
         "dim": model.dim if model else None,
         **_computed_fields(status.computed),
         "images": status.contents.images,
+        "date_sources": dict(status.date_sources),
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
@@ -164,6 +167,7 @@ def status_text(status: Status) -> str:
             for path, _, kept, _ in status.kept
         ),
         ("images", str(status.contents.images)),
+        ("dates", _dates_text(status.date_sources)),
         ("unreadable", str(len(status.unreadable))),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
@@ -186,6 +190,11 @@ def _model_rows(model: ModelRecord | None) -> list[tuple[str, str]]:
     if model.revision:
         rows += [("repository", repository_of(model.name) or "none"), ("revision", model.revision)]
     return [*rows, ("fingerprint", model.fingerprint)]
+
+
+def _dates_text(sources: Mapping[str, int]) -> str:
+    words = {"exif": "EXIF", "xmp": "XMP", "name": "the file's name", "file": "the file's time"}
+    return ", ".join(f"{number} from {words[source]}" for source, number in sources.items() if number) or "none"
 
 
 def _last_computed(used: Computed) -> str:

@@ -41,7 +41,8 @@ CREATE TABLE images (
     taken_at TEXT,
     error TEXT,                   -- why the file is unreadable; NULL for an image
     ctime_ns INTEGER,             -- when the file's status last changed; NULL if unknown
-    inode INTEGER                 -- its number in its file system; NULL if unknown
+    inode INTEGER,                -- its number in its file system; NULL if unknown
+    date_source TEXT              -- where taken_at is from: exif, xmp, name; NULL if it is NULL
 ) WITHOUT ROWID;
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
 CREATE TABLE folders (
@@ -55,7 +56,8 @@ CREATE TABLE dead (
     hash BLOB,                    -- of the image that it belonged to, as are the others: it may come back
     width INTEGER,
     height INTEGER,
-    taken_at TEXT
+    taken_at TEXT,
+    date_source TEXT
 );
 CREATE INDEX dead_by_hash ON dead (hash);
 """
@@ -74,9 +76,15 @@ ALTER TABLE images ADD COLUMN ctime_ns INTEGER;
 ALTER TABLE images ADD COLUMN inode INTEGER;
 CREATE TABLE folders (path BLOB PRIMARY KEY, drive TEXT, kept INTEGER NOT NULL DEFAULT 0,
     away INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+ALTER TABLE images ADD COLUMN date_source TEXT;
+ALTER TABLE dead ADD COLUMN date_source TEXT;
+UPDATE images SET date_source = 'exif' WHERE taken_at IS NOT NULL;
+UPDATE dead SET date_source = 'exif' WHERE taken_at IS NOT NULL;
+UPDATE images SET taken_at = date_in_name(path) WHERE taken_at IS NULL AND row IS NOT NULL;
+UPDATE images SET date_source = 'name' WHERE taken_at IS NOT NULL AND date_source IS NULL;
 """,
 }
-"""How a database of an older format becomes one of the next."""
+"""How a database of an older format becomes one of the next. SQLite knows `date_in_name` meanwhile."""
 
 Matrix = npt.NDArray[np.float16]
 
@@ -123,6 +131,9 @@ class Record(NamedTuple):
     """When the file's status last changed, in ns since 1970; None where the system does not tell, or nobody asked."""
     inode: int | None = None
     """The file's number in its file system; None likewise."""
+    date_source: str | None = None
+    """Where `taken_at` is from: "exif", "xmp" or "name"; None if it is None. Writers set both by the file's name if the
+    content does not tell."""
 
 
 def header(rows: int, dim: int) -> bytes:

@@ -42,8 +42,12 @@ _SPARSE = 20
 """If fewer than one row in so many is asked for, each is looked up."""
 _OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
 """The columns up to format 2."""
-RECORD = f"{_OLD_RECORD}, ctime_ns, inode"
+RECORD = f"{_OLD_RECORD}, ctime_ns, inode, date_source"
 """The columns of a `Record`, in its order."""
+_OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
+"""What `date_source` would have been up to format 2."""
+DATE_SOURCES = ("exif", "xmp", "name", "file")
+"""Where the date of an image can be from: its own fields, its file's name, or the time when the file was changed."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Store:
         store = Store(folder, connect(path, mode, _BUSY_SECONDS))
         try:
             if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
-                store._record = f"{_OLD_RECORD}, NULL, NULL"
+                store._record = f"{_OLD_RECORD}, NULL, NULL, {_OLD_SOURCE}"
         except IndexDamagedError:
             store.close()
             raise
@@ -231,6 +235,13 @@ class Store:
             self.sql(f"SELECT count(row) FROM images WHERE {where}", values)[0][0]  # noqa: S608  (our own words)
             for where, values in self._ranges(root)
         )
+
+    def date_sources(self) -> dict[str, int]:
+        """How many images have their date from each of `DATE_SOURCES`."""
+        source = "date_source" if self._record == RECORD else _OLD_SOURCE
+        sql = f"SELECT {source}, count(*) FROM images WHERE row IS NOT NULL GROUP BY 1"  # noqa: S608  (our own words)
+        found = {source or "file": number for source, number in self.sql(sql)}
+        return {source: found.get(source, 0) for source in DATE_SOURCES}
 
     def contents(self) -> Contents:
         """Count what the index holds."""
@@ -362,8 +373,8 @@ class Store:
         with guarded(self.folder):
             return self._database.execute(query, values).fetchall()
 
-    def teach(self, name: str, function: Callable[[int], str]) -> None:
-        """Have SQL know a function of one number; for this package."""
+    def teach(self, name: str, function: Callable[[Any], str | None]) -> None:
+        """Have SQL know a function of one value; for this package."""
         self._database.create_function(name, 1, function, deterministic=True)
 
     # -- how -------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelMismatchError
+from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.interrupts import shielded
 from clipsearch.paths import is_below, spellings
 from clipsearch.store.creating import create, discard_if_empty
@@ -45,7 +46,7 @@ _COPY_ROWS = 65_536
 _BUSY_SECONDS = 120
 """So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
 
-_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at FROM images"
+_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source FROM images"
 
 
 class Writer(Store):
@@ -208,10 +209,12 @@ class Writer(Store):
         Without those whose rows are no unit vectors: they have to be embedded again.
         """
         living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
-        dead = self.sql("SELECT row, 0, 0, hash, width, height, taken_at FROM dead WHERE hash = ?", (digest,))
+        dead = self.sql(
+            "SELECT row, 0, 0, hash, width, height, taken_at, date_source FROM dead WHERE hash = ?", (digest,)
+        )
         found = [
             *(Record(self._absolute(path), *rest) for path, *rest in living),
-            *(Record(b"", *rest) for rest in dead),
+            *(Record(b"", *rest)._replace(date_source=source) for *rest, source in dead),
         ]
         return [record for record in found if record.row is not None and self._is_vector(record.row)]
 
@@ -329,6 +332,7 @@ class Writer(Store):
         older = self.format()
         with self._changing():
             if older < FORMAT:
+                self.teach("date_in_name", _date_in_name)
                 self._execute("BEGIN")
                 for version in range(older, FORMAT):
                     for statement in UPGRADES[version].split(";"):
@@ -405,11 +409,13 @@ class Writer(Store):
             self._execute("DELETE FROM folders WHERE path = ?", (self._stored(folder.path),))
 
     def _put(self, record: Record) -> None:
+        # By whatever way it came by its content and its name.
+        record = _dated_by_name(record)
         path = self._stored(record.path)
         self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
         self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
-        sql = f"INSERT OR REPLACE INTO images ({RECORD}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-        self._execute(sql, (path, *record[1:]))
+        values = ", ".join("?" * len(record))
+        self._execute(f"INSERT OR REPLACE INTO images ({RECORD}) VALUES ({values})", (path, *record[1:]))  # noqa: S608
 
     def _delete(self, where: str, values: Sequence[object]) -> None:
         """Delete records; their rows are dead."""
@@ -421,6 +427,20 @@ class Writer(Store):
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
         self._database.execute(sql, values)
+
+
+def _dated_by_name(record: Record) -> Record:
+    """`record` with the date in its file's name where its content tells none."""
+    if record.row is None or (record.taken_at is not None and record.date_source != NAME):
+        return record
+    at, source = taken_by_name(record.path) or (None, None)
+    return record._replace(taken_at=at, date_source=source)
+
+
+def _date_in_name(path: bytes) -> str | None:
+    """For SQL."""
+    found = taken_by_name(path)
+    return found and found.at
 
 
 def _write_matrix(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
