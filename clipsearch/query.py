@@ -112,6 +112,18 @@ class _Asked(NamedTuple):
     """(D,) what a picture should show, without what to stay away from; None if that is not said in words."""
     unwanted: tuple[str, ...]
     """Texts to stay away from."""
+    away: Vectors | None
+    """(U, D) their vectors, if there are any."""
+
+
+class _Rows(NamedTuple):
+    """The rows that one search looks at."""
+
+    matrix: Matrix
+    mask: Mask | None
+    """(rows,) which take part; None for all."""
+    broken: set[int]
+    """Those met so far that are no unit vectors."""
 
 
 class Index:
@@ -129,10 +141,8 @@ class Index:
         self._encoders = encoders
         self._tell = tell
         self._say = say
-        self._broken: set[int] = set()
-        """Rows met by the search under way that are no unit vectors."""
         self._told: set[str] = set()
-        """What was said of them; once is enough."""
+        """What was said of rows that are no unit vectors; once is enough."""
 
     def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
         return self
@@ -222,7 +232,6 @@ class Index:
         if not queries or not self.store.committed_rows():
             return hits
         asked = self._asked(queries)
-        self._broken.clear()
         with self.store.snapshot():
             # 1. Which rows take part.
             matrix, mask = self.store.matrix()
@@ -231,16 +240,17 @@ class Index:
             if len(left_out):
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
+            rows = _Rows(matrix, mask, set())
             # 2. One pass for all queries that stay away from the same things.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
-                ranking = self._ranked([asked[i] for i in members], unwanted, matrix, mask, limits)
+                ranking = self._ranked([asked[i] for i in members], rows, limits)
                 for i, found in zip(members, ranking, strict=True):
                     hits[i] = found
-        if self._broken:
+        if rows.broken:
             if not any(hits) and limits.score is None and limits.confidence is None:
-                raise IndexDamagedError(f"Nothing can be found: {broken_rows(self.store.folder, len(self._broken))}")
-            said = f"Left out: {broken_rows(self.store.folder, len(self._broken))}"
+                raise IndexDamagedError(f"Nothing can be found: {broken_rows(self.store.folder, len(rows.broken))}")
+            said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
             if said not in self._told:
                 self._told.add(said)
                 self._say(said)
@@ -267,44 +277,43 @@ class Index:
             compared = bool(positive) and len(in_text) == len(all_of)
             vector = sum_of(all_of)
             wanted = (vector if len(positive) == len(all_of) else sum_of(positive)) if compared else None
-            asked.append(_Asked(vector, wanted, unwanted if compared else ()))
+            unwanted = unwanted if compared else ()
+            away = np.stack([vectors[text] for text in unwanted]) if unwanted else None
+            asked.append(_Asked(vector, wanted, unwanted, away))
         return asked
 
-    def _ranked(
-        self, asked: list[_Asked], unwanted: tuple[str, ...], matrix: Matrix, mask: Mask | None, limits: _Limits
-    ) -> list[list[Hit]]:
+    def _ranked(self, asked: list[_Asked], rows: _Rows, limits: _Limits) -> list[list[Hit]]:
         """The hits of queries that stay away from the same things."""
-        rivals = self._rivals(unwanted) if any(one.wanted is not None for one in asked) else None
+        rivals = self._rivals(asked[0].away) if any(one.wanted is not None for one in asked) else None
         queries = np.stack([one.vector for one in asked])
         cut = None
         if limits.confidence is not None and rivals:
             cut = _cut(rivals, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
         out = []
-        for one, found in zip(asked, self._chosen(queries, matrix, mask, cut, limits), strict=True):
+        for one, found in zip(asked, self._chosen(queries, rows, cut, limits), strict=True):
             scores, records = [score for score, _ in found], [record for _, record in found]
             sure: list[float | None] = [None] * len(found)
             if rivals and one.wanted is not None:
-                rows = np.array([record.row for record in records], np.int64)
-                cosines = scores_of(matrix, rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
+                found_rows = np.array([record.row for record in records], np.int64)
+                cosines = scores_of(rows.matrix, found_rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
                 sure = rivals.confidence(cosines[:1], cosines[1:])[0].tolist()
             alike: list[int | None] = [None] * len(found)
             if limits.distinct is not None:
                 from clipsearch.search.distinct import others
 
-                alike = [*others(self.store, matrix, mask, records, limits.distinct)]
+                alike = [*others(self.store, rows.matrix, rows.mask, records, limits.distinct)]
             out.append([*map(Hit.of, records, range(1, len(found) + 1), scores, sure, alike)])
         return out
 
     def _chosen(
-        self, queries: Vectors, matrix: Matrix, mask: Mask | None, cut: Cut | None, limits: _Limits
+        self, queries: Vectors, rows: _Rows, cut: Cut | None, limits: _Limits
     ) -> list[list[tuple[float, Record]]]:
         """Score and record of the hits of (Q, D) queries, at most `limits.k` each, best first, equal ones by path."""
-        k = len(matrix) if limits.k is None else limits.k
+        k = len(rows.matrix) if limits.k is None else limits.k
         asked_for = k
         while True:
-            ranking = [
-                self._in_order(ranked, limits.score) for ranked in self._best(matrix, queries, asked_for, mask, cut)
-            ]
+            rankings = self._best(rows, queries, asked_for, cut)
+            ranking = [self._in_order(ranked, limits.score) for ranked in rankings]
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -312,24 +321,25 @@ class Index:
             # Where many are alike, more have to be looked at to find `k` that are not.
             chosen = []
             for found in ranking:
-                places = firsts(matrix, [record for _, record in found], limits.distinct)
+                places = firsts(rows.matrix, [record for _, record in found], limits.distinct)
                 chosen.append([found[place] for place in places[:k]])
             are_all = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
-            if asked_for >= len(matrix) or all(are_all):
+            if asked_for >= len(rows.matrix) or all(are_all):
                 return chosen
-            asked_for = min(len(matrix), _MORE * asked_for)
+            asked_for = min(len(rows.matrix), _MORE * asked_for)
 
-    def _best(self, matrix: Matrix, queries: Vectors, k: int, mask: Mask | None, cut: Cut | None) -> list[Ranked]:
+    def _best(self, rows: _Rows, queries: Vectors, k: int, cut: Cut | None) -> list[Ranked]:
         """The `k` best rows of each query, as `ranking.best` has them, that are unit vectors."""
+        matrix, mask, broken = rows
         while True:
-            ranking = best(matrix, queries, k, mask, cut, broken=self._broken)
+            ranking = best(matrix, queries, k, mask, cut, broken=broken)
             # Not by np.unique, which imports as long as all of a query's ranking takes.
-            rows = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
-            wrong = rows[~are_unit(matrix[rows])]
+            found = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
+            wrong = found[~are_unit(matrix[found])]
             if not len(wrong):
                 return ranking
             # What is all zeros or of another length has a score, though no cosine.
-            self._broken.update(wrong.tolist())
+            broken.update(wrong.tolist())
             mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
             mask[wrong] = False
 
@@ -339,12 +349,11 @@ class Index:
         rows, scores = ranked.rows[enough].tolist(), ranked.scores[enough].tolist()
         return sorted(zip(scores, self.store.images(rows), strict=True), key=lambda item: (-item[0], item[1].path))
 
-    def _rivals(self, unwanted: tuple[str, ...]) -> Rivals:
+    def _rivals(self, away: Vectors | None) -> Rivals:
         neutral = self._encoders.rivals()
-        if not unwanted:
+        if away is None:
             return neutral
-        vectors = np.concatenate([neutral.vectors, self._encoders.texts(list(unwanted))])
-        return Rivals(vectors, neutral.neutral, neutral.logits)
+        return Rivals(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
 
     def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
         """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""

@@ -6,6 +6,7 @@ Texts need no torch where the model's text tower is CLIP's, and pictures that an
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -71,8 +72,8 @@ class TextEncoder(Protocol):
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""
 
-    def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """(Q, D) unit vectors of texts."""
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        """(Q, D) unit vectors of texts that `tokenize` has read."""
 
 
 class _Waiting(NamedTuple):
@@ -109,6 +110,8 @@ class Towers:
         """Facts; each is told once."""
         self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
         self._options = options
+        self._loading = threading.RLock()
+        """Threads may search at the same time; one of them loads."""
         self._cut: set[str] = set()
         """Texts that were too long; it is said once."""
 
@@ -143,23 +146,19 @@ class Towers:
         """What makes probabilities of cosines."""
         return self._text_encoder.logits
 
-    def texts(self, texts: list[str]) -> Vectors:
-        """(Q, D) unit vectors of Q texts."""
-        for text in texts:
-            read, _, cut = self._text_encoder.tokenize(text)
-            if cut is not None and text not in self._cut:
-                self._cut.add(text)
-                kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
-                self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
-        return self._encoded(texts)
-
-    def _encoded(self, texts: Sequence[str]) -> Vectors:
+    def texts(self, texts: Sequence[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts.
 
         Raises:
             ModelError: the model makes none.
         """
-        vectors = self._text_encoder.encode_texts(texts)
+        tokens = [self._text_encoder.tokenize(text) for text in texts]
+        for text, (read, _, cut) in zip(texts, tokens, strict=True):
+            if cut is not None and text not in self._cut:
+                self._cut.add(text)
+                kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
+                self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+        vectors = self._text_encoder.encode_tokens(tokens)
         sound = are_unit(vectors)
         if not sound.all():
             raise ModelError(
@@ -224,7 +223,7 @@ class Towers:
         encoder = self._text_encoder
         if encoder.logits.bias is not None:
             return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
-        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self._encoded)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self.texts)
         return Rivals(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
@@ -331,8 +330,18 @@ class Towers:
 
         return replace(Preprocessing.load(self._files), exact=self._options["exact"])
 
-    @cached_property
+    @property
     def _text_encoder(self) -> TextEncoder:
+        with self._loading:
+            return self._text_tower
+
+    @property
+    def _encoder(self) -> Encoder:
+        with self._loading:
+            return self._whole_model
+
+    @cached_property
+    def _text_tower(self) -> TextEncoder:
         """The text tower from the cache, or made once from the model's weights.
 
         Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
@@ -381,8 +390,8 @@ class Towers:
             raise ModelError(f"{said}be made from is not on this disk. Fetch it: clipsearch models pull {pinned}")
 
     @cached_property
-    def _encoder(self) -> Encoder:
-        """The whole model.
+    def _whole_model(self) -> Encoder:
+        """Both towers, in torch.
 
         Raises:
             ModelError: it is not on this disk and cannot be had.

@@ -192,10 +192,14 @@ class Encoder:
             there = there.pin_memory()
         return there.to(self.device, non_blocking=self.device.type == "cuda")
 
-    @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
-        ids = [self.tokenize(text).ids for text in texts]
+        return self.encode_tokens([self.tokenize(text) for text in texts])
+
+    @torch.inference_mode()
+    def encode_tokens(self, texts: Sequence[text_tower.Tokens]) -> npt.NDArray[np.float32]:
+        """The same of texts that `tokenize` has read."""
+        ids = [text.ids for text in texts]
         fixed = self._texts.fixed
         length = self.context if fixed else max(map(len, ids))
         tokens = torch.full((len(ids), length), fixed.token if fixed else self._texts.pad)

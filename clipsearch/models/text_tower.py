@@ -140,7 +140,11 @@ class TextTower:
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
         """(Q, D) float32 unit vectors of `texts`. Many are computed together, in threads."""
-        ids = [self._up_to_end(self.tokenize(text).ids) for text in texts]
+        return self.encode_tokens([self.tokenize(text) for text in texts])
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Array:
+        """The same of texts that `tokenize` has read."""
+        ids = [self._up_to_end(text.ids) for text in texts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         batches = [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]
         with ThreadPoolExecutor(max(1, min(cores.available(), len(batches)))) as pool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.interrupts import shielded
+from clipsearch.store.connections import connect
 from clipsearch.store.format import (
     DATABASE,
     FORMAT,
@@ -17,7 +18,6 @@ from clipsearch.store.format import (
     NEW_DATABASE,
     NEW_MATRIX,
     SCHEMA,
-    connect,
     guarded,
 )
 from clipsearch.system.flushing import sync_folder

@@ -175,12 +175,6 @@ def embed_again(folder: Path) -> str:
     return f"clipsearch index --reread --index {shlex.quote(str(folder))}"
 
 
-def connect(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
-    """Open a database file; `mode` is SQLite's: ro, rw or rwc."""
-    with guarded(path.parent):
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=busy_seconds)
-
-
 def damaged(folder: Path, what: str) -> IndexDamagedError:
     """The error for an index that contradicts itself."""
     return IndexDamagedError(
@@ -191,9 +185,11 @@ def damaged(folder: Path, what: str) -> IndexDamagedError:
 
 @contextmanager
 def guarded(folder: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into ours."""
+    """Turn errors of SQLite and of the file system into ours, but not mistakes in its use."""
     try:
         yield
+    except sqlite3.ProgrammingError:  # a closed connection, or the wrong thread: the index is as good as before
+        raise
     except sqlite3.OperationalError as error:
         said = str(error)
         if "locked" in said:

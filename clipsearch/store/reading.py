@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError, IndexMissingError
 from clipsearch.paths import inside, is_below, logical_folder
+from clipsearch.store.connections import Connections, connect
 from clipsearch.store.format import (
     DATABASE,
     FOLDER,
@@ -28,7 +29,6 @@ from clipsearch.store.format import (
     ModelRecord,
     Record,
     broken_rows,
-    connect,
     damaged,
     guarded,
 )
@@ -114,12 +114,13 @@ def find_index(start: Path) -> Path:
 
 
 class Store:
-    """An index opened for reading."""
+    """An index opened for reading. Any number of threads may use it at the same time."""
 
-    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, make_connection: Callable[[], sqlite3.Connection]) -> None:
+        """What `make_connection` makes is used by the thread that asks, and closed by whichever calls `close`."""
         self.folder = folder
         self._parent = os.fsencode(os.path.dirname(os.path.abspath(folder)))
-        self._database = database
+        self._connections = Connections(folder, make_connection)
         self._record = RECORD
         """What to select for a `Record`."""
 
@@ -145,7 +146,7 @@ class Store:
             raise IndexMissingError(f"No index in {folder}. Make one with: clipsearch index PATH")
         # A crash can leave a journal that has to be rolled back, so even readers open for writing where they may.
         mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
-        store = Store(folder, connect(path, mode, _BUSY_SECONDS))
+        store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))
         try:
             if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
                 store._record = f"{_OLD_RECORD}, NULL, NULL, {_OLD_SOURCE}"
@@ -155,8 +156,12 @@ class Store:
         return store
 
     def close(self) -> None:
-        """Close the database."""
-        self._database.close()
+        """Close the database, for all threads."""
+        self._connections.close()
+
+    @property
+    def _database(self) -> sqlite3.Connection:
+        return self._connections.mine()
 
     def format(self) -> int:
         """The version of its format.

@@ -19,6 +19,7 @@ from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.interrupts import shielded
 from clipsearch.paths import is_below, spellings
+from clipsearch.store.connections import connect
 from clipsearch.store.creating import create, discard_if_empty
 from clipsearch.store.format import (
     DATABASE,
@@ -30,7 +31,6 @@ from clipsearch.store.format import (
     Matrix,
     ModelRecord,
     Record,
-    connect,
     guarded,
     header,
     mismatch,
@@ -50,14 +50,14 @@ _BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source
 
 
 class Writer(Store):
-    """An index opened for writing. Nothing counts before `commit`.
+    """An index opened for writing, by one thread. Nothing counts before `commit`.
 
     When a change fails half way, neither it nor anything else since the last commit may ever be committed: rows
     without records would shift those that follow. `sound` says so, and only opening the index again helps.
     """
 
     def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
-        super().__init__(folder, database)
+        super().__init__(folder, lambda: database)
         self.sound = True
         """Whether all changes so far went well."""
         self.created = False
@@ -99,7 +99,7 @@ class Writer(Store):
         self._database.rollback()
         if self._matrix is not None:
             self._matrix.close()
-        self._database.close()
+        super().close()
 
     # -- what an index is about --------------------------------------------------------------------------------
 
