@@ -22,6 +22,7 @@ from pathlib import Path
 
 from conftest import REPOSITORY, Run
 from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_chunk, saved
+from rare_files import rare_files
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import Picture, decode
@@ -45,7 +46,7 @@ def broken_corpus(folder: Path) -> list[Path]:
     """Write broken, lying and misnamed image files of every format into `folder`: the same ones each time."""
     previews = {"preview": saved(COLOUR, "JPEG"), "pixels": COLOUR, "plain": None}
     raws = [ImageFile(f"{name}.dng", dng(preview), COLOUR) for name, preview in previews.items()]
-    files = [*image_files(), *raws]
+    files = [*image_files(), *rare_files()[::4], *raws]  # each time the second decoder crashes costs half a second
     paths = []
     for number, (name, content) in enumerate(_broken(files)):
         path = folder / f"{number:04}-{name}"

@@ -43,7 +43,7 @@ from image_files import (
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import decoding, jpeg2000, limits, recognising
+from clipsearch.images import decoding, limits, recognising
 from clipsearch.images.decoding import Picture, decode, readers
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.recognising import DECODERS
@@ -509,19 +509,6 @@ def test_what_cannot_be_decoded_smaller_is_decoded_in_full() -> None:
         np.testing.assert_array_equal(pixels(picture), rgb(GREY))
 
 
-def test_jpeg_2000_that_would_come_out_garbled_is_refused_by_name() -> None:
-    tiled = saved(COLOUR, "JPEG2000", tile_size=(16, 16))
-    assert decode(tiled).width == WIDTH
-    marker = tiled.index(b"\xff\x4f\xff\x51")
-    colours = bytearray(tiled)
-    colours[marker + 46 : marker + 48] = b"\2\2"  # of the second channel, every other pixel
-    assert reason(bytes(colours)) == "unsupported: JPEG 2000 in tiles whose colours have a lower resolution"
-    whole = bytearray(saved(COLOUR, "JPEG2000"))
-    marker = whole.index(b"\xff\x4f\xff\x51")
-    whole[marker + 46 : marker + 48] = b"\2\2"
-    jpeg2000.check(bytes(whole))  # without tiles they come out right
-
-
 def test_a_camera_raw_whose_end_is_missing_is_not_taken_for_a_dark_picture() -> None:
     whole = dng(None)
     sensor = whole.index(np.full(64, 2000, "<u2").tobytes())
@@ -596,8 +583,6 @@ NO_PICTURE = b"8BIM" + struct.pack(">HHI", 1057, 0, 6) + b"\0\0\0\1\0\0"
         (SGI[:-1], "truncated: "),
         (FILES["rgb-runs.sgi"].content[:600], "truncated: "),
         (FILES["jp2.icns"].content[:-1], "truncated: "),  # the picture itself is whole
-        (b"\xff\x0a" + bytes(20), "JPEG XL: read once you install the extra: pip install 'clipsearch[jxl]'"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20), "JPEG XL: read once you install the extra: pip install"),
     ],
 )
 def test_what_pillow_would_show_wrongly_is_refused_by_name(content: bytes, said: str) -> None:
@@ -837,7 +822,7 @@ def test_readers_names_what_decides_which_files_can_be_read(monkeypatch: pytest.
 
     assert readers().startswith(f"pillow {metadata.version('pillow')}, pillow-heif ")
     monkeypatch.setattr(metadata, "version", version)
-    assert readers() == "pillow 12.0.0, pillow-heif 1.1.0, no rawpy"
+    assert readers() == "pillow 12.0.0, pillow-heif 1.1.0, no rawpy, no imagecodecs, no tifffile"
 
 
 NOISE = """

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import extras, jpeg2000, layouts, raw
+from clipsearch.images import bitmaps, jpegxl, layouts, raw, second
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
     check_size,
@@ -28,6 +28,7 @@ from clipsearch.images.limits import (
     raise_pillow_limit,
 )
 from clipsearch.images.pixels import as_seen, in_order, mend_palette
+from clipsearch.images.rare import Rare, rare
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 
 _UPRIGHT = {
@@ -114,6 +115,8 @@ def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: 
     """`orientation` counts where the file itself does not tell."""
     if content.startswith(b"icns"):
         content = layouts.icon_picture(content) or content
+    if (picture := _rare_picture(content, limit, orientation)) is not None:
+        return picture
     try:
         return _decoded(content, limit, at_least, orientation)
     except UnreadableImageError:
@@ -150,6 +153,39 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
             return picture
 
 
+def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | None:
+    """A picture of a kind that Pillow lacks or shows wrongly; None if it is no such."""
+    name = format_of(content)
+    found = bitmaps.layout(content) if name in ("BMP", "DIB") else rare(content, name)
+    if found is None:
+        return None
+    if name is not None and is_cut(content, name):
+        raise UnreadableImageError(_TRUNCATED)
+    check_size(found.width, found.height, limit)
+    with in_turn(found.width * found.height, limit):
+        if isinstance(found, bitmaps.Layout):
+            seen = as_seen(bitmaps.decode(content, found))
+            return _picture(seen, seen.size, orientation, None)
+        seen = as_seen(second.decode(content, found, limit))
+    exif = _rare_exif(content, found)
+    if found.codec in ("jpeg", "tiff"):
+        orientation = _orientation(exif) or orientation
+    return _picture(seen, seen.size, max(orientation, found.orientation), taken(exif))
+
+
+def _rare_exif(content: bytes, found: Rare) -> Image.Exif:
+    """EXIF where the second decoder does not tell it; empty if it is broken."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # Pillow lets through whatever its parser runs into
+        if found.codec == "tiff":
+            exif.load(content)
+        elif found.codec == "jpegxl":
+            exif.load(jpegxl.exif(content))
+        elif (start := content.find(b"Exif\0\0")) >= 0:
+            exif.load(content[start:])
+    return exif
+
+
 def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: Taken | None) -> Picture:
     """`image` upright; it may have been decoded smaller than the `size` it has in the file."""
     scale = -(-size[0] // image.width)
@@ -173,17 +209,16 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
     Pillow's own `open` is passed over: it refuses large pictures without telling their size, and takes a broken header
     for an unknown format.
     """
-    Image.init()
     name = format_of(content)
     if name is None:
-        raise UnreadableImageError(_unknown(content))
+        raise UnreadableImageError("not an image of a known format")
     if is_cut(content, name):
         raise UnreadableImageError(_TRUNCATED)
     if name == "ICO":
         for width, height in icon_sizes(content):
             check_size(width, height, limit)
-    if name == "JPEG2000":
-        jpeg2000.check(content)
+    if name == "TGA":
+        content = layouts.targa_as_pillow_has_it(content)
     layouts.check(content, name)
     raise_pillow_limit(limit)
     open_image, _ = Image.OPEN[name]
@@ -196,12 +231,6 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
             raise
         # libavif refuses a whole picture for its broken EXIF. Under another name it passes that over.
         return open_image(io.BytesIO(content.replace(b"Exif", b"none")), "")
-
-
-def _unknown(content: bytes) -> str:
-    if content.startswith(layouts.JPEG_XL):
-        return f"JPEG XL: read once you install the extra: {extras.install_command('jxl')}"
-    return "not an image of a known format"
 
 
 def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:
@@ -314,4 +343,4 @@ def readers() -> str:
         except metadata.PackageNotFoundError:
             return f"no {package}"
 
-    return ", ".join(describe(package) for package in ("pillow", "pillow-heif", "rawpy"))
+    return ", ".join(describe(package) for package in ("pillow", "pillow-heif", "rawpy", "imagecodecs", "tifffile"))

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 _EXTRA_OF = {".jxl": "jxl"}
 """Ending, in lower case -> the extra of clipsearch that reads such files."""
-_PACKAGE_OF = {"jxl": "imagecodecs"}
-"""Extra -> the package that it is there for."""
+_PACKAGES = {"jxl": ("imagecodecs",), "formats": ("imagecodecs", "tifffile")}
+"""Extra -> the packages that it is there for."""
 
 
 def needed_extra(suffix: str) -> str | None:
@@ -25,8 +25,8 @@ def needed_extra(suffix: str) -> str | None:
 
 @functools.cache
 def is_installed(extra: str) -> bool:
-    """Whether the package is there that an extra brings."""
-    return find_spec(_PACKAGE_OF[extra]) is not None
+    """Whether the packages are there that an extra brings."""
+    return all(find_spec(package) is not None for package in _PACKAGES[extra])
 
 
 def install_command(extra: str) -> str:

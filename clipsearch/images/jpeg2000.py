@@ -1,34 +1,53 @@
-"""What a JPEG 2000 file says of its channels, and which ones Pillow decodes wrongly. Decodes nothing.
+"""What a JPEG 2000 file says of its channels. Decodes nothing.
 
-Source: ISO/IEC 15444-1, A.5.1 (the size marker) and I.5.3.6 (the channel definition box).
+Source: ISO/IEC 15444-1, A.5.1 (the size marker) and annex I (the boxes).
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-
-from clipsearch.errors import UnreadableImageError
+from dataclasses import dataclass
 
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0
+_SIGNED = 0x80
 
 
-def check(content: bytes) -> None:
-    """Refuse what would come out garbled: tiles of channels with different resolutions.
+@dataclass(frozen=True)
+class Header:
+    """Of one picture."""
 
-    Raises:
-        UnreadableImageError: the file is one of them.
-    """
+    width: int
+    height: int
+    bits: tuple[int, ...]
+    """Of each channel."""
+    has_signs: bool
+    """Whether numbers in some channel may be negative."""
+    in_tiles: bool
+    has_coarse_channels: bool
+    """Whether some channel has a lower resolution than the picture."""
+    has_palette: bool
+
+
+def header(content: bytes) -> Header | None:
+    """What a file says of itself; None if it is cut off before."""
     start = content.find(_SIZE_MARKER)
     try:
         right, lower, left, upper, width, height, x, y, number = struct.unpack_from(">8IH", content, start + 8)
-        steps = [struct.unpack_from(">2B", content, start + 42 + 3 * channel + 1) for channel in range(number)]
+        channels = [struct.unpack_from(">3B", content, start + 42 + 3 * channel) for channel in range(number)]
     except struct.error:
-        return  # the decoder will say that it is cut off
-    is_tiled = x + width < right or y + height < lower or (left, upper) != (x, y)
-    if is_tiled and any(step != (1, 1) for step in steps):
-        raise UnreadableImageError("unsupported: JPEG 2000 in tiles whose colours have a lower resolution")
+        return None
+    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
+    return Header(
+        right - left,
+        lower - upper,
+        tuple((depth & ~_SIGNED) + 1 for depth, _, _ in channels),
+        any(depth & _SIGNED for depth, _, _ in channels),
+        x + width < right or y + height < lower or (left, upper) != (x, y),
+        any((x_step, y_step) != (1, 1) for _, x_step, y_step in channels),
+        any(kind == b"pclr" for kind, _ in boxes(box)),
+    )
 
 
 def channels(content: bytes) -> list[int] | None:
@@ -36,8 +55,8 @@ def channels(content: bytes) -> list[int] | None:
 
     Of a grey picture: which is grey, and then which alpha.
     """
-    header = next((body for kind, body in _boxes(content) if kind == b"jp2h"), b"")
-    definitions = next((body for kind, body in _boxes(header) if kind == b"cdef"), b"")
+    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
+    definitions = next((body for kind, body in boxes(box) if kind == b"cdef"), b"")
     try:
         (number,) = struct.unpack_from(">H", definitions)
         entries = [struct.unpack_from(">3H", definitions, 2 + 6 * entry) for entry in range(number)]
@@ -48,8 +67,8 @@ def channels(content: bytes) -> list[int] | None:
     return [channel for _, channel in colours] + alphas
 
 
-def _boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box."""
+def boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and content of each box, in a file or in another box; those behind a cut one are left out."""
     at = 0
     while at + 8 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)

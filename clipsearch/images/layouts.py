@@ -13,9 +13,6 @@ from clipsearch.errors import UnreadableImageError
 
 TRUNCATED = "truncated: the file ends before the picture does"
 
-JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-"""How its files begin: a bare codestream, or a container."""
-
 _PSD_MODES = {0: (1, 8), 1: (8,), 2: (8,), 3: (8,), 4: (8,), 8: (8,), 9: (8,)}
 """Colour mode -> bits of a channel that are read: bitmap, grey, palette, RGB, CMYK, duotone (shown in grey), CIELAB."""
 _PSD_RAW, _PSD_RUNS = 0, 1
@@ -153,6 +150,25 @@ def _check_sgi(content: bytes) -> None:
         least = least // 8 * width * size
     if len(content) < _SGI_HEADER + least:
         raise UnreadableImageError(TRUNCATED)
+
+
+# --- TGA ---
+
+_MAPPED = 1
+_FIFTEEN = (15, 16)
+"""Bits of a colour: five for each channel, and one left over."""
+
+
+def targa_as_pillow_has_it(content: bytes) -> bytes:
+    """The same TGA with 16 instead of 15 bits for a colour: they take as much place, and Pillow knows only those."""
+    at = 7 if content[1] == _MAPPED else 16
+    return content[:at] + b"\x10" + content[at + 1 :] if content[at] == _FIFTEEN[0] else content
+
+
+def targa_has_alpha(content: bytes) -> bool:
+    """Whether the bit that is left over of 16 is alpha: the header says so. With more bits, the values tell."""
+    bits = content[7] if content[1] == _MAPPED else content[16]
+    return bits not in _FIFTEEN or bool(content[17] & 15)
 
 
 # --- Apple's icons ---

@@ -11,7 +11,7 @@ from PIL import GifImagePlugin, Image, ImageChops, ImagePalette, TiffImagePlugin
 from clipsearch.images import jpeg2000, layouts
 
 _Samples = npt.NDArray[Any]
-"""(H, W), one channel of uint16, int32, uint32 or float32."""
+"""(H, W) or (H, W, C) of integers or real numbers."""
 
 _PART = 1 << 20
 """So many pixels at a time, where steps in between take much memory: four copies of a picture, or float64."""
@@ -57,9 +57,11 @@ def mend_palette(image: Image.Image) -> None:
 def in_order(image: Image.Image, content: bytes) -> Image.Image:
     """`image` with its channels in the order red, green, blue, alpha; `content` is the file it comes from.
 
-    Photoshop's files have two peculiarities that Pillow passes over: the fourth channel may be a selection that
-    somebody saved, which is left out here, and in a bitmap one is black.
+    Pillow passes over two peculiarities of Photoshop's files: the fourth channel may be a selection that somebody
+    saved, which is left out here, and in a bitmap one is black. In TGA of 16 bits the last one need not be alpha.
     """
+    if image.format == "TGA" and not layouts.targa_has_alpha(content):
+        return image.convert("RGB")
     if image.format == "PSD":
         if image.mode == "1":
             return ImageChops.invert(image)
@@ -100,17 +102,14 @@ def _wide_as_seen(image: Image.Image) -> npt.NDArray[np.uint8]:
     bits, unsigned, white_is_zero = _tiff_tags(image)
     if image.mode == "I" and bits == 32 and unsigned:  # noqa: PLR2004
         samples = samples.view(np.uint32)
-    black, white = (0, 2**bits - 1) if image.mode.startswith("I;16") else _black_and_white(samples)
+    black, white = (0, 2**bits - 1) if image.mode.startswith("I;16") else black_and_white(samples)
     if white_is_zero:
         black, white = white, black
-    levels = np.empty(samples.shape, np.uint8)
-    for start in range(0, samples.size, _PART):
-        part = slice(start, start + _PART)
-        levels.ravel()[part] = _scaled(samples.ravel()[part], black, white)
+    seen = levels(samples, black, white)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        levels[samples == transparent] = 255
-    return levels
+        seen[samples == transparent] = 255
+    return seen
 
 
 def _tiff_tags(image: Image.Image) -> tuple[int, bool, bool]:
@@ -125,7 +124,7 @@ def _tiff_tags(image: Image.Image) -> tuple[int, bool, bool]:
     return tags.get(_BITS_PER_SAMPLE, (1,))[0], unsigned, tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
 
 
-def _black_and_white(samples: _Samples) -> tuple[float, float]:
+def black_and_white(samples: _Samples) -> tuple[float, float]:
     """Which values are black and white, for they mean nothing by themselves.
 
     The usual ones if all values lie between them: 0 to 65535 for integers, 0 to 1 or else 0 to 255 for real numbers.
@@ -140,6 +139,15 @@ def _black_and_white(samples: _Samples) -> tuple[float, float]:
         if least >= 0 and greatest <= usual:
             return 0, usual
     return least, greatest
+
+
+def levels(samples: _Samples, black: float, white: float) -> npt.NDArray[np.uint8]:
+    """`samples` of any shape as levels from 0 to 255."""
+    found = np.empty(samples.shape, np.uint8)
+    for start in range(0, samples.size, _PART):
+        part = slice(start, start + _PART)
+        found.ravel()[part] = _scaled(samples.ravel()[part], black, white)
+    return found
 
 
 def _scaled(samples: _Samples, black: float, white: float) -> npt.NDArray[np.float64]:

@@ -31,6 +31,7 @@ _BIG_TIFF = (b"+\0", b"\0+")
 
 def format_of(content: bytes) -> str | None:
     """Which of the `DECODERS` is for this content."""
+    Image.init()
     if content[4:8] == b"ftyp":
         return _format_of_brands(content)
     for name in DECODERS:
@@ -70,13 +71,13 @@ def _is_targa(content: bytes) -> bool:
     except struct.error:
         return False
     id_length, map_type, kind, first, colours, colour_bits, _, _, width, height, depth, descriptor = fields
-    depths = {1: (8,), 2: (16, 24, 32), 3: (8, 16)}.get(kind & 7, ())
-    mapped = map_type == 1 and colours > 0 and colour_bits in (16, 24, 32)
+    depths = {1: (8,), 2: (15, 16, 24, 32), 3: (8, 16)}.get(kind & 7, ())
+    mapped = map_type == 1 and colours > 0 and colour_bits in (15, 16, 24, 32)
     unmapped = map_type == 0 and kind & 7 != 1 and first == colours == colour_bits == 0
     if kind & ~11 or depth not in depths or not (mapped or unmapped) or descriptor & 0xC0 or not width * height:
         return False
-    start: int = 18 + id_length + colours * colour_bits // 8
-    size = depth // 8
+    start: int = 18 + id_length + colours * ((colour_bits + 7) // 8)
+    size = (depth + 7) // 8
     # In run-length encoding, nothing is shorter than one pixel repeated 128 times.
     least: int = -(-width * height // 128) * (1 + size) if kind & 8 else width * height * size
     return start + least <= len(content)

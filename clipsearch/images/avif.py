@@ -1,0 +1,66 @@
+"""What the boxes of an AVIF say of its picture and of its transparency. Decodes nothing.
+
+Source: ISO/IEC 23008-12 (the boxes of HEIF) and AOM's "AV1 Image File Format".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from clipsearch.images import jpeg2000
+
+_ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
+_TURNED = (1, 8, 3, 6)
+"""EXIF's orientation for each number of quarter turns to the left."""
+_MIRRORED = {(0, 0): 4, (0, 1): 2, (1, 0): 5, (1, 1): 7, (2, 0): 2, (2, 1): 4, (3, 0): 7, (3, 1): 5}
+"""The same for (quarter turns, axis) of pictures that are mirrored after they are turned."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Of the picture that is shown."""
+
+    width: int
+    """As it is stored."""
+    height: int
+    bits: int
+    orientation: int
+    """In EXIF's numbers."""
+    alpha_lacks_size: bool
+    """Whether there is transparency that does not say how large it is. The format wants that; an encoder did not."""
+
+
+def header(content: bytes) -> Header | None:
+    """What a file says of itself; None if it is broken, cut off or a sequence."""
+    try:
+        meta = next(body for kind, body in jpeg2000.boxes(content) if kind == b"meta")
+        parts = dict(reversed(list(jpeg2000.boxes(meta[4:]))))
+        properties = dict(reversed(list(jpeg2000.boxes(parts[b"iprp"]))))
+        known = list(jpeg2000.boxes(properties[b"ipco"]))
+        number = struct.unpack_from(">I" if parts[b"pitm"][0] else ">H", parts[b"pitm"], 4)[0]
+        items = {item: [known[at - 1] for at in links if at] for item, links in _associations(properties[b"ipma"])}
+        own = dict(items[number])
+        width, height = struct.unpack_from(">II", own[b"ispe"], 4)
+        turns = own.get(b"irot", b"\0")[0] & 3
+        orientation = _MIRRORED[turns, own[b"imir"][0] & 1] if b"imir" in own else _TURNED[turns]
+        alphas = [dict(found) for found in items.values() if dict(found).get(b"auxC", b"")[4:] in _ALPHA]
+        depth = own[b"av1C"][2] if b"av1C" in own else 0  # of a grid, its tiles have it
+    except (StopIteration, LookupError, struct.error):
+        return None
+    bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
+    return Header(width, height, bits, orientation, any(b"ispe" not in alpha for alpha in alphas))
+
+
+def _associations(box: bytes) -> Iterator[tuple[int, list[int]]]:
+    """Number of each item, and of its properties, from one on."""
+    version, wide = box[0], box[3] & 1
+    (count,) = struct.unpack_from(">I", box, 4)
+    at = 8
+    for _ in range(count):
+        item, links = struct.unpack_from(">IB" if version else ">HB", box, at)
+        at += 5 if version else 3
+        numbers = struct.unpack_from(f">{links}{'H' if wide else 'B'}", box, at)
+        at += links * (2 if wide else 1)
+        yield item, [number & (0x7FFF if wide else 0x7F) for number in numbers]

@@ -1,0 +1,122 @@
+"""What the header of a JPEG XL says: how large the picture is, and its EXIF. Decodes nothing.
+
+Source: ISO/IEC 18181-1, annex D (the headers), and 18181-2 (the container).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from clipsearch.images import jpeg2000
+
+CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
+"""How files begin: the bare codestream, or boxes like those of JPEG 2000."""
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+"""Width to height, where the header says only one of them."""
+_LONGEST_HEADER = 64
+"""Bytes of the codestream that are looked at."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Of one picture, as it is stored: the decoder turns it."""
+
+    width: int
+    height: int
+    bits: int
+    """Of a sample; what white is, if samples are integers."""
+
+
+class _Bits:
+    """Numbers from a few bytes, the lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = int.from_bytes(data, "little")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """The next so many bits; raises ValueError at the end."""
+        if count > self._left:
+            raise ValueError("the header is cut off")
+        value = self._bits & ((1 << count) - 1)
+        self._bits >>= count
+        self._left -= count
+        return value
+
+    def choose(self, *choices: tuple[int, int]) -> int:
+        """Two bits say which of four (offset, bits of a number to add to it) follows."""
+        offset, count = choices[self.take(2)]
+        return offset + self.take(count)
+
+
+def header(content: bytes) -> Header | None:
+    """What a file's header says; None if it is broken or cut off."""
+    bits = _Bits(_codestream(content)[2:_LONGEST_HEADER])
+    try:
+        width, height = _size(bits)
+        is_usual = bits.take(1)  # then nothing else is said
+        return Header(width, height, 8 if is_usual else _depth(bits))
+    except ValueError:
+        return None
+
+
+def exif(content: bytes) -> bytes:
+    """The EXIF in a container, as a TIFF; empty if there is none."""
+    for kind, body in jpeg2000.boxes(content):
+        if kind == b"Exif" and len(body) > 4:  # noqa: PLR2004
+            (start,) = struct.unpack_from(">I", body)
+            return body[4 + start :]
+    return b""
+
+
+def _codestream(content: bytes) -> bytes:
+    if content.startswith(CODESTREAM):
+        return content
+    for kind, body in jpeg2000.boxes(content):
+        if kind == b"jxlc":
+            return body
+        if kind == b"jxlp":
+            return body[4:]  # a number comes first
+    return b""
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    is_small = bits.take(1)  # a multiple of eight
+
+    def side() -> int:
+        return 8 * (bits.take(5) + 1) if is_small else bits.choose((1, 9), (1, 13), (1, 18), (1, 30))
+
+    height = side()
+    ratio = bits.take(3)
+    return (height * _RATIOS[ratio - 1][0] // _RATIOS[ratio - 1][1] if ratio else side()), height
+
+
+def _preview_size(bits: _Bits) -> None:
+    is_small = bits.take(1)
+
+    def side() -> int:
+        if is_small:
+            return 8 * bits.choose((16, 0), (32, 0), (1, 5), (33, 9))
+        return bits.choose((1, 6), (65, 8), (321, 10), (1345, 12))
+
+    side()
+    if not bits.take(3):
+        side()
+
+
+def _depth(bits: _Bits) -> int:
+    if bits.take(1):
+        bits.take(3)  # the orientation
+        if bits.take(1):
+            _size(bits)  # in which it is meant to be shown
+        if bits.take(1):
+            _preview_size(bits)
+        if bits.take(1):  # an animation: its speed, as a fraction, how often, and whether frames have times
+            bits.choose((100, 0), (1000, 0), (1, 10), (1, 30))
+            bits.choose((1, 0), (1001, 0), (1, 8), (1, 10))
+            bits.choose((0, 0), (0, 3), (0, 16), (0, 32))
+            bits.take(1)
+    if bits.take(1):
+        return bits.choose((32, 0), (16, 0), (24, 0), (1, 6))  # of a real number
+    return bits.choose((8, 0), (10, 0), (12, 0), (1, 6))

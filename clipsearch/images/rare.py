@@ -1,0 +1,195 @@
+"""Valid pictures of kinds that Pillow lacks or shows wrongly, and the second decoder reads: told by their headers.
+
+Decodes nothing. A kind is named here, so that it is refused by name where the second decoder is not installed.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+from clipsearch.images import avif, jpeg2000, jpegxl
+
+Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "tiff"]
+
+
+@dataclass(frozen=True)
+class Rare:
+    """A picture for the second decoder."""
+
+    codec: Codec
+    kind: str
+    """For people: "TIFF with real numbers in colour"."""
+    width: int
+    """As it is stored."""
+    height: int
+    bits: int = 8
+    """Of a sample, if samples are integers: what white is."""
+    orientation: int = 1
+    """In EXIF's numbers, where it is the container that tells and not EXIF."""
+    extra: str = "formats"
+    """The extra of clipsearch that reads it."""
+
+
+def rare(content: bytes, name: str | None) -> Rare | None:
+    """What the picture is, if it is one of these; `name` is the decoder of Pillow that its content is for."""
+    if content.startswith((jpegxl.CODESTREAM, jpegxl.CONTAINER)):
+        return _jpeg_xl(content)
+    finders = {"AVIF": _avif, "JPEG": _jpeg, "JPEG2000": _jpeg_2000, "TIFF": _tiff}
+    return finders[name](content) if name in finders else None
+
+
+def _jpeg_xl(content: bytes) -> Rare | None:
+    found = jpegxl.header(content)
+    return Rare("jpegxl", "JPEG XL", found.width, found.height, found.bits, extra="jxl") if found else None
+
+
+def _avif(content: bytes) -> Rare | None:
+    found = avif.header(content)
+    if found is None or not found.alpha_lacks_size:
+        return None
+    kind = "AVIF whose transparency does not say its size"
+    return Rare("avif", kind, found.width, found.height, found.bits, found.orientation)
+
+
+def _jpeg_2000(content: bytes) -> Rare | None:
+    found = jpeg2000.header(content)
+    if found is None or not found.bits or len(found.bits) > 4:  # noqa: PLR2004
+        return None
+    depth = max(found.bits)
+    kind = None
+    if found.has_palette:
+        kind = "with a palette"
+    elif found.in_tiles and found.has_coarse_channels:
+        kind = "in tiles whose colours have a lower resolution"
+    elif found.has_signs:
+        kind = "with signed numbers"
+    elif min(found.bits) < 8 or (depth > 8 and len(found.bits) > 1) or depth > 16:  # noqa: PLR2004
+        # Pillow scales fewer bits to 240 of 255, and more in colour so that the lightest becomes black.
+        kind = f"with {len(found.bits)} x {depth} bits"
+    return Rare("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth) if kind else None
+
+
+# --- JPEG ---
+
+_ALONE = {0x01, *range(0xD0, 0xD9)}
+"""Markers that nothing belongs to."""
+_START_OF_SCAN, _JPEG_LS = 0xDA, 0xF7
+_FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB, _JPEG_LS}
+"""Those that say the size, of the processes that some decoder knows."""
+_LOSSLESS = {0xC3, 0xCB}
+
+
+def _jpeg(content: bytes) -> Rare | None:
+    """By the first frame's header (ITU T.81, B.2.2)."""
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:  # noqa: PLR2004
+        marker = content[at + 1]
+        if marker == 0xFF:  # noqa: PLR2004
+            at += 1  # a byte that fills up
+            continue
+        if marker in _FRAMES:
+            return _jpeg_frame(marker, *struct.unpack_from(">BHH", content, at + 4))
+        if marker == _START_OF_SCAN:
+            return None
+        at += 2 if marker in _ALONE else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None
+
+
+def _jpeg_frame(marker: int, bits: int, height: int, width: int) -> Rare | None:
+    if not width * height or not 2 <= bits <= 16:  # noqa: PLR2004
+        return None
+    if marker == _JPEG_LS:
+        return Rare("jpegls", "JPEG-LS", width, height, bits)
+    if bits == 8:  # noqa: PLR2004
+        return None
+    return Rare("jpeg", f"{'lossless ' * (marker in _LOSSLESS)}JPEG with {bits} bits", width, height, bits)
+
+
+# --- TIFF ---
+
+_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+"""`struct`'s letters for the types of TIFF that numbers have."""
+_MOST_VALUES = 16
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_SAMPLES, _PLANES, _EXTRA, _FORMAT = 277, 284, 338, 339
+_GREY_KINDS, _PALETTE, _CMYK = (0, 1), 3, 5
+_COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "CIELAB", 32844: "LogL", 32845: "LogLuv"}
+_UNSIGNED, _SIGNED, _REAL = 1, 2, 3
+_FORMATS = {_SIGNED: "signed numbers", _REAL: "real numbers"}
+_COMPRESSIONS = {33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 50002: "JPEG XL"}
+"""Those that Pillow lacks and the second decoder has."""
+_GREY_OF_PILLOW = {
+    *((1, _UNSIGNED, bits, order) for bits in (1, 2, 4, 8, 16) for order in "<>"),
+    *((1, _UNSIGNED, bits, "<") for bits in (12, 32)),
+    *((1, _SIGNED, bits, order) for bits in (8, 16, 32) for order in "<>"),
+    *((0, _UNSIGNED, bits, order) for bits in (1, 2, 4, 8) for order in "<>"),
+    (0, _UNSIGNED, 16, "<"),
+    *((white_is_zero, _REAL, 32, order) for white_is_zero in (0, 1) for order in "<>"),
+}
+"""Photometric interpretation, format, bits, byte order."""
+
+
+def _tiff(content: bytes) -> Rare | None:
+    order = "<" if content.startswith(b"II") else ">"
+    tags = _tags(content, order)
+    photometric, planes = tags.get(_PHOTOMETRIC, (0,))[0], tags.get(_PLANES, (1,))[0]
+    samples = tags.get(_SAMPLES, (1,))[0]
+    bits = tags.get(_BITS, (1,))
+    numbers = {0: _UNSIGNED, 4: _UNSIGNED}.get(form := tags.get(_FORMAT, (_UNSIGNED,))[0], form)
+    width, height = tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]
+    if not width * height or not 1 <= samples <= 8 or not 1 <= max(bits) <= 64 or numbers > _REAL:  # noqa: PLR2004
+        return None
+    kind = None
+    if order == ">" and content[2:4] == b"\0+":
+        kind = "BigTIFF in big-endian order"
+    elif (compression := tags.get(_COMPRESSION, (1,))[0]) in _COMPRESSIONS:
+        kind = f"TIFF with {_COMPRESSIONS[compression]} inside"
+    elif photometric in _GREY_KINDS and samples == 1:
+        if (photometric, numbers, bits[0], order) not in _GREY_OF_PILLOW:
+            kind = f"grey TIFF with {bits[0]} bits{_of(numbers)}"
+    elif not _pillow_reads_colours(photometric, samples, bits, numbers, planes):
+        name = _COLOURS.get(photometric, "grey with transparency")
+        kind = f"TIFF in {name} with {samples} x {max(bits)} bits{_of(numbers)}"
+    return Rare("tiff", kind, width, height, max(bits)) if kind else None
+
+
+def _of(numbers: int) -> str:
+    return f" of {_FORMATS[numbers]}" if numbers in _FORMATS else ""
+
+
+def _pillow_reads_colours(photometric: int, samples: int, bits: tuple[int, ...], numbers: int, planes: int) -> bool:
+    if photometric not in _COLOURS and not (photometric in _GREY_KINDS and samples == 2):  # noqa: PLR2004
+        return True  # whatever it is, the second decoder does not know it
+    if numbers != _UNSIGNED or len(set(bits)) > 1:
+        return False
+    if photometric in (2, _CMYK):
+        most = {8: {2: 6, _CMYK: 4}, 16: {2: 4, _CMYK: 4}}.get(bits[0], {})
+        return samples <= most.get(photometric, 0)
+    if photometric == 8:  # noqa: PLR2004
+        return bits[0] == 8 and samples == 3 and planes == 1  # noqa: PLR2004
+    return photometric in (1, 6) and bits[0] == 8 and planes == 1  # noqa: PLR2004
+
+
+def _tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
+    """The numbers in the first directory; empty if that is broken or cut off."""
+    large = content[2:4] in (b"+\0", b"\0+")
+    where, count, entry, inside = ("8xQ", "Q", "HHQ8s", 8) if large else ("4xI", "H", "HHI4s", 4)
+    tags = {}
+    try:
+        (start,) = struct.unpack_from(order + where, content)
+        (number,) = struct.unpack_from(order + count, content, start)
+        at, size = start + struct.calcsize(order + count), struct.calcsize(order + entry)
+        if at + number * size > len(content):
+            return {}
+        for tag, kind, values, data in struct.iter_unpack(order + entry, content[at : at + number * size]):
+            if kind not in _VALUES or not 1 <= values <= _MOST_VALUES:
+                continue
+            form = f"{order}{values}{_VALUES[kind]}"
+            place = struct.unpack(f"{order}{'Q' if large else 'I'}", data)[0]
+            outside = struct.calcsize(form) > inside
+            tags[tag] = struct.unpack_from(form, content, place) if outside else struct.unpack_from(form, data)
+    except struct.error:
+        return {}
+    return tags

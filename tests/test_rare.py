@@ -1,0 +1,274 @@
+"""Valid pictures of rare kinds come out as a person sees them, or are refused by name; never wrong, never a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from image_files import ALPHA, COLOUR, ON_WHITE, ImageFile, image_files, rgb, saved, without_targa_footer
+from PIL import Image
+from rare_files import RGBA, bitmap, box, rare_files
+from test_decoding import assert_alike, pixels, reason
+
+from clipsearch.errors import UnreadableImageError
+from clipsearch.images import avif, second
+from clipsearch.images.decoding import decode
+from clipsearch.images.limits import NoMemoryError
+from clipsearch.images.rare import rare
+from clipsearch.images.recognising import format_of
+
+FILES = {file.name: file for file in rare_files()}
+RGB_FLOAT, JXL = FILES["rgb-float-little.tiff"].content, FILES["rgb.jxl"].content
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """The process is started by the test, and its successor by the next one."""
+    second._process.stop()
+    yield
+    second._process.stop()
+
+
+# --- what is seen ---
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_a_picture_of_a_rare_kind_is_seen_as_it_was_painted(file: ImageFile) -> None:
+    picture = decode(file.content)
+    assert_alike(pixels(picture), file.pixels, file.tolerance)
+    assert (picture.height, picture.width) == file.pixels.shape[:2]
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_it_has_the_limit_of_all_pictures_before_the_second_decoder_sees_it(
+    file: ImageFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second._process, "ask", lambda *_: pytest.fail("it was decoded"))
+    height, width = file.pixels.shape[:2]
+    assert reason(file.content, max_pixels=width * height - 1).startswith(f"too large: {width} x {height} pixels")
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_without_the_second_decoder_it_is_refused_by_name(file: ImageFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second, "is_installed", lambda _extra: False)
+    extra = "jxl" if file.name.endswith(".jxl") else "formats"
+    said = reason(file.content)
+    kind, _, rest = said.partition(": ")
+    assert kind.partition(" ")[0].upper() in ("JPEG", "AVIF", "TIFF", "BIGTIFF", "GREY", "LOSSLESS", "JPEG-LS"), said
+    assert rest == f"read once you install the extra: pip install 'clipsearch[{extra}]'"
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_a_truncated_one_is_refused_or_shows_the_whole_picture(file: ImageFile) -> None:
+    whole = pixels(decode(file.content))
+    for cut in (len(file.content) // 2, len(file.content) * 3 // 4, len(file.content) - 1):
+        try:
+            seen = pixels(decode(file.content[:cut]))
+        except UnreadableImageError:
+            continue
+        np.testing.assert_array_equal(seen, whole, f"{cut} of {len(file.content)} bytes")
+
+
+def test_what_pillow_reads_well_is_left_to_pillow() -> None:
+    assert [file.name for file in image_files() if rare(file.content, format_of(file.content))] == []
+
+
+def test_jpeg_2000_in_tiles_with_coarser_colours_is_left_to_the_second_decoder() -> None:
+    tiled = saved(COLOUR, "JPEG2000", tile_size=(16, 16))
+    whole = saved(COLOUR, "JPEG2000")
+    for content, kind in ((tiled, "JPEG 2000 in tiles whose colours have a lower resolution"), (whole, None)):
+        marker = content.index(b"\xff\x4f\xff\x51")
+        coarse = content[: marker + 46] + b"\2\2" + content[marker + 48 :]  # of the second channel, every other pixel
+        found = rare(coarse, "JPEG2000")
+        assert (found and found.kind) == kind
+        assert rare(content, "JPEG2000") is None
+
+
+def test_orientation_and_date_come_from_where_each_kind_has_them() -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0132] = 6, "2024:02:29 12:34:56"
+    jxl = FILES["container.jxl"].content + box(b"Exif", struct.pack(">I", 0) + exif.tobytes()[6:])
+    picture = decode(jxl)  # whose own header says that it is upright
+    assert (picture.taken_at, picture.width) == ("2024-02-29T12:34:56", 64)
+    jpeg = FILES["grey-lossy-12.jpg"].content
+    segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes())) + exif.tobytes()
+    picture = decode(jpeg[:2] + segment + jpeg[2:])
+    assert (picture.taken_at, picture.width) == ("2024-02-29T12:34:56", 32)
+    tiff = FILES["rgb-float-little.tiff"].content
+    at = tiff.index(struct.pack("<HHI", 284, 3, 1))  # its planes, which are as usual
+    turned = tiff[:at] + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + tiff[at + 12 :]
+    assert decode(turned).width == 32
+
+
+def test_the_container_says_how_an_avif_is_turned() -> None:
+    for number in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = number
+        content = saved(RGBA, "AVIF", exif=exif.tobytes())
+        found = avif.header(content)
+        assert found is not None
+        assert (found.orientation, found.width, found.height, found.bits) == (number, 64, 32, 8)
+        assert not found.alpha_lacks_size
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks", "header", "compression"),
+    [
+        (16, (0xF00, 0xF0, 0xF), 40, 3),
+        (16, (0xF00, 0xF0, 0xF, 0xF000), 56, 3),
+        (16, (0xF00, 0xF0, 0xF, 0xF000), 40, 6),
+        (16, (0xE0, 0x1C, 3), 40, 3),
+        (32, (0xFFE00000, 0x1FFC00, 0x3FF), 40, 3),
+        (32, (0x3FF00000, 0xFFC00, 0x3FF), 108, 3),
+        (32, (0xFF00, 0xFF0000, 0xFF000000, 0xFF), 124, 3),
+        (32, (0xFF, 0xFF00, 0xFF0000), 40, 3),
+        (32, (0x3FFFFF, 0xC00000, 0xFF000000), 40, 3),
+    ],
+)
+def test_a_bitmap_may_have_its_channels_in_any_bits(
+    bits: int, masks: tuple[int, ...], header: int, compression: int
+) -> None:
+    content = bitmap(RGBA, bits, masks, header=header, compression=compression)
+    tolerances = [max(1, 128 // max(1, (mask >> (mask & -mask).bit_length() - 1))) for mask in masks]
+    expected = ON_WHITE if len(masks) == 4 else COLOUR
+    for file in (content, content[14:]):  # as a file, and as the clipboard has it
+        seen = pixels(decode(file)).astype(int)
+        assert np.abs(seen - expected).max() <= max(tolerances)
+        assert seen[0, 0].tolist() == [255, 0, 0]
+        assert reason(file[:-1]) == "truncated: the file ends before the picture does"
+        assert reason(file, max_pixels=2047).startswith("too large: 64 x 32")
+    opaque = bitmap(np.dstack([COLOUR, np.zeros_like(ALPHA)]), bits, masks, header=header, compression=compression)
+    assert np.abs(pixels(decode(opaque)).astype(int) - COLOUR).max() <= max(tolerances)
+
+
+def test_targa_of_fifteen_bits_and_from_any_corner() -> None:
+    fields = {"left": 0x20, "right": 0x30, "lower left": 0, "lower right": 0x10}
+    picture = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    flips: dict[int, Any] = {0: np.s_[::-1], 0x10: np.s_[::-1, ::-1], 0x20: np.s_[:], 0x30: np.s_[:, ::-1]}
+    for corner in fields.values():
+        head = struct.pack("<BBBHHBHHHHBB", 0, 0, 3, 0, 0, 0, 0, 0, 16, 16, 8, corner)
+        np.testing.assert_array_equal(pixels(decode(head + picture[flips[corner]].tobytes())), rgb(picture))
+    colours = struct.pack("<4H", 31 << 10, 31 << 5, 31, 0x8000 | 25 << 10 | 12 << 5)
+    seen = [[255, 0, 0], [0, 255, 0], [0, 0, 255], [205, 98, 0]]
+    for depth in (15, 16):
+        indices = bytes(range(4)) * 4
+        mapped = struct.pack("<BBBHHBHHHHBB", 0, 1, 1, 0, 4, depth, 0, 0, 4, 4, 8, 0x20) + colours + indices
+        assert pixels(decode(mapped))[0].tolist() == seen
+        plain = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 4, 4, depth, 0x20) + colours * 4
+        assert pixels(decode(plain))[0].tolist() == seen
+    assert format_of(without_targa_footer(saved(COLOUR, "TGA"))) == "TGA"
+
+
+# --- the process ---
+
+
+def child() -> int:
+    assert second._process._child is not None
+    return second._process._child.pid
+
+
+def test_one_process_answers_all_threads(fresh: None) -> None:
+    del fresh
+    with ThreadPoolExecutor(8) as pool:
+        pictures = list(pool.map(lambda file: decode(file.content), FILES.values()))
+        number = child()
+        again = list(pool.map(lambda file: decode(file.content), FILES.values()))
+    assert child() == number
+    for first, next_, file in zip(pictures, again, FILES.values(), strict=True):
+        assert_alike(pixels(first), file.pixels, file.tolerance)
+        np.testing.assert_array_equal(pixels(first), pixels(next_))
+
+
+def test_it_is_started_again_after_somebody_killed_it(fresh: None) -> None:
+    del fresh
+    decode(JXL)
+    number = child()
+    os.kill(number, signal.SIGKILL)
+    time.sleep(0.1)
+    np.testing.assert_array_equal(pixels(decode(JXL)), COLOUR)
+    assert child() != number
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "said"),
+    [
+        ("os.abort()", UnreadableImageError, "broken image: JPEG XL"),
+        ("time.sleep(100)", UnreadableImageError, "broken image: JPEG XL"),
+        ("bytearray(1 << 50)", NoMemoryError, "too large: there is not enough memory for it"),
+        ("1 / 0", UnreadableImageError, "broken image: JPEG XL"),
+        ("print('noise', flush=True) or os.write(1, b'noise') and 1 / 0", UnreadableImageError, "broken image"),
+    ],
+)
+def test_a_decoder_that_fails_costs_one_picture(
+    what: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    del fresh
+    patched = f"import os, time; from clipsearch.images import second_worker as w; w._decode = lambda *_: {what}; "
+    with monkeypatch.context() as patch:
+        patch.setattr(second, "_START", second._START.replace("from clip", patched + "from clip"))
+        patch.setattr(second, "_SECONDS", 0.5)
+        with pytest.raises(error, match=said):
+            decode(JXL)
+    second._process.stop()
+    np.testing.assert_array_equal(pixels(decode(JXL)), COLOUR)
+
+
+ENDS = """
+import sys, time
+from clipsearch.images import avif, second
+from clipsearch.images.decoding import decode
+decode(open(sys.argv[1], "rb").read())
+print(second._process._child.pid, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["at its end", "killed"])
+def test_the_process_ends_with_the_one_that_started_it(tmp_path: os.PathLike[str], *, killed: bool) -> None:
+    path = os.path.join(tmp_path, "a.jxl")
+    with open(path, "wb") as file:
+        file.write(JXL)
+    command = [sys.executable, "-c", ENDS, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as starter:
+        assert starter.stdin is not None
+        assert starter.stdout is not None
+        number = int(starter.stdout.readline())
+        os.kill(number, 0)
+        if killed:
+            starter.kill()
+        starter.stdin.close()
+    for _ in range(200):
+        if not _runs(number):
+            return
+        time.sleep(0.02)
+    pytest.fail("it still runs")
+
+
+def _runs(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        with open(f"/proc/{number}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"  # nobody waits for it in a container
+    except OSError:
+        return False
+
+
+def test_pictures_that_pillow_reads_start_no_process() -> None:
+    code = "import sys, json; from clipsearch.images.decoding import decode; decode(sys.stdin.buffer.read()); "
+    code += "print(json.dumps([n for n in ('imagecodecs', 'tifffile') if n in sys.modules]), end=''); "
+    code += "from clipsearch.images import second; print(second._process._child)"
+    done = subprocess.run([sys.executable, "-c", code], input=saved(COLOUR, "JPEG"), capture_output=True, check=True)
+    assert done.stdout.decode().strip() == json.dumps([]) + "None"
