@@ -384,7 +384,7 @@ def test_indices_without_a_palette_are_no_picture() -> None:
 
 
 def test_too_little_memory_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(_: Image.Image) -> Image.Image:
+    def no_memory(*_: object) -> Image.Image:
         raise MemoryError
 
     monkeypatch.setattr(decoding, "as_seen", no_memory)
@@ -402,7 +402,7 @@ def test_interruptions_pass(monkeypatch: pytest.MonkeyPatch, interruption: type[
 
 
 def test_mistakes_in_our_own_code_are_not_taken_for_broken_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "as_seen", lambda _: 1 / 0)
+    monkeypatch.setattr(decoding, "as_seen", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         decode(FILES["rgb.png"].content)
 

@@ -1,4 +1,4 @@
-"""What the boxes of an AVIF say of its picture and of its transparency. Decodes nothing.
+"""What the boxes of an AVIF say of its picture, its colours and its transparency. Decodes nothing.
 
 Source: ISO/IEC 23008-12 (the boxes of HEIF) and AOM's "AV1 Image File Format".
 """
@@ -35,12 +35,7 @@ class Header:
 def header(content: bytes) -> Header | None:
     """What a file says of itself; None if it is broken, cut off or a sequence."""
     try:
-        meta = next(body for kind, body in jpeg2000.boxes(content) if kind == b"meta")
-        parts = dict(reversed(list(jpeg2000.boxes(meta[4:]))))
-        properties = dict(reversed(list(jpeg2000.boxes(parts[b"iprp"]))))
-        known = list(jpeg2000.boxes(properties[b"ipco"]))
-        number = struct.unpack_from(">I" if parts[b"pitm"][0] else ">H", parts[b"pitm"], 4)[0]
-        items = {item: [known[at - 1] for at in links if at] for item, links in _associations(properties[b"ipma"])}
+        items, number = _items(content)
         own = dict(items[number])
         width, height = struct.unpack_from(">II", own[b"ispe"], 4)
         turns = own.get(b"irot", b"\0")[0] & 3
@@ -51,6 +46,36 @@ def header(content: bytes) -> Header | None:
         return None
     bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
     return Header(width, height, bits, orientation, any(b"ispe" not in alpha for alpha in alphas))
+
+
+def colour_codes(content: bytes) -> tuple[int, int] | None:
+    """Colour primaries and transfer characteristics of the picture (ITU-T H.273), if its box says them."""
+    body = _colours(content, b"nclx")
+    return struct.unpack_from(">2H", body) if len(body) >= 4 else None  # noqa: PLR2004
+
+
+def profile(content: bytes) -> bytes:
+    """The ICC profile of the picture; empty if there is none."""
+    return _colours(content, b"prof") or _colours(content, b"rICC")
+
+
+def _colours(content: bytes, kind: bytes) -> bytes:
+    """What the picture's box for colours says in this way. A gain map has one of its own."""
+    try:
+        items, number = _items(content)
+        return next(body[4:] for name, body in items[number] if name == b"colr" and body[:4] == kind)
+    except (StopIteration, LookupError, struct.error):
+        return b""
+
+
+def _items(content: bytes) -> tuple[dict[int, list[tuple[bytes, bytes]]], int]:
+    """The properties (kind, content) of each item, and the number of the one that is shown."""
+    meta = next(body for kind, body in jpeg2000.boxes(content) if kind == b"meta")
+    parts = dict(reversed(list(jpeg2000.boxes(meta[4:]))))
+    properties = dict(reversed(list(jpeg2000.boxes(parts[b"iprp"]))))
+    known = list(jpeg2000.boxes(properties[b"ipco"]))
+    number = struct.unpack_from(">I" if parts[b"pitm"][0] else ">H", parts[b"pitm"], 4)[0]
+    return {item: [known[at - 1] for at in links if at] for item, links in _associations(properties[b"ipma"])}, number
 
 
 def _associations(box: bytes) -> Iterator[tuple[int, list[int]]]:

@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import bitmaps, jpegxl, layouts, raw, second
+from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
     check_size,
@@ -146,7 +147,7 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
             exif, xmp = _metadata(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
-            seen = as_seen(in_order(image, content))
+            seen = as_seen(in_order(image, content), conversion(image, content, image.format))
             picture = _picture(seen, size, orientation, taken(exif, xmp))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
@@ -166,8 +167,11 @@ def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | Non
         if isinstance(found, bitmaps.Layout):
             seen = as_seen(bitmaps.decode(content, found))
             return _picture(seen, seen.size, orientation, None)
-        seen = as_seen(second.decode(content, found, limit))
-    exif = _rare_exif(content, found)
+        image = second.decode(content, found, limit)
+        exif = _rare_exif(content, found)
+        if found.codec == "tiff":
+            image.info["icc_profile"] = exif.get(ExifTags.Base.InterColorProfile)
+        seen = as_seen(image, conversion(image, content, name))
     if found.codec in ("jpeg", "tiff"):
         orientation = _orientation(exif) or orientation
     return _picture(seen, seen.size, max(orientation, found.orientation), taken(exif))

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0
 _SIGNED = 0x80
+_BY_PROFILE = (b"\2", b"\3")
+"""How a colour specification box says what colours are: by a restricted profile, or by any."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,13 @@ def channels(content: bytes) -> list[int] | None:
     colours = sorted((meant, channel) for channel, kind, meant in entries if kind == _COLOUR and meant)
     alphas = [channel for channel, kind, meant in entries if kind != _COLOUR and meant == _WHOLE_IMAGE]
     return [channel for _, channel in colours] + alphas
+
+
+def profile(content: bytes) -> bytes:
+    """The ICC profile in the file; empty if there is none. Pillow does not tell it."""
+    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
+    colours = next((body for kind, body in boxes(box) if kind == b"colr" and body[:1] in _BY_PROFILE), b"")
+    return colours[3:]
 
 
 def boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:

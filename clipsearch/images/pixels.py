@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from PIL import GifImagePlugin, Image, ImageChops, ImagePalette, TiffImagePlugin
 
 from clipsearch.images import jpeg2000, layouts
+from clipsearch.images.colour import Conversion
 
 _Samples = npt.NDArray[Any]
 """(H, W) or (H, W, C) of integers or real numbers."""
@@ -23,23 +25,23 @@ _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
 
 
-def as_seen(image: Image.Image) -> Image.Image:
+def as_seen(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Image:
     """`image` in RGB, on white where it is transparent; itself if there is nothing to do.
 
     A picture of up to eight bits comes out as Pillow's `convert("RGB")` makes it. A grey one with more is scaled here:
-    `convert` does not scale but makes everything from 255 on white.
+    `convert` does not scale but makes everything from 255 on white. `to_srgb` is what its colours still need.
     """
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_wide_as_seen(image)).convert("RGB")
+        return _opaque(Image.fromarray(_wide_as_seen(image)), to_srgb)
     if image.mode == "La":
         image = image.convert("LA")  # the only way out of this mode
     if image.format in _OFTEN_WITHOUT_ALPHA and image.mode == "RGBA" and not image.getbbox(alpha_only=True):
-        return image.convert("RGB")
+        return _opaque(image.convert("RGB"), to_srgb)
     if isinstance(image, GifImagePlugin.GifImageFile):
         return _frame_on_white(image)
     if image.has_transparency_data:
-        return _on_white(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+        return _on_white(image, to_srgb)
+    return _opaque(image, to_srgb)
 
 
 def mend_palette(image: Image.Image) -> None:
@@ -85,15 +87,32 @@ def _frame_on_white(gif: GifImagePlugin.GifImageFile) -> Image.Image:
     return screen
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image, to_srgb: Conversion | None) -> Image.Image:
+    if to_srgb is None:
+        return image if image.mode == "RGB" else image.convert("RGB")
     seen = Image.new("RGB", image.size)
-    rows = max(1, _PART // image.width)
-    for top in range(0, image.height, rows):
-        box = (0, top, image.width, min(top + rows, image.height))
+    for box in _parts(image):
+        part = image.crop(box)
+        seen.paste(to_srgb(part if image.mode in ("RGB", "CMYK") else part.convert("RGB")), box)
+    return seen
+
+
+def _on_white(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Image:
+    seen = Image.new("RGB", image.size)
+    for box in _parts(image):
         part = image.crop(box).convert("RGBA")
+        if to_srgb is not None:
+            part = to_srgb(part)
         white = Image.new("RGBA", part.size, "white")
         seen.paste(Image.alpha_composite(white, part).convert("RGB"), box)
     return seen
+
+
+def _parts(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Edges of stripes that are together the whole picture."""
+    rows = max(1, _PART // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _wide_as_seen(image: Image.Image) -> npt.NDArray[np.uint8]:

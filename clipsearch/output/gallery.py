@@ -34,8 +34,6 @@ smoothly."""
 _LEAST_SIDE = 320
 _QUALITY, _EFFORT = 75, 2
 """Of WebP: 40 % smaller than JPEG to the same eye. More effort gains 3 % and takes three times as long."""
-_LONGEST_PROFILE = 4096
-"""Bytes. Profiles of cameras and screens are smaller; those of printers have tables of half a megabyte."""
 
 
 class Section(NamedTuple):
@@ -165,16 +163,13 @@ def _section_head(section: Section, number: int, *, alone: bool) -> str:
 
 
 def _embed(path: bytes, side: int) -> _Embedded | str:
-    """The picture in the file `path`, or why there is none."""
+    """The picture in the file `path`, in sRGB, or why there is none."""
     try:
         picture = thumbnail(path, side)
     except UnreadableImageError as error:
         return str(error)
-    profile = picture.info.get("icc_profile") or b""
-    if profile[16:20] != b"RGB " or len(profile) > _LONGEST_PROFILE:
-        profile = b""  # of another kind of colours, that the picture had before it was made RGB; or too much
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=_QUALITY, method=_EFFORT, icc_profile=profile)
+    picture.save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
     return _Embedded(out.getvalue(), picture.width, picture.height)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import io
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 from clipsearch import __version__
 from clipsearch.cores import available
@@ -125,17 +124,11 @@ def _thumbnails(files: Sequence[bytes]) -> list[Image.Image | None]:
 
 
 def _thumbnail(path: bytes) -> Image.Image | None:
-    """In sRGB, which is all that a drawing has."""
+    """Without the profile that a picture may still have, for it is nearly sRGB, which is all that a drawing has."""
     try:
         picture = thumbnail(path, _SIDE)
     except UnreadableImageError:
         return None
-    profile = picture.info.get("icc_profile") or b""
-    if profile[16:20] == b"RGB ":
-        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # a broken profile says nothing about colours
-            own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            converted = ImageCms.profileToProfile(picture, own, ImageCms.createProfile("sRGB"))
-            picture = converted or picture
     picture.info.clear()
     return picture
 
