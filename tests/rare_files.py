@@ -36,6 +36,7 @@ from image_files import (
     rgb,
     saved,
     tiff,
+    with_channels,
 )
 from PIL import Image
 
@@ -71,7 +72,7 @@ def _jpeg_xl_files() -> Iterable[ImageFile]:
 
 def _jpeg_2000_files() -> Iterable[ImageFile]:
     def jp2(samples: Samples, bits: int = 8) -> bytes:
-        return bytes(imagecodecs.jpeg2k_encode(samples, level=0, bitspersample=bits, codecformat="jp2"))
+        return bytes(imagecodecs.jpeg2k_encode(samples, level=0, bitspersample=bits, codecformat="jp2", mct=False))
 
     for bits in (10, 12, 16):
         yield ImageFile(f"rgb-{bits}.jp2", jp2(deep(COLOUR, bits), bits), COLOUR)
@@ -79,8 +80,20 @@ def _jpeg_2000_files() -> Iterable[ImageFile]:
     yield ImageFile("grey-alpha-16.jp2", jp2(deep(GREY_ALPHA, 16), 16), rgb(GREY_ON_WHITE))
     yield ImageFile("grey-2.jp2", jp2(deep(GREY, 2).astype(np.uint8), 2), rgb(GREY))
     yield ImageFile("bilevel.jp2", jp2(deep(BILEVEL, 1).astype(np.uint8), 1), rgb(BILEVEL))
+    cmyk = jp2(deep(np.asarray(Image.fromarray(COLOUR).convert("CMYK")), 16), 16)
+    yield ImageFile("cmyk-16.jp2", _in_space(cmyk, 12), COLOUR)
+    ycc = jp2(deep(np.asarray(Image.fromarray(COLOUR).convert("YCbCr")), 16), 16)
+    yield ImageFile("ycc-16.jp2", _in_space(ycc, 18), COLOUR, 2)
+    alpha_first = jp2(deep(np.dstack([ALPHA, COLOUR]), 16), 16)
+    channels = [(0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3)]
+    yield ImageFile("alpha-first-16.jp2", with_channels(alpha_first, channels), ON_WHITE)
     yield ImageFile("signed.jp2", jp2(GREY.astype(np.int16) - 128, 16), rgb(GREY))
     yield ImageFile("palette.jp2", _with_palette(saved(quadrants(0, 1, 2, 3), "JPEG2000")), COLOUR)
+
+
+def _in_space(jp2: bytes, number: int) -> bytes:
+    at = jp2.index(b"colr") + 7
+    return jp2[:at] + struct.pack(">I", number) + jp2[at + 4 :]
 
 
 def _with_palette(jp2: bytes) -> bytes:
@@ -153,6 +166,17 @@ def _tiff_files() -> Iterable[ImageFile]:
     lab = rgb(quadrants(0, 119, 119, 255))
     yield ImageFile("lab-16.tiff", tiff(_lab(16), [16] * 3, 8), lab, 1)
     yield ImageFile("icc-lab.tiff", tiff(_lab(8, signed=False), [8] * 3, 9), lab, 1)
+    premultiplied = np.dstack([unit * (ALPHA / 255)[..., None], ALPHA / 255]).astype("<f4").tobytes()
+    multiplied = {339: ("H", [3] * 4), 338: ("H", [1])}
+    yield ImageFile("premultiplied-float.tiff", tiff(premultiplied, [32] * 4, 2, multiplied), ON_WHITE, 2)
+    ycc = np.asarray(Image.fromarray(COLOUR).convert("YCbCr"))
+    planes = ycc.transpose(2, 0, 1).tobytes()
+    yield ImageFile("ycc-planes.tiff", tiff(planes, [8] * 3, 6, {530: ("H", [1, 1])}, planes=SEPARATE), COLOUR, 2)
+    parts = [ycc[row::2, column::2, 0] for row in (0, 1) for column in (0, 1)] + [ycc[::2, ::2, 1], ycc[::2, ::2, 2]]
+    blocks = np.stack(parts, axis=-1).tobytes()
+    for name, tags in (("ycc-420", {530: ("H", [2, 2])}), ("ycc-420-turned", {274: ("H", [3])})):
+        seen = COLOUR[::-1, ::-1] if 274 in tags else COLOUR
+        yield ImageFile(f"{name}.tiff", tiff(blocks, [8] * 3, 6, tags), seen, 2)
     real_lab = np.frombuffer(_lab(8), np.uint8).reshape(-1, 3) * np.array([100 / 255, 1, 1])
     yield ImageFile("lab-float.tiff", tiff(real_lab.astype("<f4").tobytes(), [32] * 3, 8, real), lab, 1)
     lab_planes = np.frombuffer(_lab(8), np.uint8).reshape(HEIGHT, WIDTH, 3).transpose(2, 0, 1).tobytes()

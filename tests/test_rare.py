@@ -21,7 +21,7 @@ from rare_files import RGBA, bitmap, box, rare_files
 from test_decoding import assert_alike, pixels, reason
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import avif, second
+from clipsearch.images import avif, jpegxl, second
 from clipsearch.images.decoding import decode
 from clipsearch.images.limits import NoMemoryError
 from clipsearch.images.rare import rare
@@ -169,6 +169,68 @@ def test_targa_of_fifteen_bits_and_from_any_corner() -> None:
     assert format_of(without_targa_footer(saved(COLOUR, "TGA"))) == "TGA"
 
 
+def jxl_header(*fields: tuple[int, int]) -> bytes:
+    """A codestream that begins with these numbers, each of so many bits, the lowest first; 64 x 32 pixels."""
+    value = shift = 0
+    for number, count in ((1, 1), (3, 5), (0, 3), (7, 5), *fields):
+        value |= number << shift
+        shift += count
+    return b"\xff\x0a" + value.to_bytes(200, "little")
+
+
+USUAL_DEPTH, NO_NAME, FULL_SIZE = ((0, 1), (0, 2)), (0, 2), (0, 2)
+TURNED, SHOWN_AT_8_X_8, PREVIEW = ((5, 3),), ((1, 1), (1, 1), (0, 5), (1, 3)), ((1, 1), (1, 1), (0, 2), (1, 3))
+ANIMATION = ((1, 1), (0, 2), (0, 2), (0, 2), (0, 1))
+SPOT_COLOUR = ((0, 1), (2, 2), (0, 4), *USUAL_DEPTH, FULL_SIZE, (1, 2), (2, 4), (0x6968, 16), (0, 64))
+"""With a name of two letters, and its red, green, blue and share."""
+BLACK = ((0, 1), (2, 2), (2, 4), *USUAL_DEPTH, FULL_SIZE, NO_NAME)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([(1, 1)], {}),
+        ([(0, 1), (0, 1), (0, 1), (1, 2)], {"bits": 10}),
+        ([(0, 1), (0, 1), (0, 1), (3, 2), (15, 6)], {"bits": 16}),
+        ([(0, 1), (0, 1), (1, 1), (0, 2), (7, 4)], {"bits": 32}),  # real numbers
+        ([(0, 1), (1, 1), *TURNED, *SHOWN_AT_8_X_8, *PREVIEW, *ANIMATION, (0, 1), (2, 2)], {"bits": 12}),
+        ([(0, 1), (0, 1), *USUAL_DEPTH, (0, 1), (1, 2), (1, 1)], {"extras": (0,)}),
+        (
+            [(0, 1), (0, 1), *USUAL_DEPTH, (0, 1), (1, 2), (0, 1), (0, 2), *USUAL_DEPTH, FULL_SIZE, NO_NAME, (1, 1)],
+            {"extras": (0,), "is_premultiplied": True},
+        ),
+        ([(0, 1), (0, 1), *USUAL_DEPTH, (0, 1), (2, 2), (0, 4), *SPOT_COLOUR, *BLACK], {"extras": (2, 4)}),
+    ],
+)
+def test_headers_of_jpeg_xl_are_understood(fields: list[tuple[int, int]], expected: dict[str, Any]) -> None:
+    header = jpegxl.Header(64, 32, **({"bits": 8} | expected))
+    assert jpegxl.header(jxl_header(*fields)) == header
+    found = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"jxlp", bytes(4) + jxl_header(*fields))
+    assert jpegxl.header(found) == header
+
+
+def test_what_neither_decoder_shows_right_is_refused_by_name() -> None:
+    assert reason(jxl_header((0, 1), (0, 1), *USUAL_DEPTH, (0, 1), (1, 2), *BLACK)) == "unsupported: JPEG XL in CMYK"
+    assert reason(b"\xff\x0a\1") == "broken image: JPEG XL whose header makes no sense, or is cut off"
+    avif = saved(COLOUR, "AVIF")
+    at = avif.index(b"nclx") + 8
+    assert reason(avif[:at] + b"\0\x0e" + avif[at + 2 :]) == (
+        "unsupported: AVIF whose colours are coded by a rare formula (14)"
+    )
+    lab = saved(COLOUR, "JPEG2000")
+    at = lab.index(b"colr") + 7
+    assert reason(lab[:at] + b"\0\0\0\x0e" + lab[at + 4 :]) == "unsupported: JPEG 2000 in CIELAB"
+
+
+def test_a_place_beyond_all_counting_is_beyond_the_end() -> None:
+    content = FILES["rgb-bigtiff-big.tiff"].content
+    beyond = b"\xff" * 8
+    bits = content.index(struct.pack(">HHQ", 258, 3, 3))
+    value = content[:bits] + struct.pack(">HHQ", 258, 16, 3) + beyond + content[bits + 20 :]
+    for file in (content[:8] + beyond + content[16:], value):
+        assert reason(file) == "truncated: the file ends before the picture does"
+
+
 # --- the process ---
 
 
@@ -225,7 +287,7 @@ def test_a_decoder_that_fails_costs_one_picture(
 
 ENDS = """
 import sys, time
-from clipsearch.images import avif, second
+from clipsearch.images import avif, jpegxl, second
 from clipsearch.images.decoding import decode
 decode(open(sys.argv[1], "rb").read())
 print(second._process._child.pid, flush=True)

@@ -28,6 +28,8 @@ class Header:
     bits: int
     orientation: int
     """In EXIF's numbers."""
+    formula: int | None
+    """By which brightness and colour were made of red, green and blue, in the numbers of ITU-T H.273."""
     alpha_lacks_size: bool
     """Whether there is transparency that does not say how large it is. The format wants that; an encoder did not."""
 
@@ -44,8 +46,10 @@ def header(content: bytes) -> Header | None:
         depth = own[b"av1C"][2] if b"av1C" in own else 0  # of a grid, its tiles have it
     except (StopIteration, LookupError, struct.error):
         return None
+    codes = _colours(content, b"nclx")
+    formula = int.from_bytes(codes[4:6], "big") if codes else None
     bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
-    return Header(width, height, bits, orientation, any(b"ispe" not in alpha for alpha in alphas))
+    return Header(width, height, bits, orientation, formula, any(b"ispe" not in alpha for alpha in alphas))
 
 
 def colour_codes(content: bytes) -> tuple[int, int] | None:

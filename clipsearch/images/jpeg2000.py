@@ -12,8 +12,10 @@ from dataclasses import dataclass
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0
 _SIGNED = 0x80
-_BY_PROFILE = (b"\2", b"\3")
-"""How a colour specification box says what colours are: by a restricted profile, or by any."""
+_BY_NUMBER, _BY_PROFILE = b"\1", (b"\2", b"\3")
+"""How a colour specification box says what colours are: by a number, or by a restricted profile, or by any."""
+CMYK, CIELAB = 12, 14
+"""Such numbers."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Header:
     has_coarse_channels: bool
     """Whether some channel has a lower resolution than the picture."""
     has_palette: bool
+    colour_space: int | None
+    """In the format's numbers: `CMYK`, `CIELAB` and others; None if a profile tells, or nothing."""
 
 
 def header(content: bytes) -> Header | None:
@@ -49,7 +53,12 @@ def header(content: bytes) -> Header | None:
         x + width < right or y + height < lower or (left, upper) != (x, y),
         any((x_step, y_step) != (1, 1) for _, x_step, y_step in channels),
         any(kind == b"pclr" for kind, _ in boxes(box)),
+        next((int.from_bytes(body[3:7], "big") for kind, body in boxes(box) if _names_space(kind, body)), None),
     )
+
+
+def _names_space(kind: bytes, body: bytes) -> bool:
+    return kind == b"colr" and len(body) >= 7 and body[:1] == _BY_NUMBER  # noqa: PLR2004
 
 
 def channels(content: bytes) -> list[int] | None:

@@ -14,7 +14,9 @@ CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 """How files begin: the bare codestream, or boxes like those of JPEG 2000."""
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 """Width to height, where the header says only one of them."""
-_LONGEST_HEADER = 64
+ALPHA, BLACK = 0, 4
+_SPOT, _FILTER = 2, 5
+_LONGEST_HEADER = 4096
 """Bytes of the codestream that are looked at."""
 
 
@@ -26,6 +28,10 @@ class Header:
     height: int
     bits: int
     """Of a sample; what white is, if samples are integers."""
+    extras: tuple[int, ...] = ()
+    """What each channel behind the colours is, in the format's numbers: `ALPHA`, `BLACK` and others."""
+    is_premultiplied: bool = False
+    """Whether colours are multiplied by alpha."""
 
 
 class _Bits:
@@ -55,8 +61,16 @@ def header(content: bytes) -> Header | None:
     bits = _Bits(_codestream(content)[2:_LONGEST_HEADER])
     try:
         width, height = _size(bits)
-        is_usual = bits.take(1)  # then nothing else is said
-        return Header(width, height, 8 if is_usual else _depth(bits))
+        if bits.take(1):  # all is as usual
+            return Header(width, height, 8)
+        has_more = bits.take(1)
+        if has_more:
+            _pass_over_more(bits)
+        depth = _depth(bits)
+        bits.take(1)
+        extras = [_extra(bits) for _ in range(bits.choose((0, 0), (1, 0), (2, 4), (1, 12)))]
+        kinds = tuple(kind for kind, _ in extras)
+        return Header(width, height, depth, kinds, any(kind == ALPHA and flag for kind, flag in extras))
     except ValueError:
         return None
 
@@ -105,18 +119,37 @@ def _preview_size(bits: _Bits) -> None:
         side()
 
 
+def _pass_over_more(bits: _Bits) -> None:
+    bits.take(3)  # the orientation
+    if bits.take(1):
+        _size(bits)  # in which it is meant to be shown
+    if bits.take(1):
+        _preview_size(bits)
+    if bits.take(1):  # an animation: its speed, as a fraction, how often, and whether frames have times
+        bits.choose((100, 0), (1000, 0), (1, 10), (1, 30))
+        bits.choose((1, 0), (1001, 0), (1, 8), (1, 10))
+        bits.choose((0, 0), (0, 3), (0, 16), (0, 32))
+        bits.take(1)
+
+
 def _depth(bits: _Bits) -> int:
-    if bits.take(1):
-        bits.take(3)  # the orientation
-        if bits.take(1):
-            _size(bits)  # in which it is meant to be shown
-        if bits.take(1):
-            _preview_size(bits)
-        if bits.take(1):  # an animation: its speed, as a fraction, how often, and whether frames have times
-            bits.choose((100, 0), (1000, 0), (1, 10), (1, 30))
-            bits.choose((1, 0), (1001, 0), (1, 8), (1, 10))
-            bits.choose((0, 0), (0, 3), (0, 16), (0, 32))
-            bits.take(1)
-    if bits.take(1):
-        return bits.choose((32, 0), (16, 0), (24, 0), (1, 6))  # of a real number
+    if bits.take(1):  # real numbers, and the bits of their exponent
+        depth = bits.choose((32, 0), (16, 0), (24, 0), (1, 6))
+        bits.take(4)
+        return depth
     return bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+
+
+def _extra(bits: _Bits) -> tuple[int, bool]:
+    """What a channel behind the colours is, and whether it is alpha that colours are multiplied by."""
+    if bits.take(1):  # all is as usual
+        return ALPHA, False
+    kind = bits.choose((0, 0), (1, 0), (2, 4), (18, 6))
+    _depth(bits)
+    bits.choose((0, 0), (3, 0), (4, 0), (1, 3))  # how much coarser it is
+    bits.take(8 * bits.choose((0, 0), (0, 4), (16, 5), (48, 10)))  # its name
+    if kind == _SPOT:
+        bits.take(4 * 16)
+    elif kind == _FILTER:
+        bits.choose((1, 0), (0, 2), (3, 4), (19, 8))
+    return kind, kind == ALPHA and bool(bits.take(1))

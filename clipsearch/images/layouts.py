@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images import jpeg2000
 
 TRUNCATED = "truncated: the file ends before the picture does"
 
@@ -41,12 +42,18 @@ def check(content: bytes, name: str) -> None:
     Raises:
         UnreadableImageError: the content is such a file, or it is cut off within what tells.
     """
-    checks = {"PSD": _check_psd, "PCX": _check_pcx, "SGI": _check_sgi}
+    checks = {"PSD": _check_psd, "PCX": _check_pcx, "SGI": _check_sgi, "JPEG2000": _check_jpeg_2000}
     if name in checks:
         try:
             checks[name](content)
         except struct.error as error:
             raise UnreadableImageError(TRUNCATED) from error
+
+
+def _check_jpeg_2000(content: bytes) -> None:
+    found = jpeg2000.header(content)
+    if found is not None and found.colour_space == jpeg2000.CIELAB:
+        raise UnreadableImageError("unsupported: JPEG 2000 in CIELAB")
 
 
 # --- Photoshop ---

@@ -9,9 +9,12 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+from clipsearch.errors import UnreadableImageError
 from clipsearch.images import avif, jpeg2000, jpegxl
 
 Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "tiff"]
+
+Channels = Literal["usual", "CMYK", "without alpha", "premultiplied"]
 
 
 @dataclass(frozen=True)
@@ -28,26 +31,47 @@ class Rare:
     """Of a sample, if samples are integers: what white is."""
     orientation: int = 1
     """In EXIF's numbers, where it is the container that tells and not EXIF."""
+    channels: Channels = "usual"
+    """What is to be made of them, where the decoder does not tell."""
     extra: str = "formats"
     """The extra of clipsearch that reads it."""
 
 
 def rare(content: bytes, name: str | None) -> Rare | None:
-    """What the picture is, if it is one of these; `name` is the decoder of Pillow that its content is for."""
+    """What the picture is, if it is one of these; `name` is the decoder of Pillow that its content is for.
+
+    Raises:
+        UnreadableImageError: it is of a kind that neither decoder reads right, or a JPEG XL that is broken.
+    """
     if content.startswith((jpegxl.CODESTREAM, jpegxl.CONTAINER)):
         return _jpeg_xl(content)
     finders = {"AVIF": _avif, "JPEG": _jpeg, "JPEG2000": _jpeg_2000, "TIFF": _tiff}
     return finders[name](content) if name in finders else None
 
 
-def _jpeg_xl(content: bytes) -> Rare | None:
+def _jpeg_xl(content: bytes) -> Rare:
     found = jpegxl.header(content)
-    return Rare("jpegxl", "JPEG XL", found.width, found.height, found.bits, extra="jxl") if found else None
+    if found is None:
+        raise UnreadableImageError("broken image: JPEG XL whose header makes no sense, or is cut off")
+    if jpegxl.BLACK in found.extras:
+        raise UnreadableImageError("unsupported: JPEG XL in CMYK")
+    channels: Channels = "premultiplied" if found.is_premultiplied else "usual"
+    if found.extras[:1] != (jpegxl.ALPHA,):
+        channels = "without alpha"
+    return Rare("jpegxl", "JPEG XL", found.width, found.height, found.bits, channels=channels, extra="jxl")
+
+
+_UNKNOWN_FORMULAS = (3, 10, 11, 13, 14)
+"""Of ITU-T H.273: those that libavif knows and cannot undo, or does not know."""
 
 
 def _avif(content: bytes) -> Rare | None:
     found = avif.header(content)
-    if found is None or not found.alpha_lacks_size:
+    if found is None:
+        return None
+    if found.formula in _UNKNOWN_FORMULAS:
+        raise UnreadableImageError(f"unsupported: AVIF whose colours are coded by a rare formula ({found.formula})")
+    if not found.alpha_lacks_size:
         return None
     kind = "AVIF whose transparency does not say its size"
     return Rare("avif", kind, found.width, found.height, found.bits, found.orientation)
@@ -68,7 +92,10 @@ def _jpeg_2000(content: bytes) -> Rare | None:
     elif min(found.bits) < 8 or (depth > 8 and len(found.bits) > 1) or depth > 16:  # noqa: PLR2004
         # Pillow scales fewer bits to 240 of 255, and more in colour so that the lightest becomes black.
         kind = f"with {len(found.bits)} x {depth} bits"
-    return Rare("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth) if kind else None
+    if kind is None:
+        return None
+    channels: Channels = "CMYK" if found.colour_space == jpeg2000.CMYK else "usual"
+    return Rare("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth, channels=channels)
 
 
 # --- JPEG ---
@@ -90,15 +117,15 @@ def _jpeg(content: bytes) -> Rare | None:
             at += 1  # a byte that fills up
             continue
         if marker in _FRAMES:
-            return _jpeg_frame(marker, *struct.unpack_from(">BHH", content, at + 4))
+            return _jpeg_frame(marker, *struct.unpack_from(">BHHB", content, at + 4))
         if marker == _START_OF_SCAN:
             return None
         at += 2 if marker in _ALONE else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     return None
 
 
-def _jpeg_frame(marker: int, bits: int, height: int, width: int) -> Rare | None:
-    if not width * height or not 2 <= bits <= 16:  # noqa: PLR2004
+def _jpeg_frame(marker: int, bits: int, height: int, width: int, channels: int) -> Rare | None:
+    if not width * height or not 2 <= bits <= 16 or channels not in (1, 3):  # noqa: PLR2004
         return None
     if marker == _JPEG_LS:
         return Rare("jpegls", "JPEG-LS", width, height, bits)
@@ -114,7 +141,8 @@ _VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _MOST_VALUES = 16
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SAMPLES, _PLANES, _EXTRA, _FORMAT = 277, 284, 338, 339
-_GREY_KINDS, _PALETTE, _CMYK = (0, 1), 3, 5
+_SUBSAMPLING = 530
+_GREY_KINDS, _CMYK, _YCBCR = (0, 1), 5, 6
 _COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "CIELAB", 32844: "LogL", 32845: "LogLuv"}
 _UNSIGNED, _SIGNED, _REAL = 1, 2, 3
 _FORMATS = {_SIGNED: "signed numbers", _REAL: "real numbers"}
@@ -136,7 +164,7 @@ def _tiff(content: bytes) -> Rare | None:
     tags = _tags(content, order)
     photometric, planes = tags.get(_PHOTOMETRIC, (0,))[0], tags.get(_PLANES, (1,))[0]
     samples = tags.get(_SAMPLES, (1,))[0]
-    bits = tags.get(_BITS, (1,))
+    bits, compression = tags.get(_BITS, (1,)), tags.get(_COMPRESSION, (1,))[0]
     numbers = {0: _UNSIGNED, 4: _UNSIGNED}.get(form := tags.get(_FORMAT, (_UNSIGNED,))[0], form)
     width, height = tags.get(_WIDTH, (0,))[0], tags.get(_HEIGHT, (0,))[0]
     if not width * height or not 1 <= samples <= 8 or not 1 <= max(bits) <= 64 or numbers > _REAL:  # noqa: PLR2004
@@ -144,11 +172,13 @@ def _tiff(content: bytes) -> Rare | None:
     kind = None
     if order == ">" and content[2:4] == b"\0+":
         kind = "BigTIFF in big-endian order"
-    elif (compression := tags.get(_COMPRESSION, (1,))[0]) in _COMPRESSIONS:
+    elif compression in _COMPRESSIONS:
         kind = f"TIFF with {_COMPRESSIONS[compression]} inside"
     elif photometric in _GREY_KINDS and samples == 1:
         if (photometric, numbers, bits[0], order) not in _GREY_OF_PILLOW:
             kind = f"grey TIFF with {bits[0]} bits{_of(numbers)}"
+    elif photometric == _YCBCR and compression == 1 and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
+        kind = "TIFF in YCbCr with coarser colours, not compressed"
     elif not _pillow_reads_colours(photometric, samples, bits, numbers, planes):
         name = _COLOURS.get(photometric, "grey with transparency")
         kind = f"TIFF in {name} with {samples} x {max(bits)} bits{_of(numbers)}"
@@ -169,7 +199,7 @@ def _pillow_reads_colours(photometric: int, samples: int, bits: tuple[int, ...],
         return samples <= most.get(photometric, 0)
     if photometric == 8:  # noqa: PLR2004
         return bits[0] == 8 and samples == 3 and planes == 1  # noqa: PLR2004
-    return photometric in (1, 6) and bits[0] == 8 and planes == 1  # noqa: PLR2004
+    return photometric in (1, _YCBCR) and bits[0] == 8 and planes == 1  # noqa: PLR2004
 
 
 def _tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
@@ -190,6 +220,6 @@ def _tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
             place = struct.unpack(f"{order}{'Q' if large else 'I'}", data)[0]
             outside = struct.calcsize(form) > inside
             tags[tag] = struct.unpack_from(form, content, place) if outside else struct.unpack_from(form, data)
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
         return {}
     return tags

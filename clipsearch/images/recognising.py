@@ -102,7 +102,7 @@ def _is_directory_cut(tiff: bytes) -> bool:
     try:
         (start,) = struct.unpack_from(order + where, tiff)
         (entries,) = struct.unpack_from(order + number, tiff, start)
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
         return True
     end: int = start + struct.calcsize(order + number) + entries * entry
     return end > len(tiff)

@@ -49,6 +49,7 @@ def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
         {
             "codec": rare.codec,
             "bits": rare.bits,
+            "channels": rare.channels,
             "pixels": limit,
             "threads": available(),
             "seconds": _SECONDS + rare.width * rare.height / _PIXELS_A_SECOND,

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import signal
+import struct
 import sys
 from typing import Any, BinaryIO
 
@@ -106,7 +107,16 @@ def _decode(request: dict[str, Any], content: bytes) -> tuple[str, npt.NDArray[n
         samples = imagecodecs.jpegls_decode(content)
     else:
         samples = imagecodecs.jpeg8_decode(content)
-    return _in_eight_bits(samples, 2**bits - 1)
+    return _with_channels(*_in_eight_bits(samples, 2**bits - 1), request["channels"])
+
+
+def _with_channels(mode: str, seen: npt.NDArray[np.uint8], channels: str) -> tuple[str, npt.NDArray[np.uint8]]:
+    """As the header says what they are."""
+    if channels == "CMYK" and mode == "RGBA":
+        return "CMYK", seen
+    if channels == "without alpha" and mode in ("LA", "RGBA"):
+        return mode[:-1], seen[..., 0] if mode == "LA" else seen[..., :3]
+    return (mode.replace("A", "a") if channels == "premultiplied" else mode), seen
 
 
 def _check_end(jpeg: bytes) -> None:
@@ -138,7 +148,7 @@ def _in_eight_bits(samples: _Samples, white: float) -> tuple[str, npt.NDArray[np
 # --- TIFF ---
 
 _GREY, _RGB, _CMYK, _CIELAB, _ICC_LAB = (0, 1), 2, 5, 8, 9
-_ALPHA = (1, 2)
+_PREMULTIPLIED, _ALPHA = 1, (1, 2)
 """Kinds of extra sample that are alpha."""
 
 
@@ -155,13 +165,23 @@ def _tiff(content: bytes, most_pixels: int) -> tuple[str, npt.NDArray[np.uint8]]
         if any(start + size > len(content) for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)):
             raise TruncatedError
         if page.photometric not in (*_GREY, _RGB, _CMYK, _CIELAB, _ICC_LAB):  # YCbCr, LogLuv: libtiff knows them
-            return "RGBA", imagecodecs.tiff_decode(content, asrgb=True)
+            return "RGBA", imagecodecs.tiff_decode(_upright(content, page), asrgb=True)
         samples = page.asarray()
         while samples.ndim > 2 and page.axes[-samples.ndim] not in "YXS":  # noqa: PLR2004  (layers of a volume)
             samples = samples[0]
         if page.axes.endswith("SYX"):
             samples = np.moveaxis(samples, 0, -1)
         return _tiff_seen(samples.reshape(height, width, -1), page)
+
+
+def _upright(content: bytes, page: Any) -> bytes:  # noqa: ANN401  (no types)
+    """The same file with the usual orientation: libtiff would turn the picture, by halves only."""
+    tag = page.tags.get(274)
+    if tag is None:
+        return content
+    upright = bytearray(content)
+    struct.pack_into(page.parent.byteorder + "H", upright, tag.valueoffset, 1)
+    return bytes(upright)
 
 
 def _tiff_seen(samples: _Samples, page: Any) -> tuple[str, npt.NDArray[np.uint8]]:  # noqa: ANN401  (no types)
@@ -178,7 +198,7 @@ def _tiff_seen(samples: _Samples, page: Any) -> tuple[str, npt.NDArray[np.uint8]
         seen = seen.copy()
         parts = seen if colours == seen.ndim - 1 or seen.ndim == 2 else seen[..., :colours]  # noqa: PLR2004
         np.subtract(255, parts, out=parts)
-    return mode, seen
+    return _with_channels(mode, seen, "premultiplied" if has_alpha and extra[0] == _PREMULTIPLIED else "usual")
 
 
 def _lab(samples: _Samples, *, signed: bool) -> npt.NDArray[np.uint8]:
