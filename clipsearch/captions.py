@@ -2,7 +2,8 @@
 
 Which of these formats a file has is seen from its content:
 
-- CSV (or tab-separated) with a header: a column for the image and one for the caption.
+- a table with a header (see `tables`): a column for the image and one for the caption. So open_clip is given pictures
+  to train with.
 - JSON as Karpathy and Fei-Fei split COCO and Flickr: `images`, each with `filename`, `sentences` and `split`.
 - JSON as COCO's `captions_*.json`: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
 - Flickr8k's token file: `image#number`, a tab, the caption.
@@ -10,29 +11,38 @@ Which of these formats a file has is seen from its content:
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
-from clipsearch.paths import absolute
 from clipsearch.system.bounded import read_list_in
+from clipsearch.tables import (
+    IMAGE_COLUMNS,
+    Column,
+    Text,
+    check_utf8,
+    decoded,
+    encoding_hint,
+    lines_of,
+    path_in,
+    read_table,
+)
 
-IMAGE_COLUMNS = ("image", "file", "path", "filename")
-CAPTION_COLUMNS = ("caption", "text")
-"""Names of columns in a CSV, in any case; where several are there, the first of these counts."""
+_COLUMNS = (
+    Column("image", "paths", IMAGE_COLUMNS),
+    Column("caption", "texts", ("caption", "text", "title", "comment")),
+)
 
 _NAMED = 3
 """So many missing images are named."""
 _TOKEN = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 _FORMATS = (
-    "a CSV with a header, Karpathy's JSON (images with sentences), COCO's captions_*.json (images and annotations), "
+    "a table with a header, Karpathy's JSON (images with sentences), COCO's captions_*.json (images and annotations), "
     "and Flickr8k's image#number<TAB>caption"
 )
 
@@ -66,8 +76,13 @@ def read_captions(
     split: str | None = None,
     skip_missing: bool = False,
     content: bytes | None = None,
+    encoding: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Captions:
     """Read a file with captions, in any of the formats above; `content` is what is in it, if that is known already.
+
+    `encoding` is what it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read,
+    unless that is plain.
 
     Image paths are taken from the folder `images`, by default that of the file itself. `split`, for Karpathy's JSON,
     is the part that counts, say "test". Missing images are an error, or left out with `skip_missing`.
@@ -76,7 +91,8 @@ def read_captions(
         InputError: the file cannot be read or understood, has no such part, or images are missing.
     """
     path = Path(file)
-    lines = _lines(_text(path, read_list_in(path) if content is None else content), str(path), split)
+    text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
+    lines = _lines(text, str(path), split, say)
     folder = path.parent if images is None else Path(images)
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to look for images in.")
@@ -88,21 +104,19 @@ def read_captions(
     return found
 
 
-def _text(path: Path, content: bytes) -> str:
-    if b"\0" in content:
-        raise InputError(f"{path} is no text in UTF-8: there are NUL bytes in it. If it is UTF-16, save it as UTF-8.")
-    # The names of files need not be UTF-8; captions are checked later.
-    return content.decode("utf-8", "surrogateescape").removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
-
-
-def _lines(text: str, name: str, split: str | None) -> Iterable[_Line]:
-    if text.lstrip()[:1] in ("{", "["):
-        return _json_lines(text, name, split)
+def _lines(text: Text, name: str, split: str | None, say: Callable[[str], None]) -> Iterable[_Line]:
+    start = text.text.lstrip()  # the rest of its first line tells
+    is_json = start[:1] in ("{", "[")
+    is_tokens = not is_json and _TOKEN.fullmatch(re.split("[\r\n]", start, maxsplit=1)[0]) is not None
+    if (is_json or is_tokens) and (assumed := text.assumed(name)):
+        say(assumed)
+    if is_json:
+        return _json_lines(text.text, name, split)
     if split is not None:
         raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
-    if _TOKEN.fullmatch(text.lstrip("\r\n").partition("\n")[0].rstrip("\r")):
-        return _token_lines(text, name)
-    return _csv_lines(text, name)
+    if is_tokens:
+        return _token_lines(text.text, name)
+    return _table_lines(text, name, say) if start else []
 
 
 def _collected(lines: Iterable[_Line], folder: Path) -> Captions:
@@ -130,8 +144,8 @@ def _path(line: _Line, folder: Path) -> bytes:
     if not line.image.strip():
         raise InputError(f"{line.where}: the image has no name.")
     try:
-        return absolute(folder / os.fsdecode(line.image.encode("utf-8", "surrogateescape")))
-    except UnicodeEncodeError as error:
+        return path_in(folder, line.image)
+    except ValueError as error:
         raise InputError(f"{line.where}: {line.image!r} cannot be the name of a file.") from error
 
 
@@ -139,10 +153,7 @@ def _caption(line: _Line) -> str:
     caption = line.caption.strip()
     if not caption:
         raise InputError(f"{line.where}: the caption is empty.")
-    try:
-        caption.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{line.where}: the caption is not UTF-8: {caption!r}") from error
+    check_utf8(caption, f"{line.where}: the caption")
     return caption
 
 
@@ -162,57 +173,24 @@ def _not_there(found: Captions, folder: Path) -> str:
     inner = [os.fsdecode(os.path.relpath(path, os.fsencode(os.path.abspath(folder)))) for path in found.missing]
     named = ", ".join(inner[:_NAMED]) + (", ..." if len(inner) > _NAMED else "")
     rest = ", or leave them out with --skip-missing" if found.images else ""
-    return f"{len(inner)} of {total} images are not in {folder}: {named}. Name their folder with --images DIR{rest}."
+    text = f"{len(inner)} of {total} images are not in {folder}: {named}. Name their folder with --images DIR{rest}."
+    return text + encoding_hint(found.missing)
 
 
 # -- formats -----------------------------------------------------------------------------------------------------
 
 
-def _csv_lines(text: str, name: str) -> Iterator[_Line]:
-    header = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = "\t" if "\t" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    columns: list[str] | None = None
-    where, caption, image = name, 0, 0
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{name}, line {reader.line_num}: {error}.") from error
-        where = f"{name}, line {reader.line_num}"
-        if row is None:
-            return
-        if not any(field.strip() for field in row):
-            continue
-        if columns is None:
-            columns = [column.strip() for column in row]
-            image = _column(columns, IMAGE_COLUMNS, "image", name)
-            caption = _column(columns, CAPTION_COLUMNS, "caption", name)
-            continue
-        if len(row) != len(columns):
-            raise InputError(
-                f"{where}: the header has {len(columns)} fields, this line {len(row)}. A caption with a comma needs "
-                "quotes."
-            )
-        yield _Line(row[image], row[caption], where)
-
-
-def _column(columns: list[str], wanted: tuple[str, ...], what: str, name: str) -> int:
-    """Where the column is that has one of the names `wanted`."""
-    lowered = [column.lower() for column in columns]
-    for candidate in wanted:
-        if candidate in lowered:
-            return lowered.index(candidate)
-    found = ", ".join(repr(column) for column in columns)
-    raise InputError(
-        f"{name} has no column for the {what}: its first line has {found}. Name one of them {', '.join(wanted[:-1])} "
-        f"or {wanted[-1]}."
-    )
+def _table_lines(text: Text, name: str, say: Callable[[str], None]) -> Iterator[_Line]:
+    table = read_table(text, name, _COLUMNS)
+    if table.assumed:
+        say(table.assumed)
+    for row in table.rows:
+        image, caption = row.values
+        yield _Line(image, caption, row.where)
 
 
 def _token_lines(text: str, name: str) -> Iterator[_Line]:
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.rstrip("\r")
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         match = _TOKEN.fullmatch(line)

@@ -1,4 +1,4 @@
-"""What pictures are known to show: from the names of folders, from a CSV file, from CIFAR's own files.
+"""What pictures are known to show: from the names of folders, from a table, from CIFAR's own files.
 
 Owns how known labels are written down. Knows nothing of models and predictions, and runs no code from a file.
 
@@ -9,11 +9,9 @@ Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ from clipsearch.images.finding import ImageFile
 from clipsearch.paths import absolute
 from clipsearch.pickles import read_dict
 from clipsearch.system.bounded import read_list_in
+from clipsearch.tables import IMAGE_COLUMNS, Column, check_utf8, decoded, encoding_hint, path_in, read_table
 
-IMAGE, LABEL = "image", "label"
-"""The columns that a CSV file with known labels has, besides others."""
+_COLUMNS = (Column("image", "paths", IMAGE_COLUMNS), Column("label", "labels", ("label",)))
 _SIDE = 32
 """Pixels of a CIFAR picture, in both directions."""
 _LARGEST = 2**30
@@ -76,28 +74,32 @@ def folder_labels(paths: Iterable[bytes]) -> list[str]:
     return [os.path.basename(os.path.dirname(path)).decode("utf-8", "replace") for path in paths]
 
 
-def csv_labels(path: Path) -> dict[bytes, str]:
-    """What a CSV file says of pictures: their absolute paths and labels.
+def table_labels(
+    path: Path, *, encoding: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[bytes, str]:
+    """What a table says of pictures: their absolute paths and labels.
 
-    Its first line names the columns, of which `image` and `label` count. Relative paths start at the file's own folder.
+    Its first line names the columns (see `tables`). Relative paths start at the file's own folder. `encoding` is what
+    it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read, unless that is
+    plain.
 
     Raises:
         InputError: it cannot be read, a column or a field is missing, a picture is not there or has two labels.
     """
-    text = read_list_in(path).decode("utf-8-sig", "surrogateescape")  # names of files may hold any bytes
-    lines = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
+    if table.assumed:
+        say(table.assumed)
     found: dict[bytes, str] = {}
-    try:
-        missing = {IMAGE, LABEL} - set(lines.fieldnames or ())
-        if missing:
-            raise InputError(f"{path}: there is no column {' and no column '.join(sorted(missing))} in its first line.")
-        for line in lines:
-            picture, label = _line(line, f"{path}, line {lines.line_num}")
-            file = absolute(path.parent / picture)
-            if found.setdefault(file, label) != label:
-                raise InputError(f"{path}, line {lines.line_num}: {picture} is {found[file]!r} in another line.")
-    except csv.Error as error:
-        raise InputError(f"{path}, line {lines.line_num}: {error}") from error
+    for row in table.rows:
+        name, label = (value.strip() for value in row.values)
+        if not name or not label:
+            raise InputError(f"{row.where}: the {'label' if name else 'image'} is missing.")
+        check_utf8(label, f"{row.where}: the label")
+        if not label.isprintable():
+            raise InputError(f"{row.where}: the label {label!r} is no text of one line.")
+        file = path_in(path.parent, row.values[0])
+        if found.setdefault(file, label) != label:
+            raise InputError(f"{row.where}: {name} is {found[file]!r} in another line.")
     if not found:
         raise InputError(f"{path} names no image.")
     _check_there(path, found)
@@ -175,23 +177,11 @@ def cifar_files(batches: Iterable[CifarBatch], folder: Path) -> list[ImageFile]:
     return files
 
 
-def _line(line: dict[str | Any, str | Any], where: str) -> tuple[str, str]:
-    """The picture and the label of a line."""
-    picture, label = (line[IMAGE] or "").strip(), (line[LABEL] or "").strip()
-    if not picture or not label:
-        raise InputError(f"{where}: the {LABEL if picture else IMAGE} is missing.")
-    if "\0" in picture:
-        raise InputError(f"{where}: no file can be named {picture!r}.")
-    if not label.isprintable():  # undecodable bytes are not
-        raise InputError(f"{where}: the label {label!r} is no text in UTF-8.")
-    return picture, label
-
-
 def _check_there(path: Path, files: Iterable[bytes]) -> None:
     gone = [file for file in files if not os.path.exists(file)]
     if gone:
         more = f", and {len(gone) - 1} more are not there" if len(gone) > 1 else ""
-        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.")
+        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.{encoding_hint(gone)}")
 
 
 def _names(path: Path, kind: Kind) -> list[str]:

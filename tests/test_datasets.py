@@ -16,7 +16,7 @@ from conftest import Run, paint
 from PIL import Image
 
 from clipsearch import pickles
-from clipsearch.datasets import cifar_files, csv_labels, folder_labels, is_cifar, labels_of, read_cifar
+from clipsearch.datasets import cifar_files, folder_labels, is_cifar, labels_of, read_cifar, table_labels
 from clipsearch.errors import InputError
 
 CLASSES = ["airplane", "bird", "cat"]
@@ -332,7 +332,7 @@ def test_a_csv_names_pictures_from_its_own_folder_on(three: Path, monkeypatch: p
         b"\xef\xbb\xbflabel,note,image\r\ncat,,in/a.png\r\n"
         b'"a dog, or two",x,%s\r\ncat,,c\xff.png\r\ncat,again,./in/a.png\r\n' % os.fsencode(absolute),
     )
-    found = csv_labels(csv)
+    found = table_labels(csv)
     folder = os.fsencode(three)
     assert found == {
         folder + b"/in/a.png": "cat",
@@ -345,29 +345,29 @@ def test_a_csv_names_pictures_from_its_own_folder_on(three: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("image,name\nin/a.png,cat\n", "no column label"),
-        ("a,b\nin/a.png,cat\n", "no column image and no column label"),
-        ("", "no column image"),
+        ("image,name\nin/a.png,cat\n", "no column for the label: its first line has 'image', 'name'"),
+        ("a,b\nin/a.png,cat\n", "no column for the image and none for the label"),
+        ("", "no column for the image"),
         ("image,label\n", "names no image"),
-        ("image,label\nin/a.png\n", "line 2: the label is missing"),
+        ("image,label\nin/a.png\n", "line 2: the header has 2 fields, this line 1"),
         ("image,label\nin/a.png,cat\n,cat\n", "line 3: the image is missing"),
         ("image,label\nin/a.png,  \n", "line 2: the label is missing"),
         ("image,label\nin/a.png,cat\nin/gone.png,cat\n", "there is no image .*gone.png"),
         ("image,label\nin/a.png,cat\nin/a.png,dog\n", "line 3: in/a.png is 'cat' in another line"),
         ('image,label\n"in/a.png,cat\n', "unexpected end of data"),
-        (b"image,label\nin/a.png,\xff\n", "line 2: .* is no text in UTF-8"),
+        (b"image,label\nin/a.png,\xff\n", "line 2: the label is not UTF-8 .byte 0xff.: .* --encoding"),
         ("image,label\nin/a\0.png,cat\n", "line"),
     ],
 )
 def test_a_csv_that_cannot_be_used_says_where(content: str | bytes, said: str, three: Path) -> None:
     with pytest.raises(InputError, match=said) as error:
-        csv_labels(write(three / "truth.csv", content))
+        table_labels(write(three / "truth.csv", content))
     assert "truth.csv" in str(error.value)
 
 
 def test_a_csv_without_a_picture_names_it(three: Path) -> None:
     csv = write(three / "truth.csv", "image,label\nin/a.png,cat\n")
     with pytest.raises(InputError, match=r"no label for .*b\.png, nor for 1 more"):
-        labels_of([os.fsencode(three / "in" / name) for name in ("a.png", "b.png", "z.png")], csv_labels(csv), csv)
+        labels_of([os.fsencode(three / "in" / name) for name in ("a.png", "b.png", "z.png")], table_labels(csv), csv)
     with pytest.raises(InputError, match="Cannot read"):
-        csv_labels(three / "missing.csv")
+        table_labels(three / "missing.csv")

@@ -136,9 +136,13 @@ def test_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.csv", b"name,row\nx,0\n", "no column path or image_path; it has: name, row"),
+        (
+            "a.csv",
+            b"name,row\nx,0\n",
+            "its first line has 'name', 'row'. Name one of them path, image_path",
+        ),
         ("a.csv", b"", "no column"),
-        ("a.csv", b"path,width\nx,1\ny\n", "line 3: 1 fields, not 2"),
+        ("a.csv", b"path,width\nx,1\ny\n", "line 3: the header has 2 fields, this line 1"),
         ("a.csv", b"row,path\n1,x\n0,y\n", "row 0 .* says that it is row 1"),
         ("a.csv", b"path,width\n,1\n", "row 0 .* no path"),
         ("a.txt", b"x\n\ny\n", "row 1 .* no path"),

@@ -453,7 +453,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "standard input twice in similar": (["similar", "-", "--files-from", "-"], "standard input"),
     "empty file of queries": (["query", "--from", "empty"], "no query in empty"),
     "blank file of queries": (["query", "--from", "blank"], "no query in blank"),
-    "queries that are not UTF-8": (["query", "--from", "latin1"], "latin1 is not UTF-8: byte 3 is 0xe9"),
+    "queries that are not UTF-8": (["query", "--from", "latin1"], "latin1, line 1, is not UTF-8 (byte 0xe9)"),
     "missing file of queries": (["query", "--from", "nowhere"], "Cannot read nowhere: No such file"),
     "folder of queries": (["query", "--from", "folder"], "Cannot read folder: Is a directory"),
     "missing list of files": (["query", "dog", "--files-from", "nowhere"], "Cannot read nowhere: No such file"),

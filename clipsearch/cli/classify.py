@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import check_inputs, text_lines
+from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.leftovers import put_back_leftovers
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
 from clipsearch.cli.searching import FilterOptions
@@ -71,7 +71,7 @@ class LabelOptions:
         ),
     ] = None
 
-    def labels(self, otherwise: Sequence[str]) -> list[Label]:
+    def labels(self, otherwise: Sequence[str], encoding: str | None) -> list[Label]:
         """The labels that are named, or else those that the pictures are known to have.
 
         Raises:
@@ -81,12 +81,12 @@ class LabelOptions:
 
         labels = [Label.parse(text) for text in self.label or ()]
         if self.labels_from is not None:
-            labels += [Label.parse(line) for _, line in text_lines(self.labels_from, "label")]
+            labels += [Label.parse(line) for _, line in text_lines(self.labels_from, "label", encoding)]
         if not labels and not otherwise:
             raise InputError("There is no label. Say what a picture may show: --label cat --label dog")
         return checked_labels(labels or otherwise)
 
-    def templates(self) -> Sequence[str]:
+    def templates(self, encoding: str | None) -> Sequence[str]:
         """Those that are named, or else the usual one.
 
         Raises:
@@ -96,7 +96,7 @@ class LabelOptions:
 
         texts = list(self.template or ())
         if self.templates_from is not None:
-            texts += [line.strip() for _, line in text_lines(self.templates_from, "template")]
+            texts += [line.strip() for _, line in text_lines(self.templates_from, "template", encoding)]
         return checked_templates(texts or TEMPLATES)
 
 
@@ -109,8 +109,9 @@ class TruthOptions:
         typer.Option(
             "--truth",
             metavar="folders|FILE",
-            help="What the pictures really show: folders, where each lies in one that is named for it, or a CSV file "
-            "with the columns image and label. Also the labels, if none are named.",
+            help="What the pictures really show: folders, where each lies in one that is named for it, or a table "
+            "(CSV, TSV) with columns image (or path, filename, filepath) and label. Also the labels, if none are "
+            "named.",
             show_default=False,
         ),
     ] = None
@@ -124,13 +125,13 @@ class TruthOptions:
     ] = False
     coarse: Annotated[bool, typer.Option("--coarse", help="Of CIFAR-100, the 20 coarse labels.")] = False
 
-    def of(self, source: Source) -> list[str] | None:
+    def of(self, source: Source, encoding: str | None) -> list[str] | None:
         """What each picture of `source` is known to show; None if nobody says.
 
         Raises:
             InputError: the file cannot be used, or says nothing of a picture.
         """
-        from clipsearch.datasets import csv_labels, folder_labels, labels_of
+        from clipsearch.datasets import folder_labels, labels_of, table_labels
 
         if self.truth is None:
             return source.truth
@@ -139,7 +140,7 @@ class TruthOptions:
         if self.truth == FOLDERS:
             return folder_labels(source.paths)
         file = Path(self.truth)
-        return labels_of(source.paths, csv_labels(file), file)
+        return labels_of(source.paths, table_labels(file, encoding=encoding, say=say), file)
 
     def expected(self, truth: list[str] | None, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
         """(N,) the same as positions in `labels`, for a report.
@@ -227,6 +228,7 @@ def classify(
         typer.Option("--min-probability", metavar="P", min=0, max=1, help="Only labels with this probability or more."),
     ] = 0,
     known: TruthOptions,
+    encoding: EncodingOption = None,
     sorting: SortOptions,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
     filters: FilterOptions,
@@ -243,18 +245,20 @@ def classify(
     sorting.check()
     if known.report and (sorting.folder or min_probability):
         raise InputError("A report is about all pictures: leave out --min-probability, --move-into and --copy-into.")
-    templates = naming.templates()
+    files = (naming.labels_from, naming.templates_from, None if known.truth == FOLDERS else known.truth)
+    check_encoding(encoding, *files)
+    templates = naming.templates(encoding)
     with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
         if not source.paths:
             _print([], [], None, form)
             return EXIT_NOTHING
         # 1. What they may show, and what they do.
-        truth = known.of(source)
+        truth = known.of(source, encoding)
         if sorting.folder and source.numbers:
             raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
         if sorting.folder and not source.is_lasting:
             raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
-        labels = naming.labels(source.labels or sorted(set(truth or ())))
+        labels = naming.labels(source.labels or sorted(set(truth or ())), encoding)
         expected = known.expected(truth, labels) if known.report else None
         # 2. What they are taken for.
         from clipsearch.classification import TOP, Classifier

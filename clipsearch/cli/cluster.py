@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import check_inputs, text_lines
+from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
 from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError
@@ -79,6 +79,7 @@ class ClusterOptions:
             show_default=False,
         ),
     ] = None
+    encoding: EncodingOption = None
 
     def labels(self) -> list[str]:
         """Each once.
@@ -86,7 +87,8 @@ class ClusterOptions:
         Raises:
             InputError: a file of labels cannot be read, or a label is blank.
         """
-        lines = [] if self.labels_from is None else text_lines(self.labels_from, "label")
+        check_encoding(self.encoding, self.labels_from)
+        lines = [] if self.labels_from is None else text_lines(self.labels_from, "label", self.encoding)
         labels = [label.strip() for label in [*(self.label or ()), *(line for _, line in lines)]]
         if not all(labels):
             raise InputError("A label is blank. Say what a group may be called: --label dog")

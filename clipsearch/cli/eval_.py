@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, read_input
+from clipsearch.cli.inputs import STDIN, EncodingOption, read_input
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
@@ -32,7 +32,8 @@ def eval_(
         Path,
         typer.Argument(
             metavar="CAPTIONS",
-            help="A CSV with columns image and caption, Karpathy's JSON, COCO's captions_*.json, or Flickr8k's token "
+            help="A table (CSV, TSV) with columns image (or path, filename, filepath) and caption (or text, title), "
+            "Karpathy's JSON, COCO's captions_*.json, or Flickr8k's token "
             "file (- for standard input).",
             show_default=False,
         ),
@@ -54,6 +55,7 @@ def eval_(
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out images that are not there, instead of giving up.")
     ] = False,
+    encoding: EncodingOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if an image could not be read.")] = False,
     at_least: Annotated[
         Optional[list[str]],
@@ -92,7 +94,15 @@ def eval_(
     if compare and model.model is not None:
         raise InputError("--compare names the models itself. Leave out --model.")
     content = read_input(STDIN) if str(captions) == STDIN else None
-    read = read_captions(captions, images=images, split=split, skip_missing=skip_missing, content=content)
+    read = read_captions(
+        captions,
+        images=images,
+        split=split,
+        skip_missing=skip_missing,
+        content=content,
+        encoding=encoding,
+        say=say,
+    )
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
     # 2. Measure.

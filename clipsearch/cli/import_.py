@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from clipsearch.cli.inputs import EncodingOption, check_encoding
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, telling
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.system.places import current_folder
@@ -31,7 +32,7 @@ def import_(
         Optional[Path],
         typer.Argument(
             metavar="[NAMES]",
-            help="Paths of their pictures in the same order: .csv, .jsonl or .parquet with a column path (or "
+            help="Paths of their pictures in the same order: .csv, .tsv, .jsonl or .parquet with a column path (or "
             "image_path), or .txt with one a line.",
             show_default=False,
         ),
@@ -47,6 +48,7 @@ def import_(
         ),
     ] = None,
     model: ModelOption = None,
+    encoding: EncodingOption = None,
     normalise: Annotated[
         bool, typer.Option("--normalise", help="Make unit vectors of them. Otherwise they have to be some.")
     ] = False,
@@ -85,6 +87,7 @@ def import_(
         parts = [Part(vectors, names)]
     else:
         raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
+    check_encoding(encoding, names)
     folder = _folder(index)
     choice = _choice(folder, parts, model, telling(verbose=verbose))
     with quiet_decoders(), ProgressBar(doing="Reading") as bar:
@@ -97,6 +100,8 @@ def import_(
             normalise=normalise,
             skip_missing=skip_missing,
             wait=wait,
+            encoding=encoding,
+            say=say,
         )
     _report(done, folder, choice.name)
     if json:

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Optional
+
+import typer
 
 from clipsearch.cli.talk import say
 from clipsearch.errors import InputError, UnreadableImageError
@@ -20,12 +22,33 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 """Means standard input wherever a file is asked for."""
+EncodingOption = Annotated[
+    Optional[str],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="What that file is written in, if not in UTF-8, or in UTF-16 or UTF-32 with its mark: cp949, euc-kr, "
+        "shift_jis, gb18030, latin-1, cp1252.",
+        show_default=False,
+    ),
+]
 
 
 def check_inputs(*names: str | None) -> None:
     """Raises InputError if more than one input is standard input."""
     if names.count(STDIN) > 1:
         raise InputError("Only one thing can be read from standard input (-).")
+
+
+def check_encoding(encoding: str | None, *files: object) -> None:
+    """Raises InputError if there is no such encoding, or no file that could be in it."""
+    if encoding is None:
+        return
+    from clipsearch import tables
+
+    tables.check_encoding(encoding)
+    if not any(files):
+        raise InputError("--encoding says what a file of texts or names is written in, and no such file is given.")
 
 
 def read_input(name: str) -> bytes:
@@ -58,19 +81,22 @@ def called(name: str) -> str:
     return "standard input" if name == STDIN else name
 
 
-def text_lines(name: str, what: str) -> list[tuple[int, str]]:
+def text_lines(name: str, what: str, encoding: str | None = None) -> list[tuple[int, str]]:
     """The lines of a file that are not blank, with their numbers; `what` one line is, say "query".
 
+    It is in UTF-8 unless its byte order mark or `encoding` says otherwise, and then the user hears of it.
+
     Raises:
-        InputError: it cannot be read, is not UTF-8, or has no such line.
+        InputError: it cannot be read, is in another encoding, or has no such line.
     """
-    try:
-        text = read_input(name).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        where = f"byte {error.start} is 0x{error.object[error.start]:02x}"
-        raise InputError(f"{called(name)} is not UTF-8: {where}.") from error
-    lines = enumerate(text.replace("\r\n", "\n").split("\n"), 1)
-    found = [(number, line) for number, line in lines if line.strip()]
+    from clipsearch.tables import check_utf8, decoded, lines_of
+
+    text = decoded(read_input(name), called(name), encoding, may_hold_nul=True)
+    if assumed := text.assumed(called(name)):
+        say(assumed)
+    found = [(number, line) for number, line in enumerate(lines_of(text.text), 1) if line.strip()]
+    for number, line in found:
+        check_utf8(line, f"{called(name)}, line {number},")
     if not found:
         raise InputError(f"There is no {what} in {called(name)}: write one on each line.")
     return found

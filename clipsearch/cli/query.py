@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import check_inputs, picture, text_lines
+from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, picture, text_lines
 from clipsearch.cli.options import IndexOption, VerboseOption
 from clipsearch.cli.searching import (
     DistinctOption,
@@ -62,6 +62,7 @@ def query(
             show_default=False,
         ),
     ] = None,
+    encoding: EncodingOption = None,
     k: KOption = 10,
     min_score: MinScoreOption = None,
     min_confidence: Annotated[
@@ -89,11 +90,12 @@ def query(
     output.check()
     pictures = [parse_image(given) for given in image or ()]
     check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in pictures))
+    check_encoding(encoding, queries_from)
     common: list[Term] = [*map(parse_text, terms or ()), *map(_read, pictures)]
     common += [negated(parse_text(given)) for given in unwanted or ()]
     queries: list[tuple[str, list[Term]]] = [(in_words(common), common)]
     if queries_from is not None:
-        queries = [(line, [term, *common]) for line, term in _lines(queries_from)]
+        queries = [(line, [term, *common]) for line, term in _lines(queries_from, encoding)]
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
@@ -156,9 +158,9 @@ def _read(term: ImageTerm) -> ImageTerm:
     return replace(term, image=picture(str(term.image)))
 
 
-def _lines(name: str) -> list[tuple[str, TextTerm]]:
+def _lines(name: str, encoding: str | None) -> list[tuple[str, TextTerm]]:
     """The queries in a file, as they stand there and as they are meant."""
-    return [(line, _parsed(line, f"{name}, line {number}")) for number, line in text_lines(name, "query")]
+    return [(line, _parsed(line, f"{name}, line {number}")) for number, line in text_lines(name, "query", encoding)]
 
 
 def _parsed(line: str, where: str) -> TextTerm:

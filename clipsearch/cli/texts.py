@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from clipsearch.cli.inputs import text_lines
+from clipsearch.cli.inputs import EncodingOption, check_encoding, text_lines
 from clipsearch.errors import InputError
 
 # ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
@@ -31,6 +31,7 @@ class TextOptions:
         typer.Option("--text", "-t", metavar="TEXT", help="A text. May be repeated.", show_default=False),
     ] = None
     texts_from: TextsFromOption = None
+    encoding: EncodingOption = None
 
     def read(self) -> list[tuple[str, str]]:
         """The texts without the space around them, each after the place where it stands.
@@ -38,9 +39,10 @@ class TextOptions:
         Raises:
             InputError: there is none, or one is blank or not UTF-8, or the file cannot be read.
         """
+        check_encoding(self.encoding, self.texts_from)
         given = [("--text", text) for text in self.text or ()]
         if self.texts_from is not None:
-            lines = text_lines(self.texts_from, "text")
+            lines = text_lines(self.texts_from, "text", self.encoding)
             given += [(f"{self.texts_from}, line {number}", line) for number, line in lines]
         if not given:
             raise InputError('There is no text. Say it: --text "a dog is sleeping", or --texts-from FILE')

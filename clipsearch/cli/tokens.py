@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, check_inputs, text_lines
+from clipsearch.cli.inputs import STDIN, EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.options import (
     FormatOptions,
     IndexOption,
@@ -36,6 +36,7 @@ def tokens(
     ] = None,
     *,
     texts_from: TextsFromOption = None,
+    encoding: EncodingOption = None,
     output: FormatOptions,
     model: ModelOption = None,
     index: IndexOption = None,
@@ -51,7 +52,8 @@ def tokens(
 
     form = output.form()
     check_inputs(*(texts or ()), texts_from)
-    wanted = _texts(texts or [], texts_from)
+    check_encoding(encoding, texts_from, STDIN in (texts or ()))
+    wanted = _texts(texts or [], texts_from, encoding)
     with open_towers(model, index, say=say, tell=telling(verbose=verbose)) as towers:
         found = tokenized(towers, wanted)
     with writing_output():
@@ -59,13 +61,13 @@ def tokens(
     return 0
 
 
-def _texts(given: list[str], file: str | None) -> list[str]:
+def _texts(given: list[str], file: str | None, encoding: str | None) -> list[str]:
     """In the order in which they are given, those of the file last."""
     texts: list[str] = []
     for text in given:
-        texts += [line for _, line in text_lines(STDIN, "text")] if text == STDIN else [text]
+        texts += [line for _, line in text_lines(STDIN, "text", encoding)] if text == STDIN else [text]
     if file is not None:
-        texts += [line for _, line in text_lines(file, "text")]
+        texts += [line for _, line in text_lines(file, "text", encoding)]
     if not texts:
         raise InputError('There is no text. Say it: clipsearch tokens "a dog is sleeping"')
     return texts

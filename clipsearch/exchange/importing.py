@@ -28,6 +28,7 @@ from clipsearch.paths import absolute, is_below
 from clipsearch.store.format import ModelRecord, Record, mismatch
 from clipsearch.store.reading import Root, Store
 from clipsearch.store.writing import Writer
+from clipsearch.tables import encoding_hint
 
 LEAST_COSINE = 0.99
 """Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more
@@ -97,13 +98,15 @@ def import_vectors(
     normalise: bool = False,
     skip_missing: bool = False,
     wait: float = 0,
+    encoding: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Imported:
     """Put the vectors of `parts` into the index in `folder`, which is made if need be; all of them or none.
 
     Relative paths are taken from the current folder. `normalise` makes unit vectors; otherwise these have to be some.
     `skip_missing` leaves out pictures that are missing or unreadable. `roots` are the folders that the index is to
     know; by default the one that all pictures have in common which lie in none that it knows. `wait` is for how many
-    seconds another writer may finish first.
+    seconds another writer may finish first. `encoding` and `say` are as for `read_paths`.
 
     Raises:
         InputError: the files do not hold what they should (shape, names, numbers, lengths), a picture is missing or
@@ -114,7 +117,7 @@ def import_vectors(
     # The lock comes before all else: who may not write hears it at once. Readers do not mind it.
     with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
         # 1. The files of vectors and names.
-        source = _opened(parts, normalise=normalise)
+        source = _opened(parts, normalise=normalise, encoding=encoding, say=say)
         problems = [(file.path, file.problem) for file in source.files if file.problem]
         _refuse(problems, skip_missing=skip_missing)
         paths = [file.path for file in source.files]
@@ -150,12 +153,12 @@ def import_vectors(
 # -- the files -----------------------------------------------------------------------------------------------------
 
 
-def _opened(parts: Sequence[Part], *, normalise: bool) -> _Source:
+def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None, say: Callable[[str], None]) -> _Source:
     matrices: list[Floats] = []
     where: list[npt.NDArray[np.int64]] = []
     files: dict[bytes, ImageFile] = {}
     for number, part in enumerate(parts):
-        vectors, paths = open_vectors(part.vectors), read_paths(part.names)
+        vectors, paths = open_vectors(part.vectors), read_paths(part.names, encoding=encoding, say=say)
         if len(vectors) != len(paths):
             raise InputError(f"{part.vectors} holds {len(vectors)} vectors, and {part.names} {len(paths)} names.")
         if number and vectors.shape[1] != matrices[0].shape[1]:
@@ -164,7 +167,7 @@ def _opened(parts: Sequence[Part], *, normalise: bool) -> _Source:
                 f"{matrices[0].shape[1]}."
             )
         _check_numbers(part.vectors, vectors, normalise=normalise)
-        for path in map(os.path.abspath, paths):
+        for path in (absolute(os.fsdecode(path)) for path in paths):
             if path in files:
                 raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
             files[path] = _file(path)
@@ -210,7 +213,7 @@ def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> Non
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise InputError(
             f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken from the "
-            "current folder. To leave such pictures out: --skip-missing"
+            "current folder. To leave such pictures out: --skip-missing" + encoding_hint(path for path, _ in problems)
         )
 
 

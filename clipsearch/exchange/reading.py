@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
-import csv
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,16 @@ import numpy.typing as npt
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
 from clipsearch.system.bounded import read_list_in
+from clipsearch.tables import IMAGE_COLUMNS, Column, decoded, lines_of, read_table
 
 Floats = npt.NDArray[np.floating[Any]]
 
 _PATH_COLUMNS = ("path", "image_path")
-"""Ours, and clip-retrieval's."""
+"""Ours, and clip-retrieval's. In a table of text, those of any other table count as well."""
+_COLUMNS = (
+    Column("path", "paths", tuple(dict.fromkeys((*_PATH_COLUMNS, *IMAGE_COLUMNS)))),
+    Column("row", "rows", ("row",), required=False),
+)
 _PART = re.compile(r"(img_emb|metadata)_(\d+)\.(npy|parquet)")
 
 
@@ -76,20 +81,31 @@ def open_vectors(path: Path) -> Floats:
     return np.asarray(vectors)
 
 
-def read_paths(path: Path) -> list[bytes]:
-    """The paths in a file of names, as they stand there, in order: .csv, .jsonl, .parquet, or .txt with one a line.
+def read_paths(path: Path, *, encoding: str | None = None, say: Callable[[str], None] = lambda _: None) -> list[bytes]:
+    """The paths in a file of names, as they stand there, in order: .csv, .tsv, .jsonl, .parquet, or .txt, one a line.
 
-    A column `path` (or `image_path`) has them; one with the name `row` has to count from 0.
+    A column `path` (or `image_path`) has them; one with the name `row` has to count from 0. `encoding` is what a text
+    is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read, unless that is plain.
 
     Raises:
         InputError: the file cannot be read, has no such column, a row without path, or rows in another order.
     """
-    readers = {".csv": _csv_rows, ".jsonl": _json_rows, ".parquet": _parquet_rows, ".txt": _text_rows}
-    if path.suffix not in readers:
+    rows_of_table = partial(_table_rows, encoding=encoding, say=say)
+    readers: dict[str, Callable[[Path], Iterator[_Named]]] = {
+        ".csv": rows_of_table,
+        ".tsv": rows_of_table,
+        ".jsonl": _json_rows,
+        ".parquet": _parquet_rows,
+        ".txt": partial(_text_rows, encoding=encoding, say=say),
+    }
+    kind = path.suffix.lower()
+    if kind not in readers:
         raise InputError(f"{path} is no file of names that can be read: it should end with {', '.join(readers)}.")
+    if encoding is not None and kind in (".jsonl", ".parquet"):
+        raise InputError(f"--encoding is for tables of text; {path} is always in UTF-8.")
     found: list[bytes] = []
     try:
-        for number, row in enumerate(readers[path.suffix](path)):
+        for number, row in enumerate(readers[kind](path)):
             if not row.path or b"\0" in row.path:
                 raise InputError(f"{path}: row {number} (from 0) has no path.")
             if row.number is not None and row.number != str(number):
@@ -120,27 +136,22 @@ class _Named(NamedTuple):
     """What it says of its own place."""
 
 
-def _text_rows(path: Path) -> Iterator[_Named]:
-    content = read_list_in(path)
-    separator = b"\0" if b"\0" in content else b"\n"
-    for line in content.removesuffix(separator).split(separator):
-        yield _Named(line.removesuffix(b"\r") if separator == b"\n" else line, None)
+def _text_rows(path: Path, encoding: str | None, say: Callable[[str], None]) -> Iterator[_Named]:
+    text = decoded(read_list_in(path), str(path), encoding, may_hold_nul=True)
+    if assumed := text.assumed(str(path)):
+        say(assumed)
+    lines = text.text.split("\0") if "\0" in text.text else lines_of(text.text)
+    for line in lines[: -1 if len(lines) > 1 and not lines[-1] else None]:  # the last one may be ended, too
+        yield _Named(line.encode("utf-8", "surrogateescape"), None)
 
 
-def _csv_rows(path: Path) -> Iterator[_Named]:
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        rows = csv.reader(file)
-        try:
-            header = next(rows, [])
-            column = _path_column(path, header)
-            number = header.index("row") if "row" in header else None
-            for row in rows:
-                if len(row) != len(header):
-                    raise InputError(f"{path}, line {rows.line_num}: {len(row)} fields, not {len(header)}.")
-                own = None if number is None else row[number]
-                yield _Named(row[column].encode("utf-8", "surrogateescape"), own)
-        except csv.Error as error:
-            raise InputError(f"{path}, line {rows.line_num}: {error}.") from error
+def _table_rows(path: Path, encoding: str | None, say: Callable[[str], None]) -> Iterator[_Named]:
+    table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
+    if table.assumed:
+        say(table.assumed)
+    for row in table.rows:
+        name, number = row.values
+        yield _Named(name.encode("utf-8", "surrogateescape"), number.strip() or None)
 
 
 def _json_rows(path: Path) -> Iterator[_Named]:
