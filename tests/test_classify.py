@@ -607,7 +607,7 @@ def test_labels_that_would_share_a_folder_are_an_error(tmp_path: Path) -> None:
         (["--indexed", *PETS, "--report"], "--truth folders"),
         (["--indexed", *PETS, "--truth", "folders", "--report"], "which is no label"),
         (["--indexed", *PETS, "--truth", "missing.csv"], "Cannot read missing.csv"),
-        (["--indexed", *PETS, "--truth", "sample-images/captions.csv"], "no column label"),
+        (["--indexed", *PETS, "--truth", "sample-images/captions.csv"], "no column for the label"),
         (["--indexed", *PETS, "--labels-from", "missing"], "Cannot read missing"),
         (["--indexed", *PETS, "--labels-from", "empty"], "There is no label in empty"),
         (["--indexed", *PETS, "--model", "picturebook"], "without --model"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, EncodingOption, read_input
+from clipsearch.cli.inputs import STDIN, EncodingOption, called, read_input
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
@@ -95,7 +95,7 @@ def eval_(
         raise InputError("--compare names the models itself. Leave out --model.")
     content = read_input(STDIN) if str(captions) == STDIN else None
     read = read_captions(
-        captions,
+        called(str(captions)),  # with a content, this is a mere name
         images=images,
         split=split,
         skip_missing=skip_missing,
