@@ -96,7 +96,7 @@ def read_captions(
     folder = path.parent if images is None else Path(images)
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to look for images in.")
-    found = _collected(lines, folder)
+    found = _collected(lines, folder, encoding)
     if not found.texts and not found.missing:
         raise InputError(f"There is no caption in {path}.")
     if found.missing and not (skip_missing and found.images):
@@ -119,7 +119,7 @@ def _lines(text: Text, name: str, split: str | None, say: Callable[[str], None])
     return _table_lines(text, name, say) if start else []
 
 
-def _collected(lines: Iterable[_Line], folder: Path) -> Captions:
+def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Captions:
     """What `lines` say, with each picture and each text once."""
     images: dict[bytes, int] = {}
     texts: dict[str, int] = {}
@@ -127,7 +127,7 @@ def _collected(lines: Iterable[_Line], folder: Path) -> Captions:
     files: list[ImageFile] = []
     missing: dict[bytes, None] = {}
     for line in lines:
-        path = _path(line, folder)
+        path = _path(line, folder, encoding)
         caption = _caption(line)
         if path not in images:
             file = _file(path)
@@ -140,11 +140,11 @@ def _collected(lines: Iterable[_Line], folder: Path) -> Captions:
     return Captions(files, list(texts), list(pairs), list(missing))
 
 
-def _path(line: _Line, folder: Path) -> bytes:
+def _path(line: _Line, folder: Path, encoding: str | None) -> bytes:
     if not line.image.strip():
         raise InputError(f"{line.where}: the image has no name.")
     try:
-        return path_in(folder, line.image)
+        return path_in(folder, line.image, encoding)
     except ValueError as error:
         raise InputError(f"{line.where}: {line.image!r} cannot be the name of a file.") from error
 

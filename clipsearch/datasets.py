@@ -97,7 +97,7 @@ def table_labels(
         check_utf8(label, f"{row.where}: the label")
         if not label.isprintable():
             raise InputError(f"{row.where}: the label {label!r} is no text of one line.")
-        file = path_in(path.parent, row.values[0])
+        file = path_in(path.parent, row.values[0], encoding)
         if found.setdefault(file, label) != label:
             raise InputError(f"{row.where}: {name} is {found[file]!r} in another line.")
     if not found:

@@ -7,6 +7,7 @@ what it has the wanted columns. Reads no file, and does not know what becomes of
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import io
 import os
@@ -151,16 +152,25 @@ def encoding_hint(paths: Iterable[bytes]) -> str:
     return ""
 
 
-def path_in(folder: Path, name: str) -> bytes:
-    """The absolute path of the file that a table in `folder` calls `name`; blanks around it count if they are its own.
+def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
+    """The absolute path of the file that a table in `folder` calls `name`.
+
+    Where nothing has that name, the file counts whose name is in the table's own `encoding`, as old archives leave
+    them, and then what has the name without the blanks around it.
 
     Raises:
         ValueError: no file can be named so.
     """
     path = absolute(folder / os.fsdecode(name.encode("utf-8", "surrogateescape")))
-    if name == name.strip() or os.path.lexists(path):
+    is_plain = name.isascii() and name == name.strip()
+    if is_plain or os.path.lexists(path):
         return path
-    return path_in(folder, name.strip())
+    if encoding is not None and not name.isascii():
+        with contextlib.suppress(UnicodeError):
+            old = absolute(folder / os.fsdecode(name.encode(encoding)))
+            if os.path.lexists(old):
+                return old
+    return path if name == name.strip() else path_in(folder, name.strip(), encoding)
 
 
 def lines_of(text: str) -> list[str]:

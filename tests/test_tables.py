@@ -263,6 +263,23 @@ def test_names_that_are_not_there_for_their_encoding_are_told_so(tmp_path: Path)
             refusing(tmp_path / "t.csv")
 
 
+def test_names_in_the_encoding_of_their_table_are_found(tmp_path: Path) -> None:
+    """As an old archive leaves them; one that is written as everything else here comes first."""
+    old, new = "강아지.png".encode("cp949"), "고양이.png".encode()
+    for name in (old, new, "고양이.png".encode("cp949")):
+        try:
+            os.rename(paint(tmp_path / "x.png", "red"), os.path.join(os.fsencode(tmp_path), name))
+        except OSError:
+            pytest.skip("this file system wants UTF-8")
+    (tmp_path / "t.csv").write_bytes(
+        "image,caption,label\n강아지.png,잔다,개\n고양이.png,논다,고양이\n".encode("cp949")
+    )
+    captions = read_captions(tmp_path / "t.csv", encoding="cp949")
+    assert [os.path.basename(file.path) for file in captions.images] == [old, new]
+    labels = table_labels(tmp_path / "t.csv", encoding="cp949")
+    assert [os.path.basename(path) for path in labels] == [old, new]
+
+
 def test_blanks_around_a_name_count_only_where_they_are_its_own(tmp_path: Path) -> None:
     for name in ("a.png", " b.png", "b.png"):
         paint(tmp_path / name, "red")

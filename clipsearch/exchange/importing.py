@@ -28,7 +28,7 @@ from clipsearch.paths import absolute, is_below
 from clipsearch.store.format import ModelRecord, Record, mismatch
 from clipsearch.store.reading import Root, Store
 from clipsearch.store.writing import Writer
-from clipsearch.tables import encoding_hint
+from clipsearch.tables import encoding_hint, path_in
 
 LEAST_COSINE = 0.99
 """Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more
@@ -167,7 +167,7 @@ def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None, say
                 f"{matrices[0].shape[1]}."
             )
         _check_numbers(part.vectors, vectors, normalise=normalise)
-        for path in (absolute(os.fsdecode(path)) for path in paths):
+        for path in (path_in(Path(), path.decode("utf-8", "surrogateescape"), encoding) for path in paths):
             if path in files:
                 raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
             files[path] = _file(path)
