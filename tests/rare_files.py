@@ -210,12 +210,24 @@ def rare_files() -> tuple[ImageFile, ...]:
 
 def bitmap(pixels: Pixels, bits: int, masks: tuple[int, ...], *, header: int = 40, compression: int = 3) -> bytes:
     """BMP of 16 or 32 bits a pixel, whose masks say where red, green, blue and maybe alpha are."""
+    data = _masked(pixels[::-1], bits, masks)
+    start = struct.pack("<IiiHHIIiiII", header, WIDTH, HEIGHT, 1, bits, compression, len(data), 0, 0, 0, 0)
+    head = (start + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(data), 0, 0, 14 + len(head)) + head + data
+
+
+def texture(pixels: Pixels, bits: int, masks: tuple[int, ...]) -> bytes:
+    """The same as DDS, from the top down."""
+    size = struct.pack("<5I", 124, 0x1007, HEIGHT, WIDTH, 0).ljust(72, b"\0")
+    flags = 0x40 | (len(masks) == 4)
+    kind = struct.pack("<4I4I", 32, flags, 0, bits, *masks, *[0] * (4 - len(masks)))
+    return b"DDS " + (size + kind).ljust(124, b"\0") + _masked(pixels, bits, masks)
+
+
+def _masked(pixels: Pixels, bits: int, masks: tuple[int, ...]) -> bytes:
     values = np.zeros((HEIGHT, WIDTH), np.uint64)
     for channel, mask in enumerate(masks):
         shift = (mask & -mask).bit_length() - 1
         levels = np.rint(pixels[..., channel].astype(float) * (mask >> shift) / 255).astype(np.uint64)
         values |= levels << np.uint64(shift)
-    data = values[::-1].astype(f"<u{bits // 8}").tobytes()
-    start = struct.pack("<IiiHHIIiiII", header, WIDTH, HEIGHT, 1, bits, compression, len(data), 0, 0, 0, 0)
-    head = (start + struct.pack(f"<{len(masks)}I", *masks)).ljust(header, b"\0")
-    return b"BM" + struct.pack("<IHHI", 14 + len(head) + len(data), 0, 0, 14 + len(head)) + head + data
+    return np.ascontiguousarray(values.astype("<u8")).view(np.uint8).reshape(-1, 8)[:, : bits // 8].tobytes()

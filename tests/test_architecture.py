@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "images.jpegxl": {"images.jpeg2000"},
     "images.avif": {"images.jpeg2000"},
     "images.bitmaps": {"errors", "images.layouts"},
-    "images.rare": {"errors", "images.avif", "images.jpeg2000", "images.jpegxl"},
+    "images.rare": {"errors", "images.avif", "images.extras", "images.jpeg2000", "images.jpegxl"},
     "images.second": {"cores", "errors", *(f"images.{room}" for room in ("extras", "layouts", "limits", "rare"))},
     "images.second_worker": {"images.pixels"},
     "images.extras": set(),

@@ -46,7 +46,7 @@ def broken_corpus(folder: Path) -> list[Path]:
     """Write broken, lying and misnamed image files of every format into `folder`: the same ones each time."""
     previews = {"preview": saved(COLOUR, "JPEG"), "pixels": COLOUR, "plain": None}
     raws = [ImageFile(f"{name}.dng", dng(preview), COLOUR) for name, preview in previews.items()]
-    files = [*image_files(), *rare_files()[::4], *raws]  # each time the second decoder crashes costs half a second
+    files = [*image_files(), *rare_files()[::3], *raws]
     paths = []
     for number, (name, content) in enumerate(_broken(files)):
         path = folder / f"{number:04}-{name}"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_files import ALPHA, COLOUR, ON_WHITE, ImageFile, image_files, rgb, saved, without_targa_footer
+from image_files import ALPHA, COLOUR, ON_WHITE, ImageFile, image_files, rgb, saved, tiff, without_targa_footer
 from PIL import Image
-from rare_files import RGBA, bitmap, box, rare_files
+from rare_files import RGBA, bitmap, box, rare_files, texture
 from test_decoding import assert_alike, pixels, reason
 
 from clipsearch.errors import UnreadableImageError
@@ -80,7 +80,16 @@ def test_a_truncated_one_is_refused_or_shows_the_whole_picture(file: ImageFile) 
 
 
 def test_what_pillow_reads_well_is_left_to_pillow() -> None:
-    assert [file.name for file in image_files() if rare(file.content, format_of(file.content))] == []
+    found = [file.name for file in image_files() if rare(file.content, format_of(file.content))]
+    assert found == ["rgb.qoi", "rgba.qoi"]  # which it reads well, and slowly
+
+
+def test_without_the_second_decoder_pillow_reads_qoi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsearch.images.rare.is_installed", lambda _extra: False)
+    monkeypatch.setattr(second._process, "ask", lambda *_: pytest.fail("it was asked"))
+    for file in image_files():
+        if file.name.endswith(".qoi"):
+            np.testing.assert_array_equal(pixels(decode(file.content)), file.pixels)
 
 
 def test_jpeg_2000_in_tiles_with_coarser_colours_is_left_to_the_second_decoder() -> None:
@@ -104,9 +113,8 @@ def test_orientation_and_date_come_from_where_each_kind_has_them() -> None:
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif.tobytes())) + exif.tobytes()
     picture = decode(jpeg[:2] + segment + jpeg[2:])
     assert (picture.taken_at, picture.width) == ("2024-02-29T12:34:56", 32)
-    tiff = FILES["rgb-float-little.tiff"].content
-    at = tiff.index(struct.pack("<HHI", 284, 3, 1))  # its planes, which are as usual
-    turned = tiff[:at] + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + tiff[at + 12 :]
+    at = RGB_FLOAT.index(struct.pack("<HHI", 284, 3, 1))  # its planes, which are as usual
+    turned = RGB_FLOAT[:at] + struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + RGB_FLOAT[at + 12 :]
     assert decode(turned).width == 32
 
 
@@ -149,6 +157,25 @@ def test_a_bitmap_may_have_its_channels_in_any_bits(
         assert reason(file, max_pixels=2047).startswith("too large: 64 x 32")
     opaque = bitmap(np.dstack([COLOUR, np.zeros_like(ALPHA)]), bits, masks, header=header, compression=compression)
     assert np.abs(pixels(decode(opaque)).astype(int) - COLOUR).max() <= max(tolerances)
+
+
+@pytest.mark.parametrize(
+    ("bits", "masks"),
+    [
+        (16, (0xF800, 0x7E0, 0x1F)),
+        (16, (0xF00, 0xF0, 0xF, 0xF000)),
+        (24, (0xFF0000, 0xFF00, 0xFF)),
+        (32, (0x3FF, 0xFFC00, 0x3FF00000)),
+        (32, (0xFF, 0xFF00, 0xFF0000, 0xFF000000)),
+    ],
+)
+def test_a_texture_may_have_its_channels_in_any_bits(bits: int, masks: tuple[int, ...]) -> None:
+    content = texture(RGBA, bits, masks)
+    expected = ON_WHITE if len(masks) == 4 else COLOUR
+    tolerance = 128 // min(mask >> (mask & -mask).bit_length() - 1 for mask in masks)
+    assert np.abs(pixels(decode(content)).astype(int) - expected).max() <= tolerance
+    assert reason(content[:-1]) == "truncated: the file ends before the picture does"
+    assert reason(content, max_pixels=2047).startswith("too large: 64 x 32")
 
 
 def test_targa_of_fifteen_bits_and_from_any_corner() -> None:
@@ -220,6 +247,12 @@ def test_what_neither_decoder_shows_right_is_refused_by_name() -> None:
     lab = saved(COLOUR, "JPEG2000")
     at = lab.index(b"colr") + 7
     assert reason(lab[:at] + b"\0\0\0\x0e" + lab[at + 4 :]) == "unsupported: JPEG 2000 in CIELAB"
+
+
+def test_colours_without_all_their_channels_are_no_picture() -> None:
+    for photometric, samples in ((5, 3), (8, 2), (2, 2)):
+        content = tiff(bytes(64 * 32 * 4 * samples), [32] * samples, photometric, {339: ("H", [3] * samples)})
+        assert reason(content).startswith("broken image: TIFF in ")
 
 
 def test_a_place_beyond_all_counting_is_beyond_the_end() -> None:

@@ -1,9 +1,9 @@
-"""BMP whose channels lie in the bits of a pixel in a way that Pillow does not know: masks say where.
+"""BMP and DDS whose channels lie in any bits of a pixel: masks say where.
 
-Neither Pillow nor the second decoder reads these right (imagecodecs keeps the lower eight of ten bits), and it is one
-line of arithmetic for each channel.
+Neither Pillow nor the second decoder reads all of these BMPs right (imagecodecs keeps the lower eight of ten bits), and
+Pillow reads such a DDS pixel by pixel in Python, while all threads wait. It is one line of arithmetic for each channel.
 
-Source: Microsoft's description of BITMAPINFOHEADER and BITMAPV5HEADER.
+Source: Microsoft's descriptions of BITMAPINFOHEADER, BITMAPV5HEADER, DDS_HEADER and DDS_PIXELFORMAT.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _MASKS, _MASKS_WITH_ALPHA = 3, 6
 _OS2 = 64
 """The size of OS/2's header, in which these numbers mean something else."""
 _LARGEST_TABLE = 1 << 16
+_DDS_HEADER = 128
+_DDS_COLOURS, _DDS_ALPHA = 0x40, 1
+"""Flags of its pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +39,38 @@ class Layout:
     width: int
     height: int
     bits: int
-    """Of a pixel: 16 or 32."""
+    """Of a pixel: 16, 24 or 32."""
     masks: tuple[int, ...]
     """Red, green, blue, alpha; zero if there is none."""
     start: int
     """Bytes before the first line."""
+    line: int
+    """Bytes from one line to the next."""
     upside_down: bool
 
 
 def layout(content: bytes) -> Layout | None:
-    """What the header says, if Pillow cannot read such a file (with or without the file header); else None."""
+    """What the header says, if this is a picture to be read here; else None."""
+    return _dds(content) if content.startswith(b"DDS ") else _bmp(content)
+
+
+def _dds(content: bytes) -> Layout | None:
+    try:
+        height, width = struct.unpack_from("<2I", content, 12)
+        flags, _, bits, *masks = struct.unpack_from("<7I", content, 80)
+    except struct.error:
+        return None
+    if not flags & _DDS_COLOURS or bits not in (16, 24, 32) or not width * height:
+        return None
+    if not flags & _DDS_ALPHA:
+        masks[3] = 0
+    if not any(masks[:3]) or not all(mask < 1 << bits for mask in masks):
+        return None
+    return Layout(width, height, bits, tuple(masks), _DDS_HEADER, width * bits // 8, upside_down=False)
+
+
+def _bmp(content: bytes) -> Layout | None:
+    """Only if Pillow cannot read such a file (with or without the file header)."""
     at = _FILE_HEADER if content.startswith(b"BM") else 0
     try:
         size, width, height, bits, compression = struct.unpack_from("<Iii2xHI", content, at)
@@ -60,7 +85,8 @@ def layout(content: bytes) -> Layout | None:
         return None
     if compression == _MASKS and not any(masks[3:]) and _is_known(content):
         return None
-    return Layout(width, abs(height), bits, (*masks, 0)[:4], start, height > 0)
+    line = (width * bits + 31) // 32 * 4
+    return Layout(width, abs(height), bits, (*masks, 0)[:4], start, line, height > 0)
 
 
 def _is_known(content: bytes) -> bool:
@@ -78,11 +104,14 @@ def decode(content: bytes, found: Layout) -> Image.Image:
     Raises:
         UnreadableImageError: the file is cut off.
     """
-    line = (found.width * found.bits + 31) // 32 * 4
-    if found.start + line * found.height > len(content):
+    size = found.line * found.height
+    if found.start + size > len(content):
         raise UnreadableImageError(TRUNCATED)
-    lines = np.frombuffer(content, np.uint8, line * found.height, found.start).reshape(found.height, line)
-    pixels = lines[:, : found.width * found.bits // 8].view(f"<u{found.bits // 8}")
+    lines = np.frombuffer(content, np.uint8, size, found.start).reshape(found.height, found.line)
+    lines = lines[:, : found.width * found.bits // 8]
+    if found.bits == 24:  # noqa: PLR2004
+        lines = np.pad(lines.reshape(found.height, found.width, 3), ((0, 0), (0, 0), (0, 1))).reshape(found.height, -1)
+    pixels = lines.view("<u2" if found.bits == 16 else "<u4")  # noqa: PLR2004
     if found.upside_down:
         pixels = pixels[::-1]
     channels = [_channel(pixels, mask) for mask in found.masks]

@@ -157,7 +157,7 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
 def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | None:
     """A picture of a kind that Pillow lacks or shows wrongly; None if it is no such."""
     name = format_of(content)
-    found = bitmaps.layout(content) if name in ("BMP", "DIB") else rare(content, name)
+    found = bitmaps.layout(content) if name in ("BMP", "DDS", "DIB") else rare(content, name)
     if found is None:
         return None
     if name is not None and is_cut(content, name):

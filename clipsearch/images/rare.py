@@ -11,8 +11,9 @@ from typing import Literal
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import avif, jpeg2000, jpegxl
+from clipsearch.images.extras import is_installed
 
-Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "tiff"]
+Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "qoi", "tiff"]
 
 Channels = Literal["usual", "CMYK", "without alpha", "premultiplied"]
 
@@ -45,7 +46,7 @@ def rare(content: bytes, name: str | None) -> Rare | None:
     """
     if content.startswith((jpegxl.CODESTREAM, jpegxl.CONTAINER)):
         return _jpeg_xl(content)
-    finders = {"AVIF": _avif, "JPEG": _jpeg, "JPEG2000": _jpeg_2000, "TIFF": _tiff}
+    finders = {"AVIF": _avif, "JPEG": _jpeg, "JPEG2000": _jpeg_2000, "QOI": _qoi, "TIFF": _tiff}
     return finders[name](content) if name in finders else None
 
 
@@ -79,7 +80,7 @@ def _avif(content: bytes) -> Rare | None:
 
 def _jpeg_2000(content: bytes) -> Rare | None:
     found = jpeg2000.header(content)
-    if found is None or not found.bits or len(found.bits) > 4:  # noqa: PLR2004
+    if found is None or min(found.width, found.height) <= 0 or not 1 <= len(found.bits) <= 4:  # noqa: PLR2004
         return None
     depth = max(found.bits)
     kind = None
@@ -96,6 +97,17 @@ def _jpeg_2000(content: bytes) -> Rare | None:
         return None
     channels: Channels = "CMYK" if found.colour_space == jpeg2000.CMYK else "usual"
     return Rare("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth, channels=channels)
+
+
+_END_OF_QOI = bytes(7) + b"\1"
+
+
+def _qoi(content: bytes) -> Rare | None:
+    """Only if the second decoder is there: Pillow reads it as well, but in Python, with all threads waiting."""
+    if not content.endswith(_END_OF_QOI) or not is_installed("formats"):
+        return None
+    width, height = struct.unpack_from(">2I", content, 4)
+    return Rare("qoi", "QOI", width, height)
 
 
 # --- JPEG ---

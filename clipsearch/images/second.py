@@ -67,7 +67,8 @@ def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
         check_size(width, height, limit)
     if problem == "truncated" or "NEED_MORE_INPUT" in problem:
         raise UnreadableImageError(TRUNCATED)
-    raise UnreadableImageError(f"broken image: {rare.kind}")
+    what = "unsupported" if problem.startswith("NotImplementedError") else "broken image"
+    raise UnreadableImageError(f"{what}: {rare.kind}")
 
 
 class _Process:

@@ -103,6 +103,8 @@ def _decode(request: dict[str, Any], content: bytes) -> tuple[str, npt.NDArray[n
         samples = imagecodecs.avif_decode(content, index=0, numthreads=threads)
     elif codec == "jpeg2000":
         samples = imagecodecs.jpeg2k_decode(content, numthreads=threads)
+    elif codec == "qoi":
+        samples = imagecodecs.qoi_decode(content)
     elif codec == "jpegls":
         samples = imagecodecs.jpegls_decode(content)
     else:
@@ -187,6 +189,8 @@ def _upright(content: bytes, page: Any) -> bytes:  # noqa: ANN401  (no types)
 def _tiff_seen(samples: _Samples, page: Any) -> tuple[str, npt.NDArray[np.uint8]]:  # noqa: ANN401  (no types)
     kind, extra = page.photometric, tuple(page.extrasamples)
     colours = {_RGB: 3, _CMYK: 4, _CIELAB: 3, _ICC_LAB: 3}.get(kind, 1)
+    if samples.shape[2] < colours:
+        raise ValueError(f"{samples.shape[2]} channels for {colours} colours")
     has_alpha = samples.shape[2] > colours and bool(extra) and extra[0] in _ALPHA
     white = 2**page.bitspersample - 1
     if kind in (_CIELAB, _ICC_LAB):
