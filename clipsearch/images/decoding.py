@@ -29,7 +29,7 @@ from clipsearch.images.limits import (
     raise_pillow_limit,
 )
 from clipsearch.images.pixels import as_seen, in_order, mend_palette
-from clipsearch.images.rare import Rare, rare
+from clipsearch.images.rare import Rare, is_lossless_jpeg, rare
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 
 _UPRIGHT = {
@@ -118,12 +118,14 @@ def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: 
         content = layouts.icon_picture(content) or content
     if (picture := _rare_picture(content, limit, orientation)) is not None:
         return picture
+    if at_least is not None and format_of(content) == "JPEG" and is_lossless_jpeg(content):
+        at_least = None
     try:
         return _decoded(content, limit, at_least, orientation)
     except UnreadableImageError:
         if at_least is None or format_of(content) != "JPEG":
             raise
-        return _decoded(content, limit, None, orientation)  # a lossless JPEG, say, can be decoded in full only
+        return _decoded(content, limit, None, orientation)  # perhaps it can be decoded in full only
 
 
 def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int) -> Picture:

@@ -120,23 +120,15 @@ _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB, _JPEG_LS}
 _LOSSLESS = {0xC3, 0xCB}
 
 
+def is_lossless_jpeg(content: bytes) -> bool:
+    """Whether a JPEG is lossless. Pillow reads it, but not at a reduced size: old releases (12.0) crash over that."""
+    return (frame := _frame(content)) is not None and frame[0] in _LOSSLESS
+
+
 def _jpeg(content: bytes) -> Rare | None:
-    """By the first frame's header (ITU T.81, B.2.2)."""
-    at = 2
-    while at + 10 <= len(content) and content[at] == 0xFF:  # noqa: PLR2004
-        marker = content[at + 1]
-        if marker == 0xFF:  # noqa: PLR2004
-            at += 1  # a byte that fills up
-            continue
-        if marker in _FRAMES:
-            return _jpeg_frame(marker, *struct.unpack_from(">BHHB", content, at + 4))
-        if marker == _START_OF_SCAN:
-            return None
-        at += 2 if marker in _ALONE else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return None
-
-
-def _jpeg_frame(marker: int, bits: int, height: int, width: int, channels: int) -> Rare | None:
+    if (frame := _frame(content)) is None:
+        return None
+    marker, bits, height, width, channels = frame
     if not width * height or not 2 <= bits <= 16 or channels not in (1, 3):  # noqa: PLR2004
         return None
     if marker == _JPEG_LS:
@@ -144,6 +136,23 @@ def _jpeg_frame(marker: int, bits: int, height: int, width: int, channels: int) 
     if bits == 8:  # noqa: PLR2004
         return None
     return Rare("jpeg", f"{'lossless ' * (marker in _LOSSLESS)}JPEG with {bits} bits", width, height, bits)
+
+
+def _frame(content: bytes) -> tuple[int, int, int, int, int] | None:
+    """Of a JPEG's first frame: marker, bits, height, width and channels (ITU-T T.81, B.2.2); None if there is none."""
+    at = 2
+    while at + 10 <= len(content) and content[at] == 0xFF:  # noqa: PLR2004
+        marker = content[at + 1]
+        if marker == 0xFF:  # noqa: PLR2004
+            at += 1  # a byte that fills up
+            continue
+        if marker in _FRAMES:
+            bits, height, width, channels = struct.unpack_from(">BHHB", content, at + 4)
+            return marker, bits, height, width, channels
+        if marker == _START_OF_SCAN:
+            return None
+        at += 2 if marker in _ALONE else 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return None
 
 
 # --- TIFF ---
