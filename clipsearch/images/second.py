@@ -27,7 +27,7 @@ from clipsearch.images.rare import Rare
 
 _SECONDS, _PIXELS_A_SECOND = 30, 1_000_000
 """How long a picture may take: so many seconds, and more for large ones. Usual are 20 million pixels a second."""
-_BYTES, _BYTES_PER_PIXEL = 2 << 30, 48
+_BYTES, _BYTES_PER_THREAD, _BYTES_PER_PIXEL = 2 << 30, 128 << 20, 48
 """How much memory the process may have: with what its libraries and threads reserve and never touch."""
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from clipsearch.images.second_worker import main; main()"
@@ -45,15 +45,16 @@ def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
     if not is_installed(rare.extra):
         command = install_command(rare.extra)
         raise UnreadableImageError(f"{rare.kind}: read once you install the extra: {command}")
+    threads = available()
     header, data = _process.ask(
         {
             "codec": rare.codec,
             "bits": rare.bits,
             "channels": rare.channels,
             "pixels": limit,
-            "threads": available(),
+            "threads": threads,
             "seconds": _SECONDS + rare.width * rare.height / _PIXELS_A_SECOND,
-            "memory": _BYTES + limit * _BYTES_PER_PIXEL,
+            "memory": _BYTES + threads * _BYTES_PER_THREAD + limit * _BYTES_PER_PIXEL,
         },
         content,
     )
