@@ -228,10 +228,9 @@ def upgraded(home: Path, faults: Faults, forker: Forker) -> Story:
     story.before = home / "index-before"
     tiny.update(story.before, home / "pictures")
     with closing(sqlite3.connect(story.before / DATABASE)) as database:
+        database.executescript(tiny.WITHOUT_FORMAT_3)
         database.executescript(
             "DROP INDEX images_by_hash; DROP TABLE dead; DROP TABLE roots;"
-            "ALTER TABLE images DROP COLUMN ctime_ns; ALTER TABLE images DROP COLUMN inode;"
-            "DROP TABLE folders;"
             "CREATE TABLE dead (row INTEGER PRIMARY KEY); CREATE TABLE roots (path BLOB PRIMARY KEY);"
             "INSERT INTO roots VALUES (CAST('pictures' AS BLOB)); UPDATE meta SET value = '1' WHERE key = 'format'"
         )

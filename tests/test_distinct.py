@@ -130,7 +130,7 @@ def test_every_format_tells_the_number(folder: Path, run: Run) -> None:
 
     assert [line.split("\t")[4] for line in lines("tsv", "--distinct")] == ["6", "6"]
     assert [len(line.split("\t")) for line in lines("tsv")] == [4, 4]
-    assert lines("csv", "--distinct")[0].endswith(",date,others")
+    assert lines("csv", "--distinct")[0].endswith(",date,date_source,others")
     assert lines("table", "--distinct")[0].endswith("others")
     assert [line.split()[-1] for line in lines("table", "--distinct")[1:]] == ["+6", "+6"]
     assert "others" not in lines("table")[0]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pytest
 from conftest import COLOURS, deny, paint
 from PIL import Image
-from tiny import MODEL, Pixels, TinyEncoder, TinyPreprocessing, Watcher, expected, update
+from tiny import MODEL, WITHOUT_FORMAT_3, Pixels, TinyEncoder, TinyPreprocessing, Watcher, expected, update
 
 from clipsearch import indexing
 from clipsearch.embedding import Embedded
@@ -221,10 +221,8 @@ def test_an_index_of_an_older_format_learns_of_status_times_without_reading(tmp_
     (tmp_path / "p" / "bad.png").write_bytes(b"no picture")
     update(index, tmp_path / "p")
     known_before = sql(index, "SELECT path, ctime_ns, inode FROM images")
-    for column in ("ctime_ns", "inode"):
-        sql(index, f"ALTER TABLE images DROP COLUMN {column}")
-    sql(index, "DROP TABLE folders")
-    sql(index, "UPDATE meta SET value = '2' WHERE key = 'format'")
+    for statement in WITHOUT_FORMAT_3.split(";"):
+        sql(index, statement)
     with closing(Store.open(index)) as store:  # a reader makes do
         assert [record.ctime_ns for record in store.records()] == [None] * 11
         assert store.images([0])[0].hash is not None

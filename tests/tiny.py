@@ -7,6 +7,7 @@ It lets tests index pictures within milliseconds. Run as a program, it is `clips
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +22,21 @@ from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import Rules
 from clipsearch.logits import Logits
-from clipsearch.store.format import ModelRecord
+from clipsearch.store.format import UPGRADES, ModelRecord
 
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
 _SIDE = 4
 MODEL = ModelRecord("tiny", None, "7" * 32, _SIDE * _SIDE * 3)
+_ADDED = re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", UPGRADES[2])
+WITHOUT_FORMAT_3 = ";".join(
+    [
+        *(f"ALTER TABLE {table} DROP COLUMN {column}" for table, column in _ADDED),
+        "DROP TABLE folders",
+        "UPDATE meta SET value = '2' WHERE key = 'format'",
+    ]
+)
+"""SQL that makes an index what format 2 had."""
 
 
 class TinyPreprocessing:
