@@ -36,15 +36,23 @@ class Target(NamedTuple):
     """Whether to read every file, changed or not."""
     others: tuple[bytes, ...] = ()
     """The other roots, which are not entered through links."""
+    skip_damaged: bool = False
+    """Whether pictures of which a part is missing are refused."""
 
 
 def targets(
-    paths: Iterable[bytes], roots: Iterable[Root], rules: Rules | None, readers: str, *, reread: bool = False
+    paths: Iterable[bytes],
+    roots: Iterable[Root],
+    rules: Rules | None,
+    readers: str,
+    *,
+    reread: bool = False,
+    skip_damaged: bool | None = None,
 ) -> list[Target]:
     """How to search `paths` (absolute), given the roots of the index; `names_of` says by which names.
 
-    Known roots are searched as before, unless there are `rules`. Where what can be read is no longer what it was,
-    unreadable files are tried again.
+    Known roots are searched as before, unless there are `rules`, and refuse damaged pictures as before, unless
+    `skip_damaged` tells. Where what can be read is no longer what it was, unreadable files are tried again.
     """
     found: list[Target] = []
     for path in sorted(paths):
@@ -52,7 +60,9 @@ def targets(
             continue
         known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
         retry = known.options.get("readers") != readers
-        found.append(Target(known.path, path, rules or rules_of(known.options), retry, reread))
+        skips = bool(known.options.get("skip_damaged")) if skip_damaged is None else skip_damaged
+        target = Target(known.path, path, rules or rules_of(known.options), retry, reread, skip_damaged=skips)
+        found.append(target)
     tops = sorted({root.path for root in roots} | {target.root for target in found})
     return [
         target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))
@@ -85,12 +95,13 @@ def rules_of(options: dict[str, object]) -> Rules:
     )
 
 
-def options_of(rules: Rules, readers: str | None) -> dict[str, object]:
+def options_of(rules: Rules, readers: str | None, *, skip_damaged: bool = False) -> dict[str, object]:
     """What the index remembers of a root: its rules, and what could be read when all of it was last searched."""
     return {
         "exclude": list(rules.exclude),
         "include_hidden": rules.include_hidden,
         "follow_symlinks": rules.follow_symlinks,
+        "skip_damaged": skip_damaged,
         "readers": readers,
     }
 
@@ -229,7 +240,7 @@ class Changes:
             if counts.found % _TOLD_EVERY == 0:
                 searching(counts.found)
             same = old is not None and old.path == file.path
-            if same and old is not None and not target.reread and _is_settled(file, old, retry=target.retry):
+            if same and old is not None and not target.reread and _is_settled(file, old, target):
                 self._unchanged(file, old, drives)
             else:
                 counts.waiting += 1
@@ -306,12 +317,15 @@ def _temporary_file() -> Iterator[None]:
         ) from error
 
 
-def _is_settled(file: ImageFile, old: Known, *, retry: bool) -> bool:
+def _is_settled(file: ImageFile, old: Known, target: Target) -> bool:
     """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
+    # A damaged picture is in the index, or it was refused for that.
+    if old.damaged and target.skip_damaged is (old.error is None):
+        return False
     if file.mtime_ns != old.mtime_ns or file.size != old.size:
         return False
     # Permission to open a file may come and go without a trace in its size and time.
-    if old.error is not None and (retry or not old.opened):
+    if old.error is not None and (target.retry or not old.opened):
         return False
     return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
 

@@ -111,9 +111,13 @@ def decode_for(encoder: ImageEncoder, file: ImageFile, content: Content, max_pix
 
 
 def described(record: Record, picture: Picture) -> Record:
-    """`record` with what its picture tells."""
+    """`record` with what is known of a picture once it is decoded."""
     return record._replace(
-        width=picture.width, height=picture.height, taken_at=picture.taken_at, date_source=picture.date_source
+        width=picture.width,
+        height=picture.height,
+        taken_at=picture.taken_at,
+        date_source=picture.date_source,
+        damage=picture.missing or None,
     )
 
 

@@ -21,6 +21,7 @@ from clipsearch import cores
 from clipsearch.changes import Changes, Target, names_of, options_of, targets
 from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images.damage import percent
 from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
@@ -89,6 +90,11 @@ class Summary:
     """Path and reason of every file under the roots that is no readable image, and of every folder that cannot be
     listed."""
 
+    damaged: list[tuple[bytes, float]] = field(default_factory=list)
+    """Path of every image under the roots of which a part is missing, and the share of it, 0 to 0.5."""
+    newly_damaged: list[tuple[bytes, float]] = field(default_factory=list)
+    """Those of them that are new in the index under their path, or have another content than before."""
+
     @property
     def reused(self) -> int:
         """Have a vector of before, and kept their path or are new under it."""
@@ -107,6 +113,7 @@ def update(
     reread: bool = False,
     wait: float = 0,
     max_pixels: int | None = None,
+    skip_damaged: bool | None = None,
 ) -> Summary:
     """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
 
@@ -114,7 +121,8 @@ def update(
 
     `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. With
     `reread` every file is read, also where nothing says that it changed. `wait` is for how many seconds another run may
-    finish first. Larger images than `max_pixels` are not decoded.
+    finish first. Larger images than `max_pixels` are not decoded. `skip_damaged` says whether images of which a part is
+    missing are refused, and is remembered for these paths; None leaves known roots as they are.
 
     Whatever ends it, an error or an interruption, everything done so far is committed first.
 
@@ -130,7 +138,8 @@ def update(
         roots = writer.roots()
         names = names_of(starts, roots)
         known = [root for root in roots if root.path not in names]
-        places = targets([names.get(start, start) for start in starts], known, rules, can_read, reread=reread)
+        found = [names.get(start, start) for start in starts]
+        places = targets(found, known, rules, can_read, reread=reread, skip_damaged=skip_damaged)
         merged = [
             Merged(path, name)
             for path, name in names.items()
@@ -213,6 +222,7 @@ class _Run:
             raise
         self._writer.compact()
         self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]
+        self.summary.damaged = [item for place in self._places for item in self._writer.damaged(place.start)]
         self.summary.images = self._writer.count()
 
     # -- embedding ---------------------------------------------------------------------------------------------
@@ -252,7 +262,8 @@ class _Run:
                 self._record(batch)
 
     def _decode(self, item: tuple[ImageFile, Content]) -> Decoded:
-        return decode_for(self._encoder, *item, self._max_pixels)
+        decoded = decode_for(self._encoder, *item, self._max_pixels)
+        return Decoded(_refused(decoded.record)) if self._refuses(decoded.record) else decoded
 
     def _batches(self, decoded: Iterable[Decoded]) -> Iterator[list[Decoded]]:
         batch: list[Decoded] = []
@@ -272,6 +283,7 @@ class _Run:
         """Record a batch, and decide on the size of those to come."""
         if batch.records:
             self._writer.add(batch.records, batch.vectors)
+            self._note_damaged(*batch.records)
             self.summary.embedded += len(batch.records)
             self._done(len(batch.records))
         for record in batch.failed:
@@ -312,6 +324,9 @@ class _Run:
         dead = next((twin for twin in twins if not twin.path), None)
         like = touched or moved or dead or twins[0]
         record = _as_read(like, file.path, content)
+        if self._refuses(record):
+            self._put_unreadable(_refused(record))
+            return True
         if touched:
             if record != touched:
                 self._writer.put(record)
@@ -323,6 +338,7 @@ class _Run:
             self.summary.moved += 1
         else:
             (self._writer.put if dead else self._writer.add_copy)(record)
+            self._note_damaged(record)
             self.summary.copied += 1
         self._done(1, known=1)
         return True
@@ -336,6 +352,15 @@ class _Run:
                 self._put_unreadable(_as_read(record, file.path, content))
 
     # -- records -----------------------------------------------------------------------------------------------
+
+    def _refuses(self, record: Record) -> bool:
+        """Whether an image is damaged, and such images are refused where it lies."""
+        return record.damage is not None and any(
+            place.skip_damaged for place in self._places if is_below(record.path, place.start)
+        )
+
+    def _note_damaged(self, *records: Record) -> None:
+        self.summary.newly_damaged += [(record.path, record.damage) for record in records if record.damage is not None]
 
     def _done(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         self._recorded += files
@@ -384,7 +409,9 @@ class _Run:
         for place in self._places:
             if place.start == place.root:
                 before = known.get(place.root, {}).get("readers")
-                self._writer.set_root(place.root, options_of(place.rules, can_read or before))
+                self._writer.set_root(
+                    place.root, options_of(place.rules, can_read or before, skip_damaged=place.skip_damaged)
+                )
         self._writer.set_last_run(
             {
                 "ended_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -399,6 +426,12 @@ class _Run:
         )
         self._writer.commit()
         self._committed = time.monotonic()
+
+
+def _refused(record: Record) -> Record:
+    """`record` of a damaged image as that of a file that cannot be read."""
+    reason = f"damaged: {percent(record.damage or 0)} of it is missing (--skip-damaged)"
+    return record._replace(row=None, width=None, height=None, taken_at=None, error=reason)
 
 
 def _as_read(record: Record, path: bytes, content: Content) -> Record:

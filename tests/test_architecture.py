@@ -36,14 +36,17 @@ ALLOWED: dict[str, set[str]] = {
     "images.colour_tags": {"images.avif"},
     "images.colour": {"images.avif", "images.colour_tags", "images.jpeg2000"},
     "images.pixels": {"images.colour", "images.jpeg2000", "images.layouts"},
+    "images.stripping": set(),
+    "images.damage": {"errors", "images.stripping"},
     "images.finding": {"errors", "paths", "images.raw", "images.reading", "system.bounded", "system.naming"},
     "images.reading": {"errors", "images.limits", "system.bounded"},
     "images.limits": {"errors"},
     "images.recognising": {"images.layouts"},
     "images.quiet": {"system.streams"},
     "images.decoding": {
-        *("errors", "images.bitmaps", "images.colour", "images.dates", "images.jpegxl", "images.layouts"),
-        *("images.limits", "images.pixels", "images.rare", "images.raw", "images.recognising", "images.second"),
+        *("errors", "images.bitmaps", "images.colour", "images.damage", "images.dates", "images.jpegxl"),
+        *("images.layouts", "images.limits", "images.pixels", "images.rare", "images.raw", "images.recognising"),
+        *("images.second", "images.stripping"),
     },
     "interrupts": set(),
     "system": set(),
@@ -147,7 +150,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding", "index.missing"),
-        *(f"images.{room}" for room in ("finding", "reading", "decoding", "limits")),
+        *(f"images.{room}" for room in ("damage", "finding", "reading", "decoding", "limits")),
         *("store.format", "store.writing"),
     },
     "towers": {
@@ -230,6 +233,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "output.placing": {"errors", "output.paths", "output.reports", "system.copying", "system.naming"},
     "output.reports": {
+        "images.damage",
         "output.rows",
         "output.paths",
         "indexing",

@@ -373,10 +373,12 @@ def test_pillows_own_limit_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
         assert decode(FILES[name].content).width == WIDTH, name
 
 
-def test_texts_and_profiles_that_unpack_to_very_much_are_refused() -> None:
+def test_texts_and_profiles_that_unpack_to_very_much_cost_nothing() -> None:
     bomb = zlib.compress(bytes(80 << 20))
     for kind, data in ((b"zTXt", b"x\0\0" + bomb), (b"iTXt", b"x\0\1\0\0\0" + bomb), (b"iCCP", b"x\0\0" + bomb)):
-        assert reason(png(COLOUR, 8, 2, [(kind, data)])) == "broken image: a text or a profile in it is too large"
+        picture = decode(png(COLOUR, 8, 2, [(kind, data)]))
+        assert_alike(pixels(picture), COLOUR, 0)
+        assert picture.missing == 0
 
 
 def test_indices_without_a_palette_are_no_picture() -> None:
@@ -629,15 +631,19 @@ CUTS = (1 / 8, 1 / 4, 3 / 8, 1 / 2, 5 / 8, 3 / 4, 7 / 8, 0.95)
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, which the command line does not show
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_a_truncated_file_is_refused_or_shows_the_whole_picture(file: ImageFile) -> None:
-    whole = pixels(decode(file.content))
+def test_a_truncated_file_is_refused_or_tells_how_much_is_missing(file: ImageFile) -> None:
+    whole = pixels(decode(file.content)).astype(int)
     cuts = {int(len(file.content) * cut) for cut in CUTS} | {len(file.content) - 1}
     for cut in sorted(cuts):
         try:
-            seen = pixels(decode(file.content[:cut]))
+            picture = decode(file.content[:cut])
         except UnreadableImageError:
             continue
-        np.testing.assert_array_equal(seen, whole, f"{cut} of {len(file.content)} bytes")
+        assert picture.missing <= 1 / 2
+        differ = (np.abs(pixels(picture) - whole) > max(8, file.tolerance)).any(axis=2)
+        # What a JPEG 2000 loses is detail everywhere.
+        if picture.missing == 0 or not file.name.endswith((".jp2", ".j2k", ".icns")):
+            assert differ.mean() <= picture.missing + 1e-9, f"{cut} of {len(file.content)} bytes"
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -648,7 +654,6 @@ def test_a_truncated_file_is_refused_or_shows_the_whole_picture(file: ImageFile)
         "progressive.jpg",
         "rgb.png",
         "lossless.webp",
-        "444.avif",
         "444.heic",
         "rgb.jp2",
         "codestream.j2k",
@@ -663,7 +668,8 @@ def test_a_truncated_file_is_refused_or_shows_the_whole_picture(file: ImageFile)
 )
 def test_a_truncated_file_is_called_truncated(name: str) -> None:
     content = FILES[name].content
-    assert reason(content[: len(content) * 3 // 4]) == "truncated: the file ends before the picture does"
+    said = reason(content[: len(content) * 4 // 9])
+    assert said.startswith("truncated: the file ends before the picture does")
 
 
 def test_a_truncated_animation_still_has_its_first_frame() -> None:

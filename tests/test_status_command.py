@@ -46,6 +46,7 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
         "images": 10,
         "date_sources": {"exif": 0, "xmp": 0, "name": 0, "file": 10},
         "unreadable": [{"path": "pictures/bad.png", "reason": "not an image of a known format"}],
+        "damaged": [],
         "roots": [
             {"path": "pictures/bad.png", "images": 0},
             {"path": "pictures/cold", "images": 5},

@@ -106,7 +106,18 @@ def index(
     reread: Annotated[
         bool, typer.Option("--reread", help="Read every file, also where size and times say that nothing changed.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a file could not be read.")] = False,
+    skip_damaged: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--skip-damaged/--no-skip-damaged",
+            help="Refuse pictures of which a part is missing; otherwise they are in the index if half of them is "
+            "there. Remembered.",
+            show_default=False,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 2 if a file could not be read or is damaged.")
+    ] = False,
     wait: WaitOption = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
     verbose: VerboseOption = False,
@@ -125,6 +136,7 @@ def index(
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import (
         computed_text,
+        damaged_text,
         kept_text,
         merged_text,
         summary_json,
@@ -172,10 +184,12 @@ def index(
             reread=reread,
             wait=wait,
             max_pixels=max_pixels and max_pixels * _MILLION,
+            skip_damaged=skip_damaged,
         )
     seconds = time.perf_counter() - started
-    if summary.unreadable and (strict or not quiet):
-        say(unreadable_text(summary))
+    problems = "\n".join(filter(None, (unreadable_text(summary), damaged_text(summary))))
+    if problems and (strict or not quiet):
+        say(problems)
     for text in (merged_text(summary), kept_text(summary, index)):
         if text:
             talk(text)
@@ -189,7 +203,7 @@ def index(
     if json:
         with writing_output():
             sys.stdout.buffer.write(summary_json(summary, seconds, used))
-    return EXIT_STRICT if strict and summary.unreadable else 0
+    return EXIT_STRICT if strict and (summary.unreadable or summary.damaged) else 0
 
 
 def _rules(exclude: list[str] | None, include_hidden: bool | None, follow_symlinks: bool | None) -> Rules | None:  # noqa: FBT001

@@ -54,6 +54,7 @@ def status(
                 roots=[(root.path, store.count(root.path)) for root in store.roots()],
                 kept=[folder for folder in store.folders() if folder.kept],
                 unreadable=store.unreadable(),
+                damaged=store.damaged(),
                 last_run=store.last_run(),
                 # Asked again, for a run may have begun since; one that was at work and is over is none that was killed.
                 at_work=is_locked(store.folder) or at_work,

@@ -10,17 +10,19 @@ import contextlib
 import io
 import re
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, jpegxl, layouts, raw, second
+from clipsearch.images import bitmaps, damage, jpegxl, layouts, raw, second
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
+    TooLargeError,
     check_size,
     default_max_pixels,
     enough_memory,
@@ -31,6 +33,7 @@ from clipsearch.images.limits import (
 from clipsearch.images.pixels import as_seen, in_order, mend_palette
 from clipsearch.images.rare import Rare, is_lossless_jpeg, rare
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
+from clipsearch.images.stripping import stripped
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,6 +80,8 @@ class Picture:
     """ISO 8601 local time from EXIF or XMP, where the file tells."""
     date_source: str | None = None
     """Which of them, as `dates.Taken` calls it."""
+    missing: float = 0.0
+    """The share of the picture that is not in the file, and grey here; at most one half."""
 
 
 def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
@@ -122,13 +127,78 @@ def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: 
         at_least = None
     try:
         return _decoded(content, limit, at_least, orientation)
-    except UnreadableImageError:
-        if at_least is None or format_of(content) != "JPEG":
+    except TooLargeError:
+        raise
+    except UnreadableImageError as caught:
+        error = caught
+    # The pixels that the decoder has so far would stay in memory with the traceback.
+    for failed in filter(None, (error, error.__cause__)):
+        traceback.clear_frames(failed.__traceback__)
+    return _decode_refused(content, limit, orientation, error)
+
+
+def _decode_refused(content: bytes, limit: int, orientation: int, error: UnreadableImageError) -> Picture:
+    """A file that its decoder refused with `error`, by other ways; only such files pay for them."""
+    name = format_of(content)
+    if name is None:
+        raise error
+    # 1. Whole: in full, and without metadata, which the decoder may stumble over.
+    less = list(stripped(content, name))
+    for other in [content, *less] if name == "JPEG" else less:
+        with contextlib.suppress(UnreadableImageError):
+            return _decoded(other, limit, None, orientation)
+    # 2. What is there of it.
+    for other in (content, *less):
+        try:
+            picture = _decode_damaged(other, name, limit, orientation)
+        except damage.TooLittleError as little:
+            raise UnreadableImageError(f"{error}; {little}") from error
+        if picture is not None:
+            return picture
+    raise error
+
+
+def _decode_damaged(content: bytes, name: str, limit: int, orientation: int) -> Picture | None:
+    """What is there of a picture; None if nothing is.
+
+    Raises:
+        TooLittleError: less than the least share is.
+    """
+
+    def decodes(file: bytes) -> bool:
+        try:
+            _decoded(file, limit, None, orientation)
+        except UnreadableImageError:
+            return False
+        return True
+
+    for ends in damage.ends(content, name, decodes):
+
+        def load(image: ImageFile.ImageFile, ends: damage.Ends = ends) -> damage.Loss:
+            with _open(ends.other, limit) as other:
+                return damage.load_both(image, other, ends)
+
+        try:
+            return _decoded(ends.shown, limit, None, orientation, load)
+        except damage.TooLittleError:
             raise
-        return _decoded(content, limit, None, orientation)  # perhaps it can be decoded in full only
+        except UnreadableImageError:
+            continue
+    return None
 
 
-def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int) -> Picture:
+def _load_whole(image: ImageFile.ImageFile) -> damage.Loss:
+    image.load()
+    return damage.NOTHING
+
+
+def _decoded(
+    content: bytes,
+    limit: int,
+    at_least: int | None,
+    orientation: int,
+    load: Callable[[ImageFile.ImageFile], damage.Loss] = _load_whole,
+) -> Picture:
     with _decoder_errors(limit):
         image = _open(content, limit)
     with image:
@@ -139,7 +209,7 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
                 if at_least and isinstance(image, JpegImageFile):
                     image.draft(None, (at_least, at_least))  # libjpeg leaves out each block's high frequencies
                 mend_palette(image)
-                image.load()
+                loss = load(image)
             if not isinstance(image, JpegImageFile):
                 size = image.size  # some know it only now
             if image.mode == "P" and image.palette is None:
@@ -149,11 +219,11 @@ def _decoded(content: bytes, limit: int, at_least: int | None, orientation: int)
             exif, xmp = _metadata(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
-            seen = as_seen(in_order(image, content), conversion(image, content, image.format))
+            seen = loss.painted(as_seen(in_order(image, content), conversion(image, content, image.format)))
             picture = _picture(seen, size, orientation, taken(exif, xmp))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
-            return picture
+            return replace(picture, missing=loss.share) if loss.share else picture
 
 
 def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | None:
@@ -315,7 +385,7 @@ def _decoder_errors(limit: int) -> Iterator[None]:
     except (UnreadableImageError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableImageError(f"too large: {more_than(limit)}") from error
+        raise TooLargeError(f"too large: {more_than(limit)}") from error
     except Exception as error:
         raise UnreadableImageError(_reason(error)) from error
 

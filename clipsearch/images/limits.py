@@ -63,14 +63,18 @@ def _control_group_limits(root: Path) -> Iterator[int]:
                 yield int((top / folder / name).read_text("utf-8"))
 
 
+class TooLargeError(UnreadableImageError):
+    """The picture has more pixels than are allowed; nothing but another limit helps."""
+
+
 def check_size(width: int, height: int, limit: int) -> None:
     """Refuse a picture of too many pixels.
 
     Raises:
-        UnreadableImageError: it has more than `limit`.
+        TooLargeError: it has more than `limit`.
     """
     if width * height > limit:
-        raise UnreadableImageError(f"too large: {width} x {height} pixels, {more_than(limit)}")
+        raise TooLargeError(f"too large: {width} x {height} pixels, {more_than(limit)}")
 
 
 def more_than(limit: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipsearch.images.damage import percent
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
 from clipsearch.output.paths import escaped, json_fields, printable, shown
@@ -35,6 +36,7 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
         "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
         "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
+        "damaged": _damaged_fields(summary.damaged),
         "seconds": round(seconds, 3),
         **_computed_fields(used),
     }
@@ -43,6 +45,10 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
 
 def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
     return json_fields(shown(folder)) | {"images": images, "reason": "drive" if away else "empty"}
+
+
+def _damaged_fields(damaged: Sequence[tuple[bytes, float]]) -> list[dict[str, object]]:
+    return [json_fields(shown(path)) | {"missing": round(share, 4)} for path, share in damaged]
 
 
 def merged_text(summary: Summary) -> str:
@@ -71,6 +77,12 @@ def unreadable_text(summary: Summary) -> str:
     return "\n".join(f"Cannot read {line}" for line in lines) + _more(summary.unreadable)
 
 
+def damaged_text(summary: Summary) -> str:
+    """A line for each image of which a part is missing, if it was found by this run."""
+    lines = _damaged_lines(summary.newly_damaged)
+    return "\n".join(f"Damaged: {line}" for line in lines) + _more(summary.newly_damaged)
+
+
 def summary_text(summary: Summary, seconds: float) -> str:
     """The last line of `index`."""
     counts = [
@@ -83,6 +95,7 @@ def summary_text(summary: Summary, seconds: float) -> str:
             (summary.moved, "moved"),
             (summary.removed, "removed"),
             (sum(kept.images for kept in summary.kept), "kept though not there"),
+            (len(summary.damaged), "damaged"),
             (len(summary.unreadable), "unreadable"),
         )
         if number
@@ -113,6 +126,8 @@ class Status:
     kept: Sequence[Folder]
     """Folders whose images the last run did not find, and kept."""
     unreadable: Sequence[tuple[bytes, str]]
+    damaged: Sequence[tuple[bytes, float]]
+    """Path of images of which a part is missing, and the share of it."""
     last_run: Mapping[str, Any] | None
     """As the store has it."""
     at_work: bool
@@ -142,6 +157,7 @@ def status_json(status: Status) -> bytes:
         "images": status.contents.images,
         "date_sources": dict(status.date_sources),
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
+        "damaged": _damaged_fields(status.damaged),
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
@@ -169,6 +185,7 @@ def status_text(status: Status) -> str:
         ("images", str(status.contents.images)),
         ("dates", _dates_text(status.date_sources)),
         ("unreadable", str(len(status.unreadable))),
+        *([("damaged", str(len(status.damaged)))] if status.damaged else []),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
         *([] if status.is_whole else [("state", _state_text(status))]),
@@ -178,6 +195,9 @@ def status_text(status: Status) -> str:
     if status.unreadable:
         lines += ["", "Unreadable:", *(f"  {line}" for line in _unreadable_lines(status.unreadable))]
         lines[-1] += _more(status.unreadable)
+    if status.damaged:
+        lines += ["", "Damaged:", *(f"  {line}" for line in _damaged_lines(status.damaged))]
+        lines[-1] += _more(status.damaged)
     if status.findings is not None:
         lines += ["", *_verdict(status)]
     return "\n".join(lines)
@@ -246,6 +266,10 @@ def _mend(status: Status, finding: Finding) -> str:
 
 def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
     return [f"{printable(shown(path))}: {printable(utf8(reason))}" for path, reason in unreadable[:NAMED_AT_MOST]]
+
+
+def _damaged_lines(damaged: Sequence[tuple[bytes, float]]) -> list[str]:
+    return [f"{printable(shown(path))}: {percent(share)} of it is missing" for path, share in damaged[:NAMED_AT_MOST]]
 
 
 def _more(unreadable: Sequence[object]) -> str:

@@ -42,7 +42,8 @@ CREATE TABLE images (
     error TEXT,                   -- why the file is unreadable; NULL for an image
     ctime_ns INTEGER,             -- when the file's status last changed; NULL if unknown
     inode INTEGER,                -- its number in its file system; NULL if unknown
-    date_source TEXT              -- where taken_at is from: exif, xmp, name; NULL if it is NULL
+    date_source TEXT,             -- where taken_at is from: exif, xmp, name; NULL if it is NULL
+    damage REAL                   -- the share of the picture that the file lacks, 0 to 0.5; NULL if it is whole
 ) WITHOUT ROWID;
 CREATE INDEX images_by_hash ON images (hash) WHERE row IS NOT NULL;
 CREATE TABLE folders (
@@ -57,7 +58,8 @@ CREATE TABLE dead (
     width INTEGER,
     height INTEGER,
     taken_at TEXT,
-    date_source TEXT
+    date_source TEXT,
+    damage REAL
 );
 CREATE INDEX dead_by_hash ON dead (hash);
 """
@@ -78,6 +80,8 @@ CREATE TABLE folders (path BLOB PRIMARY KEY, drive TEXT, kept INTEGER NOT NULL D
     away INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
 ALTER TABLE images ADD COLUMN date_source TEXT;
 ALTER TABLE dead ADD COLUMN date_source TEXT;
+ALTER TABLE images ADD COLUMN damage REAL;
+ALTER TABLE dead ADD COLUMN damage REAL;
 UPDATE images SET date_source = 'exif' WHERE taken_at IS NOT NULL;
 UPDATE dead SET date_source = 'exif' WHERE taken_at IS NOT NULL;
 UPDATE images SET taken_at = date_in_name(path) WHERE taken_at IS NULL AND row IS NOT NULL;
@@ -134,6 +138,8 @@ class Record(NamedTuple):
     date_source: str | None = None
     """Where `taken_at` is from: "exif", "xmp" or "name"; None if it is None. Writers set both by the file's name if the
     content does not tell."""
+    damage: float | None = None
+    """The share of the picture that is missing in the file, 0 to 0.5; None if it is whole."""
 
 
 def header(rows: int, dim: int) -> bytes:

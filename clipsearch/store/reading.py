@@ -42,7 +42,7 @@ _SPARSE = 20
 """If fewer than one row in so many is asked for, each is looked up."""
 _OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
 """The columns up to format 2."""
-RECORD = f"{_OLD_RECORD}, ctime_ns, inode, date_source"
+RECORD = f"{_OLD_RECORD}, ctime_ns, inode, date_source, damage"
 """The columns of a `Record`, in its order."""
 _OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
 """What `date_source` would have been up to format 2."""
@@ -92,6 +92,8 @@ class Known(NamedTuple):
     """Whether its content was read; otherwise the error says nothing about the content."""
     ctime_ns: int | None
     inode: int | None
+    damaged: bool = False
+    """Whether a part of the picture is missing."""
 
 
 def find_index(start: Path) -> Path:
@@ -149,7 +151,7 @@ class Store:
         store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))
         try:
             if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
-                store._record = f"{_OLD_RECORD}, NULL, NULL, {_OLD_SOURCE}"
+                store._record = f"{_OLD_RECORD}, NULL, NULL, {_OLD_SOURCE}, NULL"
         except IndexDamagedError:
             store.close()
             raise
@@ -227,12 +229,28 @@ class Store:
 
     def known(self, root: bytes) -> Iterator[Known]:
         """What tells changes, of `root` and below, in the order of their paths' bytes."""
-        columns = "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode"
+        columns = "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode, damage IS NOT NULL"
         return map(Known._make, self._select(columns, root))
 
     def unreadable(self, root: bytes | None = None) -> list[tuple[bytes, str]]:
         """Path and reason of every file (or folder) below `root` that could not be read."""
         return [(path, error) for path, error in self._select("path, error", root, "error IS NOT NULL")]
+
+    def damaged(self, root: bytes | None = None) -> list[tuple[bytes, float]]:
+        """Path of every image below `root` of which a part is missing, and the share of it, 0 to 0.5."""
+        if self._record != RECORD:  # formats before 3 had none
+            return []
+        return [
+            (path, share)
+            for path, share in self._select("path, damage", root, "row IS NOT NULL AND damage IS NOT NULL")
+        ]
+
+    def damage_of(self, digest: bytes) -> float | None:
+        """The share that is missing of the images with this content; None if they are whole, or there is none."""
+        if self._record != RECORD:
+            return None
+        ((share,),) = self.sql("SELECT max(damage) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
+        return None if share is None else float(share)
 
     def count(self, root: bytes | None = None) -> int:
         """How many images lie below `root`."""

@@ -46,7 +46,7 @@ _COPY_ROWS = 65_536
 _BUSY_SECONDS = 120
 """So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
 
-_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source FROM images"
+_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source, damage FROM images"
 
 
 class Writer(Store):
@@ -209,12 +209,11 @@ class Writer(Store):
         Without those whose rows are no unit vectors: they have to be embedded again.
         """
         living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
-        dead = self.sql(
-            "SELECT row, 0, 0, hash, width, height, taken_at, date_source FROM dead WHERE hash = ?", (digest,)
-        )
+        columns = "row, 0, 0, hash, width, height, taken_at, NULL, NULL, NULL, date_source, damage"
+        dead = self.sql(f"SELECT {columns} FROM dead WHERE hash = ?", (digest,))  # noqa: S608
         found = [
             *(Record(self._absolute(path), *rest) for path, *rest in living),
-            *(Record(b"", *rest)._replace(date_source=source) for *rest, source in dead),
+            *(Record(b"", *rest) for rest in dead),
         ]
         return [record for record in found if record.row is not None and self._is_vector(record.row)]
 
