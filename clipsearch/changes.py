@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from clipsearch.errors import IndexWriteError, InputError
-from clipsearch.images.finding import ImageFile, Rules, find_images
+from clipsearch.images.finding import ImageFile, Rules, find_images, look
+from clipsearch.images.kinds import PassedOver, listed, sort_of
 from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.paths import is_below, second_names
 from clipsearch.store.reading import Folder, Known, Root, Store
@@ -92,17 +93,30 @@ def rules_of(options: dict[str, object]) -> Rules:
         tuple(exclude) if isinstance(exclude, list) else (),
         include_hidden=bool(options.get("include_hidden")),
         follow_symlinks=bool(options.get("follow_symlinks")),
+        by_name_only=bool(options.get("by_name_only")),
+        include_backups=bool(options.get("include_backups")),
+        include_system=bool(options.get("include_system")),
     )
 
 
-def options_of(rules: Rules, readers: str | None, *, skip_damaged: bool = False) -> dict[str, object]:
-    """What the index remembers of a root: its rules, and what could be read when all of it was last searched."""
+def options_of(
+    rules: Rules,
+    readers: str | None,
+    passed_over: Mapping[str, int] | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> dict[str, object]:
+    """What the index remembers of a root: its rules; and what could be read and was left out at the last search."""
     return {
         "exclude": list(rules.exclude),
         "include_hidden": rules.include_hidden,
         "follow_symlinks": rules.follow_symlinks,
         "skip_damaged": skip_damaged,
+        "by_name_only": rules.by_name_only,
+        "include_backups": rules.include_backups,
+        "include_system": rules.include_system,
         "readers": readers,
+        "passed_over": dict(passed_over or {}),
     }
 
 
@@ -126,6 +140,8 @@ class Changes:
         """The same of what was unreadable."""
         self.unreadable_folders: dict[bytes, str] = {}
         """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
+        self._passed_over: dict[bytes, PassedOver] = {}
+        """What was left out of each target."""
         self._devices: dict[bytes, int | None] = {}
         """On which drive each target was when its first file was found."""
         self._drives: dict[bytes, Drives] = {}
@@ -136,7 +152,7 @@ class Changes:
         self._queue = sqlite3.connect("")
         self._queue.execute(
             "CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT, ctime_ns INTEGER, "
-            "inode INTEGER)"
+            "inode INTEGER, by_name INTEGER)"
         )
         self.gone = Missing(self._queue)
         """Images that the index knows and that were not found."""
@@ -185,17 +201,24 @@ class Changes:
             others=target.others,
             unreadable=self._cannot_list,
             mounted=drives.mounted,
+            passed_over=self._passed_over.setdefault(target.start, PassedOver()).add,
+            looking=False,
         )
         try:
             work = self._to_read(files, known, target, searching)
             with _temporary_file():
-                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?)", work)
+                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", work)
                 drives.searched(target.start, self.gone)
             self.confirm(target)
         except (InputError, OSError) as error:
             raise InputError(f"{error}{_advice(target.start, store)}") from error
         if self.counts.found == before and not allow_empty:
             self._refuse_empty(target, store)
+
+    def passed_over(self, target: Target) -> Mapping[str, int]:
+        """How many files and folders of a target were left out as no pictures, by kind; nothing before `compare`."""
+        found = self._passed_over.get(target.start)
+        return found.counts if found else {}
 
     def confirm(self, target: Target) -> None:
         """Make sure that a target is still there: a drive may be unplugged while it is searched or read.
@@ -231,6 +254,10 @@ class Changes:
             while old is not None and old.path < file.path:
                 last = self._missing(old, last)
                 old = next(known, None)
+            same = old is not None and old.path == file.path
+            settled = same and old is not None and not target.reread and _is_settled(file, old, target)
+            if not (settled or file.by_name or self._is_picture(file, target, is_known=same)):
+                continue
             if gone.is_open:
                 gone.found(file.path)
             last = file.path
@@ -239,8 +266,7 @@ class Changes:
                 self._devices[target.start] = _device(target.start)
             if counts.found % _TOLD_EVERY == 0:
                 searching(counts.found)
-            same = old is not None and old.path == file.path
-            if same and old is not None and not target.reread and _is_settled(file, old, target):
+            if settled and old is not None:
                 self._unchanged(file, old, drives)
             else:
                 counts.waiting += 1
@@ -251,6 +277,20 @@ class Changes:
             last = self._missing(old, last)
             old = next(known, None)
         self.gone.found(None)
+
+    def _is_picture(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
+        """Whether to take a file whose name does not tell; what the index knows and cannot be opened now is taken."""
+        try:
+            kind = look(file)
+        except FileNotFoundError:
+            return is_known  # to be read, and then found to be gone
+        except OSError:
+            if is_known:
+                return True
+            kind = sort_of(os.path.basename(file.path))[1]
+        if kind is not None:
+            self._passed_over[target.start].add(kind)
+        return kind is None
 
     def _unchanged(self, file: ImageFile, old: Known, drives: Drives) -> None:
         if old.error is None:
@@ -269,7 +309,7 @@ class Changes:
             self.moot.add(old.path)
             return last
         elif self._is_left_out(old.path):
-            self.gone.add(old.path)
+            self.gone.add(old.path, left_out=True)
         else:
             self.gone.not_found(old.path, last)
             return last
@@ -291,10 +331,17 @@ class Changes:
         if self.unreadable_folders:
             folder, reason = next(iter(self.unreadable_folders.items()))
             raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
-        if store and store.count(target.start):
+        counts = self.passed_over(target)
+        others = f"\nLeft out: {listed(counts)}." if counts else ""
+        known = store.count(target.start) if store else 0
+        if known and self.gone.count_left_out(target.start) < known:
             advice = _advice(target.start, store, "--allow-empty, or ")
-            raise InputError(f"No images in {place} any more. Is a drive not mounted?{advice}")
-        raise InputError(f"No images in {place}. (Nothing was changed.) If that is as it should be: --allow-empty")
+            raise InputError(f"No images in {place} any more. Is a drive not mounted?{others}{advice}")
+        found = "No images" if not counts else "No images that can be read"
+        left_out = f": the {known} that the index knows are left out now" if known else ""
+        raise InputError(
+            f"{found} in {place}{left_out}. (Nothing was changed.) If that is as it should be: --allow-empty{others}"
+        )
 
 
 def _device(path: bytes) -> int | None:

@@ -24,6 +24,7 @@ from clipsearch.errors import UnreadableImageError
 from clipsearch.images.damage import percent
 from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order
 from clipsearch.index.missing import Kept
@@ -81,7 +82,11 @@ class Summary:
     moved: int = 0
     """Known by content under another path, which is gone."""
     removed: int = 0
-    """No longer there."""
+    """No longer there, or left out now."""
+    left_out: int = 0
+    """Of those that were removed: are there."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Files, and folders of systems and programs, that were left out as no pictures, by kind (see `images.kinds`)."""
     kept: list[Kept] = field(default_factory=list)
     """Folders whose images were not found and stay all the same, since a drive may not be mounted."""
     merged: list[Merged] = field(default_factory=list)
@@ -203,6 +208,7 @@ class _Run:
         for place in self._places:
             self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
         self.summary.unchanged = self._changes.counts.unchanged
+        self.summary.passed_over = total([self._changes.passed_over(place) for place in self._places])
         if self._writer.created and self._changes.counts.waiting:
             _ = self._encoder  # if there is none, nothing must have been recorded
         try:
@@ -387,6 +393,7 @@ class _Run:
             if folders != self._writer.folders(place.start):
                 self._writer.set_folders(place.start, folders)
         self.summary.removed = self._changes.gone.count()
+        self.summary.left_out = self._changes.gone.count_left_out()
         self._writer.remove(chain(self._changes.gone, self._changes.moot))
         for path, reason in self._changes.unreadable_folders.items():
             self._writer.put(Record(path, None, 0, 0, None, error=reason))
@@ -409,9 +416,13 @@ class _Run:
         for place in self._places:
             if place.start == place.root:
                 before = known.get(place.root, {}).get("readers")
-                self._writer.set_root(
-                    place.root, options_of(place.rules, can_read or before, skip_damaged=place.skip_damaged)
+                options = options_of(
+                    place.rules,
+                    can_read or before,
+                    self._changes.passed_over(place),
+                    skip_damaged=place.skip_damaged,
                 )
+                self._writer.set_root(place.root, options)
         self._writer.set_last_run(
             {
                 "ended_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

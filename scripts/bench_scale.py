@@ -96,8 +96,13 @@ def measure(work: Path, given: argparse.Namespace) -> dict[str, Any]:
     """All parts that were asked for; each cleans up behind itself."""
     parts: dict[str, Any] = {}
     if given.files:
-        layouts = {"spread": PER_FOLDER, "one_folder": given.files}
-        parts["files"] = {name: measure_files(work, given.files, per, given.runs) for name, per in layouts.items()}
+        layouts = {
+            "spread": (PER_FOLDER, ".bmp"),
+            "one_folder": (given.files, ".bmp"),
+            "without_ending": (PER_FOLDER, ""),
+        }
+        parts["files"] = {name: measure_files(work, given.files, *how, given.runs) for name, how in layouts.items()}
+        parts["looking"] = measure_looking(work, given.files, given.runs)
     if given.records:
         parts["records"] = measure_records(work, given.records, given.runs)
     if given.without_model:
@@ -110,16 +115,32 @@ def measure(work: Path, given: argparse.Namespace) -> dict[str, Any]:
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def measure_files(work: Path, count: int, per_folder: int, runs: int) -> dict[str, Any]:
+def measure_files(work: Path, count: int, per_folder: int, ending: str, runs: int) -> dict[str, Any]:
     """A first run without a model over small files, and then the real command with nothing to do."""
-    label = f"{count} files, {min(count, per_folder)} a folder"
+    label = f"{count} files, {min(count, per_folder)} a folder, {ending or 'no ending'}"
     with folder_of(work, label) as folder:
-        draw(folder / "images", count, per_folder)
+        draw(folder / "images", count, per_folder, ending)
         first = watched(without_model(folder / "images"), folder)
         phases = json.loads(first.stdout)
         tell(f"{label}: first run without a model", [first], f"compare {phases['compare']} s, read {phases['read']} s")
         again = repeated([common.clipsearch_command(), "index", "--json"], folder, runs, f"{label}: nothing to do")
         return {"count": count, "per_folder": per_folder, "first": shown([first]) | phases, "nothing_to_do": again}
+
+
+def measure_looking(work: Path, count: int, runs: int) -> dict[str, Any]:
+    """Nothing to do for so many pictures beside as many unknown files, which are looked into, or not."""
+    index = [common.clipsearch_command(), "index", "--json"]
+    label = f"{count} pictures and {count} unknown files"
+    with folder_of(work, label) as folder:
+        draw(folder / "images", count, PER_FOLDER)
+        for number in range(count):
+            with open(f"{folder}/images/{number // PER_FOLDER:04}/{number:07}.dat", "wb", buffering=0) as file:
+                file.write(b"no picture at all\n" * 10)
+        first = watched(without_model(folder / "images"), folder)
+        tell(f"{label}: first run without a model", [first])
+        by_name = repeated([*index, "--by-name-only"], folder, runs, f"{label}: by name only, nothing to do")
+        looking = repeated([*index, "--no-by-name-only"], folder, runs, f"{label}: looking, nothing to do")
+        return {"count": count, "by_name_only": by_name, "looking": looking}
 
 
 def measure_records(work: Path, count: int, runs: int) -> dict[str, Any]:
@@ -183,7 +204,7 @@ def folder_of(work: Path, label: str) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def draw(folder: Path, count: int, per_folder: int) -> None:
+def draw(folder: Path, count: int, per_folder: int, ending: str = ".bmp") -> None:
     """Bitmaps of noise, no two alike, so many in each folder."""
     pixels = SIDE * SIDE * 3
     header = b"BM" + b"".join(
@@ -199,7 +220,7 @@ def draw(folder: Path, count: int, per_folder: int) -> None:
             inner = folder / f"{number // per_folder:04}"
             inner.mkdir(parents=True)
         noise = hashlib.shake_128(number.to_bytes(8, "little")).digest(pixels)
-        with open(f"{inner}/{number:07}.bmp", "wb", buffering=0) as file:
+        with open(f"{inner}/{number:07}{ending}", "wb", buffering=0) as file:
             file.write(header + noise)
 
 

@@ -38,10 +38,16 @@ ALLOWED: dict[str, set[str]] = {
     "images.pixels": {"images.colour", "images.jpeg2000", "images.layouts"},
     "images.stripping": set(),
     "images.damage": {"errors", "images.stripping"},
-    "images.finding": {"errors", "paths", "images.raw", "images.reading", "system.bounded", "system.naming"},
+    "images.kinds": {"images.extras"},
+    "images.signatures": {"images.jpegxl", "images.layouts", "images.raw"},
+    "images.ignoring": {"errors", "system.bounded"},
+    "images.finding": {
+        *("errors", "paths", "system.naming"),
+        *(f"images.{room}" for room in ("extras", "ignoring", "kinds", "raw", "reading", "signatures")),
+    },
     "images.reading": {"errors", "images.limits", "system.bounded"},
     "images.limits": {"errors"},
-    "images.recognising": {"images.layouts"},
+    "images.recognising": {"images.layouts", "images.signatures"},
     "images.quiet": {"system.streams"},
     "images.decoding": {
         *("errors", "images.bitmaps", "images.colour", "images.damage", "images.dates", "images.jpegxl"),
@@ -140,7 +146,7 @@ ALLOWED: dict[str, set[str]] = {
     "clusters": {
         *("cores", "errors", "filters", "query", "store.filtering", "store.format", "store.reading", "system.limits"),
     },
-    "changes": {"errors", "paths", "images.finding", "index.missing", "store.reading"},
+    "changes": {"errors", "paths", "images.finding", "images.kinds", "index.missing", "store.reading"},
     "index": set(),
     "index.missing": {"paths", "store.reading", "system.drives"},
     "telling": {"models.catalog", "models.encoder", "models.files", "models.names", "store.format"},
@@ -150,7 +156,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding", "index.missing"),
-        *(f"images.{room}" for room in ("damage", "finding", "reading", "decoding", "limits")),
+        *(f"images.{room}" for room in ("damage", "finding", "kinds", "reading", "decoding", "limits")),
         *("store.format", "store.writing"),
     },
     "towers": {
@@ -236,6 +242,7 @@ ALLOWED: dict[str, set[str]] = {
         "images.damage",
         "output.rows",
         "output.paths",
+        "images.kinds",
         "indexing",
         "models.names",
         "store.format",
@@ -251,6 +258,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
         "errors",
         "images.finding",
+        "images.kinds",
         "images.reading",
         "output.paths",
         "paths",
@@ -338,6 +346,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli.models_check": {"checking", "output.checks", "system.places"},
     "cli.status": {
+        "images.kinds",
         "output.rows",
         "models.tower_cache",
         "store.format",

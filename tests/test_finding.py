@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import unicodedata
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -175,6 +178,37 @@ def test_a_pattern_for_names_that_are_not_utf8(tmp_path: Path) -> None:
             pass
     (tmp_path / ".clipsearchignore").write_bytes(b"caf\xe9*\n")
     assert names(tmp_path) == ["tea.png"]
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
+@pytest.mark.parametrize("pattern", ["Mü*", "/강아지/", "für Opa/*.png", "**/[äü]ber.png", "!Mü*"])
+@pytest.mark.parametrize("written", [str, decomposed], ids=["composed", "decomposed"])
+@pytest.mark.parametrize("stored", [str, decomposed], ids=["composed", "decomposed"])
+def test_a_pattern_matches_names_by_their_letters(
+    tmp_path: Path, pattern: str, written: Callable[[str], str], stored: Callable[[str], str]
+) -> None:
+    files = {
+        "Mü*": "Müller.png",
+        "/강아지/": "강아지/a.png",
+        "für Opa/*.png": "für Opa/b.png",
+        "**/[äü]ber.png": "c/über.png",
+    }
+    make(tmp_path, "other.png", *map(stored, files.values()))
+    lines = ("M*.png", written(pattern)) if pattern.startswith("!") else (written(pattern),)
+    expected = sorted(stored(name) for name in ("other.png", *files.values()) if name != files.get(pattern))
+    assert sorted(names(tmp_path, Rules(exclude=lines))) == expected
+    (tmp_path / ".clipsearchignore").write_text("\n".join(lines))
+    assert sorted(names(tmp_path)) == expected
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take both forms for one name")
+def test_an_ascii_pattern_takes_names_as_they_are_stored(tmp_path: Path) -> None:
+    make(tmp_path, "ü.png", decomposed("ä.png"))
+    assert names(tmp_path, Rules(exclude=("?.png",))) == [decomposed("ä.png")]
 
 
 def test_a_pattern_that_means_nothing_is_an_error_that_names_its_source(tmp_path: Path) -> None:

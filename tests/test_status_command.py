@@ -52,6 +52,7 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
             {"path": "pictures/cold", "images": 5},
             {"path": "pictures/warm", "images": 5},
         ],
+        "passed_over": [],
         "dead_rows": 0,
         "kept_folders": [],
         "at_work": False,

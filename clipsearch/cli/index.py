@@ -70,7 +70,7 @@ def index(
             "--exclude",
             metavar="GLOB",
             help="Leave out files and folders, with the rules of .gitignore. May be repeated. Remembered, like the "
-            "next two: a later run without any of the three uses them again.",
+            "next five: a later run without any of the six uses them again.",
             show_default=False,
         ),
     ] = None,
@@ -87,6 +87,31 @@ def index(
         typer.Option(
             "--follow-symlinks/--no-follow-symlinks",
             help="Also folders that are links; each is read once.",
+            show_default=False,
+        ),
+    ] = None,
+    by_name_only: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--by-name-only/--no-by-name-only",
+            help="Only files that are named like pictures. By default files without an ending, or with an unknown one, "
+            "are looked into.",
+            show_default=False,
+        ),
+    ] = None,
+    include_backups: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--include-backups/--no-include-backups",
+            help="Also spare and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
+            show_default=False,
+        ),
+    ] = None,
+    include_system: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--include-system/--no-include-system",
+            help="Also folders in which systems keep thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
             show_default=False,
         ),
     ] = None,
@@ -139,6 +164,7 @@ def index(
         damaged_text,
         kept_text,
         merged_text,
+        passed_over_text,
         summary_json,
         summary_text,
         unreadable_text,
@@ -179,7 +205,14 @@ def index(
             load,
             progress=bar,
             computed=choice.computed,
-            rules=_rules(exclude, include_hidden, follow_symlinks),
+            rules=_rules(
+                exclude,
+                include_hidden=include_hidden,
+                follow_symlinks=follow_symlinks,
+                by_name_only=by_name_only,
+                include_backups=include_backups,
+                include_system=include_system,
+            ),
             allow_empty=allow_empty,
             reread=reread,
             wait=wait,
@@ -190,7 +223,7 @@ def index(
     problems = "\n".join(filter(None, (unreadable_text(summary), damaged_text(summary))))
     if problems and (strict or not quiet):
         say(problems)
-    for text in (merged_text(summary), kept_text(summary, index)):
+    for text in (merged_text(summary), kept_text(summary, index), passed_over_text(summary)):
         if text:
             talk(text)
     talk(summary_text(summary, seconds))
@@ -206,13 +239,15 @@ def index(
     return EXIT_STRICT if strict and (summary.unreadable or summary.damaged) else 0
 
 
-def _rules(exclude: list[str] | None, include_hidden: bool | None, follow_symlinks: bool | None) -> Rules | None:  # noqa: FBT001
+def _rules(exclude: list[str] | None, **others: bool | None) -> Rules | None:
     """What was asked for; None if nothing was, so that roots keep their rules."""
     from clipsearch.images.finding import Rules
 
-    if not exclude and include_hidden is None and follow_symlinks is None:
+    if not exclude and all(value is None for value in others.values()):
         return None
-    return Rules(tuple(exclude or ()), include_hidden=bool(include_hidden), follow_symlinks=bool(follow_symlinks))
+    if others["by_name_only"] and others["include_backups"]:
+        raise typer.BadParameter("--by-name-only looks into no file, nor into backups; leave --include-backups away")
+    return Rules(tuple(exclude or ()), **{name: bool(value) for name, value in others.items()})
 
 
 def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:

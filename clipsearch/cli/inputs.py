@@ -186,6 +186,7 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
         InputError: something is not there or cannot be read, or a folder holds no image.
     """
     from clipsearch.images.finding import find_images
+    from clipsearch.images.kinds import PassedOver, listed
     from clipsearch.output.paths import printable, shown
     from clipsearch.paths import absolute
 
@@ -194,8 +195,10 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
 
     found: dict[bytes, ImageFile] = {}
     for path in paths:
-        files = list(find_images(absolute(path), unreadable=unreadable))
+        passed = PassedOver()
+        files = list(find_images(absolute(path), unreadable=unreadable, passed_over=passed.add))
         if not files:
-            raise InputError(f"There is no image in {path}.")
+            others = f" Left out: {listed(passed.counts)}." if passed.counts else ""
+            raise InputError(f"There is no image{' that can be read' if others else ''} in {path}.{others}")
         found |= {file.path: file for file in files}
     return list(found.values())

@@ -33,6 +33,7 @@ def status(
 ) -> int:
     """Show what an index holds: model, roots, images, sources of dates, unreadable files, size, last run."""
     from clipsearch.api import index_folder
+    from clipsearch.images.kinds import total
     from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import Status, status_json, status_text
     from clipsearch.output.rows import utf8
@@ -55,6 +56,7 @@ def status(
                 kept=[folder for folder in store.folders() if folder.kept],
                 unreadable=store.unreadable(),
                 damaged=store.damaged(),
+                passed_over=total([root.options.get("passed_over", {}) for root in store.roots()]),
                 last_run=store.last_run(),
                 # Asked again, for a run may have begun since; one that was at work and is over is none that was killed.
                 at_work=is_locked(store.folder) or at_work,

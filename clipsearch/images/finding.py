@@ -1,23 +1,27 @@
-"""Image files in folders: what is there, as the file system describes it. Opens no image."""
+"""Image files in folders: what is there, as the file system describes it.
+
+No image is opened; of files whose names do not tell what they are, the first bytes are read.
+"""
 
 from __future__ import annotations
 
+import enum
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from clipsearch.errors import InputError
+from clipsearch.images.extras import needed_extra
+from clipsearch.images.ignoring import IGNORE_FILE, Patterns, read_patterns
+from clipsearch.images.kinds import Sort, sort_of, system_folder
 from clipsearch.images.raw import RAW_EXTENSIONS
-from clipsearch.images.reading import stamps
+from clipsearch.images.reading import first_bytes, stamps
+from clipsearch.images.signatures import HEAD, picture_ending
 from clipsearch.paths import is_below
-from clipsearch.system.bounded import read_list_in
 from clipsearch.system.naming import ASIDE
-
-if TYPE_CHECKING:
-    from pathspec import Pattern
 
 EXTENSIONS = RAW_EXTENSIONS | {
     *(".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),
@@ -26,10 +30,6 @@ EXTENSIONS = RAW_EXTENSIONS | {
     *(".tiff", ".webp"),
 }
 """Files with these endings (in any case) are taken for images when a folder is searched."""
-IGNORE_FILE = ".clipsearchignore"
-"""Patterns of what to leave out, with the rules of .gitignore."""
-
-_SUFFIXES = {os.fsencode(suffix) for suffix in EXTENSIONS}
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 _NOWHERE = "a link that leads nowhere"
@@ -52,6 +52,8 @@ class ImageFile(NamedTuple):
     ctime_ns: int | None = None
     """As `stamps` has it, as is the next."""
     inode: int | None = None
+    by_name: bool = True
+    """Whether its name says that it is a picture; otherwise its first bytes tell (see `look`)."""
 
     @classmethod
     def of(cls, path: bytes, status: os.stat_result, problem: str | None = None) -> ImageFile:
@@ -70,6 +72,12 @@ class Rules:
     """Also files and folders whose names begin with a dot."""
     follow_symlinks: bool = False
     """Also folders that are links. Each is read once, and not at all if it lies below the root anyway."""
+    by_name_only: bool = False
+    """Open no file whose name is not that of a picture; such files are left out."""
+    include_backups: bool = False
+    """Also earlier and partial copies of pictures: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
+    include_system: bool = False
+    """Also folders in which systems and programs keep pictures for themselves."""
 
 
 def find_images(
@@ -80,6 +88,8 @@ def find_images(
     others: Sequence[bytes] = (),
     unreadable: Callable[[bytes, str], None] = lambda _path, _reason: None,
     mounted: Callable[[bytes], None] = lambda _path: None,
+    passed_over: Callable[[str], None] = lambda _kind: None,
+    looking: bool = True,
 ) -> Iterator[ImageFile]:
     """All image files under `root` (absolute), or `root` itself if it is a file, in the order of their paths' bytes.
 
@@ -101,23 +111,58 @@ def find_images(
     except OSError as error:
         raise InputError(f"Cannot read {shown}: {error.strerror}") from error
     if entries is not None:
-        yield from _Walk(root, rules, others, unreadable, mounted).below(place, entries, status.st_dev)
+        walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over)
+        files = walk.below(place, entries, status.st_dev)
+        yield from (file for file in files if file.by_name or _is_picture(file, passed_over)) if looking else files
     elif stat.S_ISREG(status.st_mode):
         yield ImageFile.of(place, status)
     else:
         raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
 
+def look(file: ImageFile) -> str | None:
+    """As which kind a file is left out whose name does not tell; None if its first bytes are those of a picture.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    kind = sort_of(os.path.basename(file.path))[1]
+    ending = picture_ending(first_bytes(file.path, HEAD), file.size)
+    if ending is None:
+        return kind
+    return ending if needed_extra(ending) else None
+
+
+def _is_picture(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
+    try:
+        kind = look(file)
+    except FileNotFoundError:  # gone since its folder was listed
+        return False
+    except OSError:
+        kind = sort_of(os.path.basename(file.path))[1]
+    if kind is not None:
+        passed_over(kind)
+    return kind is None
+
+
+class _What(enum.Enum):
+    """What a name in a folder is of."""
+
+    FOLDER = enum.auto()
+    IMAGE = enum.auto()
+    UNKNOWN = enum.auto()
+
+
 class _Level(NamedTuple):
     """A folder that is being walked through."""
 
     path: bytes
-    entries: list[tuple[bytes, os.DirEntry[bytes], bool]]
-    """Name in the order of paths, entry, whether it is a folder; last first, so that what is done is let go."""
+    entries: list[tuple[bytes, os.DirEntry[bytes], _What]]
+    """Name in the order of paths, entry, what it is; last first, so that what is done is let go."""
     linked: bool
     """Whether a link led here."""
     device: int
-    ignores: tuple[_Patterns, ...]
+    ignores: tuple[Patterns, ...]
     """Of the ignore files that apply, innermost first."""
 
 
@@ -131,16 +176,20 @@ class _Walk:
         others: Sequence[bytes],
         unreadable: Callable[[bytes, str], None],
         mounted: Callable[[bytes], None],
+        *,
+        passed_over: Callable[[str], None],
     ) -> None:
         self._root = root
         self._rules = rules
         self._others = others
         self._unreadable = unreadable
         self._mounted = mounted
+        self._passed_over = passed_over
+        self._suffixes = {os.fsencode(suffix) for suffix in EXTENSIONS if not needed_extra(suffix)}
         self._real_roots = [os.path.realpath(top) for top in (root, *others)]
         self._followed: set[_Identity] = set()
         """Folders that links led to, and the roots: none is entered twice, so that no circle is endless."""
-        self._exclude = _Patterns(root, rules.exclude, "--exclude") if rules.exclude else None
+        self._exclude = Patterns(root, rules.exclude, "--exclude") if rules.exclude else None
 
     def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
         """The images in the folder `start` with these entries, which is on this device."""
@@ -155,11 +204,16 @@ class _Walk:
             if not level.entries:
                 levels.pop()
                 continue
-            _, entry, is_folder = level.entries.pop()
-            if self._left_out(entry, level, is_folder=is_folder):
+            _, entry, what = level.entries.pop()
+            if (self._exclude or level.ignores) and self._left_out(
+                entry, level.ignores, is_folder=what is _What.FOLDER
+            ):
                 continue
-            if not is_folder:
+            if what is _What.IMAGE:
                 if (image := self._describe(entry, level)) is not None:
+                    yield image
+            elif what is _What.UNKNOWN:
+                if (image := _unknown(entry)) is not None:
                     yield image
             elif (inner := self._enter(entry, level)) is not None:
                 levels.append(inner)
@@ -168,28 +222,44 @@ class _Walk:
         self,
         path: bytes,
         entries: list[os.DirEntry[bytes]],
-        ignores: tuple[_Patterns, ...],
+        ignores: tuple[Patterns, ...],
         device: int,
         *,
         linked: bool,
     ) -> _Level:
-        ordered = []
+        ordered, others = [], []
         for entry in entries:
             if entry.name == _IGNORE_NAME:
-                ignores = (_read_patterns(path), *ignores)
+                ignores = (read_patterns(path), *ignores)
             if entry.name.startswith(ASIDE):
                 self._unreadable(entry.path, _PUT_ASIDE)
                 continue
             if entry.name.startswith(b".") and not self._rules.include_hidden:
                 continue
             if self._is_folder(entry):
-                ordered.append((entry.name + b"/", entry, True))
-            elif _has_image_name(entry.name) and not (entry.is_symlink() and _leads_to_folder(entry)):
-                ordered.append((entry.name, entry, False))
+                ordered.append((entry.name + b"/", entry, _What.FOLDER))
+            elif not self._has_image_name(entry.name):
+                others.append(entry)
+            elif not (entry.is_symlink() and _leads_to_folder(entry)):
+                ordered.append((entry.name, entry, _What.IMAGE))
+        ordered += [(entry.name, entry, _What.UNKNOWN) for entry in others if self._may_be_picture(entry, ignores)]
         ordered.sort(key=lambda item: item[0], reverse=True)
         return _Level(path, ordered, linked, device, ignores)
 
+    def _may_be_picture(self, entry: os.DirEntry[bytes], ignores: tuple[Patterns, ...]) -> bool:
+        """Whether to look into a file that is not named like a picture; others that are of interest are counted."""
+        sort, kind = sort_of(entry.name)
+        wanted = sort is Sort.UNKNOWN or (sort is Sort.BACKUP and self._rules.include_backups)
+        if wanted and not self._rules.by_name_only:
+            return True
+        if sort is not Sort.BESIDE and not self._left_out(entry, ignores, is_folder=False) and _is_file(entry):
+            self._passed_over(kind)
+        return False
+
     def _enter(self, entry: os.DirEntry[bytes], level: _Level) -> _Level | None:
+        if not self._rules.include_system and (kind := system_folder(entry.path)):
+            self._passed_over(kind)
+            return None
         try:
             linked = level.linked or entry.is_symlink()
             if linked and not self._is_new(entry):
@@ -217,6 +287,10 @@ class _Walk:
         self._followed.add(identity)
         return True
 
+    def _has_image_name(self, name: bytes) -> bool:
+        # By the rules of os.path.splitext, in a third of its time: this is asked of every file.
+        return name[name.rfind(b".") :].lower() in self._suffixes and b"." in name.lstrip(b".")
+
     def _is_folder(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether to look into it. What may be a folder and is out of reach is told."""
         follow = self._rules.follow_symlinks
@@ -226,7 +300,7 @@ class _Walk:
             if follow and entry.is_symlink():
                 entry.stat()  # fails if it leads nowhere, to a drive that is not there, say
         except OSError as error:
-            if not _has_image_name(entry.name):  # otherwise it is described as a file
+            if not self._has_image_name(entry.name):  # otherwise it is described as a file
                 gone = isinstance(error, FileNotFoundError)
                 self._unreadable(entry.path, _NOWHERE if gone else f"it cannot be examined: {error.strerror}")
         return False
@@ -247,59 +321,20 @@ class _Walk:
             problem = _NOWHERE if isinstance(error, FileNotFoundError) else str(error.strerror)
         return ImageFile.of(entry.path, status, problem)
 
-    def _left_out(self, entry: os.DirEntry[bytes], level: _Level, *, is_folder: bool) -> bool:
-        sources = (self._exclude, *level.ignores) if self._exclude else level.ignores
-        if not sources:
-            return False
+    def _left_out(self, entry: os.DirEntry[bytes], ignores: tuple[Patterns, ...], *, is_folder: bool) -> bool:
+        sources = (self._exclude, *ignores) if self._exclude else ignores
         verdicts = (patterns.verdict(entry.path, is_folder=is_folder) for patterns in sources)
         return next((verdict for verdict in verdicts if verdict is not None), False)
 
-    def _ignores_above(self, start: bytes) -> tuple[_Patterns, ...]:
+    def _ignores_above(self, start: bytes) -> tuple[Patterns, ...]:
         """Of the ignore files between the root and `start`, that of `start` itself not yet."""
-        found: list[_Patterns] = []
+        found: list[Patterns] = []
         folder = start
         while folder != self._root and is_below(folder, self._root):
             folder = os.path.dirname(folder)
             if os.path.isfile(os.path.join(folder, _IGNORE_NAME)):
-                found.append(_read_patterns(folder))
+                found.append(read_patterns(folder))
         return tuple(found)
-
-
-class _Patterns:
-    """The lines of one ignore file, seen from the folder `base`.
-
-    Each line is asked about a file or folder itself, never about the folders above, which were entered because they
-    are not left out. Asked about whole paths, pathspec would let the verdict on a folder pass on to all in it: after
-    `*` and `!*/`, everything below the first level would count.
-    """
-
-    def __init__(self, base: bytes, lines: Iterable[str], source: str) -> None:
-        from pathspec import GitIgnoreSpec
-
-        self._base = base
-        self._lines: list[tuple[Pattern, bool]] = []
-        """Last first, since the last one that matches decides; and whether it says where, not only what."""
-        for line in lines:
-            try:
-                spec = GitIgnoreSpec.from_lines([line])
-            except ValueError as error:
-                raise InputError(f"{source}: {error}") from error
-            placed = "/" in line.strip().removeprefix("!").rstrip("/")
-            self._lines[:0] = [(pattern, placed) for pattern in spec.patterns if pattern.include is not None]
-
-    def verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
-        """Whether `path` (absolute) is left out; None if no line says."""
-        inner = os.fsdecode(path[len(self._base) :]).lstrip("/")
-        above, _, name = inner.rpartition("/")
-        slash = "/" if is_folder else ""
-        for pattern, placed in self._lines:
-            if placed:
-                matches = pattern.match_file(inner + slash) and not (above and pattern.match_file(above + "/"))
-            else:
-                matches = pattern.match_file(name + slash)
-            if matches:
-                return pattern.include
-        return None
 
 
 def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
@@ -314,9 +349,22 @@ def _leads_to_folder(link: os.DirEntry[bytes]) -> bool:
         return False
 
 
-def _has_image_name(name: bytes) -> bool:
-    # By the rules of os.path.splitext, in a third of its time: this is asked of every file.
-    return name[name.rfind(b".") :].lower() in _SUFFIXES and b"." in name.lstrip(b".")
+def _is_file(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
+def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
+    """A file of which its name does not tell what it is; None for all else that has such a name, and nothing in it."""
+    try:
+        status = entry.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode) or not status.st_size:
+        return None
+    return ImageFile.of(entry.path, status)._replace(by_name=False)
 
 
 def _kind(mode: int) -> str:
@@ -325,13 +373,3 @@ def _kind(mode: int) -> str:
 
 def _identity(status: os.stat_result) -> _Identity:
     return status.st_dev, status.st_ino
-
-
-def _read_patterns(folder: bytes) -> _Patterns:
-    path = os.fsdecode(os.path.join(folder, _IGNORE_NAME))
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would have us wait for ever
-            raise InputError(f"{path} is no regular file.")
-        return _Patterns(folder, read_list_in(path).decode("utf-8", "surrogateescape").splitlines(), path)
-    except OSError as error:
-        raise InputError(f"Cannot read {path}: {error.strerror}") from error

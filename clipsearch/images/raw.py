@@ -50,7 +50,7 @@ RAW_EXTENSIONS = frozenset(
 )
 """Lower-case endings of camera RAW files."""
 
-_SIGNATURES = (
+SIGNATURES = (
     b"FUJIFILMCCD-RAW",  # RAF
     b"IIRO",  # ORF, in three spellings
     b"IIRS",
@@ -59,6 +59,7 @@ _SIGNATURES = (
     b"FOVb",  # X3F
     b"\0MRM",  # MRW
 )
+"""How files of kinds begin that are neither TIFF in form nor CR3."""
 _LAST_ROWS = 8
 """Of the sensor."""
 _TIFF = (b"II*\0", b"MM\0*")
@@ -85,7 +86,7 @@ class Preview:
 
 def is_camera_raw(content: bytes, name: bytes = b"") -> bool:
     """Whether this looks like camera RAW. Many are TIFF files in form; there the name counts, too."""
-    if content.startswith(_SIGNATURES) or content[4:12] == b"ftypcrx ":  # the latter is CR3
+    if content.startswith(SIGNATURES) or content[4:12] == b"ftypcrx ":  # the latter is CR3
         return True
     if not content.startswith(_TIFF):
         return False

@@ -43,6 +43,19 @@ class Content(NamedTuple):
     """As `stamps` has it."""
 
 
+def first_bytes(path: bytes, count: int) -> bytes:
+    """So many bytes from the beginning of a file, or all that it has; nobody is waited for.
+
+    Raises:
+        OSError: it cannot be opened or read.
+    """
+    descriptor = os.open(path, _FLAGS)
+    try:
+        return os.read(descriptor, count)
+    finally:
+        os.close(descriptor)
+
+
 def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     """Read a whole file, as it was at one moment.
 

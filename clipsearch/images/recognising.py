@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from clipsearch.images.layouts import is_pcx, is_sgi
+from clipsearch.images.signatures import AVIF_BRANDS, HEIF_BRANDS, brands
 
 DECODERS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI"),
@@ -18,10 +19,6 @@ DECODERS = (
 
 _WITHOUT_SIGNATURE = ("AVIF", "HEIF", "PCX", "SGI", "TGA")
 """Told apart by more than their first bytes."""
-_AVIF_BRANDS = {b"avif", b"avis"}
-_HEIF_BRANDS = {b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1"}
-_LONGEST_BRANDS = 1024
-"""Bytes of the box that lists them; usual are 20 to 40."""
 
 _SHORTEST = 16
 """Bytes that Pillow looks at; there is no smaller picture."""
@@ -45,11 +42,10 @@ def format_of(content: bytes) -> str | None:
 
 def _format_of_brands(content: bytes) -> str | None:
     """AVIF and HEIF have the same form: the brands in the first box tell what is inside."""
-    box = content[: min(int.from_bytes(content[:4], "big"), _LONGEST_BRANDS)]
-    brands = {content[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
-    if brands & _AVIF_BRANDS:
+    found = brands(content)
+    if found & AVIF_BRANDS:
         return "AVIF"
-    if brands & _HEIF_BRANDS:
+    if found & HEIF_BRANDS:
         _register_heif()
         return "HEIF"
     return None

@@ -34,7 +34,7 @@ class Missing:
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        database.execute("CREATE TABLE missing (path BLOB PRIMARY KEY, gap INTEGER) WITHOUT ROWID")
+        database.execute("CREATE TABLE missing (path BLOB PRIMARY KEY, gap INTEGER, left_out INTEGER) WITHOUT ROWID")
         # Between which two files that were found some are missing; NULL for none before or behind.
         database.execute("CREATE TABLE gaps (id INTEGER PRIMARY KEY, before BLOB, behind BLOB)")
         database.execute("CREATE TABLE kept (path BLOB PRIMARY KEY, folder BLOB, away INTEGER) WITHOUT ROWID")
@@ -51,13 +51,15 @@ class Missing:
 
     def count(self, root: bytes | None = None) -> int:
         """How many there are, in the folder `root` if one is named."""
-        where, values = ("TRUE", ()) if root is None else ("path >= ? AND path < ?", _range(root))
-        ((number,),) = self._database.execute(f"SELECT count(*) FROM missing WHERE {where}", values)  # noqa: S608
-        return int(number)
+        return self._count("TRUE", root)
 
-    def add(self, path: bytes) -> None:
-        """One more, of which nothing is known but that it is gone."""
-        self._database.execute("INSERT OR IGNORE INTO missing VALUES (?, NULL)", (path,))
+    def count_left_out(self, root: bytes | None = None) -> int:
+        """How many of them are there and left out now."""
+        return self._count("left_out", root)
+
+    def add(self, path: bytes, *, left_out: bool = False) -> None:
+        """One more, that is gone whatever became of its neighbours; or it is there, and left out now."""
+        self._database.execute("INSERT OR IGNORE INTO missing VALUES (?, NULL, ?)", (path, left_out))
 
     def discard(self, path: bytes) -> None:
         """It was found again, elsewhere."""
@@ -68,13 +70,19 @@ class Missing:
         if not self.is_open:
             self.is_open = True
             self._gap = self._database.execute("INSERT INTO gaps (before) VALUES (?)", (last,)).lastrowid
-        self._database.execute("INSERT OR IGNORE INTO missing VALUES (?, ?)", (path, self._gap))
+        self._database.execute("INSERT OR IGNORE INTO missing VALUES (?, ?, FALSE)", (path, self._gap))
 
     def found(self, path: bytes | None) -> None:
         """The next file that was found, or None at the end of a search."""
         if self.is_open:
             self._database.execute("UPDATE gaps SET behind = ? WHERE id = ?", (path, self._gap))
             self.is_open = False
+
+    def _count(self, condition: str, root: bytes | None) -> int:
+        where, values = ("TRUE", ()) if root is None else ("path >= ? AND path < ?", _range(root))
+        sql = f"SELECT count(*) FROM missing WHERE {where} AND {condition}"  # noqa: S608  (our own words)
+        ((number,),) = self._database.execute(sql, values)
+        return int(number)
 
     def keep(self, start: bytes, drives: Drives) -> list[Kept]:
         """Take out those below `start`, all of which was searched, that must be kept, and tell them."""

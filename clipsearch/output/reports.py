@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.images.damage import percent
+from clipsearch.images.kinds import install_for, listed, option_for
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
 from clipsearch.output.paths import escaped, json_fields, printable, shown
@@ -32,15 +33,29 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
         "copied": summary.copied,
         "moved": summary.moved,
         "removed": summary.removed,
+        "left_out": summary.left_out,
         "kept": sum(kept.images for kept in summary.kept),
         "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
         "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
         "damaged": _damaged_fields(summary.damaged),
+        "passed_over": _passed_over_fields(summary.passed_over),
         "seconds": round(seconds, 3),
         **_computed_fields(used),
     }
     return json_bytes(fields, indent=2)
+
+
+def _passed_over_fields(counts: Mapping[str, int]) -> list[dict[str, object]]:
+    return [
+        {"kind": kind, "count": count, "install": install_for(kind), "option": option_for(kind)}
+        for kind, count in counts.items()
+    ]
+
+
+def passed_over_text(summary: Summary) -> str:
+    """One line on what was left out as no pictures; empty if there was nothing of the kind."""
+    return f"Left out: {listed(summary.passed_over)}" if summary.passed_over else ""
 
 
 def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
@@ -93,7 +108,7 @@ def summary_text(summary: Summary, seconds: float) -> str:
             (summary.touched, "touched"),
             (summary.copied, "copied"),
             (summary.moved, "moved"),
-            (summary.removed, "removed"),
+            (summary.removed, _removed_text(summary)),
             (sum(kept.images for kept in summary.kept), "kept though not there"),
             (len(summary.damaged), "damaged"),
             (len(summary.unreadable), "unreadable"),
@@ -101,6 +116,12 @@ def summary_text(summary: Summary, seconds: float) -> str:
         if number
     ]
     return f"{plural(summary.images, 'image')} in the index ({', '.join(counts) or 'nothing new'}) in {seconds:.1f} s"
+
+
+def _removed_text(summary: Summary) -> str:
+    if not summary.left_out:
+        return "removed"
+    return f"removed, {'all' if summary.left_out == summary.removed else summary.left_out} left out now"
 
 
 def computed_text(used: Computed) -> str:
@@ -128,6 +149,8 @@ class Status:
     unreadable: Sequence[tuple[bytes, str]]
     damaged: Sequence[tuple[bytes, float]]
     """Path of images of which a part is missing, and the share of it."""
+    passed_over: Mapping[str, int]
+    """What was left out of the roots as no pictures when they were last searched, by kind."""
     last_run: Mapping[str, Any] | None
     """As the store has it."""
     at_work: bool
@@ -158,6 +181,7 @@ def status_json(status: Status) -> bytes:
         "date_sources": dict(status.date_sources),
         "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
         "damaged": _damaged_fields(status.damaged),
+        "passed_over": _passed_over_fields(status.passed_over),
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
@@ -186,6 +210,7 @@ def status_text(status: Status) -> str:
         ("dates", _dates_text(status.date_sources)),
         ("unreadable", str(len(status.unreadable))),
         *([("damaged", str(len(status.damaged)))] if status.damaged else []),
+        *([("left out", listed(status.passed_over))] if status.passed_over else []),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
         *([] if status.is_whole else [("state", _state_text(status))]),
