@@ -140,6 +140,9 @@ HOSTILE = {
     "no content": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n)R)b.",
     "a shape that is too large": ARRAY.replace(b"(K\x01J", b"(K\x02J"),
     "a long memory": b"\x80\x02Nr\xff\xff\xff\x7f.",
+    "a large array that is reserved by its maker": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n"
+    b"(cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85U\x01btR.",
+    "nested tuples as key": b"\x80\x02})" + b"\x85" * 1_000_000 + b"Ns.",
     "more bytes than there are": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fab.",
     "nothing on the stack": b"\x80\x02R.",
     "no mark": b"\x80\x02]e.",
