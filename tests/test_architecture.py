@@ -213,11 +213,10 @@ ALLOWED: dict[str, set[str]] = {
     "output.tokens": {"output.paths", "output.rows", "tokenizing"},
     "output.models": {"models.catalog", "models.describing", "models.files", "output.rows"},
     "output.checks": {"checking", "output.paths", "output.rows"},
-    "output.heatmap_drawing": set(),
     "output.heatmap": {
         "output.replacing",
         *("", "cores", "errors", "images.reading", "zeroshot"),
-        *(f"output.{room}" for room in ("heatmap_drawing", "matrix", "paths", "thumbnails")),
+        *(f"output.{room}" for room in ("matrix", "paths", "thumbnails")),
     },
     "output.replacing": {"errors", "output.paths", "system.flushing"},
     "output.thumbnails": {"images.decoding", "images.reading"},

@@ -56,7 +56,7 @@ def score(
         typer.Option(
             "--heatmap",
             metavar="FILE",
-            help="Draw the matrix with the pictures: FILE.html, FILE.svg or FILE.png.",
+            help="Draw the matrix with the pictures: a page, FILE.html, which a browser shows and prints.",
             show_default=False,
         ),
     ] = None,

@@ -1,7 +1,7 @@
-"""A matrix of pictures and texts to look at: a page, an SVG or a PNG, with the pictures in it.
+"""A matrix of pictures and texts to look at: a page with the pictures in it, which a browser also prints.
 
 Owns what a cell says and its colour, the page (`heatmap.html` beside this file is its template), and that no file of
-the user's is overwritten. `heatmap_drawing` has the drawing. Knows nothing of indexes, models or the command line.
+the user's is overwritten. Knows nothing of indexes, models or the command line.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,50 +25,51 @@ from clipsearch import __version__
 from clipsearch.cores import available
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import map_in_order
-from clipsearch.output.heatmap_drawing import Cell, Heatmap, drawn_png, drawn_svg, jpeg, shade
 from clipsearch.output.matrix import name_of
 from clipsearch.output.paths import escaped
 from clipsearch.output.replacing import Kind, check_replaceable, replacing
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.zeroshot import Comparison
 
+_KIND = Kind("heatmap", b'<meta name="generator" content="clipsearch ')
 _SIDE = 192
 """Pixels of a picture: twice what it is shown at, for fine screens."""
-_MOST = 400
-"""Pictures or texts: what a person can look through."""
+_MOST, _MOST_CELLS = 400, 10_000
+"""Pictures or texts, and pairs of them: what a person can look through."""
+_RAMP = ((0xF4, 0xF7, 0xFB), (0x74, 0xAC, 0xDB), (0x12, 0x3A, 0x7C))
+"""From the lowest value to the highest. Each is darker than the one before, so that greys tell the same."""
+_BLACK, _WHITE = "#000000", "#ffffff"
+_SWITCH = 0.725
+"""From here on numbers are white, before it black: so the contrast is 4.5 or more everywhere (WCAG 2.2, 1.4.3)."""
 _SHADES = 64
 """Of the page's cells. Its policy allows no style but that of the template, so each is a class there."""
 
 
-class _Kind(NamedTuple):
-    """A kind of file."""
+class Cell(NamedTuple):
+    """One picture and one text."""
 
-    kind: Kind
-    draw: Callable[[Heatmap], bytes]
-    most: int
-    """Cells: what takes seconds to draw."""
+    value: str
+    share: float
+    """Where its value stands between the lowest (0) and the highest (1)."""
+    best: bool
 
 
 def check_heatmap(path: Path, pictures: int, texts: int) -> None:
     """Make sure that a heatmap of so many `pictures` and `texts` may be written to `path`, as far as can be told.
 
     Raises:
-        InputError: its ending is unknown, or what draws it is not installed, or it would be too large, or there is
-            something else than a heatmap of ours.
+        InputError: its ending is unknown, or it would be too large, or there is something else than a heatmap of ours.
     """
-    kind = _KINDS.get(path.suffix.lower())
-    if kind is None:
-        raise InputError(f"A heatmap is a page or a picture: {path} has to end with .html, .svg or .png.")
-    if path.suffix.lower() == ".png" and find_spec("matplotlib") is None:
+    if path.suffix.lower() != ".html":
         raise InputError(
-            "Drawing a PNG needs matplotlib: pip install 'clipsearch[plot]'. FILE.html and FILE.svg do not."
+            f"A heatmap is a page: {path} has to end with .html. For a picture or a PDF, print the page from a browser."
         )
-    if max(pictures, texts) > _MOST or pictures * texts > kind.most:
+    if max(pictures, texts) > _MOST or pictures * texts > _MOST_CELLS:
         raise InputError(
-            f"{pictures} x {texts} cells are too many: a heatmap has at most {_MOST} pictures or texts, and as "
-            f"{path.suffix} {kind.most} cells. Use --format csv."
+            f"{pictures} x {texts} cells are too many: a heatmap has at most {_MOST} pictures or texts, and "
+            f"{_MOST_CELLS} cells. Use --format csv."
         )
-    check_replaceable(path, kind.kind)
+    check_replaceable(path, _KIND)
 
 
 def write_heatmap(path: Path, found: Comparison, files: Sequence[bytes], *, probabilities: bool = False) -> str:
@@ -81,16 +82,8 @@ def write_heatmap(path: Path, found: Comparison, files: Sequence[bytes], *, prob
         InputError: as for `check_heatmap`, or `path` cannot be written.
     """
     check_heatmap(path, len(found.pictures), len(found.texts))
-    heatmap = Heatmap(
-        names=[name_of(picture) for picture in found.pictures],
-        pictures=_thumbnails(files),
-        texts=[escaped(text) for text in found.texts],
-        cells=_cells(found, probabilities=probabilities),
-        legend=_legend(found, probabilities=probabilities),
-    )
-    kind = _KINDS[path.suffix.lower()]
-    content = kind.draw(heatmap)
-    with replacing(path, kind.kind) as file:
+    content = _page(found, _thumbnails(files), probabilities=probabilities)
+    with replacing(path, _KIND) as file:
         file.write(content)
     return f"Wrote {path}."
 
@@ -117,6 +110,14 @@ def _legend(found: Comparison, *, probabilities: bool) -> tuple[str, str, str]:
     return f"{found.scores.min():.3f}", f"{found.scores.max():.3f}", "cosine of picture and text; framed: the best"
 
 
+def shade(share: float) -> tuple[str, str]:
+    """The colour of a cell, and that of what is written in it."""
+    place = share * (len(_RAMP) - 1)
+    first = min(int(place), len(_RAMP) - 2)
+    mixed = (round(a + (b - a) * (place - first)) for a, b in zip(_RAMP[first], _RAMP[first + 1], strict=True))
+    return "#{:02x}{:02x}{:02x}".format(*mixed), _WHITE if share > _SWITCH else _BLACK
+
+
 def _thumbnails(files: Sequence[bytes]) -> list[Image.Image | None]:
     workers = available()
     with contextlib.closing(map_in_order(_thumbnail, files, workers, 2 * workers)) as pictures:
@@ -136,7 +137,7 @@ def _thumbnail(path: bytes) -> Image.Image | None:
 # --- the page ---
 
 
-def _page(heatmap: Heatmap) -> bytes:
+def _page(found: Comparison, pictures: Sequence[Image.Image | None], *, probabilities: bool) -> bytes:
     template = resources.files("clipsearch.output").joinpath("heatmap.html").read_text("utf-8")
     # 1. The style, which the policy knows by its hash.
     shades = ((step / (_SHADES - 1), step) for step in range(_SHADES))
@@ -146,15 +147,17 @@ def _page(heatmap: Heatmap) -> bytes:
     style = template.split("<style>")[1].split("</style>")[0]
     own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # 2. The rest, in one go, so that a text that looks like a place in the template stays what it is.
-    low, high, what = heatmap.legend
+    low, high, what = _legend(found, probabilities=probabilities)
+    names = [name_of(picture) for picture in found.pictures]
+    texts = [escaped(text) for text in found.texts]
     values = {
         "generator": f"clipsearch {__version__}",
         "policy": f"default-src 'none'; img-src data:; style-src 'sha256-{own}'; base-uri 'none'; form-action 'none'",
         "low": low,
         "high": high,
         "what": what,
-        "pictures": "".join(map(_column, heatmap.names, heatmap.pictures)),
-        "texts": "".join(map(_line, heatmap.texts, heatmap.cells)),
+        "pictures": "".join(map(_column, names, pictures)),
+        "texts": "".join(map(_line, texts, _cells(found, probabilities=probabilities))),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template).encode("utf-8", "replace")
 
@@ -162,10 +165,16 @@ def _page(heatmap: Heatmap) -> bytes:
 def _column(name: str, picture: Image.Image | None) -> str:
     shown = '<span class="gone"></span>'
     if picture:
-        data = base64.b64encode(jpeg(picture)).decode()
+        data = base64.b64encode(_jpeg(picture)).decode()
         shown = f'<img alt="" width="{picture.width}" height="{picture.height}" src="data:image/jpeg;base64,{data}">'
     title = escape(name)
     return f'<th scope="col" title="{title}">{shown}<span class="name">{escape(os.path.basename(name))}</span></th>\n'
+
+
+def _jpeg(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 def _line(text: str, cells: Sequence[Cell]) -> str:
@@ -174,12 +183,3 @@ def _line(text: str, cells: Sequence[Cell]) -> str:
         for cell in cells
     )
     return f'<tr><th scope="row">{escape(text)}</th>{shown}</tr>\n'
-
-
-# --- the file ---
-
-_KINDS = {
-    ".html": _Kind(Kind("heatmap", b'<meta name="generator" content="clipsearch '), _page, 10_000),
-    ".svg": _Kind(Kind("heatmap", b"<!-- clipsearch heatmap -->"), drawn_svg, 10_000),
-    ".png": _Kind(Kind("heatmap", b"clipsearch heatmap"), drawn_png, 2_500),
-}
