@@ -21,12 +21,12 @@ from clipsearch import cores
 from clipsearch.changes import Changes, Target, names_of, options_of, targets
 from clipsearch.embedding import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.damage import percent
 from clipsearch.images.decoding import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import Content, VanishedError, map_in_order
+from clipsearch.images.shares import missing
 from clipsearch.index.missing import Kept
 from clipsearch.paths import absolute, is_below
 from clipsearch.store.format import Computed, ModelRecord, Record
@@ -441,7 +441,7 @@ class _Run:
 
 def _refused(record: Record) -> Record:
     """`record` of a damaged image as that of a file that cannot be read."""
-    reason = f"damaged: {percent(record.damage or 0)} of it is missing (--skip-damaged)"
+    reason = f"damaged: {missing(record.damage or 0)} (--skip-damaged)"
     return record._replace(row=None, width=None, height=None, taken_at=None, error=reason)
 
 

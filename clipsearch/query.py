@@ -363,6 +363,8 @@ class Index:
             known = self.store.vector_of(digest(content))
             if known is not None:
                 self._tell(telling.picture_known())
+                if share := self.store.damage_of(digest(content)):
+                    self._say(telling.picture_damaged(name, share))
                 return known
             return self._encoders.image(content, name)
         except UnreadableImageError as error:

@@ -5,6 +5,7 @@ Knows nothing of how anything is chosen, and loads nothing heavy.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,13 @@ def whole_model_needed(name: str) -> str:
 def picture_known() -> str:
     """A picture that needs no model."""
     return "picture: known to the index, so it needs no model"
+
+
+def picture_damaged(path: bytes, share: float) -> str:
+    """A picture of a query of which a part is missing; without a path it came from standard input."""
+    from clipsearch.images.shares import missing  # no text query needs it
+
+    return f"Damaged: {os.fsdecode(path) or 'standard input'}: {missing(share)}"
 
 
 def pictures_known(known: int, pictures: int) -> str:

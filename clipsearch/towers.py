@@ -112,6 +112,8 @@ class Towers:
         self._options = options
         self._loading = threading.RLock()
         """Threads may search at the same time; one of them loads."""
+        self.damaged: list[tuple[bytes, float]] = []
+        """Path of each picture so far of which a part is missing, and the share of it; in no order."""
         self._cut: set[str] = set()
         """Texts that were too long; it is said once."""
 
@@ -177,7 +179,9 @@ class Towers:
 
         # Before the model is loaded: what is no picture is refused at once.
         with quiet_decoders():
-            pixels = self._pixels(content, name)
+            pixels, share = self._pixels(content, name)
+        if share:
+            self._say(telling.picture_damaged(name, share))
         from clipsearch.embedding import vectors_of
 
         (result,) = vectors_of(self._encoder, self.name, [pixels])
@@ -256,7 +260,7 @@ class Towers:
         """Pixels of pictures, and of those that need none what is known; the index is asked here, not in threads."""
         from clipsearch.images.reading import map_in_order
 
-        asked = ((file, content, self._known(content)) for file, content in contents)
+        asked = ((file, content, self._known(file, content)) for file, content in contents)
         return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
 
     @contextmanager
@@ -270,13 +274,15 @@ class Towers:
                 self._tell_once(telling.fingerprint_of_model(self._record.fingerprint))
                 self._tell(telling.pictures_known(self._seen_before, self._seen))
 
-    def _known(self, content: Content | UnreadableImageError) -> Vectors | None:
+    def _known(self, file: ImageFile, content: Content | UnreadableImageError) -> Vectors | None:
         """What the index has for a content."""
         if self._store is None or isinstance(content, UnreadableImageError):
             return None
         known = self._store.vector_of(content.digest)
         self._seen += 1
         self._seen_before += known is not None
+        if known is not None and (share := self._store.damage_of(content.digest)):
+            self.damaged.append((file.path, share))
         return known
 
     def _decoded(self, file: ImageFile, content: Content | UnreadableImageError, known: Vectors | None) -> _Waiting:
@@ -285,15 +291,19 @@ class Towers:
         if known is not None:
             return _Waiting(file, None, known)
         try:
-            return _Waiting(file, self._pixels(content.data, os.path.basename(file.path)), None)
+            pixels, share = self._pixels(content.data, os.path.basename(file.path))
         except UnreadableImageError as error:
             return _Waiting(file, None, error)
+        if share:
+            self.damaged.append((file.path, share))
+        return _Waiting(file, pixels, None)
 
-    def _pixels(self, content: bytes, name: bytes) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) what the model wants to see of a picture."""
+    def _pixels(self, content: bytes, name: bytes) -> tuple[npt.NDArray[np.uint8], float]:
+        """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""
         from clipsearch.embedding import pixels_of
 
-        return pixels_of(self._preprocessing, content, name)[1]
+        picture, pixels = pixels_of(self._preprocessing, content, name)
+        return pixels, picture.missing
 
     @cached_property
     def _record(self) -> ModelRecord | None:

@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "images.colour": {"images.avif", "images.colour_tags", "images.jpeg2000"},
     "images.pixels": {"images.colour", "images.jpeg2000", "images.layouts"},
     "images.stripping": set(),
-    "images.damage": {"errors", "images.stripping"},
+    "images.shares": set(),
+    "images.damage": {"errors", "images.shares", "images.stripping"},
     "images.kinds": {"images.extras"},
     "images.signatures": {"images.jpegxl", "images.layouts", "images.raw"},
     "images.ignoring": {"errors", "system.bounded"},
@@ -149,14 +150,14 @@ ALLOWED: dict[str, set[str]] = {
     "changes": {"errors", "paths", "images.finding", "images.kinds", "index.missing", "store.reading"},
     "index": set(),
     "index.missing": {"paths", "store.reading", "system.drives"},
-    "telling": {"models.catalog", "models.encoder", "models.files", "models.names", "store.format"},
+    "telling": {"images.shares", "models.catalog", "models.encoder", "models.files", "models.names", "store.format"},
     "embedding": {
         "unit",
         *("errors", "store.format", *(f"images.{room}" for room in ("decoding", "finding", "limits", "reading"))),
     },
     "indexing": {
         *("cores", "errors", "paths", "changes", "embedding", "index.missing"),
-        *(f"images.{room}" for room in ("damage", "finding", "kinds", "reading", "decoding", "limits")),
+        *(f"images.{room}" for room in ("finding", "kinds", "reading", "decoding", "limits", "shares")),
         *("store.format", "store.writing"),
     },
     "towers": {
@@ -238,7 +239,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "output.placing": {"errors", "output.paths", "output.reports", "system.copying", "system.naming"},
     "output.reports": {
-        "images.damage",
+        "images.shares",
         "output.rows",
         "output.paths",
         "images.kinds",
@@ -254,6 +255,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli.talk": {"output.paths"},
     "cli.options": {"", "api", "errors", "models.devices", "models.loading", "output.rows", "towers"},
     "cli.inputs": {
+        "images.shares",
         "",
         "errors",
         "images.finding",

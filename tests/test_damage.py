@@ -402,3 +402,20 @@ def test_a_damaged_picture_that_is_moved_copied_or_comes_back_stays_marked(tmp_p
     (pictures / "back.jpg").write_bytes(content)
     assert index(run, cwd=tmp_path)["copied"] == 1
     assert records(tmp_path)["back.jpg"] == (True, share, None)
+
+
+def test_a_query_by_a_damaged_picture_says_so(tmp_path: Path, run: Run) -> None:
+    fill(tmp_path)
+    index(run, "pictures", *PB, cwd=tmp_path)
+    (tmp_path / "new.jpg").write_bytes(cut(saved(photo(seed=4), "JPEG", quality=90), 0.8))
+    for picture in ("pictures/damaged.jpg", "new.jpg"):  # one that the index knows, and one that it does not
+        done = run("similar", picture, "-k", "1", cwd=tmp_path)
+        assert done.returncode == 0
+        said = done.stderr.decode()
+        assert said.count("Damaged: ") == 1
+        assert f"{picture}: 2" in said  # per cent
+        assert b"pictures/" in done.stdout
+    done = run("score", "new.jpg", "pictures/whole.jpg", "pictures/damaged.jpg", "--text", "a", cwd=tmp_path)
+    assert done.returncode == 0
+    named = [line.split(": ")[1] for line in done.stderr.decode().splitlines() if line.startswith("Damaged: ")]
+    assert named == ["new.jpg", "pictures/damaged.jpg"]

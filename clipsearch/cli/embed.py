@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import named_images
+from clipsearch.cli.inputs import named_images, say_damaged
 from clipsearch.cli.options import ModelOptions, say
 from clipsearch.cli.texts import TextOptions
 from clipsearch.errors import InputError
@@ -84,6 +84,7 @@ def embed(
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
         with closing(_pictures(towers, files, typed, unreadable) if files else _texts(towers, words)) as items:
             rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
+    say_damaged(towers.damaged, lambda path: typed.get(path, path))
     # 3. What was done.
     left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
     say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it{left_out}.")

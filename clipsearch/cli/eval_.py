@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import STDIN, EncodingOption, called, read_input
+from clipsearch.cli.inputs import STDIN, EncodingOption, called, read_input, say_damaged
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
@@ -116,6 +117,7 @@ def eval_(
     unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
     for path, reason in unreadable.items():
         say(f"Cannot read {printable(shown(path))}: {reason}")
+    say_damaged((item for each in towers for item in each.damaged), os.fsdecode)
     rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
     print_rows(rows, form, numbers=dict.fromkeys(rows[0], ".4f"))
     complaints = [complaint for evaluation in found for complaint in unmet(evaluation, gates)]

@@ -6,7 +6,7 @@ import codecs
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Optional
@@ -154,6 +154,15 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
                 typed[absolute(path)] = name
             paths.append(path)
         yield image_files(paths), typed
+
+
+def say_damaged(damaged: Iterable[tuple[bytes, float]], called: Callable[[bytes], str | bytes]) -> None:
+    """Name pictures of which a part is missing, by path and share; `called` is what the user called each."""
+    from clipsearch.images.shares import missing
+    from clipsearch.output.paths import printable, shown
+
+    for path, share in sorted(set(damaged)):
+        say(f"Damaged: {printable(shown(os.fsencode(called(path))))}: {missing(share)}")
 
 
 def _is_stream(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from clipsearch.cli.grouping import grouped
-from clipsearch.cli.inputs import check_inputs, named_images
+from clipsearch.cli.inputs import check_inputs, named_images, say_damaged
 from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.texts import TextOptions, distinct
@@ -125,6 +125,7 @@ def _vectors(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str])
             bar.advance(1, isinstance(result, UnreadableImageError))
     for message in unreadable:
         say(message)
+    say_damaged(towers.damaged, lambda path: typed.get(path, path))
     if not read:
         raise InputError("None of the pictures can be read.")
     return read, np.stack(vectors)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipsearch.cli.inputs import named_images
+from clipsearch.cli.inputs import named_images, say_damaged
 from clipsearch.cli.options import ModelOptions, say
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
@@ -96,6 +96,7 @@ def _files(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -
     def predict(classifier: Classifier, top: int) -> Classified:
         with _progress(len(files)) as bar:
             found = classifier.predict_files(towers, files, top, advance=bar.advance)
+        say_damaged(towers.damaged, named)
         return found._replace(unreadable=[(named(path), reason) for path, reason in found.unreadable])
 
     return Source([named(file.path) for file in files], None, None, (), predict, is_lasting=not typed)

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images.shares import percent
 from clipsearch.images.stripping import boxes, segments, webp, webp_chunks
 
 LEAST_SHARE = 0.5
@@ -85,13 +86,6 @@ class Loss(NamedTuple):
 
 NOTHING = Loss(0.0, None)
 """Is missing."""
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    if 0 < share < 0.01:  # noqa: PLR2004
-        return "less than 1%"
-    return f"{min(share * 100, 99):.0f}%" if share < 1 else "100%"
 
 
 def ends(content: bytes, name: str, decodes: Callable[[bytes], bool]) -> Iterator[Ends]:

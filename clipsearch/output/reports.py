@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsearch.images.damage import percent
 from clipsearch.images.kinds import install_for, listed, option_for
+from clipsearch.images.shares import missing
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
 from clipsearch.output.paths import escaped, json_fields, printable, shown
@@ -294,7 +294,7 @@ def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
 
 
 def _damaged_lines(damaged: Sequence[tuple[bytes, float]]) -> list[str]:
-    return [f"{printable(shown(path))}: {percent(share)} of it is missing" for path, share in damaged[:NAMED_AT_MOST]]
+    return [f"{printable(shown(path))}: {missing(share)}" for path, share in damaged[:NAMED_AT_MOST]]
 
 
 def _more(unreadable: Sequence[object]) -> str:
