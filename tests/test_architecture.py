@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "images.pixels": {"images.colour", "images.jpeg2000", "images.layouts"},
     "images.stripping": set(),
     "images.shares": set(),
+    "images.reasons": {"images.layouts", "images.stripping"},
     "images.damage": {"errors", "images.shares", "images.stripping"},
     "images.kinds": {"images.extras"},
     "images.signatures": {"images.jpegxl", "images.layouts", "images.raw"},
@@ -52,6 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "images.quiet": {"system.streams"},
     "images.decoding": {
         *("errors", "images.bitmaps", "images.colour", "images.damage", "images.dates", "images.jpegxl"),
+        "images.reasons",
         *("images.layouts", "images.limits", "images.pixels", "images.rare", "images.raw", "images.recognising"),
         *("images.second", "images.stripping"),
     },

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, damage, jpegxl, layouts, raw, second
+from clipsearch.images import bitmaps, damage, jpegxl, layouts, raw, reasons, second
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
@@ -155,7 +155,8 @@ def _decode_refused(content: bytes, limit: int, orientation: int, error: Unreada
             raise UnreadableImageError(f"{error}; {little}") from error
         if picture is not None:
             return picture
-    raise error
+    why = reasons.reason(content, name, str(error.__cause__ or ""), str(error))
+    raise UnreadableImageError(why[:_LONGEST_REASON]) from error
 
 
 def _decode_damaged(content: bytes, name: str, limit: int, orientation: int) -> Picture | None:
