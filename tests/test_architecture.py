@@ -109,7 +109,7 @@ ALLOWED: dict[str, set[str]] = {
         *("cores", "errors", "logits", "models.activations", "models.clip_vocabulary", "models.quick_tokens"),
     },
     "models.tower_cache": {
-        *("errors", "models.quick_tokens", "models.text_tower"),
+        *("errors", "models.integrity", "models.quick_tokens", "models.text_tower"),
         *("system.checksums", "system.failures", "system.flushing", "system.places"),
     },
     "models.siglip_tokenizer": set(),

@@ -9,6 +9,7 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _LFS_POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100_000_000
@@ -58,8 +59,10 @@ class Tensor:
     dtype: str
     """As the format writes it: F32, F16, BF16 ..."""
     shape: tuple[int, ...]
+    start: int
+    """The byte of the file where its values begin."""
     end: int
-    """The byte of the file behind it."""
+    """The byte behind them."""
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -81,13 +84,15 @@ def read_header(path: Path) -> dict[str, Tensor]:
         raise ValueError("is cut short")
     try:
         described = json.loads(header)
-        return {
-            name: Tensor(one["dtype"], tuple(one["shape"]), 8 + length + int(one["data_offsets"][1]))
-            for name, one in described.items()
-            if name != "__metadata__"
-        }
+        described.pop("__metadata__", None)
+        return {name: _tensor(one, 8 + length) for name, one in described.items()}
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError("is no safetensors file") from error
+
+
+def _tensor(described: dict[str, Any], behind_header: int) -> Tensor:
+    start, end = (behind_header + int(offset) for offset in described["data_offsets"])
+    return Tensor(described["dtype"], tuple(described["shape"]), start, end)
 
 
 def is_torchscript(path: Path) -> bool:

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from platformdirs import user_cache_path
 
 from clipsearch.errors import ModelError
+from clipsearch.models.integrity import read_header
 from clipsearch.models.quick_tokens import Rules, quick, quick_of
 from clipsearch.models.text_tower import FixedLength, TextTower, TowerShape
 from clipsearch.system.checksums import Compared, checksum, identity
@@ -294,17 +295,18 @@ def _digest(content: bytes) -> bytes:
 def map_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The tensors of a safetensors file, memory-mapped.
 
-    The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query. The format: eight bytes
-    with the header's length, a JSON header with dtype, shape and byte range of each tensor, the data.
+    The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no such file, or its header names other values than it has.
+        KeyError: a tensor is of a type that no tower has.
     """
+    header = read_header(path)
     # Not np.memmap, which runs Python code for each array that is made of it, results of the tower's layers included.
     with path.open("rb") as file:
         data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    header = json.loads(data[8:start].tobytes())
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            first, last = entry["data_offsets"]
-            tensors[name] = data[start + first : start + last].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-    return tensors
+    return {
+        name: data[tensor.start : tensor.end].view(_DTYPES[tensor.dtype]).reshape(tensor.shape)
+        for name, tensor in header.items()
+    }
