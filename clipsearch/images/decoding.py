@@ -81,7 +81,7 @@ class Picture:
     date_source: str | None = None
     """Which of them, as `dates.Taken` calls it."""
     missing: float = 0.0
-    """The share of the picture that is not in the file, and grey here; at most one half."""
+    """The share of the picture that is not in the file, and filled with the colours next to it; at most one half."""
 
 
 def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
