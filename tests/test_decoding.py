@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -300,6 +301,13 @@ def test_what_is_no_number_does_not_spoil_the_others() -> None:
     assert levels([0, nan, 0.5, infinity, -infinity], "<f4") == [0, 0, 128, 255, 0]
     assert levels([-1, nan, 0, 1, infinity, -infinity], "<f4") == [0, 0, 128, 255, 255, 0]
     assert levels([nan, nan], "<f4") == [0, 0]
+
+
+def test_a_number_that_signals_is_no_number_without_a_warning() -> None:
+    samples = np.array([[0x3F800000, 0x7F800001]], np.uint32).view(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pixels(decode(saved(Image.fromarray(samples), "TIFF")))[..., 0].ravel().tolist() == [255, 0]
 
 
 def test_one_value_everywhere_is_a_picture_too() -> None:

@@ -172,6 +172,7 @@ def levels(samples: _Samples, black: float, white: float) -> npt.NDArray[np.uint
 def _scaled(samples: _Samples, black: float, white: float) -> npt.NDArray[np.float64]:
     """Levels from 0 to 255. Infinities become the ends of the range, and what is no number becomes black."""
     low, high = min(black, white), max(black, white)
-    values = np.nan_to_num(samples.astype(np.float64), nan=black, neginf=low, posinf=high)
+    with np.errstate(invalid="ignore"):  # of a signalling NaN NumPy warns, and on stderr nobody could use that
+        values = np.nan_to_num(samples.astype(np.float64), nan=black, neginf=low, posinf=high)
     contrast = 255 / (white - black) if white != black else 0
     return np.rint((values.clip(low, high) - black) * contrast)
