@@ -24,6 +24,7 @@ from clipsearch.filters import FilterArguments, Filters
 from clipsearch.logits import Logits
 from clipsearch.store.filtering import matching
 from clipsearch.store.reading import Store
+from clipsearch.system.unicode import check_utf8
 from clipsearch.zeroshot import TEXTS, similarities
 
 if TYPE_CHECKING:
@@ -67,10 +68,7 @@ class Label:
         name, words = name.strip(), words.strip()
         if not name or (tab and not words):
             raise InputError(f"The label {given!r} is empty. Write NAME, or NAME, a tab and what the picture shows.")
-        try:
-            given.encode()
-        except UnicodeEncodeError as error:  # a command line may hold any bytes
-            raise InputError(f"The label {given!r} is not UTF-8.") from error
+        check_utf8(given, "The label")
         return cls(name, words or _spelled(name))
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.paths import absolute
+from clipsearch.system import unicode
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename", "filepath", "image_path", "image_name")
 """Columns that name pictures, in any case; where several are there, the first of these counts."""
@@ -39,8 +40,6 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical ba
 _SAMPLE = 100
 """So many rows are compared where the header does not decide."""
 _LINE_END = re.compile(r"\r\n|\n|\r")
-_NO_UTF_8 = re.compile("[\udc80-\udcff]")
-"""How Python keeps bytes that are not UTF-8 (`surrogateescape`)."""
 
 
 class Text(NamedTuple):
@@ -134,12 +133,7 @@ def check_encoding(encoding: str) -> None:
 
 def check_utf8(text: str, what: str) -> None:
     """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = _NO_UTF_8.search(text)
-        byte = f" (byte 0x{ord(found[0]) - 0xDC00:02x})" if found else ""
-        raise InputError(f"{what} is not UTF-8{byte}: {text!r}. {_ENCODING_HELP}") from error
+    unicode.check_utf8(text, what, _ENCODING_HELP)
 
 
 def encoding_hint(paths: Iterable[bytes]) -> str:
@@ -265,7 +259,7 @@ def _no_column(layout: _Layout, name: str, columns: Sequence[Column]) -> str:
     found = ", ".join(repr(field) for field in layout.header) or "nothing"
     wanted = ", and one ".join(_alternatives(column.names) for column in lacking)
     text = f"{name} has no column for the {what}: its first line has {found}. Name one of them {wanted}."
-    is_odd = any(_NO_UTF_8.search(field) or "\0" in field for field in layout.header)
+    is_odd = any(unicode.NO_UTF_8.search(field) or "\0" in field for field in layout.header)
     return f"{text} {_ENCODING_HELP}" if is_odd else text
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
+from clipsearch.system.unicode import check_utf8
 
 Vectors = npt.NDArray[np.float32]
 
@@ -83,10 +84,7 @@ def checked(term: _AnyTerm) -> _AnyTerm:
     if isinstance(term, TextTerm) and not term.text.strip():
         raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
     if isinstance(term, TextTerm):
-        try:
-            term.text.encode()
-        except UnicodeEncodeError as error:  # a command line may hold any bytes
-            raise InputError(f"The query is not UTF-8: {term.text!r}") from error
+        check_utf8(term.text, "The query")
     if isinstance(term, ImageTerm) and not term.image:
         raise InputError("An image without a name. Say which: --image FILE")
     if isinstance(term, ImageTerm) and not isinstance(term.image, bytes) and "\0" in os.fspath(term.image):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from clipsearch.errors import InputError
 from clipsearch.models.text_tower import Tokens
+from clipsearch.system.unicode import check_utf8
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,10 +69,7 @@ def tokenized(reader: Reader, texts: Iterable[str]) -> list[Tokenized]:
 
 
 def _tokenized(reader: Reader, tokenizer: Tokenizer, text: str, written: Callable[[str], str]) -> Tokenized:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"The text is not UTF-8: {text!r}") from error
+    check_utf8(text, "The text")
     read, ids, cut_at = reader.tokenize(text)
     tokenizer.no_truncation()
     count = len(tokenizer.encode(read).ids)

@@ -9,6 +9,7 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding, text_lines
 from clipsearch.errors import InputError
+from clipsearch.system.unicode import check_utf8
 
 # ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 TextsFromOption = Annotated[
@@ -57,10 +58,7 @@ def checked(text: str, where: str) -> str:
     """
     if not text.strip():
         raise InputError(f"{where}: the text is blank. Say what a picture may show: a dog is sleeping")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # a command line may hold any bytes
-        raise InputError(f"{where}: the text is not UTF-8: {text!r}") from error
+    check_utf8(text, f"{where}: the text")
     return text
 
 
