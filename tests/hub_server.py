@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,6 +45,8 @@ class Hub:
     ignore_ranges: bool = False
     silent: threading.Event | None = None
     """If there is one, files do not come until it is set."""
+    stuck: threading.Event | None = None
+    """If there is one, large files stop after their first half until it is set."""
 
     def add(self, repository: str, folder: Path, *names: str) -> str:
         """Have a folder as a commit of a repository, with the branch main and other names; the hash of the commit."""
@@ -127,17 +129,17 @@ class _Handler(BaseHTTPRequestHandler):
             return self._fail(404, "EntryNotFound")
         known, large = names_of(folder / name)
         headers = {"X-Repo-Commit": self.hub.commit(folder), "ETag": f'"{known}"'}
-        if large and self.command == "GET":
+        if large and (self.command == "GET" or self.hub.elsewhere):
             headers |= {"X-Linked-Etag": f'"{known}"', "X-Linked-Size": str((folder / name).stat().st_size)}
             host = self.hub.address.replace("127.0.0.1", "localhost") if self.hub.elsewhere else ""
             return self._send(302, b"", headers | {"Location": f"{host}/content{folder / name}"})
         return self._send_file(folder / name, headers)
 
     def _send_file(self, path: Path, headers: dict[str, str] | None = None) -> None:
-        if self.hub.silent:
+        if self.hub.silent and self.command == "GET":
             self.hub.silent.wait(60)
         content = path.read_bytes()
-        large = path.name.endswith(_LARGE)
+        large = path.name.endswith(_LARGE) and self.command == "GET"
         if large and self.hub.wrong:
             self.hub.wrong -= 1
             content = content[:-1] + bytes([content[-1] ^ 1])
@@ -147,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         part = content[start:]
         more = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"} if start else {}
         most = self.hub.break_after.pop(0) if large and self.hub.break_after else None
+        if large and self.hub.stuck:
+            most = len(part) // 2
         self._send(206 if start else 200, part, (headers or {}) | more, most)
 
     def _fail(self, status: int, code: str) -> None:
@@ -158,7 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body if most is None else body[:most])
+            with suppress(ConnectionError):  # whoever asked may have ended
+                self.wfile.write(body if most is None else body[:most])
+            if most and self.hub.stuck:
+                self.hub.stuck.wait(60)
         if most is not None:
             self.close_connection = True
 
@@ -180,7 +187,7 @@ def serving() -> Iterator[Hub]:
         try:
             yield hub
         finally:
-            if hub.silent:
-                hub.silent.set()
+            for event in filter(None, (hub.silent, hub.stuck)):
+                event.set()
             server.shutdown()
             thread.join()

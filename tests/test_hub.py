@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +22,6 @@ from huggingface_hub import constants
 from safetensors.numpy import save_file
 
 from clipsearch.errors import ModelError
-from clipsearch.models import downloading
 from clipsearch.models.files import find_local, fingerprint, locate, pull, verify
 from clipsearch.models.open_clip import Checkpoint
 
@@ -127,17 +127,23 @@ def test_a_repository_with_pickles_only_is_refused_before_anything_is_fetched(
     assert blobs(home) == []
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(hub: Hub, home: Path, small_clip: Path) -> None:
+def test_a_broken_connection_is_taken_up_where_it_broke(
+    hub: Hub, home: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.add(NAME, small_clip)
     hub.break_after = [1000, 5000]
-    files = locate(NAME)
+    reports: list[tuple[int, int]] = []
+    files = pull(NAME, progress=lambda *bytes_: reports.append(bytes_)).files
     assert all(check.whole for check in verify(files))
     # The redirect carries the range along: each is asked for twice.
     assert sorted(set(hub.ranges())) == ["bytes=1000-", "bytes=6000-"]
+    assert reports == sorted(reports)
+    assert reports[-1][0] == reports[-1][1]
     assert home in files.folder.parents
 
 
-def test_an_interrupted_download_goes_on_in_the_next_run(hub: Hub, home: Path, small_clip: Path) -> None:
+def test_an_interrupted_download_keeps_the_files_that_are_complete(hub: Hub, home: Path, small_clip: Path) -> None:
     hub.add(NAME, small_clip)
 
     def stop(done: int, _: int) -> None:
@@ -146,18 +152,59 @@ def test_an_interrupted_download_goes_on_in_the_next_run(hub: Hub, home: Path, s
 
     with pytest.raises(KeyboardInterrupt):
         pull(NAME, progress=stop)
-    (part,) = (home / "hub").glob("models--*/blobs/*.incomplete")
-    kept = part.stat().st_size
-    assert kept > 0
+    kept = blobs(home)
+    assert kept
+    assert not any("incomplete" in name for name in kept)
     assert find_local(NAME) is None
+    before = {path for method, path, _ in hub.asked if method == "GET" and "/resolve/" in path}
+    hub.asked.clear()
     pulled = pull(NAME)
-    assert f"bytes={kept}-" in hub.ranges()
+    again = {path for method, path, _ in hub.asked if method == "GET" and "/resolve/" in path}
+    assert {path.rpartition("/")[2] for path in before & again} == {"model.safetensors"}
     assert pulled.fetched
     assert all(check.whole for check in pulled.checks)
+
+
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Interrupted."), (signal.SIGTERM, "Ended by SIGTERM.")])
+def test_a_signal_ends_a_download_at_once_and_leaves_a_cache_that_goes_on(
+    hub: Hub, home: Path, small_clip: Path, environment: dict[str, str], *, number: int, said: str
+) -> None:
+    hub.add(NAME, small_clip)
+    hub.stuck = threading.Event()
+    command = [sys.executable, "-m", "clipsearch", "models", "pull", NAME]
+    own = environment | hub.environment(home)
+    with subprocess.Popen(command, env=own, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        while process.poll() is None and not any(path.startswith("content/") for _, path, _ in hub.asked):
+            threading.Event().wait(0.01)
+        process.send_signal(number)
+        talk = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 128 + number
+    assert talk.splitlines()[1:] == [said]  # after "Downloading ..."
+    # It has not waited for the file, nor asked for it once more.
+    assert not hub.stuck.is_set()
+    assert sum(path.startswith("content/") for _, path, _ in hub.asked) == 1
+    assert blobs(home)
     assert not any("incomplete" in name for name in blobs(home))
+    assert find_local(NAME) is None
+    hub.stuck = None
+    assert all(check.whole for check in pull(NAME).checks)
 
 
-def test_a_server_that_cannot_resume_sends_all_again(hub: Hub, home: Path, small_clip: Path) -> None:
+def test_what_killed_downloads_left_is_removed_once_it_is_old(hub: Hub, home: Path, small_clip: Path) -> None:
+    hub.add(NAME, small_clip)
+    folder = home / "hub" / "models--somebody--small-clip" / "blobs"
+    folder.mkdir(parents=True)
+    for name in ("dead.1.incomplete", "alive.2.incomplete"):
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / "dead.1.incomplete", (0, 0))
+    locate(NAME)
+    assert [name for name in blobs(home) if "incomplete" in name] == ["alive.2.incomplete"]
+
+
+def test_a_server_that_cannot_resume_sends_all_again(
+    hub: Hub, home: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.add(NAME, small_clip)
     hub.ignore_ranges = True
     hub.break_after = [1000]
@@ -167,15 +214,16 @@ def test_a_server_that_cannot_resume_sends_all_again(hub: Hub, home: Path, small
     assert home in files.folder.parents
 
 
-def test_a_connection_that_always_breaks_is_given_up_and_keeps_what_came(
-    hub: Hub, home: Path, small_clip: Path
+def test_a_connection_that_always_breaks_is_given_up(
+    hub: Hub, home: Path, small_clip: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     hub.add(NAME, small_clip)
     hub.break_after = [1000, *[0] * 20]
-    with pytest.raises(ModelError, match=rf"stopped after .* MB: .*clipsearch models pull {NAME}"):
+    with pytest.raises(ModelError, match=rf"stopped in model.safetensors: .*clipsearch models pull {NAME}"):
         locate(NAME)
-    (part,) = (home / "hub").glob("models--*/blobs/*.incomplete")
-    assert part.stat().st_size == 1000
+    assert blobs(home)
+    assert not any("incomplete" in name for name in blobs(home))
+    assert capfd.readouterr() == ("", "")  # the library's own warnings and bars
 
 
 def test_what_arrives_damaged_is_fetched_once_more_and_then_refused(hub: Hub, home: Path, small_clip: Path) -> None:
@@ -192,9 +240,9 @@ def test_what_arrives_damaged_is_fetched_once_more_and_then_refused(hub: Hub, ho
 def test_a_mirror_whose_lists_have_names_only(hub: Hub, home: Path, small_clip: Path) -> None:
     hub.add(NAME, small_clip)
     hub.names_only = True
+    hub.wrong = 1
     files = locate(NAME)
     assert all(check.whole for check in verify(files))
-    assert any(method == "HEAD" for method, _, _ in hub.asked)
     assert home in files.folder.parents
 
 
@@ -286,7 +334,7 @@ def test_an_update_that_breaks_leaves_what_is_here(hub: Hub, home: Path, small_c
     pull(NAME)
     hub.add(NAME, make_clip(tmp_path / "new", seed=5))
     hub.break_after = [0] * 20
-    with pytest.raises(ModelError, match="stopped after"):
+    with pytest.raises(ModelError, match="stopped in"):
         pull(NAME, update=True)
     assert locate(NAME).revision == old
     assert home in locate(NAME).folder.parents
@@ -319,6 +367,22 @@ def test_a_damaged_file_in_the_cache_is_named_with_the_way_to_mend_it(hub: Hub, 
     with pytest.raises(ModelError, match=rf"cannot be loaded: model.safetensors has .* clipsearch models pull {NAME}"):
         locate(NAME)
     assert home in blob.parents
+
+
+def test_a_cache_whose_repositories_share_files(hub: Hub, home: Path, small_clip: Path) -> None:
+    """The layout of the library since 2.4 for hf-xet: a blob is a link to a store of the whole cache."""
+    hub.add(NAME, small_clip)
+    files = pull(NAME).files
+    blob = (files.folder / "model.safetensors").resolve()
+    shared = home / "hub" / "blobs" / "ab" / ("ab" * 32)
+    shared.parent.mkdir(parents=True)
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+    assert all(check.whole for check in verify(files))
+    shared.write_bytes(shared.read_bytes()[:-1] + b"?")
+    assert [check.name for check in verify(files) if not check.whole] == ["model.safetensors"]
+    assert all(check.whole for check in pull(NAME).checks)
+    assert not shared.exists()
 
 
 def test_without_links_in_the_file_system(
@@ -361,10 +425,10 @@ def test_names_that_lead_elsewhere_are_no_names(name: str, hub: Hub, home: Path)
 def test_a_server_that_hangs_in_the_middle_is_given_up(
     hub: Hub, home: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloading, "_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     hub.add(NAME, small_clip)
     hub.silent = threading.Event()
-    with pytest.raises(ModelError, match=r"stopped after 0\.0 of"):
+    with pytest.raises(ModelError, match=r"stopped in config\.json: "):
         locate(NAME)
     assert home.exists()
 

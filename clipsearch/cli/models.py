@@ -97,8 +97,9 @@ def pull(
 ) -> int:
     """Fetch a model, so that it works without a network, and prepare its text tower for queries.
 
-    An interrupted download goes on where it stopped. Of a model that is on this disk already, each file is compared
-    with the hash that the hub had for it, and damaged ones are fetched again. Prints where the model lies.
+    Files that an interrupted download completed are not fetched again. Of a model that is on this disk already, each
+    file is compared with the hash that the hub had for it, and damaged ones are fetched again. Prints where the model
+    lies.
     """
     from clipsearch.api import pull_model
     from clipsearch.cli.downloads import DownloadBar

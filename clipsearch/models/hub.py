@@ -71,20 +71,29 @@ def interrupted(repository: str) -> bool:
 
 def is_blob(path: Path) -> bool:
     """Whether a file belongs to the hub's cache and is named there after its content."""
-    blob = path.resolve()
+    blob = _blob(path)
     return blob.parent.name == "blobs" and is_hash(blob.name)
 
 
 def blob_is_whole(path: Path) -> bool:
     """Whether a file of the hub's cache has the content that it is named after; reads all of it."""
-    blob = path.resolve()
+    blob = _blob(path)
     return digest(blob, blob.name) == blob.name
+
+
+def _blob(path: Path) -> Path:
+    """What a link in a snapshot stands for. It may be a link, too, to a store that all repositories share."""
+    for _ in range(8):
+        if path.parent.name == "blobs" or not path.is_symlink():
+            break
+        path = path.parent.resolve() / path.readlink()
+    return path
 
 
 def remove(path: Path) -> None:
     """Take a damaged file out of the hub's cache."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    for one in (path.resolve(), _blob(path), path):
+        one.unlink(missing_ok=True)
 
 
 def is_hash(name: str) -> bool:
