@@ -202,9 +202,10 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "filters", "images.finding", "logits", "store.filtering", "store.reading"),
         *("system.unicode", "zeroshot"),
     },
-    "output.confusion": {"classification", "output.rows"},
+    "output.counting": set(),
+    "output.confusion": {"classification", "output.counting", "output.rows"},
     "output.sorting": {
-        *("errors", "output.paths", "output.placing", "output.reports", "system.copying", "system.naming"),
+        *("errors", "output.counting", "output.paths", "output.placing", "system.copying", "system.naming"),
     },
     "output": set(),
     "output.paths": {"paths"},
@@ -243,8 +244,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "query"),
         *(f"output.{room}" for room in ("drawing", "paths", "table", "terminals", "thumbnails")),
     },
-    "output.placing": {"errors", "output.paths", "output.reports", "system.copying", "system.naming"},
+    "output.placing": {"errors", "output.counting", "output.paths", "system.copying", "system.naming"},
     "output.reports": {
+        "output.counting",
         "images.shares",
         "output.rows",
         "output.paths",
@@ -287,7 +289,7 @@ ALLOWED: dict[str, set[str]] = {
         ),
         *("store.format", "store.reading", "telling"),
     },
-    "cli.forget": {"api", "output.paths", "output.reports", "paths", "store.reading", "store.writing"},
+    "cli.forget": {"api", "output.counting", "output.paths", "paths", "store.reading", "store.writing"},
     "cli.grouping": set(),
     "cli.leftovers": {"cli.talk", "errors", "output.paths", "system.naming"},
     "cli.searching": {
@@ -305,9 +307,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli.import_": {
         "system.places",
         *("api", "errors", "exchange.importing", "exchange.reading", "images.quiet", "settings"),
-        *("output.paths", "output.reports", "output.rows", "store.format", "store.reading"),
+        *("output.counting", "output.paths", "output.rows", "store.format", "store.reading"),
     },
     "cli.duplicates": {
+        "output.counting",
         "output.replacing",
         "duplicates",
         "errors",
@@ -318,6 +321,7 @@ ALLOWED: dict[str, set[str]] = {
         "query",
     },
     "cli.cluster": {
+        "output.counting",
         "output.replacing",
         "clusters",
         "errors",

@@ -185,8 +185,10 @@ def _title(one: Cluster) -> str:
 
 
 def _counted(found: Sequence[Cluster], sizes: Sequence[int]) -> str:
+    from clipsearch.output.counting import plural
+
     number = sum(1 for one in found if one.number)
     alone = sum(size for one, size in zip(found, sizes, strict=True) if not one.number)
     images = sum(sizes) - alone
-    groups = f"{number} group{'' if number == 1 else 's'} of {images} image{'' if images == 1 else 's'}"
+    groups = f"{plural(number, 'group')} of {plural(images, 'image')}"
     return f"{groups}; {alone} in no group." if alone else f"{groups}."

@@ -261,23 +261,23 @@ class _Tally:
 
     def tell(self, *, permanently: bool) -> None:
         """Say it all in numbers."""
+        from clipsearch.output.counting import plural
+
         if more := sum(self._without_trash.values()):
             say(f"{more} more {'file stays' if more == 1 else 'files stay'} for the same reason.")
         if permanently:
-            say(f"Deleted {_files(self._deleted)}, which freed {_size(self._freed)}.")
+            say(f"Deleted {plural(self._deleted, 'file')}, which freed {_size(self._freed)}.")
         else:
-            say(f"Moved {_files(self._deleted)} to the trash. To empty it frees {_size(self._trashed)}.")
+            say(f"Moved {plural(self._deleted, 'file')} to the trash. To empty it frees {_size(self._trashed)}.")
         if self._deleted:
             say("To bring the index up to date: clipsearch index")
 
 
 def _counted(groups: Sequence[Group]) -> str:
+    from clipsearch.output.counting import plural
+
     number = sum(len(group.duplicates) for group in groups)
-    return f"{number} duplicate{'' if number == 1 else 's'} in {len(groups)} group{'' if len(groups) == 1 else 's'}"
-
-
-def _files(number: int) -> str:
-    return f"{number} file{'' if number == 1 else 's'}"
+    return f"{plural(number, 'duplicate')} in {plural(len(groups), 'group')}"
 
 
 def _size(number: int) -> str:

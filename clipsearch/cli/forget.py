@@ -21,8 +21,8 @@ def forget(
 ) -> None:
     """Drop folders from the index. The pictures themselves are not touched."""
     from clipsearch.api import index_folder
+    from clipsearch.output.counting import plural
     from clipsearch.output.paths import printable, shown
-    from clipsearch.output.reports import plural
     from clipsearch.paths import absolute
     from clipsearch.store.reading import Store
     from clipsearch.store.writing import Writer

@@ -153,8 +153,8 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:
+    from clipsearch.output.counting import plural
     from clipsearch.output.paths import printable, shown
-    from clipsearch.output.reports import plural
 
     for path, reason in done.skipped:
         say(f"Left out {printable(shown(path))}: {reason}")

@@ -192,7 +192,7 @@ class OutputOptions:
     ] = None
 
     def form(self) -> str:
-        """The format that is meant: one of `output.hits.FORMATS`.
+        """The format that is meant: one of `output.rows.FORMATS`, or `paths`.
 
         Raises:
             InputError: two are.

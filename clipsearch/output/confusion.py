@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from clipsearch.classification import Report
+from clipsearch.output.counting import plural
 from clipsearch.output.rows import Row, Value, json_bytes, utf8, write_rows
 
 _WIDEST = 20
@@ -39,7 +40,7 @@ def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None
 def in_words(report: Report) -> str:
     """In one line."""
     five = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
-    return f"top-1 {report.top1:.4f}{five}, of {report.images} image{'' if report.images == 1 else 's'}"
+    return f"top-1 {report.top1:.4f}{five}, of {plural(report.images, 'image')}"
 
 
 def _fields(report: Report) -> dict[str, object]:

@@ -9,7 +9,6 @@ from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.rows import Row, write_rows
 from clipsearch.query import Hit
 
-FORMATS = ("table", "tsv", "csv", "safe-csv", "json", "jsonl", "paths")
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
 """Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,
 `others` behind."""
@@ -34,7 +33,7 @@ def write_hits(
     nul: bool = False,
     screen: int | None = None,
 ) -> None:
-    """Write hits to `out` in one of `FORMATS`, as docs/commands.md describes them.
+    """Write hits to `out` in one of `rows.FORMATS` or as `paths`, as docs/commands.md describes them.
 
     With `many`, each hit comes with its query. With `nul`, paths end with NUL instead of a line end. `screen` is the
     width of the terminal that `out` is, in columns, or None: then names go out as they are, byte for byte. A terminal

@@ -12,6 +12,7 @@ from clipsearch.images.kinds import install_for, listed, option_for
 from clipsearch.images.shares import missing
 from clipsearch.indexing import Summary
 from clipsearch.models.names import repository_of
+from clipsearch.output.counting import plural
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
 from clipsearch.store.format import Computed, ModelRecord
@@ -300,8 +301,3 @@ def _damaged_lines(damaged: Sequence[tuple[bytes, float]]) -> list[str]:
 def _more(unreadable: Sequence[object]) -> str:
     rest = len(unreadable) - NAMED_AT_MOST
     return f"\n... and {rest} more; --json names them all." if rest > 0 else ""
-
-
-def plural(number: int, noun: str) -> str:
-    """Count things: 1 image, 2 images."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
