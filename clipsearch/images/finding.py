@@ -5,7 +5,6 @@ No image is opened; of files whose names do not tell what they are, the first by
 
 from __future__ import annotations
 
-import enum
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,8 @@ _PUT_ASIDE = (
     "a picture lies aside in it, which a run that was killed did not put back; move it into the folder above (mv -n)"
 )
 _Identity = tuple[int, int]
+_FOLDER, _IMAGE, _UNKNOWN = range(3)
+"""What a name in a folder is of; plain numbers, for it is asked of every file."""
 
 
 class ImageFile(NamedTuple):
@@ -145,19 +146,11 @@ def _is_picture(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
     return kind is None
 
 
-class _What(enum.Enum):
-    """What a name in a folder is of."""
-
-    FOLDER = enum.auto()
-    IMAGE = enum.auto()
-    UNKNOWN = enum.auto()
-
-
 class _Level(NamedTuple):
     """A folder that is being walked through."""
 
     path: bytes
-    entries: list[tuple[bytes, os.DirEntry[bytes], _What]]
+    entries: list[tuple[bytes, os.DirEntry[bytes], int]]
     """Name in the order of paths, entry, what it is; last first, so that what is done is let go."""
     linked: bool
     """Whether a link led here."""
@@ -205,14 +198,12 @@ class _Walk:
                 levels.pop()
                 continue
             _, entry, what = level.entries.pop()
-            if (self._exclude or level.ignores) and self._left_out(
-                entry, level.ignores, is_folder=what is _What.FOLDER
-            ):
+            if (self._exclude or level.ignores) and self._left_out(entry, level.ignores, is_folder=what is _FOLDER):
                 continue
-            if what is _What.IMAGE:
+            if what is _IMAGE:
                 if (image := self._describe(entry, level)) is not None:
                     yield image
-            elif what is _What.UNKNOWN:
+            elif what is _UNKNOWN:
                 if (image := _unknown(entry)) is not None:
                     yield image
             elif (inner := self._enter(entry, level)) is not None:
@@ -237,12 +228,12 @@ class _Walk:
             if entry.name.startswith(b".") and not self._rules.include_hidden:
                 continue
             if self._is_folder(entry):
-                ordered.append((entry.name + b"/", entry, _What.FOLDER))
+                ordered.append((entry.name + b"/", entry, _FOLDER))
             elif not self._has_image_name(entry.name):
                 others.append(entry)
             elif not (entry.is_symlink() and _leads_to_folder(entry)):
-                ordered.append((entry.name, entry, _What.IMAGE))
-        ordered += [(entry.name, entry, _What.UNKNOWN) for entry in others if self._may_be_picture(entry, ignores)]
+                ordered.append((entry.name, entry, _IMAGE))
+        ordered += [(entry.name, entry, _UNKNOWN) for entry in others if self._may_be_picture(entry, ignores)]
         ordered.sort(key=lambda item: item[0], reverse=True)
         return _Level(path, ordered, linked, device, ignores)
 
