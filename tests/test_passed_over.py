@@ -239,7 +239,7 @@ def test_what_was_left_out_is_one_line_and_status_says_it_again(tmp_path: Path, 
         (tmp_path / "p" / name).write_text("x")
     copies(paint(tmp_path / "q" / "other.png", "blue"), "c.bak")
     done = run("index", "p", "q", *PB, "--json", cwd=tmp_path)
-    line = "2 .mp4, 1 *~, 1 .bak, 1 .svg, 1 @eaDir/; taken in with --include-backups --include-system"
+    line = "2 .mp4, 1 *~ (--include-backups), 1 .bak (--include-backups), 1 .svg, 1 @eaDir/ (--include-system)"
     assert [text for text in done.stderr.decode().splitlines() if "mp4" in text] == [f"Left out: {line}"]
     summary = json.loads(done.stdout)
     assert (summary["images"], summary["unreadable"]) == (3, [])
@@ -378,7 +378,7 @@ def test_what_an_older_index_holds_of_them_is_removed_and_said_and_no_drive_is_m
     done = run("index", cwd=tmp_path)
     talk = done.stderr.decode()
     assert (done.returncode, "Kept" in talk) == (0, False)
-    assert "Left out: 1 @eaDir/; taken in with --include-system" in talk
+    assert "Left out: 1 @eaDir/ (--include-system)" in talk
     assert "2 images in the index (2 unchanged, 3 removed, all left out now)" in talk
 
 
@@ -392,7 +392,7 @@ def test_a_root_with_nothing_else_says_so_and_loses_nothing(tmp_path: Path) -> N
             update(tmp_path / FOLDER, tmp_path / "p", rules=rules)
         assert ": the 2 that the index knows are left out now. (Nothing was changed.)" in str(caught.value)
         assert "drive" not in str(caught.value)
-        assert str(caught.value).endswith("\nLeft out: 1 @eaDir/; taken in with --include-system.") == (rules is None)
+        assert str(caught.value).endswith("\nLeft out: 1 @eaDir/ (--include-system).") == (rules is None)
     with closing(Store.open(tmp_path / FOLDER)) as store:
         assert store.count() == 2
     assert update(tmp_path / FOLDER, tmp_path / "p", allow_empty=True).left_out == 2

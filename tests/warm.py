@@ -123,6 +123,7 @@ def _wait_for_command() -> bool:
     while True:
         request, descriptors = _receive(connection)
         if request is None:
+            connection.close()
             return False
         pid = os.fork()
         if pid == 0:

@@ -182,16 +182,15 @@ _NAMED_AT_MOST = 6
 
 def listed(counts: Mapping[str, int]) -> str:
     """`12 .mp4, 3 .jxl (pip install 'clipsearch[jxl]'), 1 .svg and 9 others of 4 kinds`; what helps is always named."""
-    ordered = sorted(counts, key=lambda kind: (install_for(kind) is None, -counts[kind], kind))
+    helps = {kind: install_for(kind) or option_for(kind) for kind in counts}
+    ordered = sorted(counts, key=lambda kind: (helps[kind] is None, -counts[kind], kind))
     named = sorted(ordered[:_NAMED_AT_MOST], key=lambda kind: (-counts[kind], kind))
-    parts = []
-    for kind in named:
-        install = install_for(kind)
-        parts.append(f"{counts[kind]:,} {kind or 'without an ending'}" + (f" ({install})" if install else ""))
-    text = ", ".join(parts)
+    text = ", ".join(
+        f"{counts[kind]:,} {kind or 'without an ending'}" + (f" ({helps[kind]})" if helps[kind] else "")
+        for kind in named
+    )
     rest = ordered[_NAMED_AT_MOST:]
     if rest:
         files = sum(counts[kind] for kind in rest)
         text += f" and {files:,} other{'s' * (files > 1)} of {len(rest)} kind{'s' * (len(rest) > 1)}"
-    options = sorted({option for kind in counts if (option := option_for(kind))})
-    return text + (f"; taken in with {' '.join(options)}" if options else "")
+    return text

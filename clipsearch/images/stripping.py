@@ -239,7 +239,7 @@ def _tiff(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
     try:
         (start,) = struct.unpack_from(order + where, content)
         (count,) = struct.unpack_from(order + number, content, start)
-    except struct.error:
+    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
         return content
     first = start + struct.calcsize(order + number)
     end = first + count * entry
