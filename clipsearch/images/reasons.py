@@ -36,7 +36,7 @@ def reason(content: bytes, name: str, said: str, before: str) -> str:
     try:
         if name in _KINDS:
             lacking, kind = _KINDS[name](content)
-    except (struct.error, IndexError, ValueError):  # not even the header is whole
+    except (struct.error, IndexError, ValueError, OverflowError):  # not even the header is whole
         return TRUNCATED
     if lacking or _SAYS_KIND.search(said):
         return f"unsupported: {kind}"
