@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsearch.api import open_index
     from clipsearch.errors import ClipsearchError
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.query import Hit, Index
-    from clipsearch.terms import ImageTerm, TextTerm
+    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.search.index import Hit, Index
+    from clipsearch.search.query_terms import ImageTerm, TextTerm
 
 __all__ = ["ClipsearchError", "Encoder", "Hit", "ImageTerm", "Index", "TextTerm", "__version__", "open_index"]
 __version__ = "0.1.0"
 
 _HOMES = {
     "ClipsearchError": "clipsearch.errors",
-    "Encoder": "clipsearch.models.encoder",
-    "Hit": "clipsearch.query",
-    "ImageTerm": "clipsearch.terms",
-    "Index": "clipsearch.query",
-    "TextTerm": "clipsearch.terms",
+    "Encoder": "clipsearch.models.in_torch.encoder",
+    "Hit": "clipsearch.search.index",
+    "ImageTerm": "clipsearch.search.query_terms",
+    "Index": "clipsearch.search.index",
+    "TextTerm": "clipsearch.search.query_terms",
     "open_index": "clipsearch.api",
 }
 

@@ -12,7 +12,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch import telling
 from clipsearch.errors import (
     ClipsearchError,
     IndexMissingError,
@@ -21,19 +20,20 @@ from clipsearch.errors import (
     ModelError,
     ModelMismatchError,
 )
-from clipsearch.models.catalog import DEFAULT
-from clipsearch.models.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
-from clipsearch.query import Index
+from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
+from clipsearch.index.reading import Store, find_index
+from clipsearch.models.disk.catalog import DEFAULT
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
+from clipsearch.search import telling
+from clipsearch.search.embedder import Towers
+from clipsearch.search.index import Index
 from clipsearch.settings import wanted_model
-from clipsearch.store.format import FOLDER, Computed, ModelRecord, mismatch
-from clipsearch.store.reading import Store, find_index
 from clipsearch.system.places import current_folder
-from clipsearch.towers import Towers
 
 if TYPE_CHECKING:
-    from clipsearch.models.downloading import Progress
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.models.files import Pulled
+    from clipsearch.models.disk.downloading import Progress
+    from clipsearch.models.disk.files import Pulled
+    from clipsearch.models.in_torch.encoder import Encoder
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -82,7 +82,7 @@ def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
     """
     if store.is_whole():
         return
-    from clipsearch.store.locking import is_locked
+    from clipsearch.index.locking import is_locked
 
     at_work = is_locked(store.folder)
     if not at_work and store.is_whole():  # it has come to its end since we asked
@@ -112,8 +112,8 @@ def open_towers(
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.
     """
-    from clipsearch.models.files import locate
-    from clipsearch.models.names import canonical
+    from clipsearch.models.disk.files import locate
+    from clipsearch.models.disk.names import canonical
 
     nearest = None
     try:
@@ -184,7 +184,7 @@ class ModelChoice:
         self._decide()
 
     def _decide(self) -> None:
-        from clipsearch.models.names import canonical
+        from clipsearch.models.disk.names import canonical
 
         known = bound = None
         if Store.exists(self._folder):
@@ -204,7 +204,7 @@ class ModelChoice:
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
-        from clipsearch.models.files import locate
+        from clipsearch.models.disk.files import locate
 
         if not self._is_final:
             self._decide()  # a run that this one waited for may have made the index
@@ -244,8 +244,8 @@ def pull_model(
     Raises:
         ModelError: there is no such model, or it cannot be had.
     """
-    from clipsearch.models.files import fingerprint, pull
-    from clipsearch.models.tower_cache import damage, is_whole, made_anew
+    from clipsearch.models.disk.files import fingerprint, pull
+    from clipsearch.models.in_numpy.tower_cache import damage, is_whole, made_anew
 
     pulled = pull(name, say, update=update, progress=progress)
     made = fingerprint(pulled.files.folder)
@@ -269,7 +269,7 @@ class _OfModel:
         """It was if the name is the same, pins the commit that the index remembers, or means the same files."""
         if self._name == known.name:
             return True
-        from clipsearch.models.names import is_pinned
+        from clipsearch.models.disk.names import is_pinned
 
         if known.revision and is_pinned(self._name, known.name, known.revision):
             return True
@@ -278,7 +278,7 @@ class _OfModel:
     @cached_property
     def _fingerprint(self) -> str | None:
         """None if the model is not on this disk."""
-        from clipsearch.models.files import find_local, fingerprint
+        from clipsearch.models.disk.files import find_local, fingerprint
 
         try:
             files = find_local(self._name)

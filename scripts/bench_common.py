@@ -84,8 +84,8 @@ def isolate(work: Path) -> None:
 def models(small: Path | None, work: Path, *, vit: bool) -> dict[str, Path]:
     """The model folders to measure: the bundled model or `small`, and a random ViT-B/32 made in `work`."""
     from clipsearch.errors import ClipsearchError
-    from clipsearch.models.catalog import BUNDLED
-    from clipsearch.models.files import locate
+    from clipsearch.models.disk.catalog import BUNDLED
+    from clipsearch.models.disk.files import locate
 
     try:
         folder = locate(str(small or BUNDLED)).folder.absolute()
@@ -106,7 +106,7 @@ def make_vit_b_32(folder: Path, words: Path, side: int = 224) -> None:
     import torch
     from transformers import CLIPConfig, CLIPModel
 
-    from clipsearch.models.files import read_config
+    from clipsearch.models.disk.files import read_config
 
     # 1. Special tokens as in that tokenizer, all else as transformers has it by default, which is ViT-B/32.
     text = read_config(words)["text_config"]

@@ -32,8 +32,8 @@ from picturebook.samples import _rows, noun_phrase, plain_caption
 from picturebook.scene import KINDS, Entity, Scene, facts_of, figure_fact
 
 import clipsearch
-from clipsearch.confidence import NEUTRAL
-from clipsearch.models import tower_cache
+from clipsearch.models.in_numpy import tower_cache
+from clipsearch.search.confidence import NEUTRAL
 
 SAMPLES = Path(__file__).resolve().parent.parent / "sample-images"
 SURE = 0.8
@@ -329,7 +329,7 @@ def check_cut(folder: Path, questions: Sequence[Question], answers: Answers) -> 
 
 
 def against(answers: Answers, prompts: Sequence[str], *, total: bool = False, same_for_all: bool = False) -> Numbers:
-    """(T, N) confidence of all texts against other `prompts`: `clipsearch.confidence`'s formula, or with a change.
+    """(T, N) confidence of all texts against other `prompts`, as `clipsearch.search.confidence` has it, or changed.
 
     `total` lets the query compete with all prompts together and not with their mean; `same_for_all` with the mean over
     all pictures of what the prompts amount to.

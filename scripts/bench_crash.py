@@ -53,7 +53,7 @@ from removal_stories import PROGRAMS, Removal, contents, make_pair  # noqa: E402
 from test_crash import IMPORTS, MANY_CHECKPOINTS, STORIES, Story, last_commit, wait_for_progress  # noqa: E402
 
 from clipsearch.images.decoding import decode  # noqa: E402
-from clipsearch.store.format import NEW_MATRIX  # noqa: E402
+from clipsearch.index.format import NEW_MATRIX  # noqa: E402
 from clipsearch.system.naming import ASIDE, restore  # noqa: E402
 
 MODEL = "picturebook"
@@ -154,8 +154,8 @@ def sample_contents() -> Iterator[bytes]:
 
 def distinct(contents: Iterator[bytes]) -> Iterator[tuple[bytes, Vector]]:
     """Contents with their vectors, less those whose vector is too much like one before."""
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.models.files import locate
+    from clipsearch.models.disk.files import locate
+    from clipsearch.models.in_torch.encoder import Encoder
 
     encoder = Encoder(locate(MODEL), "cpu")
     known = np.empty((0, encoder.dim), np.float16)

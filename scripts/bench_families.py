@@ -170,7 +170,7 @@ def state(folder: Path) -> dict[str, Any]:
 
 def tower_folder(folder: Path) -> Path:
     """The cache's folder for the text tower of an index's model."""
-    from clipsearch.models import tower_cache
+    from clipsearch.models.in_numpy import tower_cache
 
     return tower_cache.tower_folder(state(folder)["fingerprint"])
 
@@ -210,10 +210,10 @@ def compare(folder: Path, paths: Sequence[Path]) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
-    from clipsearch.models import tower_cache
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.models.files import locate
-    from clipsearch.models.plain import Plain
+    from clipsearch.models.disk.files import locate
+    from clipsearch.models.in_numpy import tower_cache
+    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.plain import Plain
 
     pictures = [Image.open(path).convert("RGB") for path in paths]
     # 1. Transformers', and then nothing of it is kept but the vectors.
@@ -363,8 +363,9 @@ def open_clip(folder: Path) -> Any:  # noqa: ANN401
     """A checkpoint of open_clip with the tokenizer that goes with it, whose merges have to be on this machine."""
     from safetensors.torch import save_file
 
-    from clipsearch.models import clip_vocabulary, families, open_clip
-    from clipsearch.models.files import locate
+    from clipsearch.models.disk import clip_vocabulary, open_clip
+    from clipsearch.models.disk.files import locate
+    from clipsearch.models.in_torch import families
 
     # 1. The tokenizer: CLIP's own, since no other is accepted.
     lists = Path(sys.prefix) / "reference" / "open_clip" / clip_vocabulary.VOCABULARY  # where tests have open_clip

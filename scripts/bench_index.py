@@ -37,7 +37,7 @@ import peer_rclip
 from PIL import Image
 
 if TYPE_CHECKING:
-    from clipsearch.models.encoder import Encoder
+    from clipsearch.models.in_torch.encoder import Encoder
 
 TEXT = "a dog is sleeping"
 BATCH = 32
@@ -85,8 +85,8 @@ class Options(NamedTuple):
 
     def encoder(self, model: Path) -> Encoder:
         """The model, loaded."""
-        from clipsearch.models.encoder import Encoder
-        from clipsearch.models.files import locate
+        from clipsearch.models.disk.files import locate
+        from clipsearch.models.in_torch.encoder import Encoder
 
         more = (self.precision,) if self.precision else ()
         return Encoder(locate(str(model)), self.device, *more)
@@ -279,7 +279,7 @@ def matrix_products(encoder: Encoder) -> Callable[[int], None]:
     import torch
     from transformers import CLIPConfig
 
-    from clipsearch.models.files import read_config
+    from clipsearch.models.disk.files import read_config
 
     shape: Any = CLIPConfig(**read_config(encoder.folder)).vision_config
     types = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -446,8 +446,8 @@ def our_process(images: Path, model: Path, options: Options) -> common.Process:
 
 def our_seconds(images: Path, model: Path, options: Options) -> float:
     """Of `clipsearch index`, checked."""
-    from clipsearch.store.format import FOLDER
-    from clipsearch.store.reading import Store
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.reading import Store
 
     process = our_process(images, model, options)
     seconds = common.seconds(process)
@@ -498,9 +498,9 @@ class Silent:
 
 def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, Vectors]:
     """Seconds to index `files` from nothing with a model that is loaded, and the (N, D) vectors in their order."""
-    from clipsearch.indexing import update
-    from clipsearch.store.format import FOLDER, ModelRecord
-    from clipsearch.store.reading import Store
+    from clipsearch.index.format import FOLDER, ModelRecord
+    from clipsearch.index.reading import Store
+    from clipsearch.index.updating import update
 
     maker = ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
     with tempfile.TemporaryDirectory(dir=work) as name:
@@ -520,9 +520,9 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
 
 def decoded(files: list[Path], encoder: Encoder) -> npt.NDArray[np.uint8]:
     """(N, H, W, 3) pixels as `index` prepares them for the model, by as many threads."""
-    from clipsearch import cores
     from clipsearch.images.decoding import decode
     from clipsearch.images.reading import map_in_order, read_file
+    from clipsearch.system import cores
 
     def read(file: Path) -> npt.NDArray[np.uint8]:
         picture = decode(read_file(os.fsencode(file)).data, at_least=encoder.preprocessing.enough)

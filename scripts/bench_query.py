@@ -30,7 +30,7 @@ import numpy.typing as npt
 import peer_rclip
 
 if TYPE_CHECKING:
-    from clipsearch.store.format import ModelRecord, Record
+    from clipsearch.index.format import ModelRecord, Record
 
 TEXT, K = "a dog is sleeping", 3
 UNLIKE = f"{common.VIT_B_32}-unlike-clip"
@@ -184,9 +184,9 @@ def growth(queries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 def keep_text_tower(model_folder: Path) -> ModelRecord:
     """Leave a model's text tower in the cache, as `clipsearch index` does; what its index says of the model."""
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.models.files import locate
-    from clipsearch.store.format import ModelRecord
+    from clipsearch.index.format import ModelRecord
+    from clipsearch.models.disk.files import locate
+    from clipsearch.models.in_torch.encoder import Encoder
 
     encoder = Encoder(locate(str(model_folder)), "cpu")
     encoder.save_text_tower()
@@ -207,8 +207,8 @@ def make_unlike(model: Path, folder: Path) -> Path:
 
 def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:
     """In `folder` an index of random vectors, and the same vectors as a notebook keeps them; block by block."""
-    from clipsearch.store.format import FOLDER
-    from clipsearch.store.writing import Writer
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.writing import Writer
 
     # 1. Ours.
     with Writer.locked(folder / FOLDER) as writer:
@@ -228,7 +228,7 @@ def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -
 
 def record_of(folder: Path, row: int) -> Record:
     """An image that could be: every third is upright, and one a minute was taken since 2020."""
-    from clipsearch.store.format import Record
+    from clipsearch.index.format import Record
 
     width, height = (3000, 4000) if row % 3 == 0 else (4000, 3000)
     taken = (_YEAR_2020 + 60 * row) * 10**9

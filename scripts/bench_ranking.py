@@ -24,7 +24,8 @@ import bench_common as common
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch import cores, ranking
+from clipsearch.search import topk
+from clipsearch.system import cores
 
 K = 10
 _CHUNK, _BLOCK = 32_768, 256
@@ -74,9 +75,9 @@ def measure_kernels(matrix: Matrix, runs: int) -> dict[str, Any]:
     """Seconds and error of each way to score all rows for one query; ranking included where it is clipsearch's."""
     (query,) = unit(1, 1, matrix.shape[1])
     truth = np.concatenate([part.astype(np.float64) @ query.astype(np.float64) for part in chunks(matrix)])
-    ways: dict[str, Callable[[], Any]] = {"clipsearch, with ranking": lambda: ranking.best(matrix, query[None], K)}
+    ways: dict[str, Callable[[], Any]] = {"clipsearch, with ranking": lambda: topk.best(matrix, query[None], K)}
     errors: dict[str, float] = {}
-    (ranked,) = ranking.best(matrix, query[None], len(matrix))
+    (ranked,) = topk.best(matrix, query[None], len(matrix))
     errors["clipsearch, with ranking"] = float(np.abs(ranked.scores - truth[ranked.rows]).max())
     for name, kernel in kernels().items():
         for threads in dict.fromkeys((1, cores.available())):
@@ -154,7 +155,7 @@ def measure_many(matrix: Matrix, numbers: list[int], runs: int) -> dict[int, Any
     """Seconds to rank the matrix for so many queries at once."""
     queries = unit(2, max(numbers), matrix.shape[1])
     times = common.interleaved(
-        {number: partial(common.timed, partial(ranking.best, matrix, queries[:number], K)) for number in numbers}, runs
+        {number: partial(common.timed, partial(topk.best, matrix, queries[:number], K)) for number in numbers}, runs
     )
     for number, values in times.items():
         common.show(f"clipsearch, {number} queries, {len(matrix)} rows", common.summary(values), "s")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-    from clipsearch.store.format import Record
+    from clipsearch.index.format import Record
 
 TEXT, K = "a dog is sleeping", 3
 PER_FOLDER = 1000
@@ -229,10 +229,10 @@ def make_records(count: int) -> None:
     import numpy as np
     from bench_query import keep_text_tower
 
-    from clipsearch.models.catalog import BUNDLED
-    from clipsearch.models.files import locate
-    from clipsearch.store.format import FOLDER
-    from clipsearch.store.writing import Writer
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.writing import Writer
+    from clipsearch.models.disk.catalog import BUNDLED
+    from clipsearch.models.disk.files import locate
 
     model = keep_text_tower(locate(BUNDLED).folder)
     random = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def make_records(count: int) -> None:
 
 def empty_file(folder: Path, number: int) -> Record:
     """Make one, and the record of an image that it might be."""
-    from clipsearch.store.format import Record
+    from clipsearch.index.format import Record
 
     path = f"{folder}/{number // PER_FOLDER:04}/{number:07}.jpg"
     if number % PER_FOLDER == 0:
@@ -271,8 +271,8 @@ def without_model(pictures: Path) -> list[str]:
 
 def index_without_model(pictures: Path) -> None:
     """Index a folder into the current one as `clipsearch index` does, and print how long its two halves took."""
-    from clipsearch.indexing import update
-    from clipsearch.store.format import FOLDER, ModelRecord
+    from clipsearch.index.format import FOLDER, ModelRecord
+    from clipsearch.index.updating import update
 
     encoder, clock = OwnPixels(), Clock()
     model = ModelRecord("own pixels", None, "0" * 32, SIDE * SIDE * 3)

@@ -24,6 +24,8 @@ from warm import Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
+TESTS = (REPOSITORY / "tests", REPOSITORY / "tests" / "support")
+"""Where tests import from what they share; a program of theirs has to be told."""
 PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]

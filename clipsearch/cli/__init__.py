@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from clipsearch.cli.talk import say
-from clipsearch.cores import available
 from clipsearch.errors import ClipsearchError, NothingFoundError, OutputError
+from clipsearch.system.cores import available
 from clipsearch.system.failures import of_the_environment
 from clipsearch.system.limits import check_memory, check_threads
 from clipsearch.system.streams import OutputAbandonedError, guard_streams, let_output_go

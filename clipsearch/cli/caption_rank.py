@@ -35,8 +35,8 @@ def caption_rank(
     A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
     among, and with 2 after an error.
     """
-    from clipsearch.caption_ranks import caption_ranks
-    from clipsearch.towers import Towers
+    from clipsearch.search.embedder import Towers
+    from clipsearch.tasks.caption_ranks import caption_ranks
 
     form = output.form()
     check_inputs(image, texts.texts_from, filters.files_from)

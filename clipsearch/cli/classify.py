@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from clipsearch.classification import Classified, Label
     from clipsearch.output.rows import Row, Value
     from clipsearch.output.sorting import Step
+    from clipsearch.tasks.classification import Classified, Label
 
 EXIT_NOTHING, EXIT_STRICT = 1, 2
 COLUMNS = ("path", "rank", "label", "probability", "score")
@@ -77,7 +77,7 @@ class LabelOptions:
         Raises:
             InputError: there are fewer than two, or two are the same.
         """
-        from clipsearch.classification import Label, checked_labels
+        from clipsearch.tasks.classification import Label, checked_labels
 
         labels = [Label.parse(text) for text in self.label or ()]
         if self.labels_from is not None:
@@ -92,7 +92,7 @@ class LabelOptions:
         Raises:
             InputError: one has no place for a label.
         """
-        from clipsearch.classification import TEMPLATES, checked_templates
+        from clipsearch.tasks.classification import TEMPLATES, checked_templates
 
         texts = list(self.template or ())
         if self.templates_from is not None:
@@ -131,7 +131,7 @@ class TruthOptions:
         Raises:
             InputError: the file cannot be used, or says nothing of a picture.
         """
-        from clipsearch.datasets import folder_labels, labels_of, table_labels
+        from clipsearch.datasets.labels import folder_labels, labels_of, table_labels
 
         if self.truth is None:
             return source.truth
@@ -148,7 +148,7 @@ class TruthOptions:
         Raises:
             InputError: nobody says, or something is none of the labels.
         """
-        from clipsearch.classification import positions
+        from clipsearch.tasks.classification import positions
 
         if truth is None:
             raise InputError("A report needs to know what pictures really show: --truth folders, or --truth FILE.csv")
@@ -261,7 +261,7 @@ def classify(
         labels = naming.labels(source.labels or sorted(set(truth or ())), encoding)
         expected = known.expected(truth, labels) if known.report else None
         # 2. What they are taken for.
-        from clipsearch.classification import TOP, Classifier
+        from clipsearch.tasks.classification import TOP, Classifier
 
         classifier = Classifier.of(labels, towers, templates)
         found = source.predict(classifier, max(top, TOP) if known.report else top)
@@ -348,8 +348,8 @@ def _print(pictures: Sequence[_Labelled], labels: Sequence[Label], steps: list[S
 
 
 def _report(found: Classified, expected: npt.NDArray[np.int64], labels: Sequence[Label], form: str) -> int:
-    from clipsearch.classification import report
     from clipsearch.output.confusion import in_words, write_report
+    from clipsearch.tasks.classification import report
 
     measured = report(found.predictions, expected[found.read], labels)
     with writing_output():

@@ -17,8 +17,8 @@ from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, GroupsPa
 from clipsearch.errors import InputError, NothingFoundError
 
 if TYPE_CHECKING:
-    from clipsearch.clusters import Cluster
     from clipsearch.output.rows import Row
+    from clipsearch.tasks.clusters import Cluster
 
 
 COLUMNS = ("cluster", "name", "score", "path")
@@ -130,7 +130,7 @@ def cluster(
     # 2. Groups.
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
-        from clipsearch.clusters import find_clusters, name_clusters
+        from clipsearch.tasks.clusters import find_clusters, name_clusters
 
         try:
             found = find_clusters(
@@ -145,7 +145,7 @@ def cluster(
             _print([], form)
             raise
         if labels:
-            from clipsearch.towers import Towers
+            from clipsearch.search.embedder import Towers
 
             towers = Towers(opened_index.store, say, tell=telling(verbose=verbose))
             found = name_clusters(found, labels, towers.texts(labels))

@@ -20,8 +20,8 @@ from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
-    from clipsearch.duplicates import Deletion, Duplicate, Group
     from clipsearch.output.rows import Row
+    from clipsearch.tasks.duplicates import Deletion, Duplicate, Group
 
 EXIT_NONE = 1
 EXIT_NOT_DELETED = 2
@@ -111,7 +111,7 @@ def duplicates(
 
     opened_index, arguments = opened(index, filters)
     with opened_index:
-        from clipsearch.duplicates import THRESHOLD, find_duplicates
+        from clipsearch.tasks.duplicates import THRESHOLD, find_duplicates
 
         wanted = None if exact else THRESHOLD if threshold is None else threshold
         quiet = opened_index.store.count() < _MANY
@@ -141,9 +141,9 @@ def _form(output: FormatOptions, *, print0: bool) -> str:
 
 def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
     """On standard output, to its end: nothing is deleted that could not be named before."""
-    from clipsearch.duplicates import names_to_delete
     from clipsearch.output.paths import shown
     from clipsearch.output.rows import write_rows
+    from clipsearch.tasks.duplicates import names_to_delete
 
     out = sys.stdout.buffer
     try:
@@ -187,7 +187,7 @@ def _mark(one: Duplicate) -> str:
 def _write_page(groups: Sequence[Group], html: Path) -> None:
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.output.gallery import About, Section, write_gallery
-    from clipsearch.query import Hit
+    from clipsearch.search.index import Hit
 
     sections = []
     for number, group in enumerate(groups, 1):
@@ -200,7 +200,7 @@ def _write_page(groups: Sequence[Group], html: Path) -> None:
 
 
 def _tell(groups: Sequence[Group], options: DeleteOptions) -> int:
-    from clipsearch.duplicates import reclaimable
+    from clipsearch.tasks.duplicates import reclaimable
 
     once = "" if options.permanently else ", once the trash is emptied"
     say(f"{_counted(groups)}. To delete the duplicates would free {_size(reclaimable(groups))}{once}.")
@@ -213,7 +213,7 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
         _tell(groups, options)
         say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
         return EXIT_NOT_DELETED
-    from clipsearch.duplicates import delete_duplicates
+    from clipsearch.tasks.duplicates import delete_duplicates
 
     paths = [record.path for group in groups for record in (group.keeper, *(one.record for one in group.duplicates))]
     put_back_leftovers(map(os.path.dirname, paths))
@@ -238,8 +238,8 @@ class _Tally:
 
     def add(self, one: Deletion) -> None:
         """A file was deleted, or was not."""
-        from clipsearch.duplicates import GONE
         from clipsearch.output.paths import printable, shown
+        from clipsearch.tasks.duplicates import GONE
 
         name = printable(shown(one.path))
         if one.problem == GONE:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from clipsearch.exchange.writing import Row
     from clipsearch.images.finding import ImageFile
-    from clipsearch.towers import Towers
+    from clipsearch.search.embedder import Towers
 
 EXIT_UNREADABLE = 2
 _TEXTS_TOGETHER = 256

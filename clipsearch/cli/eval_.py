@@ -17,10 +17,10 @@ from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.captions import Captions
-    from clipsearch.evaluation import Evaluation
+    from clipsearch.datasets.captions import Captions
     from clipsearch.output.rows import Row
-    from clipsearch.towers import Towers
+    from clipsearch.search.embedder import Towers
+    from clipsearch.tasks.evaluation import Evaluation
 
 EXIT_UNMET = 1
 EXIT_UNREADABLE = 2
@@ -85,9 +85,9 @@ def eval_(
     Shown are recall@1, recall@5 and recall@10, median rank and mean reciprocal rank. Exits with 0, with 1 if --min is
     not met, and with 2 after an error.
     """
-    from clipsearch.captions import read_captions
-    from clipsearch.evaluation import parse_gate, unmet
+    from clipsearch.datasets.captions import read_captions
     from clipsearch.output.paths import printable, shown
+    from clipsearch.tasks.evaluation import parse_gate, unmet
 
     # 1. What can be refused is, before a model is loaded.
     form = output.form()
@@ -131,8 +131,8 @@ def eval_(
 def _evaluated(towers: Towers, captions: Captions) -> Evaluation:
     """The figures of one model."""
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.evaluation import evaluate
     from clipsearch.images.quiet import quiet_decoders
+    from clipsearch.tasks.evaluation import evaluate
 
     with quiet_decoders(), ProgressBar(doing="Embedding") as bar:
         bar.start(len(captions.images))

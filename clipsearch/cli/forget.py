@@ -21,11 +21,11 @@ def forget(
 ) -> None:
     """Drop folders from the index. The pictures themselves are not touched."""
     from clipsearch.api import index_folder
+    from clipsearch.index.reading import Store
+    from clipsearch.index.writing import Writer
     from clipsearch.output.counting import plural
     from clipsearch.output.paths import printable, shown
-    from clipsearch.paths import absolute
-    from clipsearch.store.reading import Store
-    from clipsearch.store.writing import Writer
+    from clipsearch.system.paths import absolute
 
     folder = index_folder(index)
     Store.open(folder).close()  # complains if there is none; writing would make one

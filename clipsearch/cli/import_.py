@@ -119,7 +119,7 @@ def import_(
 def _folder(given: Path | None) -> Path:
     """Where the index is, or is to be: as for `clipsearch index PATH`."""
     from clipsearch.api import index_folder
-    from clipsearch.store.format import FOLDER
+    from clipsearch.index.format import FOLDER
 
     named = given or os.environ.get("CLIPSEARCH_INDEX")
     return index_folder(given) if named else current_folder() / FOLDER
@@ -129,9 +129,9 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
     """The model: what `--model` or settings say, else that of the index, else what the JSON beside the vectors says."""
     from clipsearch.api import ModelChoice
     from clipsearch.exchange.reading import read_about
+    from clipsearch.index.format import mismatch
+    from clipsearch.index.reading import Store
     from clipsearch.settings import wanted_model
-    from clipsearch.store.format import mismatch
-    from clipsearch.store.reading import Store
 
     if wanted_model(flag, [current_folder()]):
         return ModelChoice(folder, [current_folder()], flag, say, tell=tell)

@@ -27,8 +27,8 @@ from clipsearch.cli.options import (
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import Rules
-    from clipsearch.models.encoder import Encoder
-    from clipsearch.store.format import ModelRecord
+    from clipsearch.index.format import ModelRecord
+    from clipsearch.models.in_torch.encoder import Encoder
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -157,8 +157,8 @@ def index(
     from clipsearch.cli.downloads import DownloadBar
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.images.quiet import quiet_decoders
-    from clipsearch.indexing import update
-    from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.index.updating import update
+    from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import (
         computed_text,
         damaged_text,
@@ -169,7 +169,7 @@ def index(
         summary_text,
         unreadable_text,
     )
-    from clipsearch.telling import model_not_needed
+    from clipsearch.search.telling import model_not_needed
 
     if exact and precision not in (Precision.AUTO, Precision.FP32):
         raise typer.BadParameter(f"--exact computes in fp32; leave --precision {precision.value} away")
@@ -254,8 +254,8 @@ def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
     """The index folder to write to, and the roots to read."""
     from clipsearch.api import index_folder
     from clipsearch.errors import InputError
-    from clipsearch.store.format import FOLDER
-    from clipsearch.store.reading import Store
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.reading import Store
     from clipsearch.system.places import current_folder
 
     if paths and not given and not os.environ.get("CLIPSEARCH_INDEX"):

@@ -44,7 +44,7 @@ def check_encoding(encoding: str | None, *files: object) -> None:
     """Raises InputError if there is no such encoding, or no file that could be in it."""
     if encoding is None:
         return
-    from clipsearch import tables
+    from clipsearch.datasets import tables
 
     tables.check_encoding(encoding)
     if not any(files):
@@ -89,7 +89,7 @@ def text_lines(name: str, what: str, encoding: str | None = None) -> list[tuple[
     Raises:
         InputError: it cannot be read, is in another encoding, or has no such line.
     """
-    from clipsearch.tables import check_utf8, decoded, lines_of
+    from clipsearch.datasets.tables import check_utf8, decoded, lines_of
 
     text = decoded(read_input(name), called(name), encoding, may_hold_nul=True)
     if assumed := text.assumed(called(name)):
@@ -141,7 +141,7 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
     """
     import tempfile  # for all that a text query needs, starting it would take longest
 
-    from clipsearch.paths import absolute
+    from clipsearch.system.paths import absolute
 
     typed: dict[bytes, str] = {}
     with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
@@ -197,7 +197,7 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
     from clipsearch.images.finding import find_images
     from clipsearch.images.kinds import PassedOver, listed
     from clipsearch.output.paths import printable, shown
-    from clipsearch.paths import absolute
+    from clipsearch.system.paths import absolute
 
     def unreadable(folder: bytes, reason: str) -> None:
         say(f"Cannot read {printable(shown(folder))}: {reason}")

@@ -15,7 +15,7 @@ from clipsearch.cli.options import FormatOptions, print_rows, say, screen_width,
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.models.files import Pulled
+    from clipsearch.models.disk.files import Pulled
     from clipsearch.output.rows import Row
 
 NameArgument = Annotated[
@@ -56,8 +56,8 @@ def list_(*, output: FormatOptions) -> int:
 
 
 def _list(output: FormatOptions) -> int:
-    from clipsearch.models.describing import listed
     from clipsearch.output.models import write_list
+    from clipsearch.tasks.describing import listed
 
     form = output.form()
     found = listed()
@@ -73,8 +73,8 @@ def show(name: NameArgument, *, output: FormatOptions) -> int:
 
     Of a model that is not on this disk, only what is published. Loads no model and asks no network.
     """
-    from clipsearch.models.describing import describe
     from clipsearch.output.models import write_model
+    from clipsearch.tasks.describing import describe
 
     form = output.form()
     found = describe(name)
@@ -103,7 +103,7 @@ def pull(
     """
     from clipsearch.api import pull_model
     from clipsearch.cli.downloads import DownloadBar
-    from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.models import in_words
 
     form = output.form()

@@ -12,7 +12,7 @@ from clipsearch.cli.grouping import grouped
 from clipsearch.cli.options import FormatOptions, say, screen_width, writing_output
 
 if TYPE_CHECKING:
-    from clipsearch.checking import Report
+    from clipsearch.tasks.checking import Report
 
 EXIT_DIFFERS = 1
 
@@ -42,9 +42,9 @@ def check(
     on the CPU in fp32 and needs no network. Exits with 0 if nothing differs, with 1 if something does, and with 2 after
     an error.
     """
-    from clipsearch.checking import check_model
     from clipsearch.output.checks import write_checks
     from clipsearch.system.places import current_folder
+    from clipsearch.tasks.checking import check_model
 
     current_folder()  # torch cannot do without
     form = output.form()

@@ -19,7 +19,7 @@ from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.output.rows import Row
-    from clipsearch.towers import Towers
+    from clipsearch.search.embedder import Towers
 
 
 class Precision(str, Enum):
@@ -168,7 +168,7 @@ class ModelOptions:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import open_towers
         from clipsearch.cli.downloads import DownloadBar
-        from clipsearch.models.loading import Options
+        from clipsearch.models.in_torch.loading import Options
 
         options = Options(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
         with DownloadBar() as bar:

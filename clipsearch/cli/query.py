@@ -23,7 +23,7 @@ from clipsearch.cli.searching import (
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.terms import ImageTerm, Term, TextTerm
+    from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
 
 # ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
@@ -85,7 +85,7 @@ def query(
     Exits with 0 if something was found, with 1 if nothing was, and with 2 after an error.
     """
     from clipsearch.output.hits import Found
-    from clipsearch.terms import in_words, negated, parse_image, parse_text
+    from clipsearch.search.query_terms import in_words, negated, parse_image, parse_text
 
     output.check()
     pictures = [parse_image(given) for given in image or ()]
@@ -136,7 +136,7 @@ def similar(
     2 after an error.
     """
     from clipsearch.output.hits import Found
-    from clipsearch.terms import ImageTerm, in_words
+    from clipsearch.search.query_terms import ImageTerm, in_words
 
     output.check()
     check_inputs(image, filters.files_from)
@@ -164,7 +164,7 @@ def _lines(name: str, encoding: str | None) -> list[tuple[str, TextTerm]]:
 
 
 def _parsed(line: str, where: str) -> TextTerm:
-    from clipsearch.terms import parse_text
+    from clipsearch.search.query_terms import parse_text
 
     try:
         return parse_text(line)

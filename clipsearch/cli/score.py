@@ -20,7 +20,7 @@ from clipsearch.errors import InputError, UnreadableImageError
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
-    from clipsearch.towers import Towers, Vectors
+    from clipsearch.search.embedder import Towers, Vectors
 
 EXIT_STRICT = 2
 
@@ -69,7 +69,7 @@ def score(
     Needs no index; pictures that the nearest one knows are not embedded again. Exits with 0, and with 2 after an error.
     """
     from clipsearch.output.matrix import write_matrix
-    from clipsearch.zeroshot import IMAGES, TEXTS, compare
+    from clipsearch.tasks.similarity import IMAGES, TEXTS, compare
 
     form = output.form()
     check_inputs(*images, texts.texts_from)

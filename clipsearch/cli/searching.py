@@ -15,13 +15,13 @@ import typer
 from clipsearch.cli.inputs import paths_in, read_input
 from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, telling, writing_output
 from clipsearch.errors import InputError
-from clipsearch.filters import FilterArguments, Orientation
-from clipsearch.paths import absolute, same_place
+from clipsearch.index.filters import FilterArguments, Orientation
+from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
     from clipsearch.output.hits import Found
-    from clipsearch.query import Hit, Index
+    from clipsearch.search.index import Hit, Index
 
 EXIT_NOTHING_FOUND = 1
 
@@ -286,8 +286,8 @@ def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments,
 
 
 def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> str:
-    from clipsearch.filters import Filters
-    from clipsearch.store.filtering import unmatched
+    from clipsearch.index.filters import Filters
+    from clipsearch.index.selection import unmatched
 
     under, glob = filters.get("under"), filters.get("glob")
     where = f"in {', '.join(map(str, under))}" if isinstance(under, list) else ""

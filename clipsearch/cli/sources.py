@@ -16,9 +16,9 @@ from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.classification import Classified, Classifier
     from clipsearch.images.finding import ImageFile
-    from clipsearch.towers import Towers
+    from clipsearch.search.embedder import Towers
+    from clipsearch.tasks.classification import Classified, Classifier
 
 
 class Source(NamedTuple):
@@ -46,7 +46,7 @@ def open_source(
     Raises:
         InputError: it is not clear which are meant.
     """
-    from clipsearch.datasets import is_cifar
+    from clipsearch.datasets.labels import is_cifar
 
     if indexed == bool(paths):
         raise InputError("Name either pictures or --indexed: clipsearch classify PATH... --label cat --label dog")
@@ -71,9 +71,9 @@ def open_source(
 
 @contextmanager
 def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, Source]]:
-    from clipsearch.classification import Classified, selected
-    from clipsearch.models.loading import Options
-    from clipsearch.towers import Towers
+    from clipsearch.models.in_torch.loading import Options
+    from clipsearch.search.embedder import Towers
+    from clipsearch.tasks.classification import Classified, selected
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
     options = Options(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
@@ -104,7 +104,7 @@ def _files(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -
 
 def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> Source:
     """Raises InputError if the files cannot be read, or not all have the same labels."""
-    from clipsearch.datasets import cifar_files, read_cifar
+    from clipsearch.datasets.labels import cifar_files, read_cifar
 
     batches = [read_cifar(path, coarse=coarse) for path in paths]
     if any(batch.labels != batches[0].labels for batch in batches):

@@ -13,8 +13,8 @@ import typer
 from clipsearch.cli.options import IndexOption, JsonOption, say, writing_output
 
 if TYPE_CHECKING:
-    from clipsearch.store.format import ModelRecord
-    from clipsearch.store.verifying import Finding
+    from clipsearch.index.format import ModelRecord
+    from clipsearch.index.verifying import Finding
 
 EXIT_DAMAGED = 2
 
@@ -34,12 +34,12 @@ def status(
     """Show what an index holds: model, roots, images, sources of dates, unreadable files, size, last run."""
     from clipsearch.api import index_folder
     from clipsearch.images.kinds import total
-    from clipsearch.models.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.index.locking import is_locked
+    from clipsearch.index.reading import Store
+    from clipsearch.index.verifying import verify as findings_of
+    from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import Status, status_json, status_text
     from clipsearch.output.rows import utf8
-    from clipsearch.store.locking import is_locked
-    from clipsearch.store.reading import Store
-    from clipsearch.store.verifying import verify as findings_of
 
     with closing(Store.open(index_folder(index))) as store:
         findings = [*findings_of(store), *_of_text_tower(store.model())] if verify else None
@@ -72,8 +72,8 @@ def status(
 
 def _of_text_tower(model: ModelRecord | None) -> Iterator[Finding]:
     """What is wrong with the text tower that queries of this index are answered by; nothing where there is none."""
-    from clipsearch.models.tower_cache import damage
-    from clipsearch.store.verifying import Finding
+    from clipsearch.index.verifying import Finding
+    from clipsearch.models.in_numpy.tower_cache import damage
 
     found = damage(model.fingerprint, thorough=True) if model else None
     if model and found:

@@ -48,7 +48,7 @@ def tokens(
     """
     from clipsearch.api import open_towers
     from clipsearch.output.tokens import write_tokens
-    from clipsearch.tokenizing import tokenized
+    from clipsearch.tasks.tokenizing import tokenized
 
     form = output.form()
     check_inputs(*(texts or ()), texts_from)

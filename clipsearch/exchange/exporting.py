@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.exchange.writing import Row, VectorFiles
-from clipsearch.filters import FilterArguments, Filters
-from clipsearch.store.filtering import matching
-from clipsearch.store.format import Matrix, ModelRecord, Record
-from clipsearch.store.reading import Store
+from clipsearch.index.filters import FilterArguments, Filters
+from clipsearch.index.format import Matrix, ModelRecord, Record
+from clipsearch.index.reading import Store
+from clipsearch.index.selection import matching
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -15,20 +15,20 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch import cores
-from clipsearch.changes import options_of
-from clipsearch.embedding import ImageEncoder, decode_for, described, embed, read, record_of, unread
+from clipsearch.datasets.tables import encoding_hint, path_in
 from clipsearch.errors import InputError, ModelMismatchError, UnreadableImageError
 from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.reading import map_in_order
-from clipsearch.paths import absolute, is_below
-from clipsearch.store.format import ModelRecord, Record, mismatch
-from clipsearch.store.reading import Root, Store
-from clipsearch.store.writing import Writer
-from clipsearch.tables import encoding_hint, path_in
+from clipsearch.index.diff import options_of
+from clipsearch.index.format import ModelRecord, Record, mismatch
+from clipsearch.index.pipeline import ImageEncoder, decode_for, described, embed, read, record_of, unread
+from clipsearch.index.reading import Root, Store
+from clipsearch.index.writing import Writer
+from clipsearch.system import cores
+from clipsearch.system.paths import absolute, is_below
 
 LEAST_COSINE = 0.99
 """Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, decoded, lines_of, read_table
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
 from clipsearch.system.bounded import read_list_in
-from clipsearch.tables import IMAGE_COLUMNS, Column, decoded, lines_of, read_table
 
 Floats = npt.NDArray[np.floating[Any]]
 

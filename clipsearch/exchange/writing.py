@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
-from clipsearch.interrupts import shielded
 from clipsearch.system.flushing import sync_file, sync_folder
+from clipsearch.system.interrupts import shielded
 from clipsearch.system.places import is_there
 
 Value = str | int | bytes | None

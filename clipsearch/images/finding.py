@@ -19,8 +19,8 @@ from clipsearch.images.kinds import Sort, sort_of, system_folder
 from clipsearch.images.raw import RAW_EXTENSIONS
 from clipsearch.images.reading import first_bytes, stamps
 from clipsearch.images.signatures import HEAD, picture_ending
-from clipsearch.paths import is_below
 from clipsearch.system.naming import ASIDE
+from clipsearch.system.paths import is_below
 
 EXTENSIONS = RAW_EXTENSIONS | {
     *(".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),

@@ -18,12 +18,12 @@ from typing import Any
 
 from PIL import Image
 
-from clipsearch.cores import available
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.extras import install_command, is_installed
 from clipsearch.images.layouts import TRUNCATED
 from clipsearch.images.limits import check_size
 from clipsearch.images.rare import Rare
+from clipsearch.system.cores import available
 
 _SECONDS, _PIXELS_A_SECOND = 30, 1_000_000
 """How long a picture may take: so many seconds, and more for large ones. Usual are 20 million pixels a second."""

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from clipsearch.paths import inside, is_below
-from clipsearch.store.reading import Folder
+from clipsearch.index.reading import Folder
 from clipsearch.system.drives import drive_at, is_certain, is_mounted_at
+from clipsearch.system.paths import inside, is_below
 
 _SEVERAL = 2
 """Images that go together from this number on are not taken for deleted."""

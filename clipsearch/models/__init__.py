@@ -1,4 +1,1 @@
-"""Models: which there are and where they lie (`catalog`), what turns pictures and words into vectors.
-
-`encoder` is the only room that imports torch and transformers; `text_tower` answers queries without them.
-"""
+"""Models: their files (`disk`), and what turns texts and pictures into vectors (`in_numpy`, `in_torch`)."""

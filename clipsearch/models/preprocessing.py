@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.errors import ModelError
-from clipsearch.models.files import ModelFiles
-from clipsearch.models.open_clip import CONFIG, Checkpoint
+from clipsearch.models.disk.files import ModelFiles
+from clipsearch.models.disk.open_clip import CONFIG, Checkpoint
 
 Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge, in pixels."""

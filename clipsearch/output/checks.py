@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from clipsearch.checking import Report
 from clipsearch.output.paths import escaped
 from clipsearch.output.rows import Row, utf8, write_rows
+from clipsearch.tasks.checking import Report
 
 _WIDTH = len("as expected  ")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from clipsearch.classification import Report
 from clipsearch.output.counting import plural
 from clipsearch.output.rows import Row, Value, json_bytes, utf8, write_rows
+from clipsearch.tasks.classification import Report
 
 _WIDEST = 20
 """So many labels have a matrix in a table; of more, the commonest mistakes are shown."""

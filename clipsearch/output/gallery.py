@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from clipsearch import __version__
-from clipsearch.cores import available
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.reading import map_in_order
 from clipsearch.output.paths import printable
 from clipsearch.output.replacing import Kind, replacing
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.query import Hit
+from clipsearch.search.index import Hit
+from clipsearch.system.cores import available
 
 PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
 _SIDES = ((120, 1024), (1200, 640))

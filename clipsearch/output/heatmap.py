@@ -22,14 +22,14 @@ import numpy as np
 from PIL import Image
 
 from clipsearch import __version__
-from clipsearch.cores import available
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import map_in_order
 from clipsearch.output.matrix import name_of
 from clipsearch.output.paths import escaped
 from clipsearch.output.replacing import Kind, check_replaceable, replacing
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.zeroshot import Comparison
+from clipsearch.system.cores import available
+from clipsearch.tasks.similarity import Comparison
 
 _KIND = Kind("heatmap", b'<meta name="generator" content="clipsearch ')
 _SIDE = 192

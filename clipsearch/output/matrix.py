@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.rows import Row, Value, write_rows
-from clipsearch.zeroshot import Comparison
+from clipsearch.tasks.similarity import Comparison
 
 COLUMNS = ("path", "text", "score", "rank")
 """Of records; `probability` comes before `rank` where it is asked for."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from clipsearch.models.catalog import DEFAULT, Entry
-from clipsearch.models.describing import Description, Inside, Listed, Tower
-from clipsearch.models.files import ModelFiles
+from clipsearch.models.disk.catalog import DEFAULT, Entry
+from clipsearch.models.disk.files import ModelFiles
 from clipsearch.output.rows import Row, Value, json_bytes, json_row, write_rows
+from clipsearch.tasks.describing import Description, Inside, Listed, Tower
 
 _NUMBERS = {"parameters": ".1f", "imagenet": ".3f", "coco": ".3f"}
 _SIZE = re.compile(r" at \d+ pixels")

@@ -7,7 +7,7 @@ import os
 import unicodedata
 from collections.abc import Callable
 
-from clipsearch.paths import inside, logical_folder
+from clipsearch.system.paths import inside, logical_folder
 
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
 """Categories of characters that are not shown but do something."""

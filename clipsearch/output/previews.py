@@ -15,7 +15,7 @@ from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.table import cut
 from clipsearch.output.terminals import Terminal, check_terminal, examine
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.query import Hit
+from clipsearch.search.index import Hit
 
 __all__ = ["check_terminal", "show_previews"]
 

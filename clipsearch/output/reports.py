@@ -10,14 +10,14 @@ from typing import Any
 
 from clipsearch.images.kinds import install_for, listed, option_for
 from clipsearch.images.shares import missing
-from clipsearch.indexing import Summary
-from clipsearch.models.names import repository_of
+from clipsearch.index.format import Computed, ModelRecord
+from clipsearch.index.reading import Contents, Folder
+from clipsearch.index.updating import Summary
+from clipsearch.index.verifying import Finding
+from clipsearch.models.disk.names import repository_of
 from clipsearch.output.counting import plural
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
-from clipsearch.store.format import Computed, ModelRecord
-from clipsearch.store.reading import Contents, Folder
-from clipsearch.store.verifying import Finding
 
 NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""

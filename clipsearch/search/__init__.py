@@ -1,1 +1,1 @@
-"""How an index answers. So far only which pictures stand for which others."""
+"""A query: its terms, ranking, confidence, the opened index and the model at work."""

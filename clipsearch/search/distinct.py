@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipsearch.ranking import Mask, Matrix, Rows, assigned
+from clipsearch.index.format import Record
+from clipsearch.index.reading import Store
 from clipsearch.search.near import near
-from clipsearch.store.format import Record
-from clipsearch.store.reading import Store
+from clipsearch.search.topk import Mask, Matrix, Rows, assigned
 
 SAME = 1.0
 """As a threshold: only equal content."""

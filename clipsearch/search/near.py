@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from clipsearch import cores
-from clipsearch.ranking import Matrix, Rows, Scores
+from clipsearch.search.topk import Matrix, Rows, Scores
+from clipsearch.system import cores
 
 _BLOCK, _CHUNK = 1024, 2048
 """Rows that are looked at as keepers at a time, and rows that one thread compares them with: 8 MB of cosines."""

@@ -13,8 +13,8 @@ import tempfile
 from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError
-from clipsearch.interrupts import shielded
 from clipsearch.system.flushing import sync, sync_folder
+from clipsearch.system.interrupts import shielded
 from clipsearch.system.naming import clear, put_aside, put_back, rename, rename_ours
 from clipsearch.system.removal import Keeper, Seen, look, remove, remove_link, take_back
 

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError, NoTrashError
-from clipsearch.interrupts import shielded
+from clipsearch.system.interrupts import shielded
 from clipsearch.system.naming import Aside, clear, put_aside, put_back
 
 if sys.platform != "win32":

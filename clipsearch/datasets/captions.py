@@ -1,0 +1,256 @@
+"""Pictures with captions, from the files in which data sets keep them. Opens no picture and knows no model.
+
+Which of these formats a file has is seen from its content:
+
+- a table with a header (see `tables`): a column for the image and one for the caption. So open_clip is given pictures
+  to train with.
+- JSON as Karpathy and Fei-Fei split COCO and Flickr: `images`, each with `filename`, `sentences` and `split`.
+- JSON as COCO's `captions_*.json`: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
+- Flickr8k's token file: `image#number`, a tab, the caption.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clipsearch.datasets.tables import (
+    IMAGE_COLUMNS,
+    Column,
+    Text,
+    check_utf8,
+    decoded,
+    encoding_hint,
+    lines_of,
+    path_in,
+    read_table,
+)
+from clipsearch.errors import InputError
+from clipsearch.images.finding import ImageFile
+from clipsearch.system.bounded import read_list_in
+
+_COLUMNS = (
+    Column("image", "paths", IMAGE_COLUMNS),
+    Column("caption", "texts", ("caption", "text", "title", "comment")),
+)
+
+_NAMED = 3
+"""So many missing images are named."""
+_TOKEN = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
+_FORMATS = (
+    "a table with a header, Karpathy's JSON (images with sentences), COCO's captions_*.json (images and annotations), "
+    "and Flickr8k's image#number<TAB>caption"
+)
+
+
+class Captions(NamedTuple):
+    """Which texts are true of which pictures."""
+
+    images: list[ImageFile]
+    """(N), each once."""
+    texts: list[str]
+    """(Q), each once: equal captions are one text, which is true of each picture that it stands beside."""
+    pairs: list[tuple[int, int]]
+    """(P) of text and image, by their places, each once. Every text and every image is in one."""
+    missing: list[bytes]
+    """Absolute paths of images that are not there and were left out."""
+
+
+class _Line(NamedTuple):
+    """One caption, as a file has it."""
+
+    image: str
+    caption: str
+    where: str
+    """As errors name it."""
+
+
+def read_captions(
+    file: str | os.PathLike[str],
+    *,
+    images: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    skip_missing: bool = False,
+    content: bytes | None = None,
+    encoding: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Captions:
+    """Read a file with captions, in any of the formats above; `content` is what is in it, if that is known already.
+
+    `encoding` is what it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read,
+    unless that is plain.
+
+    Image paths are taken from the folder `images`, by default that of the file itself. `split`, for Karpathy's JSON,
+    is the part that counts, say "test". Missing images are an error, or left out with `skip_missing`.
+
+    Raises:
+        InputError: the file cannot be read or understood, has no such part, or images are missing.
+    """
+    path = Path(file)
+    text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
+    lines = _lines(text, str(path), split, say)
+    folder = path.parent if images is None else Path(images)
+    if not os.path.isdir(folder):
+        raise InputError(f"There is no folder {folder} to look for images in.")
+    found = _collected(lines, folder, encoding)
+    if not found.texts and not found.missing:
+        raise InputError(f"There is no caption in {path}.")
+    if found.missing and not (skip_missing and found.images):
+        raise InputError(_not_there(found, folder))
+    return found
+
+
+def _lines(text: Text, name: str, split: str | None, say: Callable[[str], None]) -> Iterable[_Line]:
+    start = text.text.lstrip()  # the rest of its first line tells
+    is_json = start[:1] in ("{", "[")
+    is_tokens = not is_json and _TOKEN.fullmatch(re.split("[\r\n]", start, maxsplit=1)[0]) is not None
+    if (is_json or is_tokens) and (assumed := text.assumed(name)):
+        say(assumed)
+    if is_json:
+        return _json_lines(text.text, name, split)
+    if split is not None:
+        raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
+    if is_tokens:
+        return _token_lines(text.text, name)
+    return _table_lines(text, name, say) if start else []
+
+
+def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Captions:
+    """What `lines` say, with each picture and each text once."""
+    images: dict[bytes, int] = {}
+    texts: dict[str, int] = {}
+    pairs: dict[tuple[int, int], None] = {}
+    files: list[ImageFile] = []
+    missing: dict[bytes, None] = {}
+    for line in lines:
+        path = _path(line, folder, encoding)
+        caption = _caption(line)
+        if path not in images:
+            file = _file(path)
+            if file is None:
+                missing[path] = None
+                continue
+            images[path] = len(files)
+            files.append(file)
+        pairs[texts.setdefault(caption, len(texts)), images[path]] = None
+    return Captions(files, list(texts), list(pairs), list(missing))
+
+
+def _path(line: _Line, folder: Path, encoding: str | None) -> bytes:
+    if not line.image.strip():
+        raise InputError(f"{line.where}: the image has no name.")
+    try:
+        return path_in(folder, line.image, encoding)
+    except ValueError as error:
+        raise InputError(f"{line.where}: {line.image!r} cannot be the name of a file.") from error
+
+
+def _caption(line: _Line) -> str:
+    caption = line.caption.strip()
+    if not caption:
+        raise InputError(f"{line.where}: the caption is empty.")
+    check_utf8(caption, f"{line.where}: the caption")
+    return caption
+
+
+def _file(path: bytes) -> ImageFile | None:
+    """What is at `path`; None if nothing is."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
+        return None
+    except OSError as error:
+        return ImageFile(path, 0, 0, error.strerror)
+    return ImageFile.of(path, status)
+
+
+def _not_there(found: Captions, folder: Path) -> str:
+    total = len(found.images) + len(found.missing)
+    inner = [os.fsdecode(os.path.relpath(path, os.fsencode(os.path.abspath(folder)))) for path in found.missing]
+    named = ", ".join(inner[:_NAMED]) + (", ..." if len(inner) > _NAMED else "")
+    rest = ", or leave them out with --skip-missing" if found.images else ""
+    text = f"{len(inner)} of {total} images are not in {folder}: {named}. Name their folder with --images DIR{rest}."
+    return text + encoding_hint(found.missing)
+
+
+# -- formats -----------------------------------------------------------------------------------------------------
+
+
+def _table_lines(text: Text, name: str, say: Callable[[str], None]) -> Iterator[_Line]:
+    table = read_table(text, name, _COLUMNS)
+    if table.assumed:
+        say(table.assumed)
+    for row in table.rows:
+        image, caption = row.values
+        yield _Line(image, caption, row.where)
+
+
+def _token_lines(text: str, name: str) -> Iterator[_Line]:
+    for number, line in enumerate(lines_of(text), 1):
+        if not line.strip():
+            continue
+        match = _TOKEN.fullmatch(line)
+        if match is None:
+            raise InputError(f"{name}, line {number}: not image#number, a tab and a caption, as the first line is.")
+        yield _Line(match["image"], match["caption"], f"{name}, line {number}")
+
+
+def _json_lines(text: str, name: str, split: str | None) -> Iterable[_Line]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is no JSON: {error}.") from error
+    images = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(images, list):
+        raise InputError(f"{name} holds no captions in a known format. Known are {_FORMATS}.")
+    if "annotations" in data:
+        if split is not None:
+            raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
+        return _coco_lines(images, data["annotations"], name)
+    return _karpathy_lines(images, name, split)
+
+
+def _karpathy_lines(images: list[Any], name: str, split: str | None) -> Iterator[_Line]:
+    splits = set()
+    for number, image in enumerate(images):
+        where = f"{name}, images[{number}]"
+        part = _field(image, "split", str, where) if split is not None else None
+        splits.add(part)
+        if part != split:
+            continue
+        path = _field(image, "filename", str, where)
+        if "filepath" in image:  # COCO's has folders, Flickr's have none
+            path = os.path.join(_field(image, "filepath", str, where), path)
+        for sentence in _field(image, "sentences", list, where):
+            yield _Line(path, _field(sentence, "raw", str, f"{where}.sentences"), where)
+    if split is not None and split not in splits:
+        raise InputError(f"{name} has no split {split!r}, but {', '.join(sorted(map(repr, splits))) or 'none'}.")
+
+
+def _coco_lines(images: list[Any], annotations: object, name: str) -> Iterator[_Line]:
+    if not isinstance(annotations, list):
+        raise InputError(f"{name}: annotations is no array.")
+    files = {}
+    for number, image in enumerate(images):
+        where = f"{name}, images[{number}]"
+        files[_field(image, "id", (int, str), where)] = _field(image, "file_name", str, where)
+    for number, annotation in enumerate(annotations):
+        where = f"{name}, annotations[{number}]"
+        key = _field(annotation, "image_id", (int, str), where)
+        if key not in files:
+            raise InputError(f"{where}: there is no image with id {key!r}.")
+        yield _Line(files[key], _field(annotation, "caption", str, where), where)
+
+
+def _field(item: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:  # noqa: ANN401  (JSON's)
+    """`item[name]`, which must be of this kind."""
+    if not isinstance(item, Mapping):
+        raise InputError(f"{where} is no object.")
+    if not isinstance(item.get(name), kind):
+        found = "missing" if name not in item else f"{str(item[name])[:40]!r}"
+        raise InputError(f"{where}: {name} is {found}. Known formats are {_FORMATS}.")
+    return item[name]

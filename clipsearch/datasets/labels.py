@@ -1,0 +1,206 @@
+"""What pictures are known to show: from the names of folders, from a table, from CIFAR's own files.
+
+Owns how known labels are written down. Knows nothing of models and predictions, and runs no code from a file.
+
+CIFAR-10 and CIFAR-100 are read as their author publishes them ("python version"; A. Krizhevsky, "Learning Multiple
+Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 3072) bytes, each row a picture of
+32 x 32 pixels, all of its red before all of its green and blue.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.datasets.pickles import read_dict
+from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, check_utf8, decoded, encoding_hint, path_in, read_table
+from clipsearch.errors import InputError
+from clipsearch.images.finding import ImageFile
+from clipsearch.system.bounded import read_list_in
+from clipsearch.system.paths import absolute
+
+_COLUMNS = (Column("image", "paths", IMAGE_COLUMNS), Column("label", "labels", ("label",)))
+_SIDE = 32
+"""Pixels of a CIFAR picture, in both directions."""
+_LARGEST = 2**30
+"""Bytes; the largest of CIFAR's files has 155 MB."""
+_PICKLE, _PROTOCOLS = 0x80, range(2, 6)
+"""How a pickle begins; no image does."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One way in which CIFAR's files name what pictures show."""
+
+    labels: str
+    """In a batch: a number for each picture."""
+    names: str
+    """In the file beside the batches: what the numbers mean."""
+    file: str
+    """The name of that one."""
+
+
+CIFAR_10 = Kind("labels", "label_names", "batches.meta")
+CIFAR_100 = Kind("fine_labels", "fine_label_names", "meta")
+CIFAR_100_COARSE = Kind("coarse_labels", "coarse_label_names", "meta")
+
+
+@dataclass(frozen=True)
+class CifarBatch:
+    """The pictures of one of CIFAR's files."""
+
+    path: bytes
+    """Absolute."""
+    pixels: npt.NDArray[np.uint8]
+    """(N, 32, 32, 3) RGB."""
+    truth: list[str]
+    """Of N pictures, what each shows."""
+    labels: list[str]
+    """All that a picture of this kind can show, as the file beside it says."""
+
+
+def folder_labels(paths: Iterable[bytes]) -> list[str]:
+    """The name of the folder in which each picture lies, as in folders for torchvision's `ImageFolder`.
+
+    Names that are not UTF-8 have replacement characters.
+    """
+    return [os.path.basename(os.path.dirname(path)).decode("utf-8", "replace") for path in paths]
+
+
+def table_labels(
+    path: Path, *, encoding: str | None = None, say: Callable[[str], None] = lambda _: None
+) -> dict[bytes, str]:
+    """What a table says of pictures: their absolute paths and labels.
+
+    Its first line names the columns (see `tables`). Relative paths start at the file's own folder. `encoding` is what
+    it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read, unless that is
+    plain.
+
+    Raises:
+        InputError: it cannot be read, a column or a field is missing, a picture is not there or has two labels.
+    """
+    table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
+    if table.assumed:
+        say(table.assumed)
+    found: dict[bytes, str] = {}
+    for row in table.rows:
+        name, label = (value.strip() for value in row.values)
+        if not name or not label:
+            raise InputError(f"{row.where}: the {'label' if name else 'image'} is missing.")
+        check_utf8(label, f"{row.where}: the label")
+        if not label.isprintable():
+            raise InputError(f"{row.where}: the label {label!r} is no text of one line.")
+        file = path_in(path.parent, row.values[0], encoding)
+        if found.setdefault(file, label) != label:
+            raise InputError(f"{row.where}: {name} is {found[file]!r} in another line.")
+    if not found:
+        raise InputError(f"{path} names no image.")
+    _check_there(path, found)
+    return found
+
+
+def labels_of(paths: Iterable[bytes], known: dict[bytes, str], source: Path) -> list[str]:
+    """What `known`, from the file `source`, says of each picture.
+
+    Raises:
+        InputError: it says nothing of some.
+    """
+    paths = list(paths)
+    missing = [path for path in paths if path not in known]
+    if missing:
+        more = f", nor for {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{source} has no label for {os.fsdecode(missing[0])}{more}. Add them, or leave these out.")
+    return [known[path] for path in paths]
+
+
+def is_cifar(path: Path) -> bool:
+    """Whether this is a file such as CIFAR's, as far as its first bytes tell."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # who opens a FIFO waits
+            return False
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        return False  # whoever reads it will say so
+    return len(start) == 2 and start[0] == _PICKLE and start[1] in _PROTOCOLS  # noqa: PLR2004  (two bytes)
+
+
+def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
+    """One batch of CIFAR-10 or CIFAR-100, with labels from the file beside it (`batches.meta` or `meta`).
+
+    `coarse` takes CIFAR-100's 20 superclasses instead of its 100 classes.
+
+    Raises:
+        InputError: a file cannot be read, or is not what it should be; nothing in it is ever run.
+    """
+    # 1. The batch.
+    batch = _read(path)
+    kinds = (CIFAR_100_COARSE,) if coarse else (CIFAR_10, CIFAR_100)
+    kind = next((kind for kind in kinds if kind.labels in batch), None)
+    if kind is None or "data" not in batch:
+        wanted = "data and " + " or ".join(kind.labels for kind in kinds)
+        raise InputError(f"{path} is no batch of CIFAR{'-100' if coarse else ''}: there must be {wanted} in it.")
+    data, numbers = batch["data"], batch[kind.labels]
+    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:  # noqa: PLR2004
+        raise InputError(f"{path} is no batch of CIFAR: its data are not rows of {3 * _SIDE**2} bytes.")
+    # 2. What its numbers mean.
+    labels = _names(path.parent / kind.file, kind)
+    if not isinstance(numbers, list) or len(numbers) != len(data) or not all(n in range(len(labels)) for n in numbers):
+        raise InputError(f"{path}: its {kind.labels} are not one number from 0 to {len(labels) - 1} for each picture.")
+    pixels = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
+    return CifarBatch(absolute(path), pixels, [labels[number] for number in numbers], labels)
+
+
+def cifar_files(batches: Iterable[CifarBatch], folder: Path) -> list[ImageFile]:
+    """The pictures of batches as image files (PPM, which loses nothing) in `folder`, in order.
+
+    Raises:
+        InputError: there is no room for them.
+    """
+    head = b"P6 %d %d 255\n" % (_SIDE, _SIDE)
+    files: list[ImageFile] = []
+    try:
+        for batch in batches:
+            for pixels in batch.pixels:
+                path, content = folder / f"{len(files)}.ppm", head + pixels.tobytes()
+                path.write_bytes(content)
+                files.append(ImageFile(absolute(path), len(content), 0))
+    except OSError as error:
+        raise InputError(f"Cannot unpack CIFAR to {folder}: {error.strerror}") from error
+    return files
+
+
+def _check_there(path: Path, files: Iterable[bytes]) -> None:
+    gone = [file for file in files if not os.path.exists(file)]
+    if gone:
+        more = f", and {len(gone) - 1} more are not there" if len(gone) > 1 else ""
+        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.{encoding_hint(gone)}")
+
+
+def _names(path: Path, kind: Kind) -> list[str]:
+    """What the numbers of a batch mean."""
+    names = _read(path).get(kind.names)
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise InputError(f"{path}: there is no list of {kind.names} in it.")
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise InputError(f"{path} is no file of CIFAR: it has {size} bytes.")
+        return read_dict(path.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(f"There is no {path}. CIFAR's files belong together: unpack the whole archive.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"Cannot read {path} as a file of CIFAR: {error}. Nothing in it was run.") from error

@@ -1,0 +1,322 @@
+"""Tables as people and programs write them: in which encoding, separated by what, with which columns.
+
+Owns the way from bytes to rows of the columns that somebody looks for. The header decides what separates fields: as
+what it has the wanted columns. Reads no file, and does not know what becomes of the rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from clipsearch.errors import InputError
+from clipsearch.system import unicode
+from clipsearch.system.paths import absolute
+
+IMAGE_COLUMNS = ("image", "file", "path", "filename", "filepath", "image_path", "image_name")
+"""Columns that name pictures, in any case; where several are there, the first of these counts."""
+_ENCODING_HELP = "If the file is in another encoding, name that: --encoding cp949, say, or --encoding latin-1"
+
+_UTF_8 = "UTF-8"
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8", _UTF_8),
+    (codecs.BOM_UTF32_LE, "utf-32-le", "UTF-32"),  # it begins with UTF-16's
+    (codecs.BOM_UTF32_BE, "utf-32-be", "UTF-32"),
+    (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16"),
+    (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16"),
+)
+"""What a file may begin with, Python's name of the encoding that it means, and the one for people."""
+_MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""The usual one first."""
+_SAMPLE = 100
+"""So many rows are compared where the header does not decide."""
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+class Text(NamedTuple):
+    """The content of a file, decoded."""
+
+    text: str
+    encoding: str
+    """As people call it."""
+
+    def assumed(self, name: str) -> str | None:
+        """What to tell the user of the file called `name`; None if it is plain."""
+        return None if self.encoding == _UTF_8 else f"{name}: read as {self.encoding}."
+
+
+class Column(NamedTuple):
+    """What is looked for."""
+
+    what: str
+    """In one field, as errors call it: image, caption, label."""
+    plural: str
+    """In all of them, as the user is told: paths, texts, labels."""
+    names: tuple[str, ...]
+    """What its header may be, in any case and with blanks around; the first that is there counts."""
+    required: bool = True
+
+
+class Row(NamedTuple):
+    """The fields of one row that were looked for."""
+
+    values: tuple[str, ...]
+    """One for each column, as it stands there; empty for a column that is not there and need not be."""
+    where: str
+    """File and line, as errors name it."""
+
+
+class Table(NamedTuple):
+    """The rows of a table, and what was assumed to get them."""
+
+    rows: Iterator[Row]
+    """Those that are not blank. Raises InputError where one cannot be read, or has not as many fields as the header."""
+    assumed: str | None
+    """What to tell the user; None if it is plain: commas and UTF-8."""
+
+
+class _Layout(NamedTuple):
+    """How a table is written."""
+
+    separator: str
+    spaced: bool
+    """Whether a blank follows each separator."""
+    header: list[str]
+    """The names of its columns, without blanks around."""
+    places: list[int | None]
+    """Where the columns that are looked for are."""
+
+
+def decoded(content: bytes, name: str, encoding: str | None = None, *, may_hold_nul: bool = False) -> Text:
+    """The text in a file called `name`, in UTF-8 unless its byte order mark or `encoding` says otherwise.
+
+    The mark comes first, since nobody writes one by mistake. In UTF-8, other bytes come through as Python's surrogates
+    (`surrogateescape`), since names of files may hold any; see `check_utf8`. NUL is refused unless it `may_hold_nul`.
+
+    Raises:
+        InputError: there is no such encoding, the content is not in it, or it is no text.
+    """
+    if encoding is not None:
+        check_encoding(encoding)
+    for mark, known, called in _MARKS:
+        if content.startswith(mark):
+            content, encoding = content[len(mark) :], None if called == _UTF_8 else known
+            break
+    else:
+        called = encoding or _UTF_8
+    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+        if not may_hold_nul:
+            _check_nul(content, name)
+        return Text(content.decode("utf-8", "surrogateescape"), _UTF_8)
+    return Text(_strictly(content, encoding, called, name).removeprefix(_MARK), called)
+
+
+def check_encoding(encoding: str) -> None:
+    """Raises InputError if there is no encoding of this name."""
+    try:
+        "a".encode(encoding)
+    except (LookupError, ValueError) as error:  # a codec that encodes no text is a LookupError, too
+        raise InputError(
+            f"There is no encoding {encoding!r}. Usual ones are utf-8, utf-16, cp949, euc-kr, shift_jis, gb18030, "
+            "big5, latin-1 and cp1252."
+        ) from error
+
+
+def check_utf8(text: str, what: str) -> None:
+    """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
+    unicode.check_utf8(text, what, _ENCODING_HELP)
+
+
+def encoding_hint(paths: Iterable[bytes]) -> str:
+    """What to add to an error about files that are not there: their names are not UTF-8 if the table is not."""
+    try:
+        for path in paths:
+            path.decode()
+    except UnicodeDecodeError:
+        return f" {_ENCODING_HELP}"
+    return ""
+
+
+def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
+    """The absolute path of the file that a table in `folder` calls `name`.
+
+    Where nothing has that name, the file counts whose name is in the table's own `encoding`, as old archives leave
+    them, and then what has the name without the blanks around it.
+
+    Raises:
+        ValueError: no file can be named so.
+    """
+    path = absolute(folder / os.fsdecode(name.encode("utf-8", "surrogateescape")))
+    is_plain = name.isascii() and name == name.strip()
+    if is_plain or os.path.lexists(path):
+        return path
+    if encoding is not None and not name.isascii():
+        with contextlib.suppress(UnicodeError):
+            old = absolute(folder / os.fsdecode(name.encode(encoding)))
+            if os.path.lexists(old):
+                return old
+    return path if name == name.strip() else path_in(folder, name.strip(), encoding)
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, whichever system wrote it; what old Macs write counts where there is no other line end."""
+    text = text.replace("\r\n", "\n")
+    return text.split("\n" if "\n" in text else "\r")
+
+
+def read_table(text: Text, name: str, columns: Sequence[Column]) -> Table:
+    """The `columns` of the table in the content of a file called `name`. Its first row has to name them.
+
+    Raises:
+        InputError: one that is required is not there.
+    """
+    layout = _layout(text.text, name, columns)
+    return Table(_rows(text.text, name, layout), _assumed(text, name, columns, layout))
+
+
+# -- decoding ------------------------------------------------------------------------------------------------------
+
+
+def _check_nul(content: bytes, name: str) -> None:
+    at = content.find(b"\0")
+    if at >= 0:
+        line = len(_LINE_END.findall(content[:at].decode("latin-1"))) + 1
+        raise InputError(
+            f"{name} is no text in UTF-8: there is a NUL byte in line {line}. If it is UTF-16 without a byte order "
+            "mark, say so: --encoding utf-16-le"
+        )
+
+
+def _strictly(content: bytes, encoding: str, called: str, name: str) -> str:
+    try:
+        return content.decode(encoding)
+    except UnicodeError as error:
+        at = error.start if isinstance(error, UnicodeDecodeError) else 0
+        line = len(_LINE_END.findall(content[:at].decode(encoding, "ignore"))) + 1
+        raise InputError(
+            f"{name}, line {line}: byte 0x{content[at : at + 1].hex()} does not fit {called}. Is it in another "
+            "encoding? Name it: --encoding NAME"
+        ) from error
+
+
+# -- layout --------------------------------------------------------------------------------------------------------
+
+
+def _layout(text: str, name: str, columns: Sequence[Column]) -> _Layout:
+    """By what the header has the wanted columns. Where that leaves a choice, a column alone, the first rows decide."""
+    tried = [_tried(text, name, separator, columns) for separator in _SEPARATORS]
+    layouts = [layout for layout in tried if isinstance(layout, _Layout)]
+    if not layouts:
+        raise next(error for error in tried if isinstance(error, InputError))
+    fitting = [layout for layout in layouts if not _lacking(layout, columns)]
+    if not fitting:
+        closest = max(layouts, key=lambda layout: len(layout.header))
+        raise InputError(_no_column(closest, name, columns))
+    return min(fitting, key=lambda layout: not _is_even(text, name, layout)) if len(fitting) > 1 else fitting[0]
+
+
+def _tried(text: str, name: str, separator: str, columns: Sequence[Column]) -> _Layout | InputError:
+    """The layout if this separates the fields, or what is wrong with the header then."""
+    for spaced in (False, True):
+        try:
+            _, header = next(_records(text, name, separator, spaced=spaced), ("", []))
+        except InputError as error:
+            return error
+        if len(header) < 2 or not all(field.startswith(" ") for field in header[1:]):  # noqa: PLR2004
+            break
+    names = [field.strip() for field in header]
+    lowered = [field.lower() for field in names]
+    places = [next((lowered.index(one) for one in column.names if one in lowered), None) for column in columns]
+    return _Layout(separator, spaced, names, places)
+
+
+def _lacking(layout: _Layout, columns: Sequence[Column]) -> list[Column]:
+    pairs = zip(columns, layout.places, strict=True)
+    return [column for column, place in pairs if column.required and place is None]
+
+
+def _is_even(text: str, name: str, layout: _Layout) -> bool:
+    """Whether the first rows have as many fields as the header."""
+    records = islice(_records(text, name, layout.separator, spaced=layout.spaced), _SAMPLE)
+    try:
+        return all(len(record) == len(layout.header) for _, record in records)
+    except InputError:
+        return False
+
+
+def _no_column(layout: _Layout, name: str, columns: Sequence[Column]) -> str:
+    lacking = _lacking(layout, columns)
+    what = " and none for the ".join(column.what for column in lacking)
+    found = ", ".join(repr(field) for field in layout.header) or "nothing"
+    wanted = ", and one ".join(_alternatives(column.names) for column in lacking)
+    text = f"{name} has no column for the {what}: its first line has {found}. Name one of them {wanted}."
+    is_odd = any(unicode.NO_UTF_8.search(field) or "\0" in field for field in layout.header)
+    return f"{text} {_ENCODING_HELP}" if is_odd else text
+
+
+def _alternatives(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+
+
+def _assumed(text: Text, name: str, columns: Sequence[Column], layout: _Layout) -> str | None:
+    if text.encoding == _UTF_8 and layout.separator == ",":
+        return None
+    named = [
+        f"{column.plural} in {layout.header[place]!r}"
+        for column, place in zip(columns, layout.places, strict=True)
+        if place is not None
+    ]
+    return f"{name}: read as {text.encoding}, separated by {_SEPARATORS[layout.separator]}, {', '.join(named)}."
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+
+def _rows(text: str, name: str, layout: _Layout) -> Iterator[Row]:
+    records = _records(text, name, layout.separator, spaced=layout.spaced)
+    for where, record in islice(records, 1, None):  # behind the header
+        wanted = len(layout.header)
+        if len(record) < wanted or any(field.strip() for field in record[wanted:]):
+            separator = _SEPARATORS[layout.separator].removesuffix("s")
+            hint = f" A field with a {separator} in it needs quotes." if len(record) > wanted else ""
+            raise InputError(f"{where}: the header has {wanted} fields, this line {len(record)}.{hint}")
+        yield Row(tuple("" if place is None else record[place] for place in layout.places), where)
+
+
+def _records(text: str, name: str, separator: str, *, spaced: bool) -> Iterator[tuple[str, list[str]]]:
+    """What is not blank, from the header on, each after the file and line where it begins.
+
+    Raises:
+        InputError: quotes make no sense, or a field is too long.
+    """
+    # Line ends stay as they are, and each kind of them counts.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)
+    is_first = True
+    while True:
+        where = f"{name}, line {reader.line_num + 1}"
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f"{where}: {error}. A field with quotes in it is put between quotes, and those in it are written twice."
+            ) from error
+        if record is None:
+            return
+        if any(field.strip() for field in record):
+            if not (is_first and _is_hint(record)):
+                yield where, record
+            is_first = False
+
+
+def _is_hint(record: list[str]) -> bool:
+    """Whether it is Excel's line before the header, `sep=;`, and this is what separates."""
+    return len(record) == 2 and record[0].strip().lower() == "sep=" and not record[1].strip()  # noqa: PLR2004

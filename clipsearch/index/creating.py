@@ -1,0 +1,63 @@
+"""How an index comes to be, and goes again if nothing came of it: an empty database, complete or not there."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from pathlib import Path
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.index.connections import connect
+from clipsearch.index.format import (
+    DATABASE,
+    FORMAT,
+    LOCK,
+    MATRIX,
+    NEW_DATABASE,
+    NEW_MATRIX,
+    SCHEMA,
+    guarded,
+)
+from clipsearch.system.flushing import sync_folder
+from clipsearch.system.interrupts import shielded
+
+_JOURNALS = (f"{NEW_DATABASE}-journal", f"{DATABASE}-journal")
+
+
+def create(folder: Path) -> None:
+    """An empty index. It gets its name when it is complete, so that no crash leaves half of one."""
+    new = folder / NEW_DATABASE
+    with shielded(), guarded(folder):
+        # A journal without its database would be played back into the new one.
+        for leftover in (NEW_DATABASE, *_JOURNALS):
+            (folder / leftover).unlink(missing_ok=True)
+        with closing(connect(new, "rwc", 0)) as database, database:
+            database.execute("PRAGMA synchronous = EXTRA")
+            database.executescript(f"BEGIN; {SCHEMA}")
+            database.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
+        new.replace(folder / DATABASE)
+        sync_folder(folder)
+
+
+def discard_if_empty(folder: Path, made: Iterable[Path]) -> None:
+    """Take an index away in which nothing was ever recorded, and the folders that were `made` for it.
+
+    For the one who created it and still holds its lock. What cannot be taken away stays: an empty index harms nobody.
+    """
+    with shielded(), suppress(OSError, sqlite3.Error, ClipsearchError):
+        if (folder / DATABASE).exists() and _holds_anything(folder):
+            return
+        # Without its database it is no index, so this goes first.
+        for name in (DATABASE, *_JOURNALS, NEW_DATABASE, MATRIX, NEW_MATRIX):
+            (folder / name).unlink(missing_ok=True)
+        for place in dict.fromkeys(made):
+            if place == folder:
+                (folder / LOCK).unlink(missing_ok=True)
+            place.rmdir()
+
+
+def _holds_anything(folder: Path) -> bool:
+    with closing(connect(folder / DATABASE, "rw", 0)) as database:
+        ((anything,),) = database.execute("SELECT EXISTS (SELECT 1 FROM images) OR EXISTS (SELECT 1 FROM dead)")
+    return bool(anything)

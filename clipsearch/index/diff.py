@@ -1,0 +1,399 @@
+"""What differs between folders and an index: the work of an `index` run. Changes nothing.
+
+Files and records are compared as two sorted streams, and what has to be read waits in a temporary file: however many
+images there are, those of one folder are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from clipsearch.errors import IndexWriteError, InputError
+from clipsearch.images.finding import ImageFile, Rules, find_images, look
+from clipsearch.images.kinds import PassedOver, listed, sort_of
+from clipsearch.index.missing import Drives, Kept, Missing
+from clipsearch.index.reading import Folder, Known, Root, Store
+from clipsearch.system.paths import is_below, second_names
+
+_TOLD_EVERY = 1000
+"""Files between two words about the search."""
+
+
+class Target(NamedTuple):
+    """What a run looks at: a root, or a part of one."""
+
+    root: bytes
+    start: bytes
+    """The root itself, or a file or folder below it."""
+    rules: Rules
+    retry: bool
+    """Whether to try unreadable files again although they are unchanged."""
+    reread: bool = False
+    """Whether to read every file, changed or not."""
+    others: tuple[bytes, ...] = ()
+    """The other roots, which are not entered through links."""
+    skip_damaged: bool = False
+    """Whether pictures of which a part is missing are refused."""
+
+
+def targets(
+    paths: Iterable[bytes],
+    roots: Iterable[Root],
+    rules: Rules | None,
+    readers: str,
+    *,
+    reread: bool = False,
+    skip_damaged: bool | None = None,
+) -> list[Target]:
+    """How to search `paths` (absolute), given the roots of the index; `names_of` says by which names.
+
+    Known roots are searched as before, unless there are `rules`, and refuse damaged pictures as before, unless
+    `skip_damaged` tells. Where what can be read is no longer what it was, unreadable files are tried again.
+    """
+    found: list[Target] = []
+    for path in sorted(paths):
+        if any(is_below(path, other.start) for other in found):
+            continue
+        known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
+        retry = known.options.get("readers") != readers
+        skips = bool(known.options.get("skip_damaged")) if skip_damaged is None else skip_damaged
+        target = Target(known.path, path, rules or rules_of(known.options), retry, reread, skip_damaged=skips)
+        found.append(target)
+    tops = sorted({root.path for root in roots} | {target.root for target in found})
+    return [
+        target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))
+        if target.rules.follow_symlinks
+        else target
+        for target in found
+    ]
+
+
+def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes]:
+    """Of paths and roots (absolute) that are, or lie in, another root under a second name: their names from there on.
+
+    A known root keeps its name before a new one does, and a name without links before one with them.
+    """
+    known = [root.path for root in roots]
+
+    def rank(path: bytes) -> tuple[bool, bool, bytes]:
+        return path not in known, os.path.realpath(path) != path, path
+
+    return second_names(sorted({*known, *paths}, key=rank))
+
+
+def rules_of(options: dict[str, object]) -> Rules:
+    """The rules that `options_of` wrote."""
+    exclude = options.get("exclude")
+    return Rules(
+        tuple(exclude) if isinstance(exclude, list) else (),
+        include_hidden=bool(options.get("include_hidden")),
+        follow_symlinks=bool(options.get("follow_symlinks")),
+        by_name_only=bool(options.get("by_name_only")),
+        include_backups=bool(options.get("include_backups")),
+        include_system=bool(options.get("include_system")),
+    )
+
+
+def options_of(
+    rules: Rules,
+    readers: str | None,
+    passed_over: Mapping[str, int] | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> dict[str, object]:
+    """What the index remembers of a root: its rules; and what could be read and was left out at the last search."""
+    return {
+        "exclude": list(rules.exclude),
+        "include_hidden": rules.include_hidden,
+        "follow_symlinks": rules.follow_symlinks,
+        "skip_damaged": skip_damaged,
+        "by_name_only": rules.by_name_only,
+        "include_backups": rules.include_backups,
+        "include_system": rules.include_system,
+        "readers": readers,
+        "passed_over": dict(passed_over or {}),
+    }
+
+
+@dataclass
+class Counts:
+    """Numbers of files under the targets."""
+
+    found: int = 0
+    unchanged: int = 0
+    """Images that are as the index knows them."""
+    waiting: int = 0
+    """To be read."""
+
+
+class Changes:
+    """The outcome of comparing. Close it to delete its temporary file."""
+
+    def __init__(self) -> None:
+        self.counts = Counts()
+        self.moot: set[bytes] = set()
+        """The same of what was unreadable."""
+        self.unreadable_folders: dict[bytes, str] = {}
+        """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
+        self._passed_over: dict[bytes, PassedOver] = {}
+        """What was left out of each target."""
+        self._devices: dict[bytes, int | None] = {}
+        """On which drive each target was when its first file was found."""
+        self._drives: dict[bytes, Drives] = {}
+        """What is mounted in each target."""
+        self._listed: tuple[bytes, bool] = (b"", False)
+        """The last folder of which something was missing, and whether it is there."""
+        # SQLite keeps a database without a name in a temporary file, which vanishes with it.
+        self._queue = sqlite3.connect("")
+        self._queue.execute(
+            "CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT, ctime_ns INTEGER, "
+            "inode INTEGER, by_name INTEGER)"
+        )
+        self.gone = Missing(self._queue)
+        """Images that the index knows and that were not found."""
+        self._queue.execute("CREATE TABLE unnoted (path BLOB, ctime_ns INTEGER, inode INTEGER)")
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._queue.close()
+
+    def waiting(self) -> Iterator[ImageFile]:
+        """The files to be read, in the order of their paths."""
+        with _temporary_file():
+            yield from map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
+
+    def unnoted(self) -> Iterator[tuple[bytes, int | None, int | None]]:
+        """Path, `ctime_ns` and `inode` of unchanged files whose records an older format left without the two.
+
+        They are taken over without reading the file: nobody could tell what these were when it was read, and a first
+        run after an update should not read everything.
+        """
+        with _temporary_file():
+            yield from self._queue.execute("SELECT * FROM unnoted ORDER BY rowid")
+
+    def compare(
+        self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
+    ) -> None:
+        """Search a target and compare it with what `store` knows, if there is an index yet.
+
+        `searching` is told from time to time how many files were found.
+
+        Raises:
+            InputError: the target is missing, unreadable, or holds no image though it may not be empty.
+            IndexWriteError: there is no room for a temporary file.
+        """
+        before = self.counts.found
+        known = store.known(target.start) if store else iter(())
+        folders = store.folders() if store else []
+        near = [
+            folder for folder in folders if is_below(folder.path, target.start) or is_below(target.start, folder.path)
+        ]
+        drives = self._drives[target.start] = Drives(near)
+        files = find_images(
+            target.root,
+            target.rules,
+            start=target.start,
+            others=target.others,
+            unreadable=self._cannot_list,
+            mounted=drives.mounted,
+            passed_over=self._passed_over.setdefault(target.start, PassedOver()).add,
+            looking=False,
+        )
+        try:
+            work = self._to_read(files, known, target, searching)
+            with _temporary_file():
+                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", work)
+                drives.searched(target.start, self.gone)
+            self.confirm(target)
+        except (InputError, OSError) as error:
+            raise InputError(f"{error}{_advice(target.start, store)}") from error
+        if self.counts.found == before and not allow_empty:
+            self._refuse_empty(target, store)
+
+    def passed_over(self, target: Target) -> Mapping[str, int]:
+        """How many files and folders of a target were left out as no pictures, by kind; nothing before `compare`."""
+        found = self._passed_over.get(target.start)
+        return found.counts if found else {}
+
+    def confirm(self, target: Target) -> None:
+        """Make sure that a target is still there: a drive may be unplugged while it is searched or read.
+
+        Raises:
+            InputError: it is gone, or what is there now is the empty folder where the drive was mounted.
+        """
+        device = _device(target.start)
+        if device is None or device != self._devices.get(target.start, device):
+            raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
+
+    def keep(self, target: Target) -> list[Kept]:
+        """Take out of `gone` what stays in the index though it was not found."""
+        with _temporary_file():
+            return self.gone.keep(target.start, self._drives[target.start])
+
+    def remembered(self, target: Target, kept: Iterable[Kept]) -> list[Folder]:
+        """What the index should remember of the folders of a target."""
+        return self._drives[target.start].remembered(target.start, kept)
+
+    def _to_read(
+        self,
+        files: Iterator[ImageFile],
+        known: Iterator[Known],
+        target: Target,
+        searching: Callable[[int], None],
+    ) -> Iterator[ImageFile]:
+        """Go through two streams in the order of paths; what must be read comes out."""
+        counts, gone, drives = self.counts, self.gone, self._drives[target.start]  # for a loop over every file
+        last: bytes | None = None
+        old = next(known, None)
+        for file in files:
+            while old is not None and old.path < file.path:
+                last = self._missing(old, last)
+                old = next(known, None)
+            same = old is not None and old.path == file.path
+            settled = same and old is not None and not target.reread and _is_settled(file, old, target)
+            if not (settled or file.by_name or self._is_picture(file, target, is_known=same)):
+                continue
+            if gone.is_open:
+                gone.found(file.path)
+            last = file.path
+            counts.found += 1
+            if target.start not in self._devices:  # not earlier: to list a folder can be what mounts it
+                self._devices[target.start] = _device(target.start)
+            if counts.found % _TOLD_EVERY == 0:
+                searching(counts.found)
+            if settled and old is not None:
+                self._unchanged(file, old, drives)
+            else:
+                counts.waiting += 1
+                yield file
+            if same:
+                old = next(known, None)
+        while old is not None:
+            last = self._missing(old, last)
+            old = next(known, None)
+        self.gone.found(None)
+
+    def _is_picture(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
+        """Whether to take a file whose name does not tell; what the index knows and cannot be opened now is taken."""
+        try:
+            kind = look(file)
+        except FileNotFoundError:
+            return is_known  # to be read, and then found to be gone
+        except OSError:
+            if is_known:
+                return True
+            kind = sort_of(os.path.basename(file.path))[1]
+        if kind is not None:
+            self._passed_over[target.start].add(kind)
+        return kind is None
+
+    def _unchanged(self, file: ImageFile, old: Known, drives: Drives) -> None:
+        if old.error is None:
+            self.counts.unchanged += 1
+            if drives.unproved:
+                drives.unchanged(file.path)
+        if old.ctime_ns is None and old.inode is None:
+            self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
+
+    def _missing(self, old: Known, last: bytes | None) -> bytes | None:
+        """A file was not found behind `last`; the last one now of which it is known what became of it."""
+        # The search has passed this place, so that it has told if a folder above could not be listed.
+        if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
+            self.counts.unchanged += old.error is None
+        elif old.error is not None:
+            self.moot.add(old.path)
+            return last
+        elif self._is_left_out(old.path):
+            self.gone.add(old.path, left_out=True)
+        else:
+            self.gone.not_found(old.path, last)
+            return last
+        self.gone.found(old.path)
+        return old.path
+
+    def _is_left_out(self, path: bytes) -> bool:
+        """Whether a file is there and yet was not found: by other rules than before."""
+        folder = os.path.dirname(path)
+        if folder != self._listed[0]:
+            self._listed = folder, os.path.isdir(folder)
+        return self._listed[1] and os.path.lexists(path)
+
+    def _cannot_list(self, folder: bytes, reason: str) -> None:
+        self.unreadable_folders[folder] = reason
+
+    def _refuse_empty(self, target: Target, store: Store | None) -> None:
+        place = os.fsdecode(target.start)
+        if self.unreadable_folders:
+            folder, reason = next(iter(self.unreadable_folders.items()))
+            raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
+        counts = self.passed_over(target)
+        others = f"\nLeft out: {listed(counts)}." if counts else ""
+        known = store.count(target.start) if store else 0
+        if known and self.gone.count_left_out(target.start) < known:
+            advice = _advice(target.start, store, "--allow-empty, or ")
+            raise InputError(f"No images in {place} any more. Is a drive not mounted?{others}{advice}")
+        found = "No images" if not counts else "No images that can be read"
+        left_out = f": the {known} that the index knows are left out now" if known else ""
+        raise InputError(
+            f"{found} in {place}{left_out}. (Nothing was changed.) If that is as it should be: --allow-empty{others}"
+        )
+
+
+def _device(path: bytes) -> int | None:
+    """The drive that a file or folder is on; None if it is not there."""
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
+
+
+@contextmanager
+def _temporary_file() -> Iterator[None]:
+    """Around the use of one: turn its errors into ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise IndexWriteError(
+            f"Cannot write the list of files to a temporary file: {error}.\nCheck the space in the folder for "
+            "temporary files, or name another one in TMPDIR."
+        ) from error
+
+
+def _is_settled(file: ImageFile, old: Known, target: Target) -> bool:
+    """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
+    # A damaged picture is in the index, or it was refused for that.
+    if old.damaged and target.skip_damaged is (old.error is None):
+        return False
+    if file.mtime_ns != old.mtime_ns or file.size != old.size:
+        return False
+    # Permission to open a file may come and go without a trace in its size and time.
+    if old.error is not None and (target.retry or not old.opened):
+        return False
+    return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
+
+
+def _is_same_file(file: ImageFile, old: Known) -> bool:
+    """Whether nobody can have written to the file, or put another in its place, and set size and time back.
+
+    `ctime_ns` shows either, and no program can set it. The inode is asked only where there is no such time (Windows):
+    on many network and FUSE file systems it is another one after each mount, and then every file would be read.
+    """
+    if file.ctime_ns is not None and old.ctime_ns is not None:
+        return file.ctime_ns == old.ctime_ns
+    return file.inode is None or old.inode is None or file.inode == old.inode
+
+
+def _advice(start: bytes, store: Store | None, ways: str = "") -> str:
+    """What to do about a root that is known and cannot be used."""
+    images = store.count(start) if store else 0
+    if not images:
+        return ""
+    return (
+        f"\nThe index knows {images} images there. Nothing was changed. If they are gone for good: {ways}clipsearch "
+        f"forget {os.fsdecode(start)}"
+    )

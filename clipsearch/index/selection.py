@@ -1,0 +1,227 @@
+"""Which rows of an index fulfil filters. What columns can tell is asked of SQLite, before anything is ranked."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError
+from clipsearch.index.filters import Filters, Orientation, local_time
+from clipsearch.index.reading import Store
+from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
+
+_SINCE = """
+(taken_at >= ? OR (taken_at IS NULL AND (mtime_ns >= ? OR (mtime_ns >= ? AND local_time(mtime_ns) >= ?))))"""
+_UNTIL = """
+(taken_at < ? OR (taken_at IS NULL AND (mtime_ns < ? OR (mtime_ns < ? AND local_time(mtime_ns) < ?))))"""
+"""As `Hit.date` shows it: when it was taken, else when the file was last changed; local, in ISO 8601, so texts compare.
+
+SQLite's own local time is another one before 1970 and after 2037. To ask Python for each row would take seconds for a
+million of them, so only those near the bound are asked about."""
+_NEAR = 2 * 86_400
+"""Seconds: no zone is further away than that from universal time."""
+_64_BITS = 2**63 - 1
+_SHAPES = {Orientation.LANDSCAPE: ">", Orientation.PORTRAIT: "<", Orientation.SQUARE: "="}
+
+
+def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
+    """Which of so many `rows` of the matrix belong to images that fulfil `filters`, (rows,); None if all may.
+
+    With filters, dead rows never match.
+
+    Raises:
+        InputError: as for `check_under`.
+    """
+    check_under(store, filters)
+    filters = _as_known(store, filters)
+    if filters == Filters(seen_from=filters.seen_from):
+        return None
+    mask = np.zeros(rows, np.bool_)
+    mask[np.fromiter(_rows(store, filters), np.int64)] = True
+    return mask
+
+
+def unmatched(store: Store, filters: Filters) -> list[str]:
+    """Which filters by path (`under`, `files`, `glob`) no image fulfils, each taken by itself."""
+    alone = {
+        "under": Filters(under=filters.under),
+        "files": Filters(files=filters.files),
+        "glob": Filters(glob=filters.glob, seen_from=filters.seen_from),
+    }
+    return [
+        name
+        for name, one in alone.items()
+        if getattr(filters, name) and next(_rows(store, _as_known(store, one)), None) is None
+    ]
+
+
+def check_under(store: Store, filters: Filters) -> None:
+    """Raises InputError where a filter names a folder that is neither there nor in the index."""
+    for path in filters.under or ():
+        if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
+            raise InputError(
+                f"under: there is no {os.fsdecode(path)}, and the index knows none. "
+                "`clipsearch status` names the folders in the index."
+            )
+
+
+def rows_of_file(store: Store, path: bytes) -> list[int]:
+    """The rows of the images that are the file at `path` (absolute), by whatever names the index knows it.
+
+    Links to it and hard links are among them; copies are files of their own.
+    """
+    names = dict.fromkeys(name for way in (path, os.path.realpath(path)) for name in spellings(way, _roots(store)))
+    rows = [row for name in names if (row := store.row_of(name)) is not None]
+    if not rows:
+        return []
+    # Other names of a file have the same content, and of those with the same content few are to be asked about.
+    content = store.images(rows[:1])[0].hash
+    twins = store.rows_with(content) if content else ()
+    return list(dict.fromkeys([*rows, *(row for name, row in twins if same_place(name, path))]))
+
+
+def _roots(store: Store) -> list[bytes]:
+    return [root.path for root in store.roots()]
+
+
+def _as_known(store: Store, filters: Filters) -> Filters:
+    """`filters` with paths as the index spells them, in addition to how they were given."""
+    if filters == Filters(seen_from=filters.seen_from):
+        return filters
+    roots = _roots(store)
+
+    @cache
+    def spelled(folder: bytes) -> list[bytes]:
+        return spellings(folder, roots)
+
+    under, files = filters.under, filters.files
+    if under is not None:
+        under = tuple(dict.fromkeys(name for path in under for name in _folder_as_known(store, path, roots)))
+    if files is not None:
+        files = frozenset(
+            os.path.join(folder, os.path.basename(path)) for path in files for folder in spelled(os.path.dirname(path))
+        )
+    seen_from = tuple(dict.fromkeys(name for folder in filters.seen_from for name in spelled(folder)))
+    return replace(filters, under=under, files=files, seen_from=seen_from)
+
+
+def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[bytes]:
+    """What the index calls a folder."""
+    found = [*spellings(path, roots), *roots_in(path, roots)]
+    if any(map(store.count, found)):
+        return found
+    if any(root.options.get("follow_symlinks") for root in store.roots()):
+        # A link below a root may have led to it; then only the folders that the index knows can tell.
+        folders = {os.path.dirname(name) for name, _ in store.paths_and_rows(None, "TRUE", ())}
+        found += [*spellings(path, folders), *roots_in(path, folders)]
+    if not path.isascii():  # it is gone, or its letters would have been found on the disk
+        wanted, depth = same_letters(path), path.count(b"/") + 1
+        starts = {b"/".join(name.split(b"/")[:depth]) for name, _ in store.paths_and_rows(None, "TRUE", ())}
+        found += sorted(start for start in starts if same_letters(start) == wanted)
+    return found
+
+
+def _rows(store: Store, filters: Filters) -> Iterator[int]:
+    store.teach("local_time", local_time)
+    condition, values = _condition(filters)
+    roots = [None] if filters.under is None else _outermost(filters.under)
+    if not filters.glob and filters.files is None:
+        for root in roots:
+            yield from store.rows(root, condition, values)
+        return
+
+    def paths() -> Iterator[tuple[bytes, int]]:
+        for root in roots:
+            yield from store.paths_and_rows(root, condition, values)
+
+    globs = _globs(filters, paths)
+    files = filters.files if filters.files is None else _files(filters.files, paths)
+    for path, row in paths():
+        if (files is None or path in files) and (not globs or _is_in(path, globs, filters.seen_from)):
+            yield row
+
+
+class _Glob(NamedTuple):
+    """A pattern for paths."""
+
+    regex: re.Pattern[str]
+    takes_in: bool
+    by_letters: bool
+    """Whether it is for paths in the form of `same_letters`, since it matches none as it is."""
+
+    def matches(self, path: bytes) -> bool:
+        return self.regex.match(os.fsdecode(same_letters(path) if self.by_letters else path)) is not None
+
+
+def _globs(filters: Filters, paths: Callable[[], Iterator[tuple[bytes, int]]]) -> list[_Glob]:
+    """The patterns, the last first: each as it is, or by letters if no path matches it to the byte."""
+    exact = [_Glob(regex, takes_in, by_letters=False) for regex, takes_in in filters.patterns()]
+    open_ones = {number for number, glob in enumerate(exact) if not glob.regex.pattern.isascii()}
+    for path, _ in paths() if open_ones else ():
+        open_ones -= {number for number in open_ones if exact[number].matches(_seen(path, filters.seen_from))}
+    by_letters = [_Glob(regex, takes_in, by_letters=True) for regex, takes_in in filters.patterns(by_letters=True)]
+    return [by_letters[number] if number in open_ones else glob for number, glob in enumerate(exact)]
+
+
+def _files(files: Collection[bytes], paths: Callable[[], Iterator[tuple[bytes, int]]]) -> Collection[bytes]:
+    """The paths of the index that `files` mean: each as it is, or by its letters if there is none to the byte."""
+    if all(path.isascii() for path in files):
+        return files
+    exact = {path for path, _ in paths() if path in files}
+    others = {same_letters(path) for path in files if path not in exact}
+    return exact | {path for path, _ in paths() if path not in exact and same_letters(path) in others}
+
+
+def _condition(filters: Filters) -> tuple[str, list[object]]:
+    """What the columns have to fulfil, as SQL with its values."""
+    parts: list[str] = ["TRUE"]
+    values: list[object] = []
+    for sql, bound in ((_SINCE, filters.after), (_UNTIL, filters.before)):
+        if bound:
+            early, late = _around(bound)
+            parts.append(sql)
+            values += [bound, late, early, bound] if sql == _SINCE else [bound, early, late, bound]
+    for sql, value in (
+        ("width >= ?", filters.min_width),
+        ("height >= ?", filters.min_height),
+    ):
+        if value:
+            parts.append(sql)
+            values.append(value)
+    if filters.orientation:
+        parts.append(f"width {_SHAPES[filters.orientation]} height")
+    return " AND ".join(parts), values
+
+
+def _around(moment: str) -> tuple[int, int]:
+    """In ns since 1970: what is certainly before a local time, whatever the zone, and what is certainly after it."""
+    seconds = int((datetime.fromisoformat(moment) - datetime(1970, 1, 1)).total_seconds())  # noqa: DTZ001
+    early, late = (max(-_64_BITS, min(10**9 * (seconds + far), _64_BITS)) for far in (-_NEAR, _NEAR))
+    return early, late
+
+
+def _outermost(paths: tuple[bytes, ...]) -> list[bytes]:
+    """Without those that lie in another, so that no row comes twice."""
+    return [path for path in set(paths) if not any(path != other and is_below(path, other) for other in set(paths))]
+
+
+def _is_in(path: bytes, globs: Sequence[_Glob], seen_from: Sequence[bytes]) -> bool:
+    seen = _seen(path, seen_from)
+    for glob in globs:
+        if glob.matches(seen):
+            return glob.takes_in
+    return not any(glob.takes_in for glob in globs)
+
+
+def _seen(path: bytes, seen_from: Sequence[bytes]) -> bytes:
+    """As patterns see it: from the current folder where it lies below that, else the whole."""
+    start = next((folder for folder in seen_from if is_below(path, folder)), b"/")
+    return path.removeprefix(inside(start)).lstrip(b"/")

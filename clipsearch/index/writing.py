@@ -1,0 +1,461 @@
+"""An index opened for writing: append, record, commit, compact. Whatever fails or dies, the last commit stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError, ModelMismatchError
+from clipsearch.images.dates import NAME, taken_by_name
+from clipsearch.index.connections import connect
+from clipsearch.index.creating import create, discard_if_empty
+from clipsearch.index.format import (
+    DATABASE,
+    FORMAT,
+    HEADER_BYTES,
+    MATRIX,
+    NEW_MATRIX,
+    UPGRADES,
+    Matrix,
+    ModelRecord,
+    Record,
+    guarded,
+    header,
+    mismatch,
+)
+from clipsearch.index.locking import lock
+from clipsearch.index.reading import RECORD, Folder, Store
+from clipsearch.system.flushing import sync, sync_folder
+from clipsearch.system.interrupts import shielded
+from clipsearch.system.paths import is_below, spellings
+from clipsearch.unit import are_unit
+
+_DEAD_SHARE = 0.25
+"""The matrix is rewritten when more than this share of its rows is dead."""
+_COPY_ROWS = 65_536
+_BUSY_SECONDS = 120
+"""So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
+
+_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source, damage FROM images"
+
+
+class Writer(Store):
+    """An index opened for writing, by one thread. Nothing counts before `commit`.
+
+    When a change fails half way, neither it nor anything else since the last commit may ever be committed: rows
+    without records would shift those that follow. `sound` says so, and only opening the index again helps.
+    """
+
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+        super().__init__(folder, lambda: database)
+        self.sound = True
+        """Whether all changes so far went well."""
+        self.created = False
+        """Whether there was no index before."""
+        self._matrix: BinaryIO | None = None
+        """The matrix file, unbuffered, once it is written to."""
+        self._rows_written = 0
+        """Rows in the matrix, committed or not."""
+
+    @classmethod
+    @contextmanager
+    def locked(cls, folder: Path, *, wait: float = 0, waiting: Callable[[], None] = lambda: None) -> Iterator[Writer]:
+        """Open or create the index in `folder` for writing; at most one process does at a time.
+
+        Another writer is waited for up to `wait` seconds; `waiting` is called before. An index that is created goes
+        again if what is done within fails before anything is recorded.
+
+        Raises:
+            IndexLockedError: another process is still writing.
+            IndexWriteError: the folder cannot be written.
+            IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
+        """
+        with lock(folder, wait, waiting) as made:
+            created = not cls.exists(folder)
+            try:
+                if created:
+                    create(folder)
+                with closing(cls(folder, connect(folder / DATABASE, "rw", _BUSY_SECONDS))) as writer:
+                    writer.created = created
+                    writer._prepare()  # noqa: SLF001  (its own class)
+                    yield writer
+            except BaseException:
+                if created:
+                    discard_if_empty(folder, made)
+                raise
+
+    def close(self) -> None:
+        """Close the files; what was not committed is lost."""
+        self._database.rollback()
+        if self._matrix is not None:
+            self._matrix.close()
+        super().close()
+
+    # -- what an index is about --------------------------------------------------------------------------------
+
+    def set_model(self, model: ModelRecord) -> None:
+        """Say which model makes the vectors.
+
+        Raises:
+            ModelMismatchError: the index already holds vectors of another one.
+        """
+        known = self.bound_model()
+        if known is not None and known.fingerprint != model.fingerprint:
+            raise ModelMismatchError(mismatch(self.folder, known, model.name))
+        with self._changing():
+            self._set_meta("model", json.dumps(asdict(model)))
+
+    def set_last_run(self, run: dict[str, Any]) -> None:
+        """Leave word about the run that is writing."""
+        with self._changing():
+            self._set_meta("last_run", json.dumps(run))
+
+    def set_root(self, root: bytes, options: dict[str, Any]) -> None:
+        """Remember a folder or file (absolute) that was indexed, and how; roots below it are no longer needed.
+
+        A root that lies below another one is part of that already.
+        """
+        known = [other.path for other in self.roots()]
+        if any(other != root and is_below(root, other) for other in known):
+            return
+        with self._changing():
+            for other in known:
+                if is_below(other, root):
+                    self._execute("DELETE FROM roots WHERE path = ?", (self._stored(other),))
+            self._execute("INSERT INTO roots VALUES (?, ?)", (self._stored(root), json.dumps(options)))
+
+    def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
+        """Remember these folders, all of them `root` or below (absolute), and no others there."""
+        with self._changing():
+            self._forget_folders(root)
+            for path, *rest in folders:
+                self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._stored(path), *rest))
+
+    def rename(self, place: bytes, name: bytes) -> None:
+        """Give the records of `place` and below the `name` that it has in another root (both absolute).
+
+        `place` is no root any more. Of two records of one file that of the image stays, or the one that is there.
+        """
+        with self._changing():
+            for old in list(self.records(place)):
+                new = name + old.path[len(place) :]
+                there = self.record(new)
+                self._delete("path = ?", (self._stored(old.path),))
+                if there is None or (there.row is None and old.row is not None):
+                    self._put(old._replace(path=new))
+            self._forget_folders(place)
+            self._execute("DELETE FROM roots WHERE path = ?", (self._stored(place),))
+
+    def forget(self, roots: Sequence[bytes]) -> list[int]:
+        """Drop roots, or folders whose images are kept though they are not there, and all records below them.
+
+        Whatever links or mounts lead to them. Commits; how many images each held.
+
+        Raises:
+            InputError: one of them is neither. Then none is dropped.
+        """
+        known = {root.path for root in self.roots()}
+        kept = [folder for folder in self.folders() if folder.kept]
+
+        def may_go(path: bytes) -> bool:
+            return path in known or any(is_below(path, folder.path) for folder in kept)
+
+        roots = [next(filter(may_go, spellings(root, sorted(known))), root) for root in roots]
+        for root in roots:
+            if not may_go(root):
+                names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
+                raise InputError(
+                    f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.\nTo leave out a part of "
+                    "one, index it again with --exclude, or put the part's name into a .clipsearchignore file."
+                )
+        images = [self.count(root) for root in roots]
+        with self._changing():
+            for root in roots:
+                for where, values in self._ranges(root):
+                    self._delete(where, values)
+                self._execute("DELETE FROM roots WHERE path = ?", (self._stored(root),))
+                self._forget_folders(root)
+            for folder in self.folders():
+                gone = sum(number for root, number in zip(roots, images, strict=True) if is_below(root, folder.path))
+                if folder.kept and gone:
+                    left = max(0, folder.kept - gone)
+                    self._execute(
+                        "UPDATE folders SET kept = ?, away = away AND ? WHERE path = ?",
+                        (left, left > 0, self._stored(folder.path)),
+                    )
+        self.compact()
+        return images
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def record(self, path: bytes) -> Record | None:
+        """What is known of one file (absolute)."""
+        found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._stored(path),))  # noqa: S608
+        return Record(path, *found[0][1:]) if found else None
+
+    def same_content(self, digest: bytes) -> list[Record]:
+        """The images with this content hash; and without a path those that had it, while their rows are there.
+
+        Without those whose rows are no unit vectors: they have to be embedded again.
+        """
+        living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
+        columns = "row, 0, 0, hash, width, height, taken_at, NULL, NULL, NULL, date_source, damage"
+        dead = self.sql(f"SELECT {columns} FROM dead WHERE hash = ?", (digest,))  # noqa: S608
+        found = [
+            *(Record(self._absolute(path), *rest) for path, *rest in living),
+            *(Record(b"", *rest) for rest in dead),
+        ]
+        return [record for record in found if record.row is not None and self._is_vector(record.row)]
+
+    def _is_vector(self, row: int) -> bool:
+        """Whether a row, committed or not, is a unit vector."""
+        model, file = self.model(), self._matrix or self.open_matrix()
+        if model is None or file is None:
+            return False
+        with nullcontext() if file is self._matrix else file, guarded(self.folder):
+            file.seek(HEADER_BYTES + row * model.dim * 2)
+            numbers = np.frombuffer(file.read(model.dim * 2), np.float16)
+        return len(numbers) == model.dim and bool(are_unit(numbers[np.newaxis])[0])
+
+    def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
+        """Append (B, D) unit rows to the matrix and put the records of the same images, which get their numbers."""
+        model = self.model()
+        if model is None or vectors.shape != (len(records), model.dim):
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(records)} records and model {model}")
+        with self._changing():
+            first = self._append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
+            for row, record in enumerate(records, first):
+                self._put(record._replace(row=row))
+
+    def add_copy(self, record: Record) -> None:
+        """Put `record` with a new row, equal to the one that it names."""
+        model = self.model()
+        if model is None or record.row is None:
+            raise ValueError(f"no row to copy: {record}")
+        with self._changing():
+            file = self._open_matrix(model.dim)
+            file.seek(HEADER_BYTES + record.row * model.dim * 2)
+            self._put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
+
+    def put(self, record: Record) -> None:
+        """Write a record in place of any other for its path; a row that it replaces is dead, its own is alive."""
+        with self._changing():
+            self._put(record)
+
+    def fill_in(self, statuses: Iterable[tuple[bytes, int | None, int | None]]) -> None:
+        """Note `ctime_ns` and `inode` of files (absolute) whose records an older format left without, and commit."""
+        sql = "UPDATE images SET ctime_ns = ?, inode = ? WHERE path = ?"
+        waiting = iter(statuses)
+        while block := list(islice(waiting, _COPY_ROWS)):  # so that a transaction fits into memory
+            with self._changing():
+                self._database.executemany(sql, ((*known, self._stored(path)) for path, *known in block))
+            self.commit()
+
+    def move(self, old: bytes, record: Record) -> None:
+        """Put `record`, which took over the row of the record for the path `old`."""
+        with self._changing():
+            self._execute("DELETE FROM images WHERE path = ?", (self._stored(old),))
+            self._put(record)
+
+    def remove(self, paths: Iterable[bytes]) -> None:
+        """Delete the records of these paths; their rows are dead."""
+        with self._changing():
+            for path in paths:
+                self._delete("path = ?", (self._stored(path),))
+
+    # -- commit ------------------------------------------------------------------------------------------------
+
+    def commit(self) -> None:
+        """Flush the rows to the disk, then commit their records."""
+        with self._changing():
+            if self._matrix is not None:
+                sync(self._matrix.fileno())
+                # The length in the header is for other programs. It follows the rows, so it never says too much.
+                model = self.model()
+                _write_all(self._matrix, header(self._rows_written, model.dim if model else 0), 0)
+                sync(self._matrix.fileno())
+            self._database.commit()
+
+    def compact(self) -> None:
+        """Rewrite the matrix without its dead rows if they are more than a quarter of it. Commits."""
+        self.commit()
+        matrix, alive = self.matrix()
+        if alive is None or (len(matrix) - alive.sum()) <= _DEAD_SHARE * len(matrix):
+            return
+        # 1. The new matrix, complete and flushed, under a name of its own. Until step 2 it is a mere leftover.
+        kept = np.flatnonzero(alive)
+        try:
+            with guarded(self.folder):
+                _write_matrix(self.folder / NEW_MATRIX, matrix, kept)
+                sync_folder(self.folder)
+        except BaseException:
+            with suppress(OSError):
+                (self.folder / NEW_MATRIX).unlink()  # on a full disk it would be in the way
+            raise
+        # 2. In one transaction its row numbers, and that it is the matrix from now on. Numbers only fall, so going
+        #    upwards never meets one that is still taken.
+        with self._changing():
+            for new, old in enumerate(kept.tolist()):
+                if new != old:
+                    self._execute("UPDATE images SET row = ? WHERE row = ?", (new, old))
+            self._execute("DELETE FROM dead")
+            self._set_meta("renaming", "yes")
+            self._database.commit()
+            # 3. The usual name.
+            if self._matrix is not None:
+                self._matrix.close()
+                self._matrix = None
+            self._finish_renaming()
+            self._rows_written = self.committed_rows()
+
+    # -- how ---------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Put right what an older format or a crash left."""
+        with guarded(self.folder):
+            # EXTRA: a commit must not be undone by a power cut that comes later, since files are renamed after it.
+            self._database.execute("PRAGMA synchronous = EXTRA")
+            self._database.execute("PRAGMA fullfsync = ON")
+            # Otherwise a long transaction would write early, and lock readers out until it is over.
+            self._database.execute("PRAGMA cache_spill = OFF")
+        older = self.format()
+        with self._changing():
+            if older < FORMAT:
+                self.teach("date_in_name", _date_in_name)
+                self._execute("BEGIN")
+                for version in range(older, FORMAT):
+                    for statement in UPGRADES[version].split(";"):
+                        self._execute(statement)
+                self._set_meta("format", str(FORMAT))
+                self._database.commit()
+            self._finish_renaming()
+            self._rows_written = self.committed_rows()
+            model = self.model()
+            used = self._rows_written or (self.folder / MATRIX).exists()
+            if model and used and not self._is_as_committed(model.dim):
+                self._open_matrix(model.dim)
+
+    def _is_as_committed(self, dim: int) -> bool:
+        """Whether the matrix file has the committed rows and says so, neither more nor less."""
+        self._map()  # complains if it is missing or short
+        with (self.folder / MATRIX).open("rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            return file.read(HEADER_BYTES) == header(self._rows_written, dim) and length == self._end(dim)
+
+    def _end(self, dim: int) -> int:
+        """Bytes of the matrix file up to the last row written."""
+        return HEADER_BYTES + self._rows_written * dim * 2
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Around every change: it happens whole, signals wait, and after a failure nothing is ever committed."""
+        if not self.sound:
+            raise RuntimeError("an earlier change failed half way; open the index again")
+        with shielded(), guarded(self.folder):
+            try:
+                yield
+            except BaseException:
+                self.sound = False
+                self._database.rollback()
+                raise
+
+    def _append(self, rows: bytes, dim: int) -> int:
+        """Write rows behind the last one; the number of the first."""
+        file = self._open_matrix(dim)
+        first = self._rows_written
+        _write_all(file, rows, self._end(dim))
+        self._rows_written += len(rows) // (dim * 2)
+        return first
+
+    def _open_matrix(self, dim: int) -> BinaryIO:
+        """The matrix file, cut off behind its committed rows."""
+        if self._matrix is None:
+            if self._rows_written:
+                self._map()  # complains if it is missing or short
+                self._matrix = (self.folder / MATRIX).open("r+b", buffering=0)
+                # In this order, so that the header never names more rows than there are.
+                _write_all(self._matrix, header(self._rows_written, dim), 0)
+                self._matrix.truncate(self._end(dim))
+            else:
+                self._matrix = (self.folder / MATRIX).open("w+b", buffering=0)
+                _write_all(self._matrix, header(0, dim), 0)
+                sync_folder(self.folder)
+        return self._matrix
+
+    def _finish_renaming(self) -> None:
+        rewritten = self.folder / NEW_MATRIX
+        if self.meta("renaming"):
+            if rewritten.exists():
+                rewritten.replace(self.folder / MATRIX)
+            sync_folder(self.folder)
+            self._execute("DELETE FROM meta WHERE key = 'renaming'")
+            self._database.commit()
+        else:
+            rewritten.unlink(missing_ok=True)
+
+    def _forget_folders(self, root: bytes) -> None:
+        for folder in self.folders(root):
+            self._execute("DELETE FROM folders WHERE path = ?", (self._stored(folder.path),))
+
+    def _put(self, record: Record) -> None:
+        # By whatever way it came by its content and its name.
+        record = _dated_by_name(record)
+        path = self._stored(record.path)
+        self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
+        self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
+        values = ", ".join("?" * len(record))
+        self._execute(f"INSERT OR REPLACE INTO images ({RECORD}) VALUES ({values})", (path, *record[1:]))  # noqa: S608
+
+    def _delete(self, where: str, values: Sequence[object]) -> None:
+        """Delete records; their rows are dead."""
+        self._execute(f"{_BURY} WHERE row IS NOT NULL AND {where}", values)
+        self._execute(f"DELETE FROM images WHERE {where}", values)  # noqa: S608
+
+    def _set_meta(self, key: str, value: str) -> None:
+        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
+        self._database.execute(sql, values)
+
+
+def _dated_by_name(record: Record) -> Record:
+    """`record` with the date in its file's name where its content tells none."""
+    if record.row is None or (record.taken_at is not None and record.date_source != NAME):
+        return record
+    at, source = taken_by_name(record.path) or (None, None)
+    return record._replace(taken_at=at, date_source=source)
+
+
+def _date_in_name(path: bytes) -> str | None:
+    """For SQL."""
+    found = taken_by_name(path)
+    return found and found.at
+
+
+def _write_matrix(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
+    """A flushed .npy file of some rows of a matrix."""
+    with path.open("w+b", buffering=0) as file:
+        at = _write_all(file, header(len(rows), matrix.shape[1]), 0)
+        for start in range(0, len(rows), _COPY_ROWS):
+            at = _write_all(file, matrix[rows[start : start + _COPY_ROWS]].tobytes(), at)
+        sync(file.fileno())
+
+
+def _write_all(file: BinaryIO, content: bytes, at: int) -> int:
+    """Write `content` at a place in an unbuffered file, however many calls that takes; where it ends."""
+    file.seek(at)
+    view = memoryview(content)
+    while view:
+        written = file.write(view)
+        view, at = view[written:], at + written
+    return at

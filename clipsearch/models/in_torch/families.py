@@ -1,0 +1,214 @@
+"""Models of every family through transformers: how they are loaded, and what sets the families apart.
+
+A family is what a configuration calls `model_type`. All have an image and a text tower and answer `get_image_features`
+and `get_text_features`. CLIP's image tower is computed by `image_tower`, the others' by transformers itself; the text
+towers of CLIP and its likes and of SigLIP also by `text_tower`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPModel, PreTrainedModel
+from transformers.utils import logging
+
+from clipsearch.errors import ModelError
+from clipsearch.models.disk import clip_vocabulary
+from clipsearch.models.disk.files import ModelFiles, again
+from clipsearch.models.disk.open_clip import WEIGHTS, Checkpoint
+from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
+from clipsearch.models.in_torch import siglip_tokenizer
+from clipsearch.models.logits import Logits
+from clipsearch.system.failures import is_shortage
+
+_OLD_END = 2
+"""An end token that transformers takes for a mark in `clip` and `clipseg`: "the largest id of the text ends it"."""
+_LEAST_CONTEXT = 3
+"""Tokens: start, end and one between."""
+_NO_LIMIT = 10**6
+"""Tokenizers without a limit name a larger one."""
+
+
+def load(files: ModelFiles) -> PreTrainedModel:
+    """The model in float32 on the CPU, ready to be used.
+
+    Raises:
+        ModelError: the weights are broken or do not belong to the configuration.
+    """
+    try:
+        with _quiet():
+            model = _load_open_clip(files) if files.layout == "open_clip" else _load(files)
+    except UnpicklingError as error:
+        raise ModelError(
+            f"The weights in {files.folder} cannot be loaded: they hold more than tensors, and may run any code. "
+            "Nothing of that was run. Take weights in safetensors."
+        ) from error
+    except ModelError:
+        raise
+    except Exception as error:  # of a configuration that makes no sense, transformers may raise anything
+        if is_shortage(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"The weights in {files.folder} cannot be loaded: {reason}. {again(files.folder)}") from error
+    torch.nn.Module.eval(model)  # the model's own `eval` is not typed
+    return model
+
+
+def _load(files: ModelFiles) -> PreTrainedModel:
+    loaded: Any = AutoModel.from_pretrained(
+        files.folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32, output_loading_info=True
+    )
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights in {files.folder} are incomplete: {len(missing)} tensors are missing, such as {missing[0]}. "
+            f"{again(files.folder)}"
+        )
+    model: PreTrainedModel = loaded[0]
+    if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
+        raise ModelError(f"{files.folder} holds a {type(model).__name__}, which has no vectors for pictures and texts.")
+    return model
+
+
+def _load_open_clip(files: ModelFiles) -> CLIPModel:
+    checkpoint = Checkpoint.load(files.folder)
+    with torch.device("meta"):  # no memory for weights that are replaced
+        model = CLIPModel(CLIPConfig(**checkpoint.clip_config()))
+    tensors = checkpoint.converted(load_file(files.folder / WEIGHTS))
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    for name, buffer in model.named_buffers():  # they are no weights, and so still without memory
+        if buffer.is_meta:
+            owner = model.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape))
+    return model
+
+
+def family(model: PreTrainedModel) -> str:
+    """The name of the model's family."""
+    return str(model.config.model_type)
+
+
+def dim(model: PreTrainedModel) -> int:
+    """D, of the vectors."""
+    config: Any = model.config
+    return int(config.text_config.projection_size if family(model) in LIKE_SIGLIP else config.projection_dim)
+
+
+def image_width(model: PreTrainedModel) -> int:
+    """Of the image tower's layers; 0 where the configuration names none."""
+    return int(getattr(getattr(model.config, "vision_config", None), "hidden_size", 0))
+
+
+def logits(model: Any) -> Logits:  # noqa: ANN401  (parameters of any model)
+    """What makes probabilities of cosines.
+
+    Raises:
+        ModelError: they are no numbers.
+    """
+    scale, bias = float(model.logit_scale.detach().exp()), getattr(model, "logit_bias", None)
+    found = Logits(scale, None if bias is None else float(bias.detach()))
+    if not (0 < scale < math.inf and math.isfinite(found.bias or 0.0)):
+        raise ModelError(f"The weights are damaged: their scale of logits is {scale:g}, their bias {found.bias}.")
+    return found
+
+
+class Texts:
+    """How a model reads texts: its tokenizer, and what `TowerShape` says of the tower."""
+
+    def __init__(self, files: ModelFiles, model: PreTrainedModel) -> None:
+        self.family = family(model)
+        self.tokenizer: Tokenizer
+        self.pad = 0
+        self.fixed: FixedLength | None = None
+        self.cleaned = files.layout == "open_clip"
+        config: Any = model.config
+        self._config = config.text_config
+        self.context = int(self._config.max_position_embeddings)
+        self.vocabulary = int(self._config.vocab_size)
+        if self.cleaned:
+            self.tokenizer = clip_vocabulary.find_tokenizer(files.folder)
+        else:
+            self._read_tokenizer(_tokenizer(files))
+
+    def _read_tokenizer(self, tokenizer: Any) -> None:  # noqa: ANN401  (transformers', of no common public type)
+        self.tokenizer = _backend(tokenizer)
+        self.pad = int(tokenizer.pad_token_id or 0)
+        if self.family in LIKE_SIGLIP:
+            masked = "attention_mask" in tokenizer.model_input_names
+            self.fixed = FixedLength(self.pad, left=tokenizer.padding_side == "left", masked=masked)
+        elif self.family not in LIKE_CLIP:
+            if "roberta" in str(self._config.model_type) or self.family == "altclip":
+                if not isinstance(self._config.pad_token_id, int):
+                    raise ModelError("The configuration of the text tower names no padding (pad_token_id).")
+                self.context -= self.pad + 1  # its positions begin behind that of the padding
+            if tokenizer.model_max_length < _NO_LIMIT:
+                self.context = min(self.context, tokenizer.model_max_length)
+        if self.context < _LEAST_CONTEXT:
+            raise ModelError(
+                f"The tokenizer does not belong to the text tower: texts would have {self.context} tokens."
+            )
+
+    def shape(self, logits: Logits) -> TowerShape | None:
+        """For `TextTower`; None where that cannot compute the tower."""
+        if self.family not in (*LIKE_CLIP, *LIKE_SIGLIP):
+            return None
+        end = None if self.fixed else self._config.eos_token_id
+        return TowerShape(
+            heads=self._config.num_attention_heads,
+            activation=self._config.hidden_act,
+            layer_norm_eps=self._config.layer_norm_eps,
+            context=self.context,
+            logit_scale=logits.scale,
+            logit_bias=logits.bias,
+            eos_token_id=None if end == _OLD_END and self.family != "metaclip_2" else end,
+            fixed=self.fixed,
+            cleaned=self.cleaned,
+        )
+
+
+def _tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401  (transformers', of no common public type)
+    try:
+        with _quiet():
+            return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises nothing narrower
+        if is_shortage(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{files.folder}: the tokenizer cannot be loaded: {reason}") from error
+
+
+def _backend(tokenizer: Any) -> Tokenizer:  # noqa: ANN401
+    if type(tokenizer).__name__ == "SiglipTokenizer":
+        try:
+            return siglip_tokenizer.converted(tokenizer)
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise ModelError(f"The tokenizer cannot be read: {error}") from error
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ModelError(
+            f"A {type(tokenizer).__name__} cannot be used without transformers. Save the tokenizer as tokenizer.json."
+        )
+    return backend
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own talk while it loads: what matters is raised as an error."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,88 @@
+"""How an `Encoder` is loaded, with all that it imports. Imports none of that itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypedDict
+
+from clipsearch.system.cores import available
+from clipsearch.system.limits import check_memory, check_threads
+from clipsearch.system.places import current_folder
+
+if TYPE_CHECKING:
+    from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.in_torch.encoder import Encoder
+
+_COMPARED = "compared.json"
+"""In the user's cache: files of models that were found to be what the hub had."""
+
+
+class Options(TypedDict):
+    """How an `Encoder` is to work."""
+
+    device: str
+    precision: str
+    batch_size: int | None
+    exact: bool
+
+
+BY_ITSELF = Options(device="auto", precision="auto", batch_size=None, exact=False)
+"""It decides."""
+FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
+"""A query has a picture or two."""
+
+
+_OF_TORCH = 750 << 20
+"""Bytes of address space that importing torch and transformers takes; with less, torch aborts the process."""
+_OF_TORCH_ITSELF = 2
+"""Threads, besides those that decode and compute."""
+
+
+def load_encoder(files: ModelFiles, options: Options, say: Callable[[str], None] = lambda _: None) -> Encoder:
+    """The model in `files`; `say` is as for `Encoder`.
+
+    Its weights are hashed while Python imports torch and transformers, which takes longer.
+
+    Raises:
+        ClipsearchError: the model or the device cannot be had, or its files are damaged.
+    """
+    current_folder()  # MKL ends the process without one
+    check_memory(_OF_TORCH)
+    check_threads(2 * available() + _OF_TORCH_ITSELF)
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(_hashed, files)
+        from clipsearch.models.in_torch.encoder import Encoder
+
+        return Encoder(files, **options, known_fingerprint=hashed.result(), say=say)
+
+
+def _hashed(files: ModelFiles) -> str:
+    """The model's fingerprint, if its files are what the hub had.
+
+    Damaged weights would be a model of their own, with a fingerprint of its own, and a new index would be made with
+    it. Files that were compared before, and that the file system calls unchanged since, are not compared again.
+
+    Raises:
+        ModelError: they are damaged.
+    """
+    from clipsearch.errors import ModelError
+    from clipsearch.models.disk import hub
+    from clipsearch.models.disk.files import again, fingerprint, model_paths
+    from clipsearch.models.in_numpy.tower_cache import cache_folder
+    from clipsearch.system.checksums import Compared, identity
+
+    compared = Compared(cache_folder() / _COMPARED)
+    new = [path for path in model_paths(files.folder) if hub.is_blob(path) and path.resolve() not in compared]
+    identities = [(path.resolve(), identity(path)) for path in new]
+    if damaged := [path.name for path in new if not hub.blob_is_whole(path)]:
+        raise ModelError(
+            f"{' and '.join(damaged)} in {files.folder} {'is' if len(damaged) == 1 else 'are'} damaged: not what the "
+            f"hub had. {again(files.folder)}"
+        )
+    if new:
+        with suppress(OSError):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+        compared.add(identities)
+    return fingerprint(files.folder)

@@ -1,0 +1,439 @@
+"""A model at work: texts, tokens and pictures to vectors. Each tower is loaded when it is first asked for.
+
+Texts need no torch where the model's text tower is CLIP's, and pictures that an index knows need no model at all.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import cached_property
+from itertools import chain
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
+from clipsearch.index.format import ModelRecord, mismatch
+from clipsearch.index.reading import Store
+from clipsearch.models.in_numpy import tower_cache
+from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
+from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
+from clipsearch.models.logits import Logits
+from clipsearch.search import telling
+from clipsearch.search.confidence import NEUTRAL, Rivals
+from clipsearch.search.telling import AS_ASKED_FOR, OF_THE_INDEX
+from clipsearch.unit import NOTHING, are_unit
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.reading import Content
+    from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.preprocessing import Preprocessing
+
+Vectors = npt.NDArray[np.float32]
+
+_SHOWN = 40
+"""So many characters are shown on both sides of the place where a text is cut."""
+_WORKERS = 8
+"""Threads that read and decode."""
+_MOST_TOGETHER = 512
+"""Pictures that wait together for the model, those included that it has no work with."""
+
+
+class TextEncoder(Protocol):
+    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+
+    @property
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
+
+    @property
+    def dim(self) -> int:
+        """D, of the vectors."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens that fit, start and end included."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        """(Q, D) unit vectors of texts that `tokenize` has read."""
+
+
+class _Waiting(NamedTuple):
+    """A picture on its way to the model, or past it."""
+
+    file: ImageFile
+    pixels: npt.NDArray[np.uint8] | None
+    """(H, W, 3); None where `vector` is known or there is an error."""
+    result: Vectors | UnreadableImageError | None
+
+
+class Towers:
+    """Both towers of one model."""
+
+    def __init__(
+        self,
+        source: Store | ModelFiles,
+        say: Callable[[str], None],
+        *,
+        tell: Callable[[str], None] = lambda _: None,
+        why: str | None = None,
+        options: Options = BY_ITSELF,
+    ) -> None:
+        """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
+
+        `say` hears what takes long or should be known, `tell` what is used and why, a line for each fact. `why` is
+        what made somebody choose this model.
+        """
+        self._store = source if isinstance(source, Store) else None
+        self._known_files = None if isinstance(source, Store) else source
+        self._say = say
+        self._tell = tell
+        self._told: set[str] = set()
+        """Facts; each is told once."""
+        self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
+        self._options = options
+        self._loading = threading.RLock()
+        """Threads may search at the same time; one of them loads."""
+        self.damaged: list[tuple[bytes, float]] = []
+        """Path of each picture so far of which a part is missing, and the share of it; in no order."""
+        self._cut: set[str] = set()
+        """Texts that were too long; it is said once."""
+
+    def __enter__(self) -> Towers:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._store:
+            self._store.close()
+
+    @property
+    def name(self) -> str:
+        """As the user would type it."""
+        return self._record.name if self._record else self._files.name
+
+    @property
+    def identity(self) -> tuple[str, str | None, str]:
+        """Name, revision and fingerprint: what an index records of a model."""
+        if self._record:
+            return self._record.name, self._record.revision, self._record.fingerprint
+        return self._files.name, self._files.revision, self._fingerprint
+
+    @property
+    def uses_index(self) -> bool:
+        """Whether an index is asked for pictures first."""
+        return self._store is not None
+
+    @property
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
+        return self._text_encoder.logits
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """(Q, D) unit vectors of Q texts.
+
+        Raises:
+            ModelError: the model makes none.
+        """
+        tokens = [self._text_encoder.tokenize(text) for text in texts]
+        for text, (read, _, cut) in zip(texts, tokens, strict=True):
+            if cut is not None and text not in self._cut:
+                self._cut.add(text)
+                kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
+                self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+        vectors = self._text_encoder.encode_tokens(tokens)
+        sound = are_unit(vectors)
+        if not sound.all():
+            raise ModelError(
+                f"Model {self.name!r} makes no vector of the text {texts[int(sound.argmin())]!r}: {NOTHING}. Its "
+                f"weights are damaged. To see what differs: clipsearch models check {self.name}"
+            )
+        return vectors
+
+    def image(self, content: bytes, name: bytes) -> Vectors:
+        """(D,) the unit vector of a picture, as `index` would make it on this device.
+
+        Raises:
+            UnreadableImageError: it is no picture, or broken.
+        """
+        from clipsearch.images.quiet import quiet_decoders
+
+        # Before the model is loaded: what is no picture is refused at once.
+        with quiet_decoders():
+            pixels, share = self._pixels(content, name)
+        if share:
+            self._say(telling.picture_damaged(name, share))
+        from clipsearch.index.pipeline import vectors_of
+
+        (result,) = vectors_of(self._encoder, self.name, [pixels])
+        if isinstance(result, UnreadableImageError):
+            raise result
+        return result
+
+    def images(
+        self, files: Iterable[ImageFile]
+    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+        """The (D,) unit vector of each picture, or why there is none, in order.
+
+        Reading, decoding and the model work at the same time. Close it if it is not read to its end. Decoders may talk
+        on stderr: see `quiet_decoders`.
+        """
+        from clipsearch.images.reading import map_in_order
+        from clipsearch.index.pipeline import read
+
+        _ = self._record  # asked here: the index belongs to this thread
+        contents = map_in_order(read, files, _WORKERS, 4 * _WORKERS, lambda file: file.size)
+        with self._counting(), closing(contents), closing(self._waiting(contents)) as waiting:
+            # 1. What needs no model.
+            first = None
+            for item in waiting:
+                if item.result is None:
+                    first = item
+                    break
+                yield item.file, item.result
+            if first is None:
+                return
+            # 2. Batches, as many at once as the model likes; it is loaded here, not by one of the threads.
+            encoder = self._encoder
+            encoder.divide_cores()
+            batches = _batches(chain([first], waiting), encoder)
+            name, calls = self.name, encoder.calls
+            embedded = map_in_order(lambda batch: _embedded(batch, encoder, name), batches, calls, 2 * calls)
+            with closing(embedded):
+                for batch in embedded:
+                    yield from batch
+
+    def rivals(self) -> Rivals:
+        """The neutral prompts that texts are compared with."""
+        encoder = self._text_encoder
+        if encoder.logits.bias is not None:
+            return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self.texts)
+        return Rivals(vectors, len(NEUTRAL), encoder.logits)
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+        return self._text_encoder.tokenize(text)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+        return self._text_encoder.tokenizer
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the text tower reads, start and end included."""
+        return self._text_encoder.context
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _tell_once(self, *facts: str) -> None:
+        """Facts about the model, which is named first."""
+        name, revision = (self._record or self._files).name, (self._record or self._files).revision
+        for fact in (telling.model_used(name, revision, self._why), *facts):
+            if fact not in self._told:
+                self._told.add(fact)
+                self._tell(fact)
+
+    def _waiting(
+        self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
+    ) -> Generator[_Waiting, None, None]:
+        """Pixels of pictures, and of those that need none what is known; the index is asked here, not in threads."""
+        from clipsearch.images.reading import map_in_order
+
+        asked = ((file, content, self._known(file, content)) for file, content in contents)
+        return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Within: pictures are embedded; at the end it is told how many the index knew."""
+        self._seen = self._seen_before = 0
+        try:
+            yield
+        finally:
+            if self._record:
+                self._tell_once(telling.fingerprint_of_model(self._record.fingerprint))
+                self._tell(telling.pictures_known(self._seen_before, self._seen))
+
+    def _known(self, file: ImageFile, content: Content | UnreadableImageError) -> Vectors | None:
+        """What the index has for a content."""
+        if self._store is None or isinstance(content, UnreadableImageError):
+            return None
+        known = self._store.vector_of(content.digest)
+        self._seen += 1
+        self._seen_before += known is not None
+        if known is not None and (share := self._store.damage_of(content.digest)):
+            self.damaged.append((file.path, share))
+        return known
+
+    def _decoded(self, file: ImageFile, content: Content | UnreadableImageError, known: Vectors | None) -> _Waiting:
+        if isinstance(content, UnreadableImageError):
+            return _Waiting(file, None, content)
+        if known is not None:
+            return _Waiting(file, None, known)
+        try:
+            pixels, share = self._pixels(content.data, os.path.basename(file.path))
+        except UnreadableImageError as error:
+            return _Waiting(file, None, error)
+        if share:
+            self.damaged.append((file.path, share))
+        return _Waiting(file, pixels, None)
+
+    def _pixels(self, content: bytes, name: bytes) -> tuple[npt.NDArray[np.uint8], float]:
+        """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""
+        from clipsearch.index.pipeline import pixels_of
+
+        picture, pixels = pixels_of(self._preprocessing, content, name)
+        return pixels, picture.missing
+
+    @cached_property
+    def _record(self) -> ModelRecord | None:
+        """What the index says of its model.
+
+        Raises:
+            ModelError: it says nothing.
+        """
+        model = self._store.model() if self._store else None
+        if self._store and model is None:
+            raise ModelError(f"The index in {self._store.folder} names no model. Make it anew: clipsearch index PATH")
+        return model
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        if self._record:
+            return self._record.fingerprint
+        from clipsearch.models.disk.files import fingerprint
+
+        return fingerprint(self._files.folder)
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        if self._known_files:
+            return self._known_files
+        from clipsearch.models.disk.files import locate
+
+        revision = self._record.revision if self._record else None
+        return locate(self.name, self._say, revision=revision)
+
+    @cached_property
+    def _preprocessing(self) -> Preprocessing:
+        from clipsearch.models.preprocessing import Preprocessing
+
+        return replace(Preprocessing.load(self._files), exact=self._options["exact"])
+
+    @property
+    def _text_encoder(self) -> TextEncoder:
+        with self._loading:
+            return self._text_tower
+
+    @property
+    def _encoder(self) -> Encoder:
+        with self._loading:
+            return self._whole_model
+
+    @cached_property
+    def _text_tower(self) -> TextEncoder:
+        """The text tower from the cache, or made once from the model's weights.
+
+        Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
+        for each query.
+        """
+        try:
+            tower = tower_cache.load(self._fingerprint)
+        except TowerDamagedError as error:
+            self._refuse_without_model(error)
+            self._say(tower_cache.made_anew(self.name, str(error)))
+        else:
+            if tower:
+                self._tell_once(
+                    telling.fingerprint_of_model(self._fingerprint),
+                    telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
+                )
+                return tower
+            from clipsearch.models.disk.files import family
+
+            if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
+                self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
+        if not self._encoder.save_text_tower():
+            self._say(telling.whole_model_needed(self.name))
+            self._tell_once(telling.texts_in_transformers())
+            return self._encoder
+        tower = tower_cache.load(self._fingerprint)
+        if tower is None:
+            raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
+        self._tell_once(telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)))
+        return tower
+
+    def _refuse_without_model(self, damage: TowerDamagedError) -> None:
+        """Raise `ModelError` where the model is not at hand that a damaged text tower could be made from."""
+        if self._known_files:
+            return
+        from clipsearch.models.disk.files import find_local
+
+        revision = self._record.revision if self._record else None
+        said = f"The text tower of model {self.name!r} in the cache is damaged ({damage}), and the model that it could "
+        try:
+            files = find_local(self.name, revision=revision)
+        except ModelError as error:
+            raise ModelError(f"{said}be made from is not there: {error}") from error
+        if files is None:
+            pinned = f"{self.name}@{revision}" if revision and "@" not in self.name else self.name
+            raise ModelError(f"{said}be made from is not on this disk. Fetch it: clipsearch models pull {pinned}")
+
+    @cached_property
+    def _whole_model(self) -> Encoder:
+        """Both towers, in torch.
+
+        Raises:
+            ModelError: it is not on this disk and cannot be had.
+            ModelMismatchError: the model under this name is another one than the index was made with.
+        """
+        encoder = load_encoder(self._files, self._options, self._say)
+        if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
+            wanted = f"{self.name} as it is on this disk now"
+            raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
+        reason = "enough for a query" if self._options is FOR_QUERIES else None
+        self._tell_once(*telling.encoder_loaded(encoder, reason))
+        return encoder
+
+
+def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Waiting]]:
+    batch: list[_Waiting] = []
+    work = 0
+    for item in waiting:
+        batch.append(item)
+        work += item.result is None
+        if work >= encoder.batch_size or len(batch) >= _MOST_TOGETHER:
+            yield batch
+            batch, work = [], 0
+    if batch:
+        yield batch
+
+
+def _embedded(
+    batch: list[_Waiting], encoder: Encoder, model: str
+) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
+    from clipsearch.index.pipeline import vectors_of
+
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    results = iter(vectors_of(encoder, model, pixels) if pixels else ())
+    return [(item.file, next(results) if item.result is None else item.result) for item in batch]

@@ -1,0 +1,428 @@
+"""From words and pictures to hits: an opened index and the questions it answers. The encoders are handed in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import IndexDamagedError, InputError, UnreadableImageError
+from clipsearch.images.reading import digest, read_picture
+from clipsearch.index.filters import FilterArguments, Filters, local_time
+from clipsearch.index.format import Record, broken_rows
+from clipsearch.index.reading import Store
+from clipsearch.index.selection import check_under, matching, rows_of_file
+from clipsearch.search import telling
+from clipsearch.search.confidence import Rivals
+from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
+from clipsearch.search.topk import Cut, Mask, Matrix, Ranked, best, scores_of
+from clipsearch.system.paths import absolute
+from clipsearch.unit import are_unit
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+Query = str | Term | Iterable[str | Term]
+"""Words, or terms that add up."""
+
+_MORE = 4
+"""So many times more candidates are looked at where too many of them are alike."""
+
+
+class Encoders(Protocol):
+    """What searching needs of a model."""
+
+    def texts(self, texts: list[str]) -> Vectors:
+        """(Q, D) unit vectors of Q texts."""
+
+    def image(self, content: bytes, name: bytes) -> Vectors:
+        """(D,) the unit vector of a picture, from its file's content and name."""
+
+    def rivals(self) -> Rivals:
+        """The neutral prompts that texts are compared with."""
+
+
+class Hit(NamedTuple):
+    """One image that a query found."""
+
+    rank: int
+    """1 is the best."""
+    score: float
+    """Cosine of query and image, in [-1, 1]."""
+    confidence: float | None
+    """How sure it is that the image shows what the query says, in [0, 1] (see `confidence`); None for queries with
+    images, which cannot be compared with words."""
+    path_bytes: bytes
+    """Absolute, with the file system's own bytes; `path` is the same for everyday use."""
+    width: int | None
+    """Pixels, upright."""
+    height: int | None
+    size: int
+    """Of the file, in bytes."""
+    mtime_ns: int
+    """When the file was last changed, in ns since 1970."""
+    taken_at: str | None
+    """ISO 8601 local time from EXIF, XMP or the file's name, whichever tells first; None if none does."""
+    others: int | None = None
+    """With `distinct`, for how many other images it stands, of all that fulfil the filters; else None."""
+    date_source: str = "file"
+    """Where `date` is from: "exif", "xmp", "name" (of the file), or "file" (when it was last changed)."""
+
+    @classmethod
+    def of(
+        cls, record: Record, rank: int, score: float, confidence: float | None = None, others: int | None = None
+    ) -> Hit:
+        """What the index records of an image, and how well it fits."""
+        return cls(
+            rank=rank,
+            score=score,
+            confidence=confidence,
+            path_bytes=record.path,
+            width=record.width,
+            height=record.height,
+            size=record.size,
+            mtime_ns=record.mtime_ns,
+            taken_at=record.taken_at,
+            others=others,
+            date_source=record.date_source or "file",
+        )
+
+    @property
+    def path(self) -> Path:
+        """Where the image is; absolute."""
+        return Path(os.fsdecode(self.path_bytes))
+
+    @property
+    def date(self) -> str:
+        """When it was taken, or else last changed: ISO 8601 local time, to the second."""
+        return self.taken_at or local_time(self.mtime_ns)
+
+
+class _Asked(NamedTuple):
+    """One query, as it is ranked and as its confidence is computed."""
+
+    vector: Vectors
+    """(D,) what rows are ranked by."""
+    wanted: Vectors | None
+    """(D,) what a picture should show, without what to stay away from; None if that is not said in words."""
+    unwanted: tuple[str, ...]
+    """Texts to stay away from."""
+    away: Vectors | None
+    """(U, D) their vectors, if there are any."""
+
+
+class _Rows(NamedTuple):
+    """The rows that one search looks at."""
+
+    matrix: Matrix
+    mask: Mask | None
+    """(rows,) which take part; None for all."""
+    broken: set[int]
+    """Those met so far that are no unit vectors."""
+
+
+class Index:
+    """An index opened for searching. Use it as a context manager, or call `close`."""
+
+    def __init__(
+        self,
+        store: Store,
+        encoders: Encoders,
+        tell: Callable[[str], None] = lambda _: None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`tell` hears of pictures that need no model, `say` of images that cannot be found."""
+        self.store = store
+        self._encoders = encoders
+        self._tell = tell
+        self._say = say
+        self._told: set[str] = set()
+        """What was said of rows that are no unit vectors; once is enough."""
+
+    def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self.store.close()
+
+    def search(
+        self,
+        query: Query,
+        k: int | None = 10,
+        *,
+        min_score: float | None = None,
+        min_confidence: float | None = None,
+        distinct: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[Hit]:
+        """The `k` images closest to `query`, best first, equal ones by path; all of them if there are fewer.
+
+        `k` None means all. Of the images that fulfil all `filters` (see `FilterArguments`), those count whose score
+        (cosine) and confidence (see `Hit`) are high enough. With `distinct`, in (0, 1], an image is left out where a
+        better hit has the same content or, below 1, a cosine with it of at least that.
+
+        Raises:
+            InputError: the query, `k`, a cut-off or a filter means nothing, or a picture cannot be read.
+            ModelError: the model that is needed cannot be had.
+            IndexDamagedError: the index contradicts itself.
+        """
+        return self.search_many(
+            [query], k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, **filters
+        )[0]
+
+    def search_many(
+        self,
+        queries: Sequence[Query],
+        k: int | None = 10,
+        *,
+        min_score: float | None = None,
+        min_confidence: float | None = None,
+        distinct: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[list[Hit]]:
+        """The hits of each query, as `search` gives them; the matrix is read once for all of them.
+
+        Only queries that stay away from different things are ranked apart.
+        """
+        limits = _Limits.checked(k, min_score, min_confidence, distinct)
+        return self._search([_terms(query) for query in queries], limits, Filters.of(filters))
+
+    def similar(
+        self,
+        image: str | os.PathLike[str] | bytes,
+        k: int | None = 10,
+        *,
+        include_self: bool = False,
+        min_score: float | None = None,
+        distinct: float | None = None,
+        **filters: Unpack[FilterArguments],
+    ) -> list[Hit]:
+        """The `k` images closest to a picture: a path, or the content of a file.
+
+        If it is in the index itself it is left out by all of its names, links among them, unless `include_self` says
+        otherwise; copies of it are not.
+        Arguments and errors are otherwise those of `search`.
+        """
+        limits = _Limits.checked(k, min_score, None, distinct)
+        term = checked(ImageTerm(image))
+        left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
+        return self._search([[term]], limits, Filters.of(filters), left_out)[0]
+
+    # -- how -------------------------------------------------------------------------------------------------
+
+    def _search(
+        self, queries: list[list[Term]], limits: _Limits, filters: Filters, left_out: Sequence[int] = ()
+    ) -> list[list[Hit]]:
+        if limits.confidence is not None:
+            for terms in queries:
+                _check_in_words(terms)
+        check_under(self.store, filters)
+        hits: list[list[Hit]] = [[] for _ in queries]
+        if not queries or not self.store.committed_rows():
+            return hits
+        asked = self._asked(queries)
+        with self.store.snapshot():
+            # 1. Which rows take part.
+            matrix, mask = self.store.matrix()
+            wanted = matching(self.store, filters, len(matrix))
+            mask = mask if wanted is None else wanted
+            if len(left_out):
+                mask = np.ones(len(matrix), np.bool_) if mask is None else mask
+                mask[left_out] = False
+            rows = _Rows(matrix, mask, set())
+            # 2. One pass for all queries that stay away from the same things.
+            for unwanted in dict.fromkeys(one.unwanted for one in asked):
+                members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
+                ranking = self._ranked([asked[i] for i in members], rows, limits)
+                for i, found in zip(members, ranking, strict=True):
+                    hits[i] = found
+        if rows.broken:
+            if not any(hits) and limits.score is None and limits.confidence is None:
+                raise IndexDamagedError(f"Nothing can be found: {broken_rows(self.store.folder, len(rows.broken))}")
+            said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
+            if said not in self._told:
+                self._told.add(said)
+                self._say(said)
+        return hits
+
+    def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
+        """The vectors of queries; each text and picture is embedded once."""
+        terms = list(dict.fromkeys(term for terms in queries for term in terms))
+        texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
+        vectors: dict[object, Vectors] = dict(zip(texts, self._encoders.texts(texts), strict=True)) if texts else {}
+        for term in terms:
+            if isinstance(term, ImageTerm):
+                vectors[term.image] = self._image_vector(term.image)
+
+        def sum_of(terms: list[Term]) -> Vectors:
+            parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]
+            return combined(np.stack(parts), terms)
+
+        asked = []
+        for all_of in queries:
+            positive = [term for term in all_of if term.weight > 0]
+            in_text = [term for term in all_of if isinstance(term, TextTerm)]
+            unwanted = tuple(sorted({term.text for term in in_text if term.weight < 0}))
+            compared = bool(positive) and len(in_text) == len(all_of)
+            vector = sum_of(all_of)
+            wanted = (vector if len(positive) == len(all_of) else sum_of(positive)) if compared else None
+            unwanted = unwanted if compared else ()
+            away = np.stack([vectors[text] for text in unwanted]) if unwanted else None
+            asked.append(_Asked(vector, wanted, unwanted, away))
+        return asked
+
+    def _ranked(self, asked: list[_Asked], rows: _Rows, limits: _Limits) -> list[list[Hit]]:
+        """The hits of queries that stay away from the same things."""
+        rivals = self._rivals(asked[0].away) if any(one.wanted is not None for one in asked) else None
+        queries = np.stack([one.vector for one in asked])
+        cut = None
+        if limits.confidence is not None and rivals:
+            cut = _cut(rivals, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
+        out = []
+        for one, found in zip(asked, self._chosen(queries, rows, cut, limits), strict=True):
+            scores, records = [score for score, _ in found], [record for _, record in found]
+            sure: list[float | None] = [None] * len(found)
+            if rivals and one.wanted is not None:
+                found_rows = np.array([record.row for record in records], np.int64)
+                cosines = scores_of(rows.matrix, found_rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
+                sure = rivals.confidence(cosines[:1], cosines[1:])[0].tolist()
+            alike: list[int | None] = [None] * len(found)
+            if limits.distinct is not None:
+                from clipsearch.search.distinct import others
+
+                alike = [*others(self.store, rows.matrix, rows.mask, records, limits.distinct)]
+            out.append([*map(Hit.of, records, range(1, len(found) + 1), scores, sure, alike)])
+        return out
+
+    def _chosen(
+        self, queries: Vectors, rows: _Rows, cut: Cut | None, limits: _Limits
+    ) -> list[list[tuple[float, Record]]]:
+        """Score and record of the hits of (Q, D) queries, at most `limits.k` each, best first, equal ones by path."""
+        k = len(rows.matrix) if limits.k is None else limits.k
+        asked_for = k
+        while True:
+            rankings = self._best(rows, queries, asked_for, cut)
+            ranking = [self._in_order(ranked, limits.score) for ranked in rankings]
+            if limits.distinct is None:
+                return [found[:k] for found in ranking]
+            from clipsearch.search.distinct import firsts
+
+            # Where many are alike, more have to be looked at to find `k` that are not.
+            chosen = []
+            for found in ranking:
+                places = firsts(rows.matrix, [record for _, record in found], limits.distinct)
+                chosen.append([found[place] for place in places[:k]])
+            are_all = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
+            if asked_for >= len(rows.matrix) or all(are_all):
+                return chosen
+            asked_for = min(len(rows.matrix), _MORE * asked_for)
+
+    def _best(self, rows: _Rows, queries: Vectors, k: int, cut: Cut | None) -> list[Ranked]:
+        """The `k` best rows of each query, as `ranking.best` has them, that are unit vectors."""
+        matrix, mask, broken = rows
+        while True:
+            ranking = best(matrix, queries, k, mask, cut, broken=broken)
+            # Not by np.unique, which imports as long as all of a query's ranking takes.
+            found = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
+            wrong = found[~are_unit(matrix[found])]
+            if not len(wrong):
+                return ranking
+            # What is all zeros or of another length has a score, though no cosine.
+            broken.update(wrong.tolist())
+            mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
+            mask[wrong] = False
+
+    def _in_order(self, ranked: Ranked, least: float | None) -> list[tuple[float, Record]]:
+        """Those with a score of `least` or more, equal ones by path."""
+        enough = slice(None) if least is None else ranked.scores >= least
+        rows, scores = ranked.rows[enough].tolist(), ranked.scores[enough].tolist()
+        return sorted(zip(scores, self.store.images(rows), strict=True), key=lambda item: (-item[0], item[1].path))
+
+    def _rivals(self, away: Vectors | None) -> Rivals:
+        neutral = self._encoders.rivals()
+        if away is None:
+            return neutral
+        return Rivals(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
+
+    def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
+        """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
+        name = b"" if isinstance(image, bytes) else absolute(image)
+        try:
+            content = image if isinstance(image, bytes) else read_picture(name)
+            known = self.store.vector_of(digest(content))
+            if known is not None:
+                self._tell(telling.picture_known())
+                if share := self.store.damage_of(digest(content)):
+                    self._say(telling.picture_damaged(name, share))
+                return known
+            return self._encoders.image(content, name)
+        except UnreadableImageError as error:
+            shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
+            raise InputError(f"Cannot read the picture {shown}: {error}") from error
+
+    def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
+        """Where the picture at this path is in the index, if it is."""
+        return rows_of_file(self.store, absolute(image))
+
+
+class _Limits(NamedTuple):
+    """How many hits are wanted, and how good."""
+
+    k: int | None
+    score: float | None
+    confidence: float | None
+    distinct: float | None
+
+    @classmethod
+    def checked(cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None) -> _Limits:
+        """Raises InputError where they mean nothing."""
+        if k is not None and k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        if score is not None and not -1 <= score <= 1:
+            raise InputError(f"A score is a cosine, from -1 to 1; no image can have {score:g}.")
+        if confidence is not None and not 0 <= confidence <= 1:
+            raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
+        if distinct is not None and not 0 < distinct <= 1:
+            raise InputError(f"Pictures are alike from a cosine above 0 and up to 1 on, as in 0.95; not {distinct:g}.")
+        return cls(k, score, confidence, distinct)
+
+
+def _terms(query: Query) -> list[Term]:
+    given: Iterable[str | Term] = [query] if isinstance(query, str | TextTerm | ImageTerm) else query
+    terms = [checked(TextTerm(one) if isinstance(one, str) else one) for one in given]
+    if not terms:
+        raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+    return terms
+
+
+def _check_in_words(terms: list[Term]) -> None:
+    if any(isinstance(term, ImageTerm) for term in terms) or all(term.weight < 0 for term in terms):
+        raise InputError(
+            f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words. "
+            "Cut off by score instead (--min-score)."
+        )
+
+
+def _cut(rivals: Rivals, wanted: list[Vectors], least: float) -> Cut:
+    """Leaves out rows in which confidence is less than `least`."""
+    prompts = len(rivals.vectors)
+    stay_away = prompts > rivals.neutral
+    # Without anything to stay away from, queries are what is wanted, and ranking has their scores anyway.
+    vectors = np.concatenate([rivals.vectors, *([np.stack(wanted)] if stay_away else [])])
+
+    def takes_part(scores: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Mask:
+        judged = others[prompts:] if stay_away else scores
+        return np.asarray(rivals.confidence(judged, others[:prompts]) >= least)
+
+    return Cut(vectors, takes_part)

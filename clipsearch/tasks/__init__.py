@@ -1,0 +1,1 @@
+"""What vectors are good for besides search: labels, groups, copies, measuring and checking models."""

@@ -1,0 +1,328 @@
+"""Whether a model on this disk gives the numbers that it is known to give, and whether our shortcuts give the same.
+
+Knows neither indexes nor the hub's network: what is not on this disk is not checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsearch.errors import InputError, ModelError, UnreadableImageError
+from clipsearch.models.disk.files import ModelFiles, check, check_architecture, find_local, verify
+from clipsearch.models.disk.known_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
+from clipsearch.models.disk.names import canonical, without_revision
+from clipsearch.models.in_numpy import tower_cache
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.plain import Plain
+    from clipsearch.models.preprocessing import Preprocessing
+
+Array = npt.NDArray[np.float32]
+
+AS_EXPECTED, DIFFERS, NOT_RUN = "as expected", "differs", "not run"
+"""The results of a check."""
+
+NONE_KNOWN = "none published that we know of"
+_SENTENCES = (
+    "a photo of a man",
+    "Two RED cars, on a beach (at night)!",
+    "눈 속에서 자는 강아지",
+    "ein schlafender Hund im Schnee",
+    "夜のビーチ",
+    "собака спит",
+    "🐕 💤 ❄️",
+    "a dog and a cat and a horse and a cow and a rabbit on a meadow " * 12,
+)
+"""In several scripts, and one that is too long for any of the models."""
+_TOLERANCE, _TOLERANCE_OF_SUM, _TOLERANCE_OF_LOGITS = 1e-3, 1e-2, 1e-2
+"""Of known values: machines round differently, and decoders of JPEG by a level."""
+_SAME_PIXELS, _SAME_VECTORS = 1e-5, 2e-5
+"""Of shortcuts, in float32: the largest difference of a normalised pixel, and of a component of a unit vector."""
+
+
+class Check(NamedTuple):
+    """One comparison."""
+
+    what: str
+    result: str
+    """`AS_EXPECTED`, `DIFFERS` or `NOT_RUN`."""
+    expected: str
+    got: str
+    note: str
+    """Where the expected value is from, or why the check was not run."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What checking a model found."""
+
+    model: str
+    revision: str | None
+    known: str
+    """Where its known values are from, or `NONE_KNOWN`."""
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differs."""
+        return all(check.result != DIFFERS for check in self.checks)
+
+
+def check_model(name: str, pictures: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Check model `name`, which must be on this disk, in float32 on the CPU. Needs no network.
+
+    `pictures` is a folder in which pictures with known values are looked for, by their content; checks of those that
+    are not there are not run. `say` hears what takes long.
+
+    Raises:
+        InputError: `pictures` is no folder.
+        ModelError: there is no such model, it is not on this disk, or it cannot be loaded.
+    """
+    if pictures is not None and not (pictures.is_dir() and os.access(pictures, os.R_OK)):
+        raise InputError(
+            f"{pictures} is no folder that can be read. --pictures wants the one that holds the known pictures."
+        )
+    files = _on_disk(name)
+    known = KNOWN.get(without_revision(files.name))
+    whole = _files_are_whole(files)
+    if whole.result == DIFFERS:
+        checks: Sequence[Check] = [whole]  # nothing can be said of damaged weights
+    else:
+        check(files)
+        check_architecture(files)
+        say(f"Computing with {files.name!r} in float32, twice: with shortcuts and without.")
+        checks = [whole, *_Comparison(files, known or KnownValues(NONE_KNOWN), pictures).run()]
+    return Report(files.name, files.revision, known.source if known else NONE_KNOWN, tuple(checks))
+
+
+def _on_disk(name: str) -> ModelFiles:
+    files = find_local(name)
+    if files is None:
+        name = canonical(name)
+        raise ModelError(f"Model {name!r} is not on this disk. Download it: clipsearch models pull {name}")
+    return files
+
+
+def _files_are_whole(files: ModelFiles) -> Check:
+    found = verify(files)
+    damaged = [file.name for file in found if file.whole is False]
+    unknown = sum(file.whole is None for file in found)
+    if damaged:
+        return Check("files", DIFFERS, "the hub's hashes", f"damaged: {', '.join(damaged)}", _mend(files))
+    if unknown == len(found):
+        return Check("files", NOT_RUN, "", "", "not in the hub's cache: nothing says what they should contain")
+    return Check("files", AS_EXPECTED, "the hub's hashes", f"{len(found)} files whole", "")
+
+
+def _mend(files: ModelFiles) -> str:
+    return f"fetch them again: clipsearch models pull {files.name}"
+
+
+class _Ours(NamedTuple):
+    """What our own code makes of the test pictures and sentences, in float32."""
+
+    pixels: Array | None
+    """(B, 3, H, W), normalised; None for a model that sees each picture in a shape of its own."""
+    images: Array
+    texts: Array | None
+    """By the text tower without torch; None if the model has none."""
+
+
+class _Comparison:
+    """A model's checks, one after the other; there is never more than one copy of its weights in memory."""
+
+    def __init__(self, files: ModelFiles, known: KnownValues, folder: Path | None) -> None:
+        self._files, self._known, self._folder = files, known, folder
+        self._pictures = _found(known, folder)
+
+    def run(self) -> Iterator[Check]:
+        from clipsearch.models.in_torch.encoder import Encoder
+        from clipsearch.models.in_torch.plain import Plain
+
+        encoder = Encoder(self._files, "cpu", "fp32", exact=True)
+        yield _cached_tower(encoder)
+        yield from self._tokens(encoder)
+        yield from (self._pixels(encoder, one) for one in self._known.pixels)
+        yield from (self._logits(encoder, one) for one in self._known.logits)
+        ours = _ours(encoder)
+        del encoder
+        plain = Plain(self._files)
+        yield from (self._features(plain, one) for one in self._known.features)
+        if self._known.source == NONE_KNOWN:
+            yield Check("known values", NOT_RUN, "", "", NONE_KNOWN)
+        yield from _shortcuts(ours, plain)
+
+    def _tokens(self, encoder: Encoder) -> Iterator[Check]:
+        for known in self._known.tokens:
+            ids = tuple(encoder.tokenize(known.text).ids)
+            yield self._check(f"tokens of {known.text!r}", ids == known.ids, _ids(known.ids), _ids(ids))
+
+    def _pixels(self, encoder: Encoder, known: Pixels) -> Check:
+        what = f"pixels of {known.picture.name}"
+        image = self._pictures.get(known.picture)
+        if image is None:
+            return self._missing(what, known.picture)
+        preprocessing = encoder.preprocessing
+        levels = hashlib.sha256(preprocessing(image).tobytes()).hexdigest()
+        normal = np.allclose([*preprocessing.mean, *preprocessing.std], [*known.mean, *known.std], rtol=0, atol=1e-6)
+        return self._check(
+            what,
+            levels == known.sha256 and normal,
+            _described(known.sha256, known.mean, known.std),
+            _described(levels, preprocessing.mean, preprocessing.std),
+        )
+
+    def _logits(self, encoder: Encoder, known: PairLogits) -> Check:
+        what = f"logits of {known.picture.name} with {', '.join(map(repr, known.texts))}"
+        image = self._pictures.get(known.picture)
+        if image is None:
+            return self._missing(what, known.picture)
+        picture = encoder.encode_images([encoder.preprocessing(image)])[0]
+        logits = encoder.logits.of(encoder.encode_texts(known.texts) @ picture)
+        same = np.allclose(logits, known.logits, rtol=0, atol=_TOLERANCE_OF_LOGITS)
+        return self._check(what, same, _numbers(known.logits), _numbers(logits))
+
+    def _features(self, plain: Plain, known: Features) -> Check:
+        if isinstance(known.of, str):
+            what = f"text features of {known.of!r}"
+            features = plain.text_features([known.of])[0]
+        else:
+            what = f"image features of {known.of.name}"
+            image = self._pictures.get(known.of)
+            if image is None:
+                return self._missing(what, known.of)
+            features = plain.image_features([image])[0]
+        first, total = features[: len(known.first)], float(features.sum(dtype=np.float64))
+        same = np.allclose(first, known.first, rtol=0, atol=_TOLERANCE)
+        same = same and abs(total - known.total) <= _TOLERANCE_OF_SUM
+        return self._check(
+            what,
+            same,
+            f"{_numbers(known.first)} ... sum {known.total:.4f}",
+            f"{_numbers(first)} ... sum {total:.4f}",
+        )
+
+    def _check(self, what: str, same: bool, expected: str, got: str) -> Check:  # noqa: FBT001  (its one result)
+        return Check(what, AS_EXPECTED if same else DIFFERS, expected, got, self._known.source)
+
+    def _missing(self, what: str, picture: Picture) -> Check:
+        where = f"is not in {self._folder}" if self._folder else "was not given (--pictures DIR)"
+        return Check(what, NOT_RUN, "", "", f"{picture.name} {where}")
+
+
+def _cached_tower(encoder: Encoder) -> Check:
+    """Whether the text tower in the cache is what was written there; a damaged one is made anew."""
+    what, wanted = "text tower in the cache", "its checksums"
+    there = tower_cache.is_whole(encoder.fingerprint, thorough=True)
+    found = None if there else tower_cache.damage(encoder.fingerprint, thorough=True)
+    if not encoder.save_text_tower():
+        return Check(what, NOT_RUN, "", "", "there is none for this family: queries load the whole model")
+    if found:
+        return Check(what, DIFFERS, wanted, f"damaged: {found}", "it was made anew just now")
+    return Check(what, AS_EXPECTED, wanted, "whole", "" if there else "it was made just now")
+
+
+def _ours(encoder: Encoder) -> _Ours:
+    pixels = [encoder.preprocessing(image) for image in _drawn()]
+    images = encoder.encode_images(pixels)
+    tower = tower_cache.load(encoder.fingerprint)
+    return _Ours(_normalised(pixels, encoder.preprocessing), images, tower.encode_texts(_SENTENCES) if tower else None)
+
+
+def _normalised(pixels: Sequence[npt.NDArray[np.uint8]], preprocessing: Preprocessing) -> Array | None:
+    if len({one.shape for one in pixels}) > 1:
+        return None
+    normal = (np.stack(pixels) * preprocessing.scale - np.array(preprocessing.mean)) / np.array(preprocessing.std)
+    return np.asarray(normal.transpose(0, 3, 1, 2), np.float32)
+
+
+def _shortcuts(ours: _Ours, plain: Plain) -> Iterator[Check]:
+    """Our own code against transformers' on the test pictures and sentences, each step for itself."""
+    what = "our preprocessing"
+    if ours.pixels is None:
+        yield Check(what, NOT_RUN, "", "", "pictures keep their shape; what is made of them is seen in the next line")
+    else:
+        yield _within(what, ours.pixels, plain.pixels(_drawn()), _SAME_PIXELS)
+    yield _within("our image tower", ours.images, _unit(plain.image_features(_drawn())), _SAME_VECTORS)
+    what = "our text tower"
+    if ours.texts is None:
+        yield Check(what, NOT_RUN, "", "", "there is none for this family: queries load the whole model")
+    else:
+        yield _within(what, ours.texts, _unit(plain.text_features(_SENTENCES)), _SAME_VECTORS)
+
+
+def _within(what: str, ours: Array, theirs: Array, bound: float) -> Check:
+    if ours.shape != theirs.shape:
+        return Check(what, DIFFERS, f"shape {theirs.shape}", f"shape {ours.shape}", "by transformers")
+    largest = float(np.abs(ours - theirs).max())
+    result = AS_EXPECTED if largest <= bound else DIFFERS  # what is not a number differs
+    return Check(
+        what, result, f"at most {bound:.0e}", f"{largest:.1e}", "largest difference to transformers, called directly"
+    )
+
+
+def _drawn() -> list[Image.Image]:
+    """Pictures that are the same everywhere: a large one with edges and ramps, a tall one, a tiny one.
+
+    With such sides the middle is a whole pixel in any model. Where it is not, transformers and torchvision differ.
+    """
+    from PIL import Image
+
+    pictures = []
+    for width, height in ((640, 320), (300, 450), (40, 40)):
+        x, y = np.arange(width), np.arange(height)[:, np.newaxis]
+        squares = (x // 37 + y // 29) % 2 * 90
+        channels = (x * 255 // width + 0 * y, y * 165 // height + squares, (x * y // 64 + squares) % 256)
+        pictures.append(Image.fromarray(np.stack(np.broadcast_arrays(*channels), axis=-1).astype(np.uint8)))
+    return pictures
+
+
+def _found(known: KnownValues, folder: Path | None) -> dict[Picture, Image.Image]:
+    """The pictures of known values that can be had."""
+    wanted = {one.picture for one in known.pixels} | {one.picture for one in known.logits}
+    wanted |= {one.of for one in known.features if isinstance(one.of, Picture)}
+    found = {DRAWN: _drawn()[0]} if DRAWN in wanted else {}
+    for path in sorted(folder.iterdir()) if folder else ():
+        with suppress(OSError, UnreadableImageError):
+            size = path.stat().st_size if path.is_file() else 0
+            alike = {picture.sha256: picture for picture in wanted if picture.bytes == size and picture.sha256}
+            content = path.read_bytes() if alike else b""
+            if (picture := alike.get(hashlib.sha256(content).hexdigest())) is not None:
+                found[picture] = _decoded(content, os.fsencode(path.name))
+    return found
+
+
+def _decoded(content: bytes, name: bytes) -> Image.Image:
+    from clipsearch.images.decoding import decode
+    from clipsearch.images.quiet import quiet_decoders
+
+    with quiet_decoders():
+        return decode(content, name).image
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def _ids(ids: Sequence[int]) -> str:
+    return " ".join(map(str, ids))
+
+
+def _numbers(values: Sequence[float] | npt.NDArray[np.floating]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def _described(sha256: str, mean: Sequence[float], std: Sequence[float]) -> str:
+    return f"{sha256[:16]}, mean {_numbers(mean)}, std {_numbers(std)}"

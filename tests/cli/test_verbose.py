@@ -1,0 +1,239 @@
+"""`--verbose` says what is used and why, on stderr and a line for each fact; without it nothing of that is heard."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import PICTUREBOOK, SAMPLES, Run, make_clip, paint
+from tiny import MODEL, update
+
+from clipsearch.api import open_index, open_towers
+from clipsearch.cli.import_ import import_
+from clipsearch.images.finding import find_images
+from clipsearch.index.format import FOLDER
+from clipsearch.index.writing import Writer
+from clipsearch.models.disk.files import ModelFiles, fingerprint
+from clipsearch.search import telling
+from clipsearch.search.embedder import Towers
+
+PB = ("--model", "picturebook")
+BUNDLED = "model: picturebook (bundled with clipsearch)"
+FINGERPRINT = f"fingerprint: {fingerprint(PICTUREBOOK)}"
+KEYS = ("index", "model", "fingerprint", "texts", "files", "device", "precision", "picture", "pictures")
+TEXT_TOWER = "texts: in the text tower, without torch, from "
+
+
+def facts(said: bytes) -> list[str]:
+    """The lines that `--verbose` adds."""
+    lines = said.decode().splitlines()
+    return [line for line in lines if line.partition(": ")[0] in KEYS]
+
+
+def told(run: Run, *arguments: str | Path, cwd: Path) -> list[str]:
+    """What a command says with `--verbose`; without it, it prints the same and says nothing of that."""
+    plain, verbose = run(*arguments, cwd=cwd), run(*arguments, "-v", cwd=cwd)
+    assert plain.returncode == verbose.returncode == 0, verbose.stderr.decode()
+    assert plain.stdout == verbose.stdout
+    assert facts(plain.stderr) == []
+    lines = verbose.stderr.decode().splitlines()
+    assert [line for line in lines if line not in facts(verbose.stderr)] == plain.stderr.decode().splitlines()
+    return facts(verbose.stderr)
+
+
+def keys(lines: Sequence[str]) -> list[str]:
+    return [line.partition(": ")[0] for line in lines]
+
+
+# -- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_tells_of_index_model_and_text_tower(sample_index: Path, run: Run) -> None:
+    lines = told(run, "query", "a dog is sleeping", "-k", "1", cwd=sample_index)
+    assert lines[:3] == [f"index: {sample_index / FOLDER}", f"{BUNDLED}, that of the index", FINGERPRINT]
+    assert lines[3].startswith(TEXT_TOWER)
+    assert Path(lines[3].removeprefix(TEXT_TOWER)).is_dir()
+    assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    "arguments", [("similar", "dogs/dog_0.webp"), ("query", "--image", "dogs/dog_0.webp")], ids=["similar", "query"]
+)
+def test_a_picture_that_the_index_knows_is_said_to_need_no_model(
+    sample_index: Path, run: Run, arguments: tuple[str, str]
+) -> None:
+    lines = told(run, *arguments[:-1], f"sample-images/{arguments[-1]}", cwd=sample_index)
+    assert lines == [f"index: {sample_index / FOLDER}", "picture: known to the index, so it needs no model"]
+
+
+def test_a_picture_that_no_index_knows_tells_of_the_whole_model(tmp_path: Path, sample_index: Path) -> None:
+    new, heard = paint(tmp_path / "new.png", "red"), list[str]()
+    with open_index(sample_index, tell=heard.append) as index:
+        index.similar(new)
+    assert heard == [
+        f"index: {sample_index / FOLDER}",
+        f"{BUNDLED}, that of the index",
+        f"files: {PICTUREBOOK}",
+        FINGERPRINT,
+        "device: cpu (enough for a query)",
+        "precision: fp32 (the model is small)",
+    ]
+
+
+def test_pictures_are_counted_that_an_index_knows(tmp_path: Path, sample_index: Path, run: Run) -> None:
+    new = paint(tmp_path / "p" / "new.png", "red").parent
+    arguments = ("score", new, "sample-images/dogs", "--text", "a dog", "--device", "cpu", "--precision", "bf16")
+    done = run(*arguments, "-v", cwd=sample_index)
+    lines = facts(done.stderr)
+    assert keys(lines) == [
+        *("index", "model", "fingerprint", "texts"),
+        *("files", "device", "precision", "pictures"),
+    ]
+    dogs = len(list((SAMPLES / "dogs").iterdir()))
+    assert lines[5] == "device: cpu (as asked for)"
+    assert lines[6].startswith("precision: bf16 (as asked for")
+    assert lines[7] == f"pictures: {dogs} of {dogs + 1} known to the index"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["caption-rank", "sample-images/dogs/dog_0.webp", "-t", "a dog"], ["index", "model", "fingerprint", "texts"]),
+        (["cluster", "-n", "2", "--label", "a dog"], ["index", "model", "fingerprint", "texts"]),
+        (["classify", "--indexed", "-l", "dog", "-l", "cat"], ["index", "model", "fingerprint", "texts"]),
+        (["tokens", "a dog"], ["index", "model", "fingerprint", "texts"]),
+        (["embed", "sample-images/dogs", "-o", "{}/x.npy", "--force"], ["index", "model", "fingerprint", "pictures"]),
+        (["eval", "sample-images/captions.csv"], ["index", "model", "fingerprint", "pictures", "texts"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_every_command_tells_what_it_uses(
+    tmp_path: Path, sample_index: Path, run: Run, arguments: list[str], wanted: list[str]
+) -> None:
+    done = run(*(argument.format(tmp_path) for argument in arguments), "-v", cwd=sample_index)
+    assert done.returncode == 0, done.stderr.decode()
+    lines = facts(done.stderr)
+    assert sorted(keys(lines)) == sorted(wanted)
+    assert lines[0] == f"index: {sample_index / FOLDER}"
+
+
+def test_index_tells_of_a_model_only_when_it_is_needed(pictures: Path, run: Run) -> None:
+    folder = pictures.parent
+    first = run("index", "pictures", *PB, "--verbose", cwd=folder)
+    assert facts(first.stderr) == [
+        f"index: {folder / FOLDER} (to be made)",
+        f"{BUNDLED}, from --model",
+        f"files: {PICTUREBOOK}",
+        FINGERPRINT,
+        "device: cpu (no GPU that PyTorch sees)",
+        "precision: fp32 (the model is small)",
+    ]
+    assert facts(run("index", "-v", cwd=folder).stderr) == [
+        f"index: {folder / FOLDER}",
+        "model: picturebook, not loaded: there was nothing to embed",
+    ]
+    assert facts(run("index", cwd=folder).stderr) == []
+
+
+def test_quiet_and_verbose_exclude_each_other(pictures: Path, run: Run) -> None:
+    done = run("index", "pictures", *PB, "-q", "-v", cwd=pictures.parent)
+    assert done.returncode == 2
+    assert b"--quiet and --verbose" in done.stderr
+    assert not (pictures.parent / FOLDER).exists()
+
+
+def test_import_tells_which_file_named_the_model(
+    tmp_path: Path, sample_index: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "v.npy"
+    assert run("embed", sample_index / "sample-images" / "dogs", "-o", file, cwd=sample_index).returncode == 0
+    monkeypatch.chdir(tmp_path)
+    assert import_(file, tmp_path / "v.csv", verbose=True) == 0
+    lines = facts(capsys.readouterr().err.encode())
+    assert lines[:2] == [f"index: {tmp_path / FOLDER} (to be made)", f"{BUNDLED}, from {tmp_path / 'v.json'}"]
+    assert keys(lines[2:]) == ["files", "fingerprint", "device", "precision"]
+
+
+# -- who chose the model ---------------------------------------------------------------------------------------------
+
+
+def test_it_is_told_who_chose_the_model(
+    tmp_path: Path, sample_index: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lines(model: str | None = None) -> list[str]:
+        heard: list[str] = []
+        with open_towers(model, tell=heard.append) as towers:
+            towers.tokenize("a dog")
+        return heard
+
+    monkeypatch.chdir(sample_index)
+    assert lines()[1] == f"{BUNDLED}, that of the index"
+    assert lines("picturebook")[1] == f"{BUNDLED}, from --model"
+    monkeypatch.setenv("CLIPSEARCH_MODEL", "picturebook")
+    assert lines()[1] == f"{BUNDLED}, from CLIPSEARCH_MODEL"
+    other = lines(str(small_clip))
+    assert other[:2] == [
+        f"index: {sample_index / FOLDER} is not used, for its model is picturebook",
+        f"model: {small_clip}, from --model",
+    ]
+    monkeypatch.delenv("CLIPSEARCH_MODEL")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clipsearch.toml").write_text('model = "picturebook"\n')
+    assert lines()[:2] == ["index: none here or above", f"{BUNDLED}, from {tmp_path / 'clipsearch.toml'}"]
+
+
+def test_a_model_from_the_hub_is_told_with_repository_and_revision() -> None:
+    line = telling.model_used("openai", "3d74acf9", telling.BY_DEFAULT)
+    assert line == "model: openai (openai/clip-vit-base-patch32 at 3d74acf9), the default"
+    line = telling.model_used("someone/some-clip", "0123abcd", "from --model")
+    assert line == "model: someone/some-clip (someone/some-clip at 0123abcd), from --model"
+
+
+# -- in Python -------------------------------------------------------------------------------------------------------
+
+
+def test_each_fact_is_told_once(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.chdir(sample_index)
+    with open_index(tell=heard.append) as index:
+        index.search("a dog")
+        index.search("a cat")
+    assert keys(heard) == ["index", "model", "fingerprint", "texts"]
+
+
+def test_a_text_tower_that_numpy_cannot_compute_is_told(tmp_path: Path) -> None:
+    heard: list[str] = []
+    folder = make_clip(tmp_path / "odd", activation="gelu_new")
+    with Towers(ModelFiles("odd", folder, None), print, tell=heard.append) as towers:
+        towers.texts(["a dog"])
+    assert heard[0] == "model: odd, as asked for"
+    assert "texts: in the whole model, through transformers" in heard
+
+
+def test_counting_begins_anew_and_ends_where_reading_does(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.chdir(sample_index)
+    files = list(find_images(str(sample_index / "sample-images" / "dogs").encode()))
+    with open_towers(tell=heard.append) as towers:
+        for _ in range(2):
+            assert len(list(towers.images(files))) == len(files)
+    counted = [line for line in heard if line.startswith("pictures:")]
+    assert counted == [f"pictures: {len(files)} of {len(files)} known to the index"] * 2
+
+
+def test_names_do_nothing_to_a_terminal(pictures: Path, run: Run) -> None:
+    folder = pictures.parent / "\x1b[2J"
+    shutil.copytree(PICTUREBOOK, folder)
+    done = run("tokens", "a dog", "--model", folder, "-v", cwd=pictures.parent)
+    assert done.returncode == 0, done.stderr.decode()
+    assert b"\x1b" not in done.stderr
+    assert re.search(rb"^model: .*\\x1b\[2J, from --model$", done.stderr, re.MULTILINE)
+    update(pictures.parent / FOLDER, pictures)
+    with Writer.locked(pictures.parent / FOLDER) as writer:
+        writer.set_model(replace(MODEL, name=str(folder)))
+        writer.commit()
+    assert rb"\x1b[2J, 48 dimensions" in run("status", cwd=pictures.parent).stdout

@@ -1,0 +1,223 @@
+"""Hundreds of broken image files: none crashes the process, hangs it or takes its memory, and each says what is wrong.
+
+Run as a script with a folder, this decodes the files there one after the other; the test does so in a child process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+
+from conftest import REPOSITORY, TESTS, Run
+from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_chunk, saved
+from rare_files import rare_files
+
+from clipsearch.errors import UnreadableImageError
+from clipsearch.images.decoding import Picture, decode
+from clipsearch.images.quiet import quiet_decoders
+from clipsearch.index.format import FOLDER
+from clipsearch.index.reading import Store
+from clipsearch.index.verifying import verify
+
+MAX_PIXELS = 20_000_000
+LIES = ((3000, 3000), (60000, 60000))
+"""Sizes that headers are made to claim: one within the limit, and one beyond it."""
+SECONDS = 120
+MOST_MEMORY = 600 << 20
+"""For the whole child: Python, NumPy and all decoders, and the largest picture that is allowed."""
+
+
+# --- the corpus ---
+
+
+def broken_corpus(folder: Path) -> list[Path]:
+    """Write broken, lying and misnamed image files of every format into `folder`: the same ones each time."""
+    previews = {"preview": saved(COLOUR, "JPEG"), "pixels": COLOUR, "plain": None}
+    raws = [ImageFile(f"{name}.dng", dng(preview), COLOUR) for name, preview in previews.items()]
+    files = [*image_files(), *rare_files()[::3], *raws]
+    paths = []
+    for number, (name, content) in enumerate(_broken(files)):
+        path = folder / f"{number:04}-{name}"
+        path.write_bytes(content)
+        paths.append(path)
+    return paths
+
+
+def _broken(files: list[ImageFile]) -> Iterator[tuple[str, bytes]]:
+    rng = random.Random(20240229)
+    for file, other in pairwise([*files, files[0]]):
+        stem, suffix = file.name.rsplit(".", 1)
+        yield f"{stem}-misnamed.{other.name.rsplit('.', 1)[1]}", file.content
+        for damage, content in (*_cut(file.content, rng), *_damaged(file.content, rng), *_lying(file.content)):
+            yield f"{stem}-{damage}.{suffix}", content
+        yield (
+            f"{stem}-spliced.{suffix}",
+            file.content[: len(file.content) // 2] + other.content[len(other.content) // 2 :],
+        )
+    yield from _foreign(rng)
+
+
+def _cut(content: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    for place, cut in (
+        ("head", rng.randrange(1, 40)),
+        ("middle", rng.randrange(len(content))),
+        ("end", len(content) - 1),
+    ):
+        yield f"cut-{place}", content[:cut]
+
+
+def _damaged(content: bytes, rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Flipped bits in the header, in a few places and in many, and zeros over a stretch as a bad disk leaves them."""
+    for name, flips, within in (("header", 1, 64), ("bits", 3, len(content)), ("noise", 30, len(content))):
+        damaged = bytearray(content)
+        for _ in range(flips):
+            damaged[rng.randrange(min(within, len(damaged)))] ^= 1 << rng.randrange(8)
+        yield name, bytes(damaged)
+    start = rng.randrange(len(content))
+    zeros = min(len(content) - start, len(content) // 4)
+    yield "zeros", content[:start] + bytes(zeros) + content[start + zeros :]
+
+
+def _lying(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Other sizes wherever the true one seems to be written."""
+    for width, height in LIES:
+        lies = content.replace(f"{WIDTH} {HEIGHT}".encode(), f"{width} {height}".encode())
+        for order in "<>":
+            for kind in "HI":
+                pair = struct.Struct(f"{order}2{kind}")
+                lies = lies.replace(pair.pack(WIDTH, HEIGHT), pair.pack(width, height))
+                lies = lies.replace(pair.pack(HEIGHT, WIDTH), pair.pack(height, width))
+            # TIFF has one entry for each: the tags for width, height and rows in a strip
+            for tag, true, claimed in ((256, WIDTH, width), (257, HEIGHT, height), (278, HEIGHT, height)):
+                entry = struct.Struct(f"{order}HHII")
+                lies = lies.replace(entry.pack(tag, 4, 1, true), entry.pack(tag, 4, 1, claimed))
+        if content.startswith(b"\x89PNG"):
+            lies = _with_checksum(lies)
+        if lies != content:
+            yield f"claims-{width}", lies
+
+
+def _with_checksum(png: bytes) -> bytes:
+    return png[:8] + png_chunk(b"IHDR", png[16:29]) + png[33:]
+
+
+def _foreign(rng: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Other things with the names of images."""
+    yield "empty.png", b""
+    yield "text.tga", b"Dear Sir or Madam,\n" * 100
+    yield "page.jpg", b"<!DOCTYPE html><html><body>404 Not Found</body></html>"
+    yield "postscript.tif", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (w) file\n"
+    yield "drawing.webp", b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>"
+    yield "layers.bmp", b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 8, 8, 8, 3) + bytes(400)
+    yield "film.heic", b"\0\0\0\x18ftypisom\0\0\0\0isommp42" + rng.randbytes(400)
+    yield "box.avif", b"\0\0\0\x14ftypavif\0\0\0\0avif" + rng.randbytes(400)
+    yield "box.heic", b"\0\0\0\x14ftypheic\0\0\0\0heic" + rng.randbytes(400)
+    for size in (1, 17, 1000, 100_000):
+        yield f"random-{size}.jpg", rng.randbytes(size)
+    header = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0))
+    bomb = zlib.compress(bytes(50 << 20))
+    for kind, data in ((b"zTXt", b"x\0\0"), (b"iTXt", b"x\0\1\0\0\0"), (b"iCCP", b"x\0\0")):
+        yield f"bomb-{kind.decode()}.png", header + png_chunk(kind, data + bomb)
+    yield "bomb-IDAT.png", header + png_chunk(b"IDAT", bomb) + png_chunk(b"IEND", b"")
+    many = struct.pack("<HHH", 0, 1, 65535) + struct.pack("<BBBBHHII", 64, 32, 0, 0, 1, 32, 100, 22) * 65535
+    yield "many.ico", many
+    circle = b"II*\0\x08\0\0\0" + struct.pack("<H", 0) + struct.pack("<I", 8)
+    yield "circle.tiff", circle
+
+
+# --- the test ---
+
+
+def test_broken_images_are_refused_one_by_one(tmp_path: Path) -> None:
+    paths = broken_corpus(tmp_path)
+    assert len(paths) >= 800
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-X", "faulthandler", __file__, str(tmp_path), str(report)]
+    try:
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *TESTS)))}
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, check=False, cwd=REPOSITORY, env=env
+        )
+    except subprocess.TimeoutExpired as expired:
+        said = (expired.stdout or b"").decode("utf-8", "replace")
+        raise AssertionError(f"decoding hangs on {said.splitlines()[-1:]}") from expired
+    names = done.stdout.splitlines()
+    assert done.returncode == 0, f"decoding fails on {names[-1:]}: {done.stderr}"
+    assert names == [path.name for path in paths]
+    assert done.stderr == ""
+    result = json.loads(report.read_text())
+    print(json.dumps(result, indent=1))  # noqa: T201  (shown by pytest -s)
+    assert result["files"] == len(paths)
+    assert result["peak_memory"] < MOST_MEMORY
+
+
+def test_an_index_of_broken_images_accounts_for_every_file(tmp_path: Path, run: Run) -> None:
+    paths = {os.fsencode(path) for path in broken_corpus(tmp_path)}
+    found = run("index", ".", "--model", "picturebook", "--max-pixels", "20", "--json", cwd=tmp_path, timeout=SECONDS)
+    assert found.returncode == 0, found.stderr.decode()
+    assert len(found.stderr) < 5_000
+    summary = json.loads(found.stdout)
+    unreadable = {os.fsencode(tmp_path / file["path"]) for file in summary["unreadable"]}
+    with closing(Store.open(tmp_path / FOLDER)) as store:
+        assert verify(store) == []
+        images = {record.path for record in store.records() if record.row is not None}
+    assert images | unreadable == paths
+    assert not images & unreadable
+    assert summary["images"] == len(images)
+    again = json.loads(run("index", "--max-pixels", "20", "--json", cwd=tmp_path).stdout)
+    assert (again["device"], again["reused"], len(again["unreadable"])) == (None, len(images), len(unreadable))
+
+
+def _decode_all(folder: Path, report: Path) -> None:
+    """Decode the files in `folder` and count what they were; each is named on stdout before it is touched."""
+    outcomes: Counter[str] = Counter()
+    paths = sorted(path for path in folder.iterdir() if path != report)
+    with quiet_decoders():
+        for path in paths:
+            print(path.name, flush=True)  # noqa: T201
+            outcomes[_outcome(path)] += 1
+        # Once more all at the same time, as `index` does it: what was read beyond its memory shows in threads.
+        with ThreadPoolExecutor(4) as pool:
+            assert Counter(pool.map(_outcome, paths * 2)) == Counter({name: 2 * n for name, n in outcomes.items()})
+    counts = {"files": len(paths), "peak_memory": _peak_memory(), "outcomes": dict(outcomes.most_common())}
+    report.write_text(json.dumps(counts))
+
+
+def _outcome(path: Path) -> str:
+    """A picture, or the first words of why there is none. Anything else ends the process."""
+    try:
+        picture = decode(path.read_bytes(), path.name.encode(), max_pixels=MAX_PIXELS)
+    except UnreadableImageError as error:
+        reason = str(error)
+        assert reason.isprintable()
+        assert 0 < len(reason) <= 200
+        assert " at 0x" not in reason
+        return reason.partition(":")[0]
+    assert isinstance(picture, Picture)
+    assert picture.image.mode == "RGB"
+    assert picture.width * picture.height <= MAX_PIXELS
+    return "picture"
+
+
+def _peak_memory() -> int:
+    """Bytes that this process ever had; on Linux not from `getrusage`, which counts the parent before `exec`, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().partition("VmHWM:")[2].split()[0]) << 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    _decode_all(Path(sys.argv[1]), Path(sys.argv[2]))

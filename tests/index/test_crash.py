@@ -1,0 +1,550 @@
+"""Whatever kills a run, and whatever its disk refuses: the index stays whole, and the next run goes on from there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import SAMPLES, Run, index
+from faulty import Call, Faults, Forker, Kind, read_log
+from invariants import State, Truth, assert_kept, observe
+from PIL import Image
+
+from clipsearch.errors import IndexWriteError, InputError
+from clipsearch.images.finding import Rules
+from clipsearch.index.diff import Changes, Target
+from clipsearch.index.format import DATABASE, FOLDER, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX
+from clipsearch.index.reading import Store
+from clipsearch.index.writing import Writer
+from clipsearch.system.interrupts import shielded
+
+JOURNAL, NEW_JOURNAL = f"{DATABASE}-journal", f"{NEW_DATABASE}-journal"
+WRITES = {"write", "pwrite", "writev", "fwrite", "sendfile", "copy_file_range"}
+SYNCS = {"fsync", "fdatasync"}
+TINY = Path(tiny.__file__)
+
+
+def draw(path: Path, seed: int) -> Path:
+    """A small picture like no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def learn(truth: Truth, *pictures: Path) -> None:
+    """Which vectors the small encoder gives these pictures."""
+    truth.learn_files({os.fsencode(picture): tiny.expected(os.fsencode(picture)) for picture in pictures})
+
+
+# -- a fault at each call in turn ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended that met a fault: its status, what it said, its calls, and the index that it left."""
+
+    status: int
+    talk: str
+    calls: Sequence[Call]
+    index: Path
+
+    def commits_before(self, number: int) -> int:
+        """How often the index had been committed before that call."""
+        return sum(is_commit(call) for call in self.calls if call.number < number)
+
+
+def is_commit(call: Call) -> bool:
+    """Whether this is the call that makes a transaction count: the end of SQLite's journal."""
+    return (call.name, call.path) == ("unlink", JOURNAL)
+
+
+@dataclass
+class Story:
+    """A program, the index that it meets, and how to get to the end of the story from anywhere in it."""
+
+    home: Path
+    """Holds the pictures and, beside them, each attempt's own copy of the index."""
+    faults: Faults
+    forker: Forker
+    program: Callable[[Path], Sequence[str | Path]]
+    """What is run, given the index."""
+    resume: Callable[[Path], object]
+    truth: Truth = field(default_factory=Truth)
+    before: Path | None = None
+    """The index that the program meets; None for none."""
+    checkpoint_seconds: float = 0
+    """By default every file is committed by itself."""
+
+    def attempt(self, at: int = 0, kind: Kind = "kill") -> Ending:
+        """Run the program on a fresh copy of the index, with a fault at its `at`-th call."""
+        folder, log = self.home / f"index-{kind}-{at}", self.home / f"log-{kind}-{at}"
+        if self.before:
+            shutil.copytree(self.before, folder)
+        variables = self.faults.environment(folder, at, kind, log)
+        variables["TINY_CHECKPOINT_SECONDS"] = str(self.checkpoint_seconds)
+        status, talk = self.forker.run(self.program(folder), variables)
+        ending = Ending(status, talk, read_log(log), folder)
+        log.unlink()
+        return ending
+
+    @cached_property
+    def calls(self) -> Sequence[Call]:
+        """What the program does where nothing goes wrong."""
+        ending = self.attempt()
+        assert ending.status == 0, ending.talk
+        return ending.calls
+
+    @cached_property
+    def states(self) -> list[State]:
+        """The index after none, one, two ... of the commits of a program that is killed after each."""
+        states = [observe(self.before, self.truth) if self.before else State()]
+        for call in filter(is_commit, self.calls):
+            folder = self.attempt(call.number + 1).index
+            states.append(observe(folder, self.truth))
+            shutil.rmtree(folder)
+        return states
+
+    def turns(self, kind: Kind) -> list[int]:
+        """The calls where a fault of this kind makes a difference; of many alike in a row the first and the last."""
+        calls: list[Call] = []
+        for _, alike in itertools.groupby(self.calls, key=lambda call: (call.name, call.path)):
+            run = list(alike)
+            calls += run[:: max(1, len(run) - 1)]
+        # Where nothing can be done by half, these are like the others.
+        halves = kind in ("kill-torn", "short")
+        return [call.number for call in calls if call.name in WRITES or not halves]
+
+    def try_all(self, turns: Sequence[int], kind: Kind) -> None:
+        """Try a fault at each of these calls, in threads since most of it is waiting for programs."""
+        assert turns
+        assert len(self.states) >= 3  # made before there are threads
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(self.check, turns, itertools.repeat(kind)):
+                pass
+
+    def check(self, at: int, kind: Kind) -> None:
+        """A fault at one call, everything that must hold after it, and the end of the story all the same."""
+        ending = self.attempt(at, kind)
+        before, *later = (state.digests for state in self.states[ending.commits_before(at) :])
+        call = ending.calls[at - 1]
+        where = f"{kind} at {call}: {ending.status}, {ending.talk}"
+        found = observe(ending.index, self.truth).digests
+        if kind.startswith("kill"):
+            assert ending.status == -signal.SIGKILL, where
+            # Whichever call between two commits was the last: what the first of them committed is there, and no more.
+            assert found == before, where
+        elif ending.status == 0:  # it could do without
+            assert found == (later or [before])[-1], where
+        else:
+            check_talk(ending.status, ending.talk)
+            # More than before only if the fault came after the very commit, and never rows that are perhaps not on
+            # the disk: the next fsync of the same file would say that all is well.
+            unsure = call.name in SYNCS and call.path in (MATRIX, NEW_MATRIX)
+            assert found in [before, *([] if unsure else later[:1])], where
+        self.resume(ending.index)
+        # What was begun is finished, and nothing is left of the fault.
+        assert observe(ending.index, self.truth, tidy=True).digests == self.states[-1].digests, where
+        shutil.rmtree(ending.index)
+
+
+def check_talk(status: int, talk: str) -> None:
+    """What a program says whose index cannot be written."""
+    assert status == 2, talk
+    assert "Cannot write the index in" in talk
+    assert "Traceback" not in talk
+    assert len(talk.splitlines()) <= 3, talk
+
+
+def first_run(home: Path, faults: Faults, forker: Forker, *, count: int = 2) -> Story:
+    """Some pictures, and no index yet."""
+    pictures = home / "pictures"
+    story = Story(
+        home,
+        faults,
+        forker,
+        lambda folder: [TINY, folder, pictures],
+        lambda folder: tiny.update(folder, pictures),
+    )
+    learn(story.truth, *(draw(pictures / f"{i}.png", i) for i in range(count)))
+    return story
+
+
+def many_changes(home: Path, faults: Faults, forker: Forker) -> Story:
+    """Of the pictures some change, come, move and go, and the matrix is rewritten without the dead third."""
+    story = first_run(home, faults, forker, count=7)
+    pictures = home / "pictures"
+    (pictures / "bad.png").write_bytes(b"no picture")
+    story.before = home / "index-before"
+    tiny.update(story.before, pictures)
+    learn(story.truth, *(draw(pictures / f"{i}.png", 100 + i) for i in (1, 4, 6)))
+    learn(story.truth, draw(pictures / "new.png", 200))
+    (pictures / "2.png").rename(pictures / "moved.png")
+    shutil.copy(pictures / "3.png", pictures / "copy.png")
+    (pictures / "5.png").unlink()
+    (pictures / "bad.png").unlink()
+    story.checkpoint_seconds = 1000  # the first file is committed at once, and all others together
+    return story
+
+
+def forgotten(home: Path, faults: Faults, forker: Forker) -> Story:
+    """One of two folders is dropped with the real command, and the matrix is rewritten without its half."""
+    story = first_run(home, faults, forker, count=7)
+    other = home / "other"
+    learn(story.truth, *(draw(other / f"{i}.png", 100 + i) for i in range(7)))
+    story.before = home / "index-before"
+    tiny.update(story.before, home / "pictures", other)
+    story.program = lambda folder: ["-m", "clipsearch", "forget", other, "--index", folder]
+
+    def resume(folder: Path) -> None:
+        with Writer.locked(folder) as writer:
+            writer.forget([root.path for root in writer.roots() if root.path == os.fsencode(other)])
+
+    story.resume = resume
+    return story
+
+
+def upgraded(home: Path, faults: Faults, forker: Forker) -> Story:
+    """An index of format 1, as clipsearch 0.1 left it, meets a run that finds nothing new."""
+    story = first_run(home, faults, forker, count=7)
+    story.before = home / "index-before"
+    tiny.update(story.before, home / "pictures")
+    with closing(sqlite3.connect(story.before / DATABASE)) as database:
+        database.executescript(tiny.WITHOUT_FORMAT_3)
+        database.executescript(
+            "DROP INDEX images_by_hash; DROP TABLE dead; DROP TABLE roots;"
+            "CREATE TABLE dead (row INTEGER PRIMARY KEY); CREATE TABLE roots (path BLOB PRIMARY KEY);"
+            "INSERT INTO roots VALUES (CAST('pictures' AS BLOB)); UPDATE meta SET value = '1' WHERE key = 'format'"
+        )
+    return story
+
+
+STORIES = (first_run, many_changes, forgotten, upgraded)
+IMPORTS = ("tiny", "clipsearch.cli", "clipsearch.output.reports")
+"""What their programs import, so that forks need not."""
+
+
+@pytest.fixture(scope="module")
+def forker(faults: Faults, environment: dict[str, str]) -> Iterator[Forker]:
+    with Forker(faults, IMPORTS, environment) as forker:
+        yield forker
+
+
+@pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.__name__)
+def story(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, faults: Faults, forker: Forker
+) -> Story:
+    made: Story = request.param(tmp_path_factory.mktemp("story"), faults, forker)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["kill", "kill-torn"])
+def test_killed_at_each_write_in_turn(story: Story, kind: Kind) -> None:
+    story.try_all(story.turns(kind), kind)
+
+
+@pytest.mark.parametrize("kind", ["enospc", "short", "eio"])
+def test_a_fault_at_each_write_in_turn(story: Story, kind: Kind) -> None:
+    story.try_all(story.turns(kind), kind)
+
+
+def test_power_may_fail_at_any_time(story: Story) -> None:
+    """Nothing is committed before what it relies on is on the disk: content, and the names of files."""
+    files = {DATABASE, MATRIX, NEW_DATABASE, NEW_MATRIX}
+    written, named = set[str](), set[str]()
+    """Files and names that a power cut would leave as they were before."""
+    for call in story.calls:
+        if is_commit(call) or call.name == "rename":
+            assert not written & files, call
+        if is_commit(call):
+            assert not named & files, call
+        if call.name == "rename":  # after a commit that must not come undone: its journal must stay away
+            assert not named & {JOURNAL, NEW_JOURNAL}, call
+        if call.name in WRITES:
+            if (call.path, call.size) == (MATRIX, HEADER_BYTES):  # other programs rely on it, without any database
+                assert MATRIX not in written, call
+            written.add(call.path)
+        elif call.name in SYNCS:
+            written.discard(call.path)
+            if call.path == ".":
+                named.clear()
+        elif call.name in ("open", "rename") or call.path in (JOURNAL, NEW_JOURNAL):
+            named.add(call.path)
+
+
+def test_power_may_fail_after_the_first_commit_of_a_new_folder(tmp_path: Path, faults: Faults, forker: Forker) -> None:
+    pictures, log = draw(tmp_path / "pictures" / "a.png", 1).parent, tmp_path / "log"
+    home = tmp_path / "home"
+    home.mkdir()
+    status, talk = forker.run([TINY, home / "new" / "index", pictures], faults.environment(home, log=log))
+    assert status == 0, talk
+    steps = [(call.name, call.path) for call in read_log(log)]
+    made = {path: steps.index(("mkdir", path)) for path in ("new", "new/index")}
+    committed = steps.index(("unlink", f"new/index/{JOURNAL}"))
+    assert ("fsync", ".") in steps[made["new"] : committed]
+    assert ("fsync", "new") in steps[made["new/index"] : committed]
+
+
+# -- the real command, killed at random -----------------------------------------------------------------------
+
+KILLS = 10
+MANY_CHECKPOINTS = """
+import clipsearch.index.updating
+clipsearch.index.updating.CHECKPOINT_SECONDS = 0.05
+from clipsearch.cli import main
+main()
+"""
+
+
+def test_a_real_index_killed_at_random_moments_loses_nothing(
+    tmp_path: Path, run: Run, environment: dict[str, str], sample_index: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for picture in sorted(SAMPLES.glob("*/*.*"))[:150]:
+        shutil.copy(picture, pictures / f"{picture.parent.name}-{picture.name}")
+    truth = truth_of(sample_index / FOLDER)
+    rng = random.Random(0)
+    kills = early = 0
+    for attempt in itertools.count():
+        # One index is killed again and again, until a run comes through; then comes the next one.
+        folder, state = tmp_path / f"index-{attempt}", State()
+        arguments = ["index", "pictures", "--model", "picturebook", "--index", folder.name]
+        command = [sys.executable, "-c", MANY_CHECKPOINTS, *arguments]
+        while kills < KILLS:
+            with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+                if kills % 4 == 0:
+                    time.sleep(rng.uniform(0, 1))  # while it loads the model
+                else:
+                    wait_for_progress(process, folder)
+                    time.sleep(rng.uniform(0, 0.4))
+                process.kill()
+            before, state = state, observe(folder, truth)
+            assert_kept(before, state, before.digests)
+            if process.returncode == 0:
+                break
+            kills += 1
+            early += len(state.digests) == len(before.digests)
+        index(run, *arguments[1:], cwd=tmp_path)
+        end = observe(folder, truth, tidy=True)
+        assert_kept(state, end, state.digests)
+        assert len(end.digests) == 150
+        if kills == KILLS:
+            break
+    assert 0 < early < KILLS
+
+
+def truth_of(folder: Path) -> Truth:
+    """What an undisturbed index says of its pictures, if they can be told apart at all."""
+    truth = Truth(tolerance=1e-3)
+    with closing(Store.open(folder)) as store:
+        matrix, _ = store.matrix()
+        truth.learn_files({r.path: np.array(matrix[r.row]) for r in store.records() if r.row is not None})
+    assert truth.tells_apart()
+    return truth
+
+
+def wait_for_progress(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until a run has committed something, or is over."""
+    before = last_commit(folder)
+    while process.poll() is None and last_commit(folder) == before:
+        time.sleep(0.005)
+
+
+def last_commit(folder: Path) -> int:
+    """When an index was last written to; 0 if there is none."""
+    try:
+        return (folder / DATABASE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+# -- readers while a writer is at work ------------------------------------------------------------------------
+
+
+def test_readers_see_whole_checkpoints_only(tmp_path: Path, environment: dict[str, str]) -> None:
+    pictures, folder, truth = tmp_path / "pictures", tmp_path / "index", Truth()
+    command = [sys.executable, str(TINY), str(folder), str(pictures)]
+
+    def watched_update() -> list[State]:
+        seen = []
+        env = environment | {"TINY_CHECKPOINT_SECONDS": "0"}
+        with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as writer:
+            while writer.poll() is None:
+                seen.append(observe(folder, truth))
+        assert writer.returncode == 0
+        return [*seen, observe(folder, truth, tidy=True)]
+
+    learn(truth, *(draw(pictures / f"{i:03}.png", i) for i in range(100)))
+    growing = watched_update()
+    assert len({len(state.digests) for state in growing}) > 3
+    for earlier, later in itertools.pairwise(growing):
+        assert_kept(earlier, later, earlier.digests)
+    # Now half of the pictures change, and so many dead rows have the matrix rewritten.
+    before = growing[-1]
+    learn(truth, *(draw(pictures / f"{i:03}.png", 1000 + i) for i in range(0, 100, 2)))
+    for state in watched_update():
+        assert_kept(before, state, sorted(before.digests)[1::2])
+        assert state.digests.keys() == before.digests.keys()
+
+
+def test_what_a_reader_has_mapped_outlives_the_rewriting_of_the_matrix(tmp_path: Path) -> None:
+    pictures, folder, truth = tmp_path / "pictures", tmp_path / "index", Truth()
+    files = [draw(pictures / f"{i}.png", i) for i in range(8)]
+    learn(truth, *files)
+    tiny.update(folder, pictures)
+    with closing(Store.open(folder)) as store:
+        matrix, _ = store.matrix()
+        before = np.array(matrix)
+        for file in files[:4]:
+            file.unlink()
+        tiny.update(folder, pictures)
+        after, alive = store.matrix()
+        assert (len(after), alive) == (4, None)
+        learn(truth, draw(pictures / "new.png", 100))
+        tiny.update(folder, pictures)
+        assert len(store.matrix()[0]) == 5
+        np.testing.assert_array_equal(matrix, before)
+    assert len(observe(folder, truth, tidy=True).digests) == 5
+
+
+def test_a_rewritten_matrix_waits_for_readers_of_the_old_one(tmp_path: Path) -> None:
+    pictures, folder, truth = tmp_path / "pictures", tmp_path / "index", Truth()
+    files = [draw(pictures / f"{i}.png", i) for i in range(8)]
+    learn(truth, *files)
+    tiny.update(folder, pictures)
+    with Writer.locked(folder) as writer:
+        writer.remove([os.fsencode(file) for file in files[:4]])
+        writer.commit()
+    with closing(Store.open(folder)) as store:
+        with ThreadPoolExecutor(1) as pool:
+            with store.snapshot():
+                rows = {record.path: record.row for record in store.records()}
+                rewriting = pool.submit(rewrite, folder)
+                while not (folder / NEW_MATRIX).exists():
+                    assert not rewriting.done()
+                # The writer is about to commit other row numbers, and may not.
+                matrix, alive = store.matrix()
+                assert alive is not None
+                assert {record.path: record.row for record in store.records()} == rows
+                for path, row in rows.items():
+                    np.testing.assert_array_equal(matrix[row], tiny.expected(path))
+            rewriting.result()
+        assert len(store.matrix()[0]) == 4
+    observe(folder, truth, tidy=True)
+
+
+def rewrite(folder: Path) -> None:
+    with Writer.locked(folder) as writer:
+        writer.compact()
+
+
+# -- what fails beside the index ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("devices", [[1, 2], [1, 1, 2]], ids=["searched", "read"])
+def test_a_drive_unmounted_while_it_is_searched_or_read_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: list[int]
+) -> None:
+    pictures, folder, truth = tmp_path / "pictures", tmp_path / "index", Truth()
+    files = [draw(pictures / f"{i}.png", i) for i in range(4)]
+    learn(truth, *files)
+    tiny.update(folder, pictures)
+    files[0].unlink()
+    monkeypatch.setattr("clipsearch.index.diff._device", lambda _: devices.pop(0))
+    with pytest.raises(InputError, match="is no longer there"):
+        tiny.update(folder, pictures)
+    assert not devices
+    assert len(observe(folder, truth, tidy=True).digests) == 4
+
+
+def test_no_room_for_temporary_files_is_an_error_that_says_so(tmp_path: Path) -> None:
+    for i in range(200):
+        (tmp_path / f"{i:050}.png").touch()
+    root = os.fsencode(tmp_path)
+    with closing(Changes()) as changes:
+        changes._queue.execute("PRAGMA max_page_count = 2")
+        with pytest.raises(IndexWriteError, match="temporary file: database or disk is full"):
+            changes.compare(Target(root, root, Rules(), retry=False), None, allow_empty=False, searching=lambda _: None)
+
+
+# -- signals -----------------------------------------------------------------------------------------------------
+
+
+class Signalled(KeyboardInterrupt):
+    """What the handlers of these tests raise."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_at_any_step_of_the_shield_is_neither_lost_nor_halves_the_work(number: signal.Signals) -> None:
+    for at in itertools.count(1):
+        with handlers_that_raise():
+            steps: list[int] = []
+            work: list[int] = []
+            signalled = False
+            try:
+                with signal_at_line(number, at, steps), shielded():
+                    work.append(1)
+                    work.append(2)
+            except Signalled:
+                signalled = True
+            if len(steps) < at:
+                assert at > 20
+                return
+            assert signalled, at
+            assert len(work) in (0, 2), at
+            for other in (signal.SIGINT, signal.SIGTERM):
+                with pytest.raises(Signalled):
+                    signal.raise_signal(other)
+
+
+@contextmanager
+def handlers_that_raise() -> Iterator[None]:
+    def handle(_: int, __: FrameType | None) -> None:
+        raise Signalled
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def signal_at_line(number: int, at: int, steps: list[int]) -> Iterator[None]:
+    """Within: the signal comes at the `at`-th line of the shield or of what enters and leaves it."""
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if os.path.basename(frame.f_code.co_filename) not in ("interrupts.py", "contextlib.py"):
+            return None
+        if event == "line":
+            steps.append(frame.f_lineno)
+            if len(steps) == at:
+                signal.raise_signal(number)
+        return trace
+
+    debugger = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(debugger)

@@ -1,0 +1,158 @@
+"""A small encoder that means something: equal pictures get equal vectors, different ones different ones.
+
+It lets tests index pictures within milliseconds. Run as a program, it is `clipsearch index` without a model library:
+`python tiny.py FOLDER PATH...` updates the index in FOLDER, with a checkpoint after every file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from clipsearch.errors import ClipsearchError
+from clipsearch.images.decoding import decode
+from clipsearch.images.finding import Rules
+from clipsearch.index import updating
+from clipsearch.index.format import UPGRADES, ModelRecord
+from clipsearch.models.logits import Logits
+from clipsearch.search.confidence import Rivals
+
+Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
+
+_SIDE = 4
+MODEL = ModelRecord("tiny", None, "7" * 32, _SIDE * _SIDE * 3)
+_ADDED = re.findall(r"ALTER TABLE (\w+) ADD COLUMN (\w+)", UPGRADES[2])
+WITHOUT_FORMAT_3 = ";".join(
+    [
+        *(f"ALTER TABLE {table} DROP COLUMN {column}" for table, column in _ADDED),
+        "DROP TABLE folders",
+        "UPDATE meta SET value = '2' WHERE key = 'format'",
+    ]
+)
+"""SQL that makes an index what format 2 had."""
+
+
+class TinyPreprocessing:
+    """The picture reduced to 4 x 4 pixels."""
+
+    enough = None
+
+    def __call__(self, image: Image.Image, box: object = None) -> npt.NDArray[np.uint8]:
+        """(4, 4, 3) pixels; nothing was decoded smaller, so `box` is the whole picture."""
+        assert box in (None, (0, 0, *image.size))
+        return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX))
+
+
+class TinyEncoder:
+    """The reduced picture less its mean."""
+
+    preprocessing = TinyPreprocessing()
+    calls = 2
+
+    def __init__(self, batch_size: int = 8) -> None:
+        self.batch_size = batch_size
+        self.embedded = 0
+        """Pictures so far."""
+
+    def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """(B, 48) unit vectors."""
+        self.embedded += len(pixels)
+        # Never zero, whatever the picture.
+        vectors = np.stack(list(pixels)).reshape(len(pixels), -1).astype(np.float32) - 127.5
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+class FixedEncoders:
+    """What answers every text with one vector, (1, D), and takes nothing for neutral."""
+
+    def __init__(self, vector: npt.NDArray[np.float32]) -> None:
+        self._vector = vector
+
+    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        return np.repeat(self._vector, len(texts), axis=0)
+
+    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
+        raise AssertionError((name, content[:8]))
+
+    def rivals(self) -> Rivals:
+        return Rivals(np.zeros_like(self._vector), 1, Logits(1.0))
+
+
+class Watcher:
+    """Progress that is remembered."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+        self.unreadable = 0
+        self.known = 0
+        self.waited = False
+
+    def waiting(self) -> None:
+        self.waited = True
+
+    def searching(self, files: int) -> None:
+        pass
+
+    def start(self, total: int) -> None:
+        self.total = total
+
+    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
+        self.done += files
+        self.unreadable += unreadable
+        self.known += known
+
+
+def update(
+    folder: Path,
+    *paths: Path,
+    encoder: TinyEncoder | None = None,
+    progress: updating.Progress | None = None,
+    rules: Rules | None = None,
+    allow_empty: bool = False,
+    reread: bool = False,
+    wait: float = 0,
+    max_pixels: int | None = None,
+) -> updating.Summary:
+    """Index `paths` into `folder` with the small encoder."""
+    return updating.update(
+        folder,
+        list(paths),
+        lambda: (encoder or TinyEncoder(), MODEL),
+        progress=progress or Watcher(),
+        rules=rules,
+        allow_empty=allow_empty,
+        reread=reread,
+        wait=wait,
+        max_pixels=max_pixels,
+    )
+
+
+def expected(path: bytes) -> npt.NDArray[np.float16]:
+    """The vector that the index must hold for a picture."""
+    with open(path, "rb") as file:
+        pixels = TinyEncoder.preprocessing(decode(file.read()).image)
+    return np.asarray(TinyEncoder().encode_images(pixels[np.newaxis])[0].astype(np.float16))
+
+
+def main() -> int:
+    """Index, as the command line does it."""
+    updating.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
+    try:
+        summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), encoder=TinyEncoder(batch_size=2))
+    except ClipsearchError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    print(summary)  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
