@@ -6,17 +6,12 @@ Flags beat the environment (`CLIPSEARCH_MODEL`, `CLIPSEARCH_INDEX`), which beats
 from __future__ import annotations
 
 import os
-import sys
+import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from clipsearch.errors import InputError
 from clipsearch.system.places import current_folder, is_there
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE_NAME = "clipsearch.toml"
 

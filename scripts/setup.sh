@@ -4,8 +4,8 @@
 
 python="${PYTHON:-python3}"
 wanted="-e .${1:+[$1]}"
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-    echo "clipsearch needs Python 3.10 or newer; $python is $("$python" --version 2>&1). Name another with PYTHON=..." >&2
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "clipsearch needs Python 3.11 or newer; $python is $("$python" --version 2>&1). Name another with PYTHON=..." >&2
     exit 2
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv

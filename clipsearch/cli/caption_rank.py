@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -13,7 +13,6 @@ from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, 
 from clipsearch.cli.texts import TextOptions
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def caption_rank(
     image: Annotated[
@@ -22,7 +21,7 @@ def caption_rank(
     *,
     texts: TextOptions,
     top: Annotated[
-        Optional[int],
+        int | None,
         typer.Option("--top", metavar="K", min=1, help="Only the best so many texts.", show_default=False),
     ] = None,
     filters: FilterOptions,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -33,19 +33,18 @@ FOLDERS = "folders"
 """What `--truth` takes besides a file."""
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @dataclass(frozen=True)
 class LabelOptions:
     """What pictures may show, and how it is said."""
 
     label: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--label", "-l", metavar="LABEL", help="What a picture may show. To be repeated.", show_default=False
         ),
     ] = None
     labels_from: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--labels-from",
             metavar="FILE",
@@ -55,7 +54,7 @@ class LabelOptions:
         ),
     ] = None
     template: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--template",
             metavar="TEXT",
@@ -65,7 +64,7 @@ class LabelOptions:
         ),
     ] = None
     templates_from: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--templates-from", metavar="FILE", help="More templates: each line of this file.", show_default=False
         ),
@@ -105,7 +104,7 @@ class TruthOptions:
     """What pictures are known to show."""
 
     truth: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--truth",
             metavar="folders|FILE",
@@ -160,7 +159,7 @@ class SortOptions:
     """Where the pictures go."""
 
     move_into: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--move-into",
             metavar="DIR",
@@ -169,7 +168,7 @@ class SortOptions:
         ),
     ] = None
     copy_into: Annotated[
-        Optional[Path], typer.Option("--copy-into", metavar="DIR", help="The same with copies.", show_default=False)
+        Path | None, typer.Option("--copy-into", metavar="DIR", help="The same with copies.", show_default=False)
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say where they would be moved or copied to.")] = False
 
@@ -210,7 +209,7 @@ class _Labelled(NamedTuple):
 @grouped
 def classify(
     paths: Annotated[
-        Optional[list[Path]],
+        list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
             help="Folders or image files, or files of CIFAR-10 or CIFAR-100 (python version).",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COLUMNS = ("cluster", "name", "score", "path")
 
 
-class Method(str, Enum):
+class Method(StrEnum):
     """What `--method` takes: `clusters.Method`, without loading NumPy."""
 
     KMEANS = "kmeans"
@@ -32,13 +32,12 @@ class Method(str, Enum):
     HDBSCAN = "hdbscan"
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @dataclass(frozen=True)
 class ClusterOptions:
     """How groups are found and called."""
 
     n: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             "-n", metavar="K", min=1, help="How many groups. By default as many as seem right.", show_default=False
         ),
@@ -48,7 +47,7 @@ class ClusterOptions:
         typer.Option("--method", help="How they are found; the last two take up to 10,000 images."),
     ] = Method.KMEANS
     min_size: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             "--min-size",
             metavar="M",
@@ -61,7 +60,7 @@ class ClusterOptions:
         int, typer.Option("--seed", metavar="S", min=0, max=2**32 - 1, help="Another one, other groups.")
     ] = 0
     label: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--label",
             metavar="TEXT",
@@ -71,7 +70,7 @@ class ClusterOptions:
         ),
     ] = None
     labels_from: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--labels-from",
             metavar="FILE",
@@ -100,7 +99,7 @@ def cluster(
     *,
     clusters: ClusterOptions,
     top: Annotated[
-        Optional[int],
+        int | None,
         typer.Option(
             "--top", metavar="M", min=1, help="Show only the M images most typical of each group.", show_default=False
         ),

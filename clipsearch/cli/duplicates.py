@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,7 +30,6 @@ _MANY = 20_000
 """Images that take some seconds to compare."""
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @dataclass(frozen=True)
 class DeleteOptions:
     """What becomes of duplicates."""
@@ -69,7 +68,7 @@ def duplicates(
     *,
     exact: Annotated[bool, typer.Option("--exact", help="Only files with the same content.")] = False,
     threshold: Annotated[
-        Optional[float],
+        float | None,
         typer.Option(
             "--threshold",
             metavar="X",

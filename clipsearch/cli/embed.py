@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ EXIT_UNREADABLE = 2
 _TEXTS_TOGETHER = 256
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """What `--dtype` takes."""
 
     FLOAT32 = "float32"
@@ -50,11 +50,10 @@ DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the vectors.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under these names.")]
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def embed(
     paths: Annotated[
-        Optional[list[Path]],
+        list[Path] | None,
         typer.Argument(metavar="[PATH]...", help="Pictures, and folders of pictures.", show_default=False),
     ] = None,
     *,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,6 @@ EXIT_UNMET = 1
 EXIT_UNREADABLE = 2
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def eval_(
     captions: Annotated[
@@ -41,7 +40,7 @@ def eval_(
     ],
     *,
     images: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--images",
             metavar="DIR",
@@ -50,7 +49,7 @@ def eval_(
         ),
     ] = None,
     split: Annotated[
-        Optional[str],
+        str | None,
         typer.Option("--split", metavar="NAME", help="Only this part of Karpathy's JSON: test.", show_default=False),
     ] = None,
     skip_missing: Annotated[
@@ -59,7 +58,7 @@ def eval_(
     encoding: EncodingOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if an image could not be read.")] = False,
     at_least: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--min",
             metavar="METRIC=VALUE",
@@ -69,7 +68,7 @@ def eval_(
         ),
     ] = None,
     compare: Annotated[
-        Optional[tuple[str, str]],
+        tuple[str, str] | None,
         typer.Option(
             "--compare",
             metavar="MODEL MODEL",

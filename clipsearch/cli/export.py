@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,7 +13,7 @@ from clipsearch.cli.options import IndexOption, say
 from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 
 
-class NamesFormat(str, Enum):
+class NamesFormat(StrEnum):
     """What `--format` takes."""
 
     CSV = "csv"

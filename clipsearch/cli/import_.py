@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,14 +22,13 @@ if TYPE_CHECKING:
     from clipsearch.exchange.reading import Part
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 def import_(
     vectors: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Argument(metavar="[VECTORS]", help="A .npy file with a vector in each row.", show_default=False),
     ] = None,
     names: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Argument(
             metavar="[NAMES]",
             help="Paths of their pictures in the same order: .csv, .tsv, .jsonl or .parquet with a column path (or "
@@ -39,7 +38,7 @@ def import_(
     ] = None,
     *,
     clip_retrieval: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--clip-retrieval",
             metavar="DIR",
@@ -56,7 +55,7 @@ def import_(
         bool, typer.Option("--skip-missing", help="Leave out pictures that are missing or unreadable.")
     ] = False,
     root: Annotated[
-        Optional[list[Path]],
+        list[Path] | None,
         typer.Option(
             "--root",
             metavar="DIR",

@@ -7,7 +7,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,7 +36,7 @@ _MILLION = 1_000_000
 
 def index(
     paths: Annotated[
-        Optional[list[Path]],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+        list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
             help="Folders or image files. Without any: all that the index knows.",
@@ -48,7 +48,7 @@ def index(
     device: DeviceOption = "auto",
     precision: PrecisionOption = Precision.AUTO,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--batch-size",
             metavar="B",
@@ -65,7 +65,7 @@ def index(
     ] = False,
     index: IndexOption = None,
     exclude: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             "--exclude",
             metavar="GLOB",
@@ -75,7 +75,7 @@ def index(
         ),
     ] = None,
     include_hidden: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--include-hidden/--no-include-hidden",
             help="Also files and folders whose names begin with a dot.",
@@ -83,7 +83,7 @@ def index(
         ),
     ] = None,
     follow_symlinks: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--follow-symlinks/--no-follow-symlinks",
             help="Also folders that are links; each is read once.",
@@ -91,7 +91,7 @@ def index(
         ),
     ] = None,
     by_name_only: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--by-name-only/--no-by-name-only",
             help="Only files that are named like pictures. By default files without an ending, or with an unknown one, "
@@ -100,7 +100,7 @@ def index(
         ),
     ] = None,
     include_backups: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--include-backups/--no-include-backups",
             help="Also spare and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
@@ -108,7 +108,7 @@ def index(
         ),
     ] = None,
     include_system: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--include-system/--no-include-system",
             help="Also folders in which systems keep thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
@@ -116,7 +116,7 @@ def index(
         ),
     ] = None,
     max_pixels: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             "--max-pixels",
             metavar="MILLIONS",
@@ -132,7 +132,7 @@ def index(
         bool, typer.Option("--reread", help="Read every file, also where size and times say that nothing changed.")
     ] = False,
     skip_damaged: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option(
             "--skip-damaged/--no-skip-damaged",
             help="Refuse pictures of which a part is missing; otherwise they are in the index if half of them is "

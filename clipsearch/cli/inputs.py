@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, Optional
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 STDIN = "-"
 """Means standard input wherever a file is asked for."""
 EncodingOption = Annotated[
-    Optional[str],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    str | None,
     typer.Option(
         "--encoding",
         metavar="NAME",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,7 @@ def check(
     ],
     *,
     pictures: Annotated[
-        Optional[Path],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+        Path | None,
         typer.Option(
             "--pictures",
             metavar="DIR",

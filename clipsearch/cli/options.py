@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clipsearch.search.embedder import Towers
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What `--precision` takes."""
 
     AUTO = "auto"
@@ -32,7 +32,7 @@ class Precision(str, Enum):
 
 
 ModelOption = Annotated[
-    Optional[str],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    str | None,
     typer.Option(
         "--model",
         metavar="NAME",
@@ -74,7 +74,7 @@ PrecisionOption = Annotated[
     ),
 ]
 IndexOption = Annotated[
-    Optional[Path],  # noqa: UP045  (Typer reads this at run time, on Python 3.10 too)
+    Path | None,
     typer.Option(
         "--index",
         metavar="DIR",
@@ -98,7 +98,7 @@ VerboseOption = Annotated[
 ]
 
 
-class TableFormat(str, Enum):
+class TableFormat(StrEnum):
     """What `--format` takes where rows are printed."""
 
     AUTO = "auto"

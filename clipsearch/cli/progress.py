@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from clipsearch.cli.options import WAITING, say
 
@@ -28,7 +28,7 @@ class ProgressBar:
         self._resting: int | None = None
         """Of how many images the bar was that is not shown for now."""
 
-    def __enter__(self) -> ProgressBar:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def query(
     terms: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Argument(
             metavar="[TERM]...",
             help='What the picture shows. Several add up, each with a weight if need be: "0.5:snow".',
@@ -39,11 +38,11 @@ def query(
     ] = None,
     *,
     unwanted: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--not", metavar="TERM", help="What it should not show. May be repeated.", show_default=False),
     ] = None,
     image: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--image",
             metavar="FILE",
@@ -53,7 +52,7 @@ def query(
         ),
     ] = None,
     queries_from: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--from",
             metavar="FILE",
@@ -66,7 +65,7 @@ def query(
     k: KOption = 10,
     min_score: MinScoreOption = None,
     min_confidence: Annotated[
-        Optional[float],
+        float | None,
         typer.Option(
             "--min-confidence",
             metavar="P",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 EXIT_STRICT = 2
 
 
-class Over(str, Enum):
+class Over(StrEnum):
     """What `--over` takes."""
 
     TEXTS = "texts"
     IMAGES = "images"
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def score(
     images: Annotated[
@@ -52,7 +51,7 @@ def score(
         Over, typer.Option("--over", help="What competes: the texts for each image, or the images for each text.")
     ] = Over.TEXTS,
     heatmap: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--heatmap",
             metavar="FILE",

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EXIT_NOTHING_FOUND = 1
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """What `--format` takes."""
 
     AUTO = "auto"
@@ -47,16 +47,15 @@ def _number_of_hits(given: str | int) -> int:
     return int(given)
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 KOption = Annotated[
     int, typer.Option("-k", metavar="K", parser=_number_of_hits, help="How many images to show; all for every one.")
 ]
 MinScoreOption = Annotated[
-    Optional[float],
+    float | None,
     typer.Option("--min-score", metavar="X", help="Only images with this cosine or more.", show_default=False),
 ]
 DistinctOption = Annotated[
-    Optional[float],
+    float | None,
     typer.Option(
         "--distinct",
         metavar="[X]",
@@ -66,7 +65,7 @@ DistinctOption = Annotated[
     ),
 ]
 GroupsPageOption = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option(
         "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
     ),
@@ -78,7 +77,7 @@ class FilterOptions:
     """Which images are searched."""
 
     under: Annotated[
-        Optional[list[Path]],
+        list[Path] | None,
         typer.Option(
             "--under",
             metavar="PATH",
@@ -88,7 +87,7 @@ class FilterOptions:
         ),
     ] = None
     glob: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option(
             "--glob",
             "-g",
@@ -99,7 +98,7 @@ class FilterOptions:
         ),
     ] = None
     after: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--after",
             metavar="DATE",
@@ -109,19 +108,19 @@ class FilterOptions:
         ),
     ] = None
     before: Annotated[
-        Optional[str], typer.Option("--before", metavar="DATE", help="Only images taken earlier.", show_default=False)
+        str | None, typer.Option("--before", metavar="DATE", help="Only images taken earlier.", show_default=False)
     ] = None
     min_width: Annotated[
-        Optional[int], typer.Option("--min-width", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+        int | None, typer.Option("--min-width", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
     ] = None
     min_height: Annotated[
-        Optional[int], typer.Option("--min-height", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+        int | None, typer.Option("--min-height", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
     ] = None
     orientation: Annotated[
-        Optional[Orientation], typer.Option("--orientation", help="As it is seen.", show_default=False)
+        Orientation | None, typer.Option("--orientation", help="As it is seen.", show_default=False)
     ] = None
     files_from: Annotated[
-        Optional[str],
+        str | None,
         typer.Option(
             "--files-from",
             metavar="FILE",
@@ -167,7 +166,7 @@ class OutputOptions:
     ] = False
     preview: Annotated[bool, typer.Option("--preview", help="Show the images themselves in the terminal.")] = False
     html: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--html", metavar="FILE", help="Write a page with the images, which needs nothing else.", show_default=False
         ),
@@ -176,7 +175,7 @@ class OutputOptions:
         bool, typer.Option("--open", help="Open the page, or else the first image, with the desktop's viewer.")
     ] = False
     copy_to: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--copy-to",
             metavar="DIR",
@@ -185,7 +184,7 @@ class OutputOptions:
         ),
     ] = None
     link_to: Annotated[
-        Optional[Path],
+        Path | None,
         typer.Option(
             "--link-to", metavar="DIR", help="The same with symbolic links instead of copies.", show_default=False
         ),

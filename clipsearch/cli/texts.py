@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,8 @@ from clipsearch.cli.inputs import EncodingOption, check_encoding, text_lines
 from clipsearch.errors import InputError
 from clipsearch.system.unicode import check_utf8
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 TextsFromOption = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--texts-from",
         metavar="FILE",
@@ -28,7 +27,7 @@ class TextOptions:
     """Which texts."""
 
     text: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Option("--text", "-t", metavar="TEXT", help="A text. May be repeated.", show_default=False),
     ] = None
     texts_from: TextsFromOption = None

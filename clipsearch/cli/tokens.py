@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -23,11 +23,10 @@ from clipsearch.cli.texts import TextsFromOption
 from clipsearch.errors import InputError
 
 
-# ruff: noqa: UP045  (Typer reads Optional at run time, on Python 3.10 too)
 @grouped
 def tokens(
     texts: Annotated[
-        Optional[list[str]],
+        list[str] | None,
         typer.Argument(
             metavar="[TEXT]...",
             help="What to tokenize (- for the lines of standard input).",

@@ -17,7 +17,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import matching
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 COLUMNS: dict[str, type] = {
     "row": int,

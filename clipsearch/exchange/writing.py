@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +96,7 @@ class VectorFiles:
             undo.callback(self._writer.close)
             self._cleanup = undo.pop_all()
 
-    def __enter__(self) -> VectorFiles:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from enum import Enum
+from enum import StrEnum
 from typing import TypedDict
 
 from clipsearch.errors import InputError
@@ -26,7 +26,7 @@ _DATE_HELP = (
 )
 
 
-class Orientation(str, Enum):
+class Orientation(StrEnum):
     """Of a picture as it is seen."""
 
     LANDSCAPE = "landscape"
@@ -140,7 +140,7 @@ def moment(text: str, now: datetime) -> datetime:
         return _months_before(now, number * _MONTHS[unit]) if unit in _MONTHS else now - number * _UNITS[unit]
     if short := _SHORT.fullmatch(text):
         return datetime(int(short[1]), int(short[2] or 1), 1)  # noqa: DTZ001  (local time, as EXIF has it)
-    found = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 knows no Z
+    found = datetime.fromisoformat(text.replace("z", "Z"))
     return found.astimezone().replace(tzinfo=None) if found.tzinfo else found
 
 

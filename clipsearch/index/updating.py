@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -425,7 +425,7 @@ class _Run:
                 self._writer.set_root(place.root, options)
         self._writer.set_last_run(
             {
-                "ended_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "outcome": outcome,
                 "seconds": round(time.monotonic() - self._started, 3),
                 "embedded": self.summary.embedded,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +117,7 @@ class Towers:
         self._cut: set[str] = set()
         """Texts that were too long; it is said once."""
 
-    def __enter__(self) -> Towers:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from clipsearch.system.paths import absolute
 from clipsearch.unit import are_unit
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
@@ -144,7 +144,7 @@ class Index:
         self._told: set[str] = set()
         """What was said of rows that are no unit vectors; once is enough."""
 
-    def __enter__(self) -> Index:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -22,7 +22,7 @@ from clipsearch.search.topk import Matrix, scores_of
 from clipsearch.system.paths import absolute
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 Vectors = npt.NDArray[np.float32]
 

@@ -28,7 +28,7 @@ from clipsearch.system.unicode import check_utf8
 from clipsearch.tasks.similarity import TEXTS, similarities
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from clipsearch.images.finding import ImageFile
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from clipsearch.index.filters import FilterArguments
 
@@ -57,7 +57,7 @@ _ROWS = 8192
 """Made float32 at a time."""
 
 
-class Method(str, Enum):
+class Method(StrEnum):
     """How groups are found; see scikit-learn."""
 
     KMEANS = "kmeans"

@@ -32,7 +32,7 @@ from clipsearch.system.paths import is_below, same_place
 from clipsearch.system.removal import Keeper, is_in_trash, look, remove
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from clipsearch.index.filters import FilterArguments
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -397,7 +397,7 @@ def test_a_year_before_a_leap_day_is_the_day_before() -> None:
         ("2024-05-31T18:30z", "2024-05-31T14:30:00"),
         ("2024-12-31T18:30+02:00", "2024-12-31T11:30:00"),
         ("2024-05-31T18:30", "2024-05-31T18:30:00"),
-        (datetime(2024, 5, 31, 18, 30, tzinfo=timezone.utc), "2024-05-31T14:30:00"),
+        (datetime(2024, 5, 31, 18, 30, tzinfo=UTC), "2024-05-31T14:30:00"),
     ],
 )
 def test_a_time_zone_is_counted_in(monkeypatch: pytest.MonkeyPatch, given: str | datetime, wanted: str) -> None:

@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Self
 
 import pytest
 
@@ -130,7 +130,7 @@ class Forker:
                 )
             )
 
-    def __enter__(self) -> Forker:  # noqa: PYI034  (typing.Self is newer than Python 3.10)
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
