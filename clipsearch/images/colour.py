@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from clipsearch.images import avif, jpeg2000
-from clipsearch.images.colour_tags import REC_709, Chromaticities, Curve, Encoding, encoding
+from clipsearch.images.colour_tags import REC_709, SRGB, Chromaticities, Curve, Encoding, encoding
 
 Conversion = Callable[[Image.Image], Image.Image]
 """RGB or RGBA into the same in sRGB; or CMYK into RGB."""
@@ -36,7 +36,8 @@ _STEPS = 9
 """So many levels of each channel are looked at, to tell what a profile does."""
 _HDR_STEPS = 65
 """So many levels of each channel a table of HDR has, the most that Pillow takes; levels between are interpolated."""
-_GREY = ("1", "L", "LA", "La", "I", "F")
+_GREY, _WIDE_GREY = ("1", "L", "LA", "La"), ("I", "F")
+"""Modes of Pillow, and how others begin."""
 
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
@@ -61,17 +62,8 @@ def conversion(image: Image.Image, content: bytes, kind: str | None) -> Conversi
     if stated is not None and stated.is_hdr:
         return _tone_mapping(stated)
     if stated is not None:
-        profile = _matrix_profile(stated.primaries, stated.curve)
-    if not profile or len(profile) > _LARGEST_PROFILE:
-        return None
-    space = profile[16:20]
-    if image.mode == "CMYK":
-        is_plain = space == b"CMYK" and not image.has_transparency_data
-        return _profile_conversion(profile, "CMYK") if is_plain else None
-    if space == b"RGB " and image.mode != "LAB":
-        return _profile_conversion(profile, "RGB")
-    is_grey = image.mode.startswith(_GREY)
-    return _profile_conversion(profile, "L") if space == b"GRAY" and is_grey else None
+        profile = b"" if stated == SRGB else _matrix_profile(stated.primaries, stated.curve)
+    return _by_profile(profile, image) if 0 < len(profile) <= _LARGEST_PROFILE else None
 
 
 def _profile(image: Image.Image, content: bytes, kind: str | None) -> bytes:
@@ -85,6 +77,18 @@ def _profile(image: Image.Image, content: bytes, kind: str | None) -> bytes:
 
 
 # --- ICC profiles ---
+
+
+def _by_profile(profile: bytes, image: Image.Image) -> Conversion | None:
+    # A profile for pixels of another kind says nothing of these.
+    space, mode = profile[16:20], image.mode
+    if space == b"RGB " and mode not in ("CMYK", "LAB"):
+        return _profile_conversion(profile, "RGB")
+    if space == b"GRAY" and (mode in _GREY or mode.startswith(_WIDE_GREY)):
+        return _profile_conversion(profile, "L")
+    if space == b"CMYK" and mode == "CMYK" and not image.has_transparency_data:
+        return _profile_conversion(profile, "CMYK")
+    return None
 
 
 @functools.lru_cache(maxsize=_PROFILES)
@@ -111,7 +115,8 @@ def _profile_conversion(profile: bytes, mode: str) -> Conversion | None:
     if np.abs(difference).max() <= _NEARLY:
         return None
     if mode == "L":
-        return _by_levels(np.asarray(managed)[0])
+        every = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+        return _by_levels(np.asarray(transforms[mode].apply(every))[0])
 
     def convert(image: Image.Image) -> Image.Image:
         converted = transforms[image.mode].apply(image)
@@ -123,12 +128,12 @@ def _profile_conversion(profile: bytes, mode: str) -> Conversion | None:
 
 def _samples(mode: str) -> Image.Image:
     """Colours from the whole space of a mode, one beside the other."""
-    if mode == "L":
-        return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     axis = np.linspace(0, 255, _STEPS).round().astype(np.uint8)
+    if mode == "L":
+        return Image.fromarray(axis[None])
     channels = len(Image.new(mode, (1, 1)).getbands())
     colours = np.stack(np.meshgrid(*[axis] * channels, indexing="ij"), axis=-1).reshape(1, -1, channels)
-    return Image.fromarray(np.ascontiguousarray(colours), mode)
+    return Image.frombytes(mode, (colours.shape[1], 1), colours.tobytes())
 
 
 def _by_levels(levels: npt.NDArray[np.uint8]) -> Conversion:
@@ -146,11 +151,12 @@ def _matrix_profile(primaries: Chromaticities, curve: Curve) -> bytes:
     matrix = _to_xyz(primaries)
     if matrix is None:
         return b""
-    adapted = _adaptation(matrix.sum(axis=1)) @ matrix
+    with np.errstate(all="ignore"):
+        adapted = _adaptation(matrix.sum(axis=1)) @ matrix
+    if not np.abs(adapted).max() < 2**15:  # or no number
+        return b""
     kind, numbers = (0, (curve,)) if isinstance(curve, float) else (3, _SRGB_CURVE)
     trc = b"para" + struct.pack(f">4xHxx{len(numbers)}i", kind, *(round(number * 65536) for number in numbers))
-    if np.abs(adapted).max() >= 2**15:
-        return b""
     tags = [(b"wtpt", _xyz_tag(_D50))]
     tags += [(f"{name}XYZ".encode(), _xyz_tag(adapted[:, column])) for column, name in enumerate("rgb")]
     tags += [(f"{name}TRC".encode(), trc) for name in "rgb"]

@@ -37,6 +37,7 @@ class Encoding(NamedTuple):
 _D65 = (0.3127, 0.3290)
 REC_709: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
 """Those of sRGB, too."""
+SRGB = Encoding(REC_709, "srgb")
 _PRIMARIES: Mapping[int, Chromaticities] = {
     1: REC_709,
     4: (0.310, 0.316, 0.67, 0.33, 0.21, 0.71, 0.14, 0.08),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import subprocess
 import sys
@@ -11,18 +10,30 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 import pytest
-from colour_profiles import (
+from colour_files import (
     ADOBE,
+    CICP,
+    GAMA,
     P3,
+    P3_CHRM,
     PROPHOTO,
     REC_709,
+    SRGB,
+    TRANSFER,
+    chrm,
     cmyk_profile,
+    gama,
     gamma,
     grey_profile,
+    hdr_file,
     lab_of_srgb,
     matrix_profile,
+    nclx_avif,
     rgb_table_profile,
     srgb_curve,
+    stored,
+    to_hdr,
+    xyb_like,
 )
 from image_files import Pixels, Samples, png, png_chunk, rgb, saved, tiff
 from PIL import Image, ImageCms
@@ -68,15 +79,6 @@ def seen(content: bytes, at_least: int | None = None) -> npt.NDArray[np.int16]:
 def apart(content: bytes, wanted: Samples) -> int:
     """The greatest difference of a level."""
     return int(np.abs(seen(content) - wanted).max())
-
-
-def stored(scene: Pixels, profile: bytes) -> Image.Image:
-    """`scene`, which is sRGB, in the numbers of another profile, as LittleCMS has them."""
-    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    image = Image.fromarray(scene)
-    ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), own, inPlace=True)
-    image.info.clear()
-    return image
 
 
 # --- ICC profiles ---
@@ -143,20 +145,12 @@ def test_what_is_nearly_srgb_stays_as_it_is(profile: bytes) -> None:
 
 
 def test_a_profile_of_tables_is_applied() -> None:
-    """As in JPEGs of XYB, whose channels are no red, green and blue, and whose zeros are no black."""
-
-    def lab(channels: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        difference, mean, blue = channels.T
-        return lab_of_srgb(np.stack([mean + difference - 0.5, mean - difference + 0.5, blue], axis=-1).clip(0, 1))
-
-    red, green, blue = SCENE.astype(float).transpose(2, 0, 1)
-    channels = np.dstack([127.5 + (red - green) / 2, (red + green) / 2, blue]).round().astype(np.uint8)
-    content = saved(channels, "PNG", icc_profile=rgb_table_profile(lab, 33))
-    assert apart(content, SCENE) <= 8
+    channels, profile = xyb_like(SCENE)
+    assert apart(saved(channels, "PNG", icc_profile=profile), SCENE) <= 8
     assert apart(saved(channels, "PNG"), SCENE) > 60
 
 
-def test_an_xyb_like_jpeg_decoded_smaller_is_managed() -> None:
+def test_a_jpeg_decoded_smaller_is_managed() -> None:
     profile = PROFILES["swapped"]
     large = np.asarray(Image.fromarray(SCENE).resize((640, 480)))
     content = saved(stored(large, profile), "JPEG", quality=98, icc_profile=profile)
@@ -188,6 +182,10 @@ def test_grey_is_managed_by_its_profile(mode: str) -> None:
     opaque = np.dstack([GREYS, np.full_like(GREYS, 255)])
     samples = {"L": GREYS, "LA": opaque, "I;16": GREYS.astype(np.uint16) * 257}[mode]
     assert apart(saved(samples, "PNG", icc_profile=LINEAR_GREY), wanted) <= 1
+
+
+def test_grey_that_is_nearly_that_of_srgb_stays_as_it_is() -> None:
+    assert apart(saved(GREYS, "PNG", icc_profile=grey_profile(gamma(2.2))), rgb(GREYS)) == 0
 
 
 def test_grey_with_a_profile_for_colour_is_managed() -> None:
@@ -267,18 +265,6 @@ def test_pictures_without_a_profile_need_no_littlecms() -> None:
 
 # --- PNG's own words ---
 
-GAMA, CHRM, SRGB, CICP = b"gAMA", b"cHRM", b"sRGB", b"cICP"
-
-
-def gama(power: float) -> tuple[bytes, bytes]:
-    return GAMA, struct.pack(">I", round(100000 / power) if power else 0)
-
-
-def chrm(*numbers: float) -> tuple[bytes, bytes]:
-    return CHRM, struct.pack(">8I", *(round(number * 100000) for number in numbers))
-
-
-P3_CHRM = chrm(0.3127, 0.3290, *(number for point in P3 for number in point))
 SRGB_CHUNK = (SRGB, b"\0")
 
 
@@ -326,66 +312,14 @@ def _with_chunk(content: bytes, kind: bytes, data: bytes) -> bytes:
 
 # --- HDR ---
 
-REC_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
-"""From linear sRGB, as ITU-R BT.2087 has it."""
 HDR_SCENE: Pixels = np.asarray(Image.fromarray(SCENE).resize((256, 192)))
-
-
-def to_hdr(scene: Pixels, curve: str) -> npt.NDArray[np.float64]:
-    """The numbers from 0 to 1 that a camera of BT.2100 writes of an sRGB scene whose white is at 203 cd/m²."""
-    level = scene / 255
-    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
-    light = 203 * linear @ REC_2020.T
-    if curve == "pq":
-        power = (light / 10000) ** 0.1593017578125
-        pq: npt.NDArray[np.float64] = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
-        return pq
-    luminance = (light / 1000) @ np.array([0.2627, 0.6780, 0.0593])
-    e = light / 1000 * (luminance ** (1 / 1.2 - 1))[..., None]
-    hlg: npt.NDArray[np.float64] = np.where(
-        e <= 1 / 12, np.sqrt(3 * e), 0.17883277 * np.log(12 * e.clip(1 / 12) - 0.28466892) + 0.55991073
-    )
-    return hlg
-
-
-TRANSFER = {"pq": 16, "hlg": 18}
-
-
-def hdr_file(kind: str, curve: str) -> bytes:
-    numbers = to_hdr(HDR_SCENE, curve)
-    levels = (numbers * 255).round().astype(np.uint8)
-    if kind == "PNG":
-        wide = (numbers * 65535).round().astype(np.uint16)
-        return png(wide, 16, 2, [(CICP, bytes((9, TRANSFER[curve], 0, 1)))])
-    if kind == "HEIF":
-        return _heif_10_bits(numbers, TRANSFER[curve])
-    return nclx_avif(levels, 9, TRANSFER[curve])
-
-
-def _heif_10_bits(numbers: npt.NDArray[np.float64], transfer: int) -> bytes:
-    import pillow_heif
-
-    height, width = numbers.shape[:2]
-    wide = (numbers * 65535).round().astype(np.uint16)
-    file = io.BytesIO()
-    heif = pillow_heif.from_bytes("RGB;16", (width, height), wide.tobytes())
-    codes = {"color_primaries": 9, "transfer_characteristics": transfer, "matrix_coefficients": 9}
-    heif.save(file, quality=90, **codes, full_range_flag=1)
-    return file.getvalue()
-
-
-def nclx_avif(levels: Pixels, primaries: int, transfer: int, **options: object) -> bytes:
-    """Pillow writes sRGB into the box, whatever it is asked for."""
-    content = bytearray(saved(levels, "AVIF", quality=95, subsampling="4:4:4", **options))
-    struct.pack_into(">2H", content, content.index(b"nclx") + 4, primaries, transfer)
-    return bytes(content)
 
 
 @pytest.mark.parametrize("curve", TRANSFER)
 @pytest.mark.parametrize("kind", ["PNG", "HEIF", "AVIF"])
 def test_hdr_is_shown_as_on_a_usual_screen(kind: str, curve: str) -> None:
     washed_out = np.abs(to_hdr(HDR_SCENE, curve) * 255 - HDR_SCENE).mean()
-    found = np.abs(seen(hdr_file(kind, curve)) - HDR_SCENE)
+    found = np.abs(seen(hdr_file(HDR_SCENE, kind, curve)) - HDR_SCENE)
     dark = HDR_SCENE.max(axis=-1) < 160  # what is brighter is made a little darker, so that highlights have room
     assert washed_out > 15
     assert found.mean() < 4

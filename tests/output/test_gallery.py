@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from browser import headless, opened, until
-from colour_profiles import REC_709, matrix_profile, srgb_curve
+from colour_files import REC_709, matrix_profile, srgb_curve
 from conftest import COLOURS, TESTS, deny, paint
 from PIL import Image, ImageCms
 

@@ -1,15 +1,21 @@
-"""ICC profiles written byte by byte, since LittleCMS, as Pillow has it, makes no others than sRGB, CIELAB and XYZ.
+"""Files whose colours are not sRGB, and the ICC profiles that say so.
+
+Profiles are written byte by byte, since LittleCMS, as Pillow has it, makes no others than sRGB, CIELAB and XYZ.
 
 Source: ICC.1:2001-04 (version 2 of the format), 6.1 (header) and 6.5 (curves, numbers and tables).
 """
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
+from image_files import Pixels, png, saved
+from PIL import Image, ImageCms
 
 _Matrix = npt.NDArray[np.float64]
 _D50 = np.array([0.9642, 1.0, 0.8249])
@@ -115,3 +121,94 @@ def _profile(kind: bytes, space: bytes, connection: bytes, tags: dict[bytes, byt
     header += struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp"
     header = header.ljust(68, b"\0") + struct.pack(">3i", *np.rint(_D50 * 65536).astype(int).tolist())
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + entries + body
+
+
+# --- files ---
+
+
+def stored(scene: Pixels, profile: bytes) -> Image.Image:
+    """`scene`, which is sRGB, in the numbers of another profile, as LittleCMS has them."""
+    own = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    image = Image.fromarray(scene)
+    ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), own, inPlace=True)
+    image.info.clear()
+    return image
+
+
+def xyb_like(scene: Pixels) -> tuple[Pixels, bytes]:
+    """The scene in channels of which none is red, green or blue and whose zeros are no black, and their profile."""
+
+    def lab(channels: _Matrix) -> _Matrix:
+        difference, mean, blue = channels.T
+        return lab_of_srgb(np.stack([mean + difference - 0.5, mean - difference + 0.5, blue], axis=-1).clip(0, 1))
+
+    red, green, blue = scene.astype(float).transpose(2, 0, 1)
+    channels = np.dstack([127.5 + (red - green) / 2, (red + green) / 2, blue]).round().astype(np.uint8)
+    return channels, rgb_table_profile(lab, 33)
+
+
+GAMA, CHRM, SRGB, CICP = b"gAMA", b"cHRM", b"sRGB", b"cICP"
+
+
+def gama(power: float) -> tuple[bytes, bytes]:
+    return GAMA, struct.pack(">I", round(100000 / power) if power else 0)
+
+
+def chrm(*numbers: float) -> tuple[bytes, bytes]:
+    return CHRM, struct.pack(">8I", *(round(number * 100000) for number in numbers))
+
+
+P3_CHRM = chrm(0.3127, 0.3290, *(number for point in P3 for number in point))
+
+
+REC_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+"""From linear sRGB, as ITU-R BT.2087 has it."""
+
+
+def to_hdr(scene: Pixels, curve: str) -> npt.NDArray[np.float64]:
+    """The numbers from 0 to 1 that a camera of BT.2100 writes of an sRGB scene whose white is at 203 cd/m²."""
+    level = scene / 255
+    linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+    light = 203 * linear @ REC_2020.T
+    if curve == "pq":
+        power = (light / 10000) ** 0.1593017578125
+        pq: npt.NDArray[np.float64] = ((0.8359375 + 18.8515625 * power) / (1 + 18.6875 * power)) ** 78.84375
+        return pq
+    luminance = (light / 1000) @ np.array([0.2627, 0.6780, 0.0593])
+    e = light / 1000 * (np.where(luminance > 0, luminance, 1) ** (1 / 1.2 - 1))[..., None]
+    hlg: npt.NDArray[np.float64] = np.where(
+        e <= 1 / 12, np.sqrt(3 * e), 0.17883277 * np.log(12 * e.clip(1 / 12) - 0.28466892) + 0.55991073
+    )
+    return hlg
+
+
+TRANSFER = {"pq": 16, "hlg": 18}
+
+
+def hdr_file(scene: Pixels, kind: str, curve: str) -> bytes:
+    """The scene in HDR: a PNG of 16 bits, a HEIF of 10 or an AVIF of 8."""
+    numbers = to_hdr(scene, curve)
+    levels = (numbers * 255).round().astype(np.uint8)
+    if kind == "PNG":
+        wide = (numbers * 65535).round().astype(np.uint16)
+        return png(wide, 16, 2, [(CICP, bytes((9, TRANSFER[curve], 0, 1)))])
+    if kind == "HEIF":
+        return _heif_10_bits(numbers, TRANSFER[curve])
+    return nclx_avif(levels, 9, TRANSFER[curve])
+
+
+def _heif_10_bits(numbers: npt.NDArray[np.float64], transfer: int) -> bytes:
+    height, width = numbers.shape[:2]
+    wide = (numbers * 65535).round().astype(np.uint16)
+    file = io.BytesIO()
+    heif = pillow_heif.from_bytes("RGB;16", (width, height), wide.tobytes())
+    codes = {"color_primaries": 9, "transfer_characteristics": transfer, "matrix_coefficients": 9}
+    heif.save(file, quality=90, **codes, full_range_flag=1)
+    return file.getvalue()
+
+
+def nclx_avif(levels: Pixels, primaries: int, transfer: int, **options: object) -> bytes:
+    """Pillow writes sRGB into the box, whatever it is asked for."""
+    content = bytearray(saved(levels, "AVIF", quality=95, subsampling="4:4:4", **options))
+    struct.pack_into(">2H", content, content.index(b"nclx") + 4, primaries, transfer)
+    return bytes(content)
