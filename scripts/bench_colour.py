@@ -24,11 +24,11 @@ from typing import Any
 import bench_common as common
 import numpy as np
 import numpy.typing as npt
+from clipsearch.models.encoder import Encoder
+from clipsearch.models.files import locate
 from PIL import Image
 
 from clipsearch.images.decoding import decode
-from clipsearch.models.encoder import Encoder
-from clipsearch.models.files import locate
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"

@@ -1,4 +1,4 @@
-"""BMP and DDS whose channels lie in any bits of a pixel: masks say where.
+"""BMP and DDS whose channels lie in any bits of a pixel: masks say where. And the profiles of BMP.
 
 Neither Pillow nor the second decoder reads all of these BMPs right (imagecodecs keeps the lower eight of ten bits), and
 Pillow reads such a DDS pixel by pixel in Python, while all threads wait. It is one line of arithmetic for each channel.
@@ -22,6 +22,8 @@ from clipsearch.images.layouts import TRUNCATED
 _FILE_HEADER = 14
 _OLDEST, _WITH_ALPHA_MASK = 40, 56
 """Sizes of headers: masks come behind the oldest; from the other on there is one for alpha."""
+_WITH_PROFILE = 124
+"""The size of the first header that tells where a profile lies."""
 _MASKS, _MASKS_WITH_ALPHA = 3, 6
 """The two kinds of compression that say so."""
 _OS2 = 64
@@ -87,6 +89,15 @@ def _bmp(content: bytes) -> Layout | None:
         return None
     line = (width * bits + 31) // 32 * 4
     return Layout(width, abs(height), bits, (*masks, 0)[:4], start, line, height > 0)
+
+
+def profile(content: bytes) -> bytes:
+    """The ICC profile in a file (with or without the file header); empty if there is none. Pillow does not tell it."""
+    at = _FILE_HEADER if content.startswith(b"BM") else 0
+    if content[at + 56 : at + 60] != b"DEBM" or int.from_bytes(content[at : at + 4], "little") < _WITH_PROFILE:
+        return b""
+    start, size = (int.from_bytes(content[at + field : at + field + 4], "little") for field in (112, 116))
+    return content[at + start : at + start + size]
 
 
 def _is_known(content: bytes) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from clipsearch.images import avif, jpeg2000
+from clipsearch.images import avif, bitmaps, jpeg2000
 from clipsearch.images.colour_tags import REC_709, SRGB, Chromaticities, Curve, Encoding, encoding
 
 Conversion = Callable[[Image.Image], Image.Image]
@@ -73,6 +73,8 @@ def _profile(image: Image.Image, content: bytes, kind: str | None) -> bytes:
         found = jpeg2000.profile(content)
     elif not found and kind == "AVIF":
         found = avif.profile(content)
+    elif not found and kind in ("BMP", "DIB"):
+        found = bitmaps.profile(content)
     return found if isinstance(found, bytes) else b""
 
 

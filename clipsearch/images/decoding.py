@@ -30,7 +30,7 @@ from clipsearch.images.limits import (
     more_than,
     raise_pillow_limit,
 )
-from clipsearch.images.pixels import as_seen, in_order, mend_palette
+from clipsearch.images.pixels import as_seen, in_order, mend_palette, reduced
 from clipsearch.images.rare import Rare, is_lossless_jpeg, rare
 from clipsearch.images.recognising import format_of, icon_sizes, is_cut
 from clipsearch.images.stripping import stripped
@@ -87,7 +87,8 @@ class Picture:
 def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
     """Decode an image file's content. Threads may call this at the same time.
 
-    A JPEG is decoded smaller as long as neither side gets shorter than `at_least` pixels; without a number, in full.
+    A JPEG is decoded smaller as long as neither side gets shorter than `at_least` pixels, and so is a picture whose
+    colours have to be changed; without a number, all are in full.
 
     `name` is looked at for camera RAW only, since many kinds of it are TIFF files to all appearance. A picture of more
     than `max_pixels` is refused before it takes memory; without a number, `default_max_pixels` counts.
@@ -220,7 +221,10 @@ def _decoded(
             exif, xmp = _metadata(image)
             if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
                 orientation = _orientation(exif) or orientation
-            seen = loss.painted(as_seen(in_order(image, content), conversion(image, content, image.format)))
+            stored, to_srgb = in_order(image, content), conversion(image, content, image.format)
+            if at_least and to_srgb is not None:
+                stored = reduced(stored, at_least)
+            seen = loss.painted(as_seen(stored, to_srgb))
             picture = _picture(seen, size, orientation, taken(exif, xmp))
             if picture.image is image:  # which keeps the file and the decoder
                 picture = replace(picture, image=image.copy())
@@ -238,7 +242,8 @@ def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | Non
     check_size(found.width, found.height, limit)
     with in_turn(found.width * found.height, limit):
         if isinstance(found, bitmaps.Layout):
-            seen = as_seen(bitmaps.decode(content, found))
+            image = bitmaps.decode(content, found)
+            seen = as_seen(image, conversion(image, content, name))
             return _picture(seen, seen.size, orientation, None)
         image = second.decode(content, found, limit)
         exif = _rare_exif(content, found)

@@ -44,6 +44,16 @@ def as_seen(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Imag
     return _opaque(image, to_srgb)
 
 
+def reduced(image: Image.Image, at_least: int) -> Image.Image:
+    """`image` averaged down as long as neither side gets shorter than `at_least` pixels, if that is simple to do.
+
+    Changing the colours of a large picture may take as long as decoding it, and of a smaller one it does not.
+    """
+    factor = min(image.size) // at_least
+    is_simple = image.mode in ("RGB", "CMYK", "L") and not image.has_transparency_data
+    return image.reduce(factor) if factor > 1 and is_simple else image
+
+
 def mend_palette(image: Image.Image) -> None:
     """Take the colour map of a TIFF for what it is, before pixels are read: some old programs write 0 to 255 into it.
 

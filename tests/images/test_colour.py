@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from colour_files import (
 from image_files import Pixels, Samples, png, png_chunk, rgb, saved, tiff
 from PIL import Image, ImageCms
 
+from clipsearch.errors import UnreadableImageError
 from clipsearch.images import colour, colour_tags, pixels
 from clipsearch.images.decoding import decode
 
@@ -158,6 +160,34 @@ def test_a_jpeg_decoded_smaller_is_managed() -> None:
     assert picture.image.size == (80, 60)
     wanted = np.asarray(Image.fromarray(large).resize((80, 60), Image.Resampling.BOX)).astype(int)
     assert np.abs(np.asarray(picture.image) - wanted).max() <= 6
+
+
+@pytest.mark.parametrize("size", [(640, 480), (641, 487)])
+def test_a_large_picture_is_averaged_down_before_it_is_managed(size: tuple[int, int]) -> None:
+    profile = PROFILES["display-p3"]
+    large = np.asarray(Image.fromarray(SCENE).resize(size))
+    content = saved(stored(large, profile), "PNG", icc_profile=profile)
+    picture = decode(content, at_least=150)
+    assert picture.image.size == (-(-size[0] // 3), -(-size[1] // 3))
+    assert (picture.width, picture.height) == size
+    assert picture.box == (0.0, 0.0, size[0] / 3, size[1] / 3)
+    wanted = np.asarray(Image.fromarray(large).reduce(3)).astype(int)
+    assert np.abs(np.asarray(picture.image) - wanted).max() <= 3
+    assert decode(saved(large, "PNG"), at_least=150).image.size == size  # as CLIP's own processor has it
+
+
+def test_the_profile_of_a_bmp_is_applied() -> None:
+    profile = PROFILES["swapped"]
+    plain = saved(stored(SCENE, profile), "BMP")
+    data = plain[54:]
+    # BITMAPV5HEADER: "MBED", and at its end where the profile lies, counted from the header on.
+    header = struct.pack("<I36s16x4s52x3I", 124, plain[18:54], b"DEBM", 124 + len(data), len(profile), 0)
+    start = 14 + len(header)
+    file = b"BM" + struct.pack("<IHHI", start + len(data) + len(profile), 0, 0, start) + header + data + profile
+    assert apart(file, SCENE) <= 2
+    for cut in range(start, 60, -7):  # a broken header ends in no other error
+        with contextlib.suppress(UnreadableImageError):
+            decode(file[:cut])
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
