@@ -24,15 +24,15 @@ from typing import Any
 import bench_common as common
 import numpy as np
 import numpy.typing as npt
-from clipsearch.models.encoder import Encoder
-from clipsearch.models.files import locate
 from PIL import Image
 
 from clipsearch.images.decoding import decode
+from clipsearch.models.disk.files import locate
+from clipsearch.models.in_torch.encoder import Encoder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path.insert(0, str(REPOSITORY / "tests" / "support"))
 
 import colour_files as files  # noqa: E402  (the tests', which write such files)
 from image_files import Pixels, png, saved  # noqa: E402

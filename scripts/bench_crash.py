@@ -33,7 +33,7 @@ import pytest
 from PIL import ImageOps
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "tests"))
+sys.path[:0] = [str(REPOSITORY / "tests" / folder) for folder in (".", "support", "index")]
 
 from conftest import SAMPLES  # noqa: E402
 from faulty import Faults, Forker, Kind, library  # noqa: E402
