@@ -22,7 +22,9 @@ def caption_rank(
     texts: TextOptions,
     top: Annotated[
         int | None,
-        typer.Option("--top", metavar="K", min=1, help="Only the best so many texts.", show_default=False),
+        typer.Option(
+            "--top", metavar="K", min=1, help="How many of the texts to show, the best first.", show_default=False
+        ),
     ] = None,
     filters: FilterOptions,
     output: FormatOptions,

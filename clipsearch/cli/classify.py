@@ -40,7 +40,11 @@ class LabelOptions:
     label: Annotated[
         list[str] | None,
         typer.Option(
-            "--label", "-l", metavar="LABEL", help="What a picture may show. To be repeated.", show_default=False
+            "--label",
+            "-l",
+            metavar="LABEL",
+            help="A label: what a picture may show. May be repeated.",
+            show_default=False,
         ),
     ] = None
     labels_from: Annotated[
@@ -122,7 +126,9 @@ class TruthOptions:
             "label, confusion matrix.",
         ),
     ] = False
-    coarse: Annotated[bool, typer.Option("--coarse", help="Of CIFAR-100, the 20 coarse labels.")] = False
+    coarse: Annotated[
+        bool, typer.Option("--coarse", help="Take the 20 coarse labels of CIFAR-100 instead of the 100 fine ones.")
+    ] = False
 
     def of(self, source: Source, encoding: str | None) -> list[str] | None:
         """What each picture of `source` is known to show; None if nobody says.
@@ -168,9 +174,17 @@ class SortOptions:
         ),
     ] = None
     copy_into: Annotated[
-        Path | None, typer.Option("--copy-into", metavar="DIR", help="The same with copies.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--copy-into",
+            metavar="DIR",
+            help="Copy each picture into DIR/LABEL; nothing in it is overwritten.",
+            show_default=False,
+        ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say where they would be moved or copied to.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say where pictures would be moved or copied to.")] = (
+        False
+    )
 
     @property
     def folder(self) -> Path | None:
@@ -218,10 +232,16 @@ def classify(
     ] = None,
     *,
     indexed: Annotated[
-        bool, typer.Option("--indexed", help="The pictures of the index instead, all or those that pass filters.")
+        bool,
+        typer.Option(
+            "--indexed",
+            help="Classify the pictures of the index, all or those that pass the filters, instead of PATHs.",
+        ),
     ] = False,
     naming: LabelOptions,
-    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="So many labels for each picture.")] = 1,
+    top: Annotated[
+        int, typer.Option("--top", metavar="K", min=1, help="How many labels to show for each picture.")
+    ] = 1,
     min_probability: Annotated[
         float,
         typer.Option("--min-probability", metavar="P", min=0, max=1, help="Only labels with this probability or more."),

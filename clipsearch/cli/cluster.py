@@ -44,7 +44,7 @@ class ClusterOptions:
     ] = None
     method: Annotated[
         Method,
-        typer.Option("--method", help="How they are found; the last two take up to 10,000 images."),
+        typer.Option("--method", help="How groups are found; ward and hdbscan take up to 10,000 images."),
     ] = Method.KMEANS
     min_size: Annotated[
         int | None,
@@ -57,7 +57,14 @@ class ClusterOptions:
         ),
     ] = None
     seed: Annotated[
-        int, typer.Option("--seed", metavar="S", min=0, max=2**32 - 1, help="Another one, other groups.")
+        int,
+        typer.Option(
+            "--seed",
+            metavar="S",
+            min=0,
+            max=2**32 - 1,
+            help="Start k-means from another random state; another number may give other groups.",
+        ),
     ] = 0
     label: Annotated[
         list[str] | None,
@@ -74,7 +81,7 @@ class ClusterOptions:
         typer.Option(
             "--labels-from",
             metavar="FILE",
-            help="The same from a file (- for standard input), one a line.",
+            help="More names for groups: each line of this file (- for standard input) is one.",
             show_default=False,
         ),
     ] = None

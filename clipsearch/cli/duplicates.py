@@ -42,10 +42,11 @@ class DeleteOptions:
             "Without --yes nothing is deleted, and the exit code is 2.",
         ),
     ] = False
-    permanently: Annotated[bool, typer.Option("--permanently", help="With --delete: for good, not to the trash.")] = (
-        False
-    )
-    yes: Annotated[bool, typer.Option("--yes", help="Really delete.")] = False
+    permanently: Annotated[
+        bool,
+        typer.Option("--permanently", help="With --delete: remove files for good instead of moving them to the trash."),
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", help="Confirm --delete; without it nothing is deleted.")] = False
 
     def check(self, threshold: float | None, *, exact: bool) -> None:
         """Complain before anything is compared.

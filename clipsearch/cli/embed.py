@@ -46,8 +46,8 @@ OutOption = Annotated[
         show_default=False,
     ),
 ]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Of the vectors.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there under these names.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="The type of the numbers in the file.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Replace files that exist already.")]
 
 
 @grouped

@@ -26,7 +26,8 @@ def export(
     *,
     out: OutOption,
     format: Annotated[  # noqa: A002  (the option's name)
-        NamesFormat, typer.Option("--format", help="Of the names; parquet needs clipsearch[parquet].")
+        NamesFormat,
+        typer.Option("--format", help="The format of the file of names; parquet needs clipsearch[parquet]."),
     ] = NamesFormat.CSV,
     dtype: DtypeOption = Dtype.FLOAT32,
     force: ForceOption = False,

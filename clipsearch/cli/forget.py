@@ -13,7 +13,9 @@ from clipsearch.cli.options import WAITING, IndexOption, WaitOption, say
 def forget(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="PATH...", help="As `clipsearch status` names them.", show_default=False),
+        typer.Argument(
+            metavar="PATH...", help="Indexed folders or files, as `clipsearch status` names them.", show_default=False
+        ),
     ],
     *,
     index: IndexOption = None,

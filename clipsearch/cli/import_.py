@@ -42,14 +42,18 @@ def import_(
         typer.Option(
             "--clip-retrieval",
             metavar="DIR",
-            help="Instead of the two: what clip-retrieval inference wrote, img_emb_*.npy with metadata_*.parquet.",
+            help="Instead of VECTORS and NAMES: a folder that clip-retrieval inference wrote, with img_emb_*.npy and "
+            "metadata_*.parquet.",
             show_default=False,
         ),
     ] = None,
     model: ModelOption = None,
     encoding: EncodingOption = None,
     normalise: Annotated[
-        bool, typer.Option("--normalise", help="Make unit vectors of them. Otherwise they have to be some.")
+        bool,
+        typer.Option(
+            "--normalise", help="Scale the vectors to length 1. Without it, vectors of another length are an error."
+        ),
     ] = False,
     skip_missing: Annotated[
         bool, typer.Option("--skip-missing", help="Leave out pictures that are missing or unreadable.")

@@ -53,7 +53,7 @@ def index(
             "--batch-size",
             metavar="B",
             min=1,
-            help="Images a step. By default what suits the device.",
+            help="How many images the model computes together. By default what suits the device.",
             show_default=False,
         ),
     ] = None,
@@ -78,7 +78,7 @@ def index(
         bool | None,
         typer.Option(
             "--include-hidden/--no-include-hidden",
-            help="Also files and folders whose names begin with a dot.",
+            help="Take in files and folders whose names begin with a dot.",
             show_default=False,
         ),
     ] = None,
@@ -86,7 +86,7 @@ def index(
         bool | None,
         typer.Option(
             "--follow-symlinks/--no-follow-symlinks",
-            help="Also folders that are links; each is read once.",
+            help="Follow links to folders; each folder is read once.",
             show_default=False,
         ),
     ] = None,
@@ -126,7 +126,11 @@ def index(
         ),
     ] = None,
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="A folder without any image is meant to be so.")
+        bool,
+        typer.Option(
+            "--allow-empty",
+            help="Accept a folder without any image, and forget the images that were in it; otherwise it is an error.",
+        ),
     ] = False,
     reread: Annotated[
         bool, typer.Option("--reread", help="Read every file, also where size and times say that nothing changed.")

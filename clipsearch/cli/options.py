@@ -70,7 +70,8 @@ DeviceOption = Annotated[
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
-        "--precision", help="What the model computes in. By default bf16 or fp16 where the device has units for it."
+        "--precision",
+        help="The type of numbers to compute in. By default bf16 or fp16 where the device has units for it.",
     ),
 ]
 IndexOption = Annotated[
@@ -88,7 +89,7 @@ WaitOption = Annotated[
         "--wait",
         metavar="SECONDS",
         min=0,
-        help="If another clipsearch is writing to the index, wait so long for it.",
+        help="How long to wait where another clipsearch is writing to the index.",
     ),
 ]
 WAITING = "Waiting for another clipsearch that is writing to this index ..."

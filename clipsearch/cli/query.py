@@ -39,7 +39,9 @@ def query(
     *,
     unwanted: Annotated[
         list[str] | None,
-        typer.Option("--not", metavar="TERM", help="What it should not show. May be repeated.", show_default=False),
+        typer.Option(
+            "--not", metavar="TERM", help="What the images should not show. May be repeated.", show_default=False
+        ),
     ] = None,
     image: Annotated[
         list[str] | None,

@@ -108,16 +108,34 @@ class FilterOptions:
         ),
     ] = None
     before: Annotated[
-        str | None, typer.Option("--before", metavar="DATE", help="Only images taken earlier.", show_default=False)
+        str | None,
+        typer.Option(
+            "--before", metavar="DATE", help="Only images taken before then; dates as for --after.", show_default=False
+        ),
     ] = None
     min_width: Annotated[
-        int | None, typer.Option("--min-width", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+        int | None,
+        typer.Option(
+            "--min-width",
+            metavar="PIXELS",
+            min=1,
+            show_default=False,
+            help="Only images of this width in pixels or more, upright.",
+        ),
     ] = None
     min_height: Annotated[
-        int | None, typer.Option("--min-height", metavar="PIXELS", min=1, show_default=False, help="As it is seen.")
+        int | None,
+        typer.Option(
+            "--min-height",
+            metavar="PIXELS",
+            min=1,
+            show_default=False,
+            help="Only images of this height in pixels or more, upright.",
+        ),
     ] = None
     orientation: Annotated[
-        Orientation | None, typer.Option("--orientation", help="As it is seen.", show_default=False)
+        Orientation | None,
+        typer.Option("--orientation", help="Only images of this shape, upright.", show_default=False),
     ] = None
     files_from: Annotated[
         str | None,
@@ -186,7 +204,10 @@ class OutputOptions:
     link_to: Annotated[
         Path | None,
         typer.Option(
-            "--link-to", metavar="DIR", help="The same with symbolic links instead of copies.", show_default=False
+            "--link-to",
+            metavar="DIR",
+            help="Make symbolic links to the images in this folder; nothing in it is overwritten.",
+            show_default=False,
         ),
     ] = None
 
