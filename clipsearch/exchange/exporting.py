@@ -14,7 +14,7 @@ from clipsearch.exchange.writing import Row, VectorFiles
 from clipsearch.index.filters import FilterArguments, Filters
 from clipsearch.index.format import Matrix, ModelRecord, Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import matching
+from clipsearch.index.selection import select
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -65,25 +65,20 @@ def export(
         #    stay as they are whatever becomes of the index.
         with store.snapshot():
             model = store.model()
-            matrix, _ = store.sound_matrix()
-            mask = matching(store, wanted, len(matrix))
-            rows = np.empty(len(matrix), np.int64)
+            selection = select(store, wanted)
+            rows = np.empty(len(selection.matrix), np.int64)
             count = 0
-            for block in _blocks(_images(store, mask)):
+            for block in _blocks(selection.records(store)):
                 rows[count : count + len(block)] = [record.row or 0 for record in block]  # none is None
                 files.add_names([_row(number, record) for number, record in enumerate(block, count)])
                 count += len(block)
         if model is None or not count:
-            return 0, matrix.shape[1]
+            return 0, selection.matrix.shape[1]
         # 2. Vectors.
         for start in range(0, count, _BLOCK_ROWS):
-            files.add_vectors(_vectors(matrix, rows[start : min(start + _BLOCK_ROWS, count)], dtype))
+            files.add_vectors(_vectors(selection.matrix, rows[start : min(start + _BLOCK_ROWS, count)], dtype))
         files.finish(about_model(model))
         return files.shape
-
-
-def _images(store: Store, mask: npt.NDArray[np.bool_] | None) -> Iterator[Record]:
-    return (r for r in store.records() if r.row is not None and (mask is None or mask[r.row]))
 
 
 def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.index.filters import Filters, Orientation, local_time
+from clipsearch.index.format import Matrix, Record
 from clipsearch.index.reading import Store
 from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
 
@@ -32,14 +33,41 @@ _64_BITS = 2**63 - 1
 _SHAPES = {Orientation.LANDSCAPE: ">", Orientation.PORTRAIT: "<", Orientation.SQUARE: "="}
 
 
-def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
-    """Which of so many `rows` of the matrix belong to images that fulfil `filters`, (rows,); None if all may.
+class Selection(NamedTuple):
+    """The images of one commit that take part in something."""
 
-    With filters, dead rows never match.
+    matrix: Matrix
+    """(rows, D) all vectors of the index, memory-mapped."""
+    mask: npt.NDArray[np.bool_] | None
+    """(rows,) which of them take part; None for all."""
+
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(N,) the rows of those that take part, in their order."""
+        return np.arange(len(self.matrix)) if self.mask is None else np.flatnonzero(self.mask)
+
+    def records(self, store: Store) -> Iterator[Record]:
+        """Their records, by path; `store` is where they were selected, in the same snapshot."""
+        return (
+            record
+            for record in store.records()
+            if record.row is not None and (self.mask is None or self.mask[record.row])
+        )
+
+
+def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Selection:
+    """The images that fulfil `filters`. Call it, and whatever reads records of them, within one `Store.snapshot`.
 
     Raises:
         InputError: as for `check_under`.
+        IndexDamagedError: the index contradicts itself; with `only_sound` also if some row is no unit vector.
     """
+    matrix, alive = store.sound_matrix() if only_sound else store.matrix()
+    fulfil = _matching(store, filters, len(matrix))
+    return Selection(matrix, alive if fulfil is None else fulfil)
+
+
+def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
+    """Which of so many `rows` belong to images that fulfil `filters`, (rows,); None if there are none to fulfil."""
     check_under(store, filters)
     filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):

@@ -6,19 +6,18 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import IndexDamagedError, InputError, UnreadableImageError
-from clipsearch.images.reading import digest, read_picture
+from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.filters import FilterArguments, Filters, local_time
 from clipsearch.index.format import Record, broken_rows
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import check_under, matching, rows_of_file
-from clipsearch.search import telling
+from clipsearch.index.selection import check_under, rows_of_file, select
 from clipsearch.search.confidence import Rivals
+from clipsearch.search.encoders import Encoders, vector_of_picture
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
 from clipsearch.search.topk import Cut, Mask, Matrix, Ranked, best, scores_of
 from clipsearch.system.paths import absolute
@@ -32,19 +31,6 @@ Query = str | Term | Iterable[str | Term]
 
 _MORE = 4
 """So many times more candidates are looked at where too many of them are alike."""
-
-
-class Encoders(Protocol):
-    """What searching needs of a model."""
-
-    def texts(self, texts: list[str]) -> Vectors:
-        """(Q, D) unit vectors of Q texts."""
-
-    def image(self, content: bytes, name: bytes) -> Vectors:
-        """(D,) the unit vector of a picture, from its file's content and name."""
-
-    def rivals(self) -> Rivals:
-        """The neutral prompts that texts are compared with."""
 
 
 class Hit(NamedTuple):
@@ -234,9 +220,7 @@ class Index:
         asked = self._asked(queries)
         with self.store.snapshot():
             # 1. Which rows take part.
-            matrix, mask = self.store.matrix()
-            wanted = matching(self.store, filters, len(matrix))
-            mask = mask if wanted is None else wanted
+            matrix, mask = select(self.store, filters, only_sound=False)
             if len(left_out):
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
@@ -263,7 +247,7 @@ class Index:
         vectors: dict[object, Vectors] = dict(zip(texts, self._encoders.texts(texts), strict=True)) if texts else {}
         for term in terms:
             if isinstance(term, ImageTerm):
-                vectors[term.image] = self._image_vector(term.image)
+                vectors[term.image] = vector_of_picture(self.store, self._encoders, term.image, self._tell, self._say)
 
         def sum_of(terms: list[Term]) -> Vectors:
             parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]
@@ -354,22 +338,6 @@ class Index:
         if away is None:
             return neutral
         return Rivals(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
-
-    def _image_vector(self, image: str | os.PathLike[str] | bytes) -> Vectors:
-        """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
-        name = b"" if isinstance(image, bytes) else absolute(image)
-        try:
-            content = image if isinstance(image, bytes) else read_picture(name)
-            known = self.store.vector_of(digest(content))
-            if known is not None:
-                self._tell(telling.picture_known())
-                if share := self.store.damage_of(digest(content)):
-                    self._say(telling.picture_damaged(name, share))
-                return known
-            return self._encoders.image(content, name)
-        except UnreadableImageError as error:
-            shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
-            raise InputError(f"Cannot read the picture {shown}: {error}") from error
 
     def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
         """Where the picture at this path is in the index, if it is."""

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.reading import digest, read_picture
+from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Filters
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import matching, rows_of_file
-from clipsearch.search.index import Encoders
+from clipsearch.index.selection import rows_of_file, select
+from clipsearch.search.encoders import Encoders, vector_of_picture
 from clipsearch.search.topk import Matrix, scores_of
 from clipsearch.system.paths import absolute
 
@@ -68,13 +67,11 @@ def caption_ranks(
     # Before the snapshot: a writer's commit would have to wait for the model.
     vectors = encoders.texts(list(texts))
     known = _found(store, image)
-    own = None if known else _vector(store, encoders, image)
+    own = None if known else vector_of_picture(store, encoders, image)
     with store.snapshot():
         # 1. Who takes part.
-        matrix, mask = store.sound_matrix()
-        matched = matching(store, wanted, len(matrix))
-        mask = mask if matched is None else matched
-        rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)
+        selection = select(store, wanted)
+        matrix, rows = selection.matrix, selection.rows()
         if not len(rows):
             return []
         # 2. The picture itself.
@@ -122,15 +119,3 @@ def _found(store: Store, image: str | os.PathLike[str] | bytes) -> tuple[bytes, 
         return None
     rows = rows_of_file(store, absolute(image))
     return (store.images(rows[:1])[0].path, rows[0]) if rows else None
-
-
-def _vector(store: Store, encoders: Encoders, image: str | os.PathLike[str] | bytes) -> Vectors:
-    """(D,) of a picture; if the index knows its content, what the index has, which needs no model."""
-    name = b"" if isinstance(image, bytes) else absolute(image)
-    try:
-        content = image if isinstance(image, bytes) else read_picture(name)
-        known = store.vector_of(digest(content))
-        return encoders.image(content, os.path.basename(name)) if known is None else known
-    except UnreadableImageError as error:
-        shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
-        raise InputError(f"Cannot read the picture {shown}: {error}") from error

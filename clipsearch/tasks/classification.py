@@ -22,7 +22,7 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.index.filters import FilterArguments, Filters
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import matching
+from clipsearch.index.selection import select
 from clipsearch.models.logits import Logits
 from clipsearch.system.unicode import check_utf8
 from clipsearch.tasks.similarity import TEXTS, similarities
@@ -248,15 +248,9 @@ def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
         IndexDamagedError: the index contradicts itself.
     """
     with store.snapshot():
-        matrix, alive = store.sound_matrix()
-        wanted = matching(store, Filters.of(filters), len(matrix))
-        mask = alive if wanted is None else wanted
-        found = [
-            (record.path, record.row)
-            for record in store.records()
-            if record.row is not None and (mask is None or mask[record.row])
-        ]
-    return Selected([path for path, _ in found], matrix, np.array([row for _, row in found], np.int64))
+        selection = select(store, Filters.of(filters))
+        found = [(record.path, record.row) for record in selection.records(store)]
+    return Selected([path for path, _ in found], selection.matrix, np.array([row for _, row in found], np.int64))
 
 
 def checked_labels(given: Iterable[str | Label]) -> list[Label]:

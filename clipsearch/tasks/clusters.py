@@ -19,7 +19,7 @@ from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.index.filters import Filters
 from clipsearch.index.format import Matrix, Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import matching
+from clipsearch.index.selection import select
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
@@ -106,15 +106,13 @@ def find_clusters(
     _check_library()
     # 1. The vectors; a writer has to wait until they are read, and no longer.
     with store.snapshot():
-        matrix, mask = store.sound_matrix()
-        found = matching(store, Filters.of(filters), len(matrix))
-        mask = mask if found is None else found
-        rows = np.arange(len(matrix)) if mask is None else np.flatnonzero(mask)
+        selection = select(store, Filters.of(filters))
+        rows = selection.rows()
         if len(rows) < 2:  # noqa: PLR2004  (what can be told apart)
             raise NothingFoundError(_too_few(len(rows), n, store.count()))
         if len(rows) < (n or 0):
             raise InputError(_too_few(len(rows), n, store.count()))
-        vectors, records = np.asarray(matrix[rows]), store.images(rows.tolist())
+        vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist())
     # 2. Different ones, and their groups.
     first, copies = _distinct(vectors)
     if n is not None and len(first) < n:

@@ -19,13 +19,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from clipsearch.errors import FileStaysError, InputError, NothingFoundError, NoTrashError
 from clipsearch.index.filters import Filters
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import matching
+from clipsearch.index.selection import select
 from clipsearch.search.distinct import distinct_contents
 from clipsearch.search.near import Progress, near
 from clipsearch.system.paths import is_below, same_place
@@ -123,13 +122,14 @@ def find_duplicates(
         raise InputError(f"A threshold is a cosine above 0 and up to 1, as in {THRESHOLD}; not {threshold:g}.")
     # 1. What takes part, and of each content one vector. A writer has to wait until they are read, and no longer.
     with store.snapshot():
-        matrix, _ = store.matrix() if threshold is None else store.sound_matrix()
-        records = _records(store, matching(store, Filters.of(filters), len(matrix)))
+        selection = select(store, Filters.of(filters), only_sound=threshold is not None)
+        # What lies in a trash is on its way out: nothing may go for its sake.
+        records = [record for record in selection.records(store) if not is_in_trash(record.path)]
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise NothingFoundError(_too_few(len(records), store.count()))
         pictures = _best_first(_pictures(records, copies_only=threshold is None))
         rows, content_of = distinct_contents([picture.record for picture in pictures])
-        vectors = None if threshold is None else np.asarray(matrix[rows])
+        vectors = None if threshold is None else np.asarray(selection.matrix[rows])
     # 2. Which content each is a duplicate of.
     keeper_of, scores = np.arange(len(rows)), np.ones(len(rows), np.float32)
     if vectors is not None and threshold is not None:
@@ -207,15 +207,6 @@ class _Picture(NamedTuple):
     @property
     def names(self) -> int:
         return 1 + len(self.also.hard) + len(self.also.symbolic)
-
-
-def _records(store: Store, mask: npt.NDArray[np.bool_] | None) -> list[Record]:
-    """The images that take part, by path. What lies in a trash is on its way out: nothing may go for its sake."""
-    return [
-        record
-        for record in store.records()
-        if record.row is not None and (mask is None or mask[record.row]) and not is_in_trash(record.path)
-    ]
 
 
 def _pictures(records: Sequence[Record], *, copies_only: bool) -> list[_Picture]:
