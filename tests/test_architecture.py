@@ -135,7 +135,7 @@ def test_a_picture_that_the_index_knows_needs_no_model(sample_index: Path, envir
 def test_an_index_run_without_work_loads_no_model_library(sample_index: Path, environment: dict[str, str]) -> None:
     arguments = ["clipsearch", "index"]
     loaded = loaded_by(COMMAND.format(arguments=arguments), environment, sample_index)
-    assert not loaded & {"torch", "transformers", "pillow_heif", "rawpy"}
+    assert not loaded & {"torch", "transformers", "PIL", "pillow_heif", "rawpy"}
 
 
 NOTE_THREADS = """

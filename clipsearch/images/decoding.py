@@ -410,19 +410,3 @@ def _reason(error: Exception) -> str:
     if not text or _MEANS_NOTHING.search(text) or isinstance(cause, (LookupError, TypeError, ArithmeticError)):
         return "broken image"
     return f"broken image: {text}"[:_LONGEST_REASON]
-
-
-# --- what others have to know ---
-
-
-def readers() -> str:
-    """The packages that decide which files can be read, with their versions: "pillow 13.0.0, ..., no rawpy"."""
-    from importlib import metadata  # takes as long to import as all of Pillow
-
-    def describe(package: str) -> str:
-        try:
-            return f"{package} {metadata.version(package)}"
-        except metadata.PackageNotFoundError:
-            return f"no {package}"
-
-    return ", ".join(describe(package) for package in ("pillow", "pillow-heif", "rawpy", "imagecodecs", "tifffile"))

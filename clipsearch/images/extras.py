@@ -32,3 +32,16 @@ def is_installed(extra: str) -> bool:
 def install_command(extra: str) -> str:
     """What to type, in the form in which every message has it."""
     return f"pip install 'clipsearch[{extra}]'"
+
+
+def readers() -> str:
+    """The packages that decide which files can be read, with their versions: "pillow 13.0.0, ..., no rawpy"."""
+    from importlib import metadata  # takes as long to import as all of Pillow
+
+    def describe(package: str) -> str:
+        try:
+            return f"{package} {metadata.version(package)}"
+        except metadata.PackageNotFoundError:
+            return f"no {package}"
+
+    return ", ".join(describe(package) for package in ("pillow", "pillow-heif", "rawpy", "imagecodecs", "tifffile"))

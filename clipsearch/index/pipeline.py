@@ -8,19 +8,22 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from clipsearch.errors import ModelError, UnreadableImageError
-from clipsearch.images.decoding import Picture, decode
 from clipsearch.images.finding import ImageFile
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import Content, read_file
 from clipsearch.index.format import Record
 from clipsearch.unit import NOTHING, are_unit
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from clipsearch.images.decoding import Picture
 
 _MANY = 8
 """If so many pictures fail together and not one does not, it is the model's fault."""
@@ -129,6 +132,8 @@ def pixels_of(
     Raises:
         UnreadableImageError: it is no picture, is broken, or too large.
     """
+    from clipsearch.images.decoding import decode  # a run that finds nothing new loads no decoder
+
     picture = decode(content, name, max_pixels=max_pixels, at_least=wanted.enough)
     with enough_memory():
         return picture, wanted(picture.image, picture.box)

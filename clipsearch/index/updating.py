@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import readers
+from clipsearch.images.extras import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels

@@ -45,7 +45,8 @@ from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import decoding, limits, recognising
-from clipsearch.images.decoding import Picture, decode, readers
+from clipsearch.images.decoding import Picture, decode
+from clipsearch.images.extras import readers
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.recognising import DECODERS
 
@@ -813,7 +814,8 @@ def test_seldom_needed_decoders_are_loaded_when_they_are_needed(tmp_path: Path) 
     code = """
 import sys
 from pathlib import Path
-from clipsearch.images.decoding import decode, readers
+from clipsearch.images.decoding import decode
+from clipsearch.images.extras import readers
 readers()
 decode(Path(sys.argv[1], "a.png").read_bytes())
 assert not {"pillow_heif", "rawpy"} & set(sys.modules)
