@@ -87,6 +87,9 @@ class _Process:
                 return self._asked(self._running() or self._start(), request, content)
             except (OSError, EOFError):
                 self.stop()
+            except BaseException:  # Ctrl-C, say: the answer that is still to come would be taken for the next one's
+                self.stop()
+                raise
             return {"problem": "it crashed"}, b""
 
     def _running(self) -> subprocess.Popen[bytes] | None:

@@ -318,6 +318,27 @@ def test_a_decoder_that_fails_costs_one_picture(
     np.testing.assert_array_equal(pixels(decode(JXL)), COLOUR)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends a signal")
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_picture(
+    monkeypatch: pytest.MonkeyPatch, fresh: None
+) -> None:
+    del fresh
+    black = "time.sleep(1) or ('RGB', numpy.zeros((2, 2, 3), 'u1'))"
+    patched = f"import time, numpy; from clipsearch.images import second_worker as w; w._decode = lambda *_: {black}; "
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    with monkeypatch.context() as patch:
+        patch.setattr(second, "_START", second._START.replace("from clip", patched + "from clip"))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            decode(JXL)
+    signal.signal(signal.SIGALRM, before)
+    np.testing.assert_array_equal(pixels(decode(JXL)), COLOUR)
+
+
 ENDS = """
 import sys, time
 from clipsearch.images import avif, jpegxl, second
