@@ -332,7 +332,7 @@ class Changes:
             folder, reason = next(iter(self.unreadable_folders.items()))
             raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
         counts = self.passed_over(target)
-        others = f"\nLeft out: {listed(counts)}." if counts else ""
+        others = f" Left out: {listed(counts)}." if counts else ""
         known = store.count(target.start) if store else 0
         if known and self.gone.count_left_out(target.start) < known:
             advice = _advice(target.start, store, "--allow-empty, or ")
@@ -340,7 +340,7 @@ class Changes:
         found = "No images" if not counts else "No images that can be read"
         left_out = f": the {known} that the index knows are left out now" if known else ""
         raise InputError(
-            f"{found} in {place}{left_out}. (Nothing was changed.) If that is as it should be: --allow-empty{others}"
+            f"{found} in {place}{left_out}.{others} (Nothing was changed.) If that is as it should be: --allow-empty"
         )
 
 

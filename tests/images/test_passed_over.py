@@ -229,7 +229,7 @@ def test_what_an_extra_would_read_is_left_out_with_the_command_that_brings_it(tm
     with pytest.raises(InputError) as caught:
         update(tmp_path / FOLDER, tmp_path / "p")
     assert "No images that can be read in" in str(caught.value)
-    assert str(caught.value).endswith("\nLeft out: 3 .jxl (pip install 'clipsearch[jxl]').")
+    assert " Left out: 3 .jxl (pip install 'clipsearch[jxl]'). " in str(caught.value)
 
 
 def test_what_was_left_out_is_one_line_and_status_says_it_again(tmp_path: Path, run: Run) -> None:
@@ -390,9 +390,10 @@ def test_a_root_with_nothing_else_says_so_and_loses_nothing(tmp_path: Path) -> N
     for rules in (None, Rules(exclude=("*.png",), include_system=True)):
         with pytest.raises(InputError) as caught:
             update(tmp_path / FOLDER, tmp_path / "p", rules=rules)
-        assert ": the 2 that the index knows are left out now. (Nothing was changed.)" in str(caught.value)
+        assert ": the 2 that the index knows are left out now. " in str(caught.value)
+        assert " (Nothing was changed.) " in str(caught.value)
         assert "drive" not in str(caught.value)
-        assert str(caught.value).endswith("\nLeft out: 1 @eaDir/ (--include-system).") == (rules is None)
+        assert (" Left out: 1 @eaDir/ (--include-system). " in str(caught.value)) == (rules is None)
     with closing(Store.open(tmp_path / FOLDER)) as store:
         assert store.count() == 2
     assert update(tmp_path / FOLDER, tmp_path / "p", allow_empty=True).left_out == 2
