@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clipsearch.images import jpeg2000
+from clipsearch.images.boxes import bodies
 
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _TURNED = (1, 8, 3, 6)
@@ -74,10 +74,10 @@ def _colours(content: bytes, kind: bytes) -> bytes:
 
 def _items(content: bytes) -> tuple[dict[int, list[tuple[bytes, bytes]]], int]:
     """The properties (kind, content) of each item, and the number of the one that is shown."""
-    meta = next(body for kind, body in jpeg2000.boxes(content) if kind == b"meta")
-    parts = dict(reversed(list(jpeg2000.boxes(meta[4:]))))
-    properties = dict(reversed(list(jpeg2000.boxes(parts[b"iprp"]))))
-    known = list(jpeg2000.boxes(properties[b"ipco"]))
+    meta = next(body for kind, body in bodies(content) if kind == b"meta")
+    parts = dict(reversed(list(bodies(meta[4:]))))
+    properties = dict(reversed(list(bodies(parts[b"iprp"]))))
+    known = list(bodies(properties[b"ipco"]))
     number = struct.unpack_from(">I" if parts[b"pitm"][0] else ">H", parts[b"pitm"], 4)[0]
     return {item: [known[at - 1] for at in links if at] for item, links in _associations(properties[b"ipma"])}, number
 

@@ -6,8 +6,9 @@ Source: ISO/IEC 15444-1, A.5.1 (the size marker) and annex I (the boxes).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+
+from clipsearch.images.boxes import bodies
 
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0
@@ -44,7 +45,7 @@ def header(content: bytes) -> Header | None:
         channels = [struct.unpack_from(">3B", content, start + 42 + 3 * channel) for channel in range(number)]
     except struct.error:
         return None
-    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
+    box = next((body for kind, body in bodies(content) if kind == b"jp2h"), b"")
     return Header(
         right - left,
         lower - upper,
@@ -52,8 +53,8 @@ def header(content: bytes) -> Header | None:
         any(depth & _SIGNED for depth, _, _ in channels),
         x + width < right or y + height < lower or (left, upper) != (x, y),
         any((x_step, y_step) != (1, 1) for _, x_step, y_step in channels),
-        any(kind == b"pclr" for kind, _ in boxes(box)),
-        next((int.from_bytes(body[3:7], "big") for kind, body in boxes(box) if _names_space(kind, body)), None),
+        any(kind == b"pclr" for kind, _ in bodies(box)),
+        next((int.from_bytes(body[3:7], "big") for kind, body in bodies(box) if _names_space(kind, body)), None),
     )
 
 
@@ -66,8 +67,8 @@ def channels(content: bytes) -> list[int] | None:
 
     Of a grey picture: which is grey, and then which alpha.
     """
-    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
-    definitions = next((body for kind, body in boxes(box) if kind == b"cdef"), b"")
+    box = next((body for kind, body in bodies(content) if kind == b"jp2h"), b"")
+    definitions = next((body for kind, body in bodies(box) if kind == b"cdef"), b"")
     try:
         (number,) = struct.unpack_from(">H", definitions)
         entries = [struct.unpack_from(">3H", definitions, 2 + 6 * entry) for entry in range(number)]
@@ -80,22 +81,6 @@ def channels(content: bytes) -> list[int] | None:
 
 def profile(content: bytes) -> bytes:
     """The ICC profile in the file; empty if there is none. Pillow does not tell it."""
-    box = next((body for kind, body in boxes(content) if kind == b"jp2h"), b"")
-    colours = next((body for kind, body in boxes(box) if kind == b"colr" and body[:1] in _BY_PROFILE), b"")
+    box = next((body for kind, body in bodies(content) if kind == b"jp2h"), b"")
+    colours = next((body for kind, body in bodies(box) if kind == b"colr" and body[:1] in _BY_PROFILE), b"")
     return colours[3:]
-
-
-def boxes(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box, in a file or in another box; those behind a cut one are left out."""
-    at = 0
-    while at + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, at)
-        start = at + 8
-        if size == 1 and at + 16 <= len(content):
-            (size,) = struct.unpack_from(">Q", content, start)
-            start += 8
-        end = at + size if size else len(content)  # 0: to the end of the file
-        if end <= start or end > len(content):
-            return
-        yield kind, content[start:end]
-        at = end

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from clipsearch.images import jpeg2000
+from clipsearch.images.boxes import bodies
 
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 """How files begin: the bare codestream, or boxes like those of JPEG 2000."""
@@ -77,7 +77,7 @@ def header(content: bytes) -> Header | None:
 
 def exif(content: bytes) -> bytes:
     """The EXIF in a container, as a TIFF; empty if there is none."""
-    for kind, body in jpeg2000.boxes(content):
+    for kind, body in bodies(content):
         if kind == b"Exif" and len(body) > 4:  # noqa: PLR2004
             (start,) = struct.unpack_from(">I", body)
             return body[4 + start :]
@@ -87,7 +87,7 @@ def exif(content: bytes) -> bytes:
 def _codestream(content: bytes) -> bytes:
     if content.startswith(CODESTREAM):
         return content
-    for kind, body in jpeg2000.boxes(content):
+    for kind, body in bodies(content):
         if kind == b"jxlc":
             return body
         if kind == b"jxlp":

@@ -12,6 +12,7 @@ from typing import Literal
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import avif, jpeg2000, jpegxl
 from clipsearch.images.extras import is_installed
+from clipsearch.images.tiff_tags import whole_numbers
 
 Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "qoi", "tiff"]
 
@@ -157,9 +158,6 @@ def _frame(content: bytes) -> tuple[int, int, int, int, int] | None:
 
 # --- TIFF ---
 
-_VALUES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-"""`struct`'s letters for the types of TIFF that numbers have."""
-_MOST_VALUES = 16
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _SAMPLES, _PLANES, _EXTRA, _FORMAT = 277, 284, 338, 339
 _SUBSAMPLING = 530
@@ -182,7 +180,7 @@ _GREY_OF_PILLOW = {
 
 def _tiff(content: bytes) -> Rare | None:
     order = "<" if content.startswith(b"II") else ">"
-    tags = _tags(content, order)
+    tags = whole_numbers(content)
     photometric, planes = tags.get(_PHOTOMETRIC, (0,))[0], tags.get(_PLANES, (1,))[0]
     samples = tags.get(_SAMPLES, (1,))[0]
     bits, compression = tags.get(_BITS, (1,)), tags.get(_COMPRESSION, (1,))[0]
@@ -221,26 +219,3 @@ def _pillow_reads_colours(photometric: int, samples: int, bits: tuple[int, ...],
     if photometric == 8:  # noqa: PLR2004
         return bits[0] == 8 and samples == 3 and planes == 1  # noqa: PLR2004
     return photometric in (1, _YCBCR) and bits[0] == 8 and planes == 1  # noqa: PLR2004
-
-
-def _tags(content: bytes, order: str) -> dict[int, tuple[int, ...]]:
-    """The numbers in the first directory; empty if that is broken or cut off."""
-    large = content[2:4] in (b"+\0", b"\0+")
-    where, count, entry, inside = ("8xQ", "Q", "HHQ8s", 8) if large else ("4xI", "H", "HHI4s", 4)
-    tags = {}
-    try:
-        (start,) = struct.unpack_from(order + where, content)
-        (number,) = struct.unpack_from(order + count, content, start)
-        at, size = start + struct.calcsize(order + count), struct.calcsize(order + entry)
-        if at + number * size > len(content):
-            return {}
-        for tag, kind, values, data in struct.iter_unpack(order + entry, content[at : at + number * size]):
-            if kind not in _VALUES or not 1 <= values <= _MOST_VALUES:
-                continue
-            form = f"{order}{values}{_VALUES[kind]}"
-            place = struct.unpack(f"{order}{'Q' if large else 'I'}", data)[0]
-            outside = struct.calcsize(form) > inside
-            tags[tag] = struct.unpack_from(form, content, place) if outside else struct.unpack_from(form, data)
-    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
-        return {}
-    return tags

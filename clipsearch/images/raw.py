@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images.layouts import TRUNCATED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +157,7 @@ def develop(content: bytes) -> Image.Image:
     with _libraw_errors(), rawpy.imread(io.BytesIO(content)) as raw:
         if raw.raw_type == rawpy.RawType.Flat and not raw.raw_image_visible[-_LAST_ROWS:].any():
             # Some decoders of LibRaw leave black what they do not find. No sensor reads zero everywhere.
-            raise UnreadableImageError("truncated: the file ends before the picture does")
+            raise UnreadableImageError(TRUNCATED)
         return _image(raw.postprocess(half_size=True, use_camera_wb=True))
 
 

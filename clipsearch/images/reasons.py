@@ -11,8 +11,10 @@ from __future__ import annotations
 import re
 import struct
 
+from clipsearch.images.boxes import boxes
 from clipsearch.images.layouts import TRUNCATED
-from clipsearch.images.stripping import boxes, segments
+from clipsearch.images.stripping import segments
+from clipsearch.images.tiff_tags import whole_numbers
 
 _SAYS_KIND = re.compile(
     r"unsupported (bmp|\w+ mode)|unknown (pixel|raw|tga) (mode|depth)|cannot handle|unable to determine|not supported",
@@ -118,7 +120,9 @@ _NUMBERS = {1: "", 2: " signed", 3: " as real numbers", 5: " as complex integers
 
 
 def _tiff(content: bytes) -> tuple[bool, str]:
-    tags = _tags(content)
+    tags = whole_numbers(content)
+    if not tags:
+        raise ValueError("there is no whole directory")
     photometric, compression = tags.get(262, (1,))[0], tags.get(259, (1,))[0]
     samples, numbers = tags.get(277, (1,))[0], tags.get(339, (1,))[0]
     kind = f"TIFF in {_COLOURS.get(photometric, f'colours of kind {photometric}')}"
@@ -126,26 +130,6 @@ def _tiff(content: bytes) -> tuple[bool, str]:
     if compression != 1:
         kind += f", compressed with {_COMPRESSIONS.get(compression, f'method {compression}')}"
     return compression not in _USUAL and compression not in (34925, 50000, 50001), kind
-
-
-def _tags(tiff: bytes) -> dict[int, tuple[int, ...]]:
-    """Whole numbers in a TIFF's first directory: tag -> values."""
-    order, is_big = "<" if tiff.startswith(b"II") else ">", tiff[2:4] in (b"+\0", b"\0+")
-    where, number, entry, inline = ("8xQ", "Q", "HHQ", 8) if is_big else ("4xI", "H", "HHI", 4)
-    (start,) = struct.unpack_from(order + where, tiff)
-    (count,) = struct.unpack_from(order + number, tiff, start)
-    tags, at = {}, start + struct.calcsize(order + number)
-    for _ in range(min(count, 1000)):
-        tag, kind, values = struct.unpack_from(order + entry, tiff, at)
-        letter = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        place = at + struct.calcsize(order + entry)
-        if letter and 0 < values <= 16:  # noqa: PLR2004  (what is wanted here has a value for each channel)
-            form = f"{order}{values}{letter}"
-            if struct.calcsize(form) > inline:
-                (place,) = struct.unpack_from(order + ("Q" if is_big else "I"), tiff, place)
-            tags[tag] = struct.unpack_from(form, tiff, place)
-        at += 20 if is_big else 12
-    return tags
 
 
 _FRAMES = {0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xCB: "lossless"}

@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipsearch.images.layouts import is_pcx, is_sgi
 from clipsearch.images.signatures import AVIF_BRANDS, HEIF_BRANDS, brands
+from clipsearch.images.tiff_tags import directory
 
 DECODERS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI"),
@@ -22,8 +23,6 @@ _WITHOUT_SIGNATURE = ("AVIF", "HEIF", "PCX", "SGI", "TGA")
 
 _SHORTEST = 16
 """Bytes that Pillow looks at; there is no smaller picture."""
-_BIG_TIFF = (b"+\0", b"\0+")
-"""In place of the usual asterisk: the form with offsets of eight bytes."""
 
 
 def format_of(content: bytes) -> str | None:
@@ -93,15 +92,8 @@ def is_cut(content: bytes, name: str) -> bool:
 
 def _is_directory_cut(tiff: bytes) -> bool:
     """Whether tags of the first image are missing: then others mean something else."""
-    order = "<" if tiff.startswith(b"II") else ">"
-    where, number, entry = ("8xQ", "Q", 20) if tiff[2:4] in _BIG_TIFF else ("4xI", "H", 12)
-    try:
-        (start,) = struct.unpack_from(order + where, tiff)
-        (entries,) = struct.unpack_from(order + number, tiff, start)
-    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
-        return True
-    end: int = start + struct.calcsize(order + number) + entries * entry
-    return end > len(tiff)
+    found = directory(tiff)
+    return found is None or found.end > len(tiff)
 
 
 def icon_sizes(content: bytes) -> Iterator[tuple[int, int]]:

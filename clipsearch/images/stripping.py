@@ -11,6 +11,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from clipsearch.images.boxes import boxes
+from clipsearch.images.tiff_tags import directory
+
 _Stripper = Callable[[bytes, bool], bytes]
 """Content, and whether to keep what tells time, orientation and colours as long as it is sound."""
 
@@ -227,53 +230,25 @@ _OF_PICTURE = frozenset(
 """Tags of a TIFF without which its pixels cannot be read, or mean something else."""
 _ABOUT_PICTURE = frozenset({306, 700, 34665, 34675})
 """Date, XMP, EXIF, colour profile."""
-_BIG_TIFF = (b"+\0", b"\0+")
 
 
 def _tiff(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
     """The same file with fewer entries in its first directory."""
-    order = "<" if content.startswith(b"II") else ">"
-    is_big = content[2:4] in _BIG_TIFF
-    where, number, entry = ("8xQ", "Q", 20) if is_big else ("4xI", "H", 12)
+    found = directory(content)
+    if found is None or found.end > len(content):
+        return content
     wanted = _OF_PICTURE | (_ABOUT_PICTURE if keep else frozenset())
-    try:
-        (start,) = struct.unpack_from(order + where, content)
-        (count,) = struct.unpack_from(order + number, content, start)
-    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
-        return content
-    first = start + struct.calcsize(order + number)
-    end = first + count * entry
-    if end > len(content):
-        return content
-    entries = [content[at : at + entry] for at in range(first, end, entry)]
-    kept = [item for item in entries if struct.unpack(order + "H", item[:2])[0] in wanted]
-    directory = struct.pack(order + number, len(kept)) + b"".join(kept) + bytes(8 if is_big else 4)
-    return content[:start] + directory + content[start + len(directory) :]
+    entries = [content[at : at + found.entry_bytes] for at in range(found.first, found.end, found.entry_bytes)]
+    kept = [item for item in entries if struct.unpack(found.order + "H", item[:2])[0] in wanted]
+    count = struct.pack(found.order + ("Q" if found.is_big else "H"), len(kept))
+    shorter = count + b"".join(kept) + bytes(8 if found.is_big else 4)
+    return content[: found.start] + shorter + content[found.start + len(shorter) :]
 
 
 # --- JPEG 2000 ---
 
 _BOX_OF_PICTURE = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
 _BOX_OF_HEADER = (b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef")
-
-
-def boxes(content: bytes, start: int = 0) -> Iterator[tuple[bytes, int, int, int]]:
-    """Kind of each box of a JPEG 2000, AVIF or HEIF, where it and its content start, and where it ends.
-
-    A box without a length ends with the file; one that is cut off ends behind it.
-    """
-    at = start
-    while at + 8 <= len(content):
-        size, kind = struct.unpack_from(">I4s", content, at)
-        inner = at + 8
-        if size == 1 and at + 16 <= len(content):
-            (size,) = struct.unpack_from(">Q", content, inner)
-            inner += 8
-        end = at + size if size else max(len(content), inner)
-        if end < inner:
-            return
-        yield kind, at, inner, end
-        at = end
 
 
 def _jpeg2000(content: bytes, keep: bool) -> bytes:  # noqa: ARG001, FBT001  (a `_Stripper`)
