@@ -19,6 +19,7 @@ from typing import Any
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images import second_worker
 from clipsearch.images.extras import install_command, is_installed
 from clipsearch.images.layouts import TRUNCATED
 from clipsearch.images.limits import check_size
@@ -61,14 +62,14 @@ def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
     problem = header.get("problem")
     if problem is None:
         return Image.frombytes(header["mode"], tuple(header["size"]), data)
-    if problem == "no memory":
+    if problem == second_worker.NO_MEMORY:
         raise MemoryError
-    if problem == "too large":
+    if problem == second_worker.TOO_LARGE:
         width, height = header["size"]
         check_size(width, height, limit)
-    if problem == "truncated" or "NEED_MORE_INPUT" in problem:
+    if problem == second_worker.TRUNCATED:
         raise UnreadableImageError(TRUNCATED)
-    what = "unsupported" if problem.startswith("NotImplementedError") else "broken image"
+    what = "unsupported" if problem == second_worker.UNSUPPORTED else "broken image"
     raise UnreadableImageError(f"{what}: {rare.kind}")
 
 

@@ -27,7 +27,7 @@ _Samples = npt.NDArray[Any]
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _BITS_OF_BYTE = 8
 
-TRUNCATED, TOO_LARGE, NO_MEMORY = "truncated", "too large", "no memory"
+TRUNCATED, TOO_LARGE, NO_MEMORY, UNSUPPORTED = "truncated", "too large", "no memory", "unsupported"
 """What an answer may say under `problem`, besides the words of a decoder."""
 
 
@@ -68,8 +68,11 @@ def _answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], by
         return {"problem": TOO_LARGE, "size": error.args}, b""
     except MemoryError:
         return {"problem": NO_MEMORY}, b""
+    except NotImplementedError:  # what imagecodecs and tifffile raise for a kind that they lack
+        return {"problem": UNSUPPORTED}, b""
     except Exception as error:  # noqa: BLE001  (of broken data, decoders raise whatever they stumble over)
-        return {"problem": f"{type(error).__name__}: {error}"[:500]}, b""
+        # libjxl asks for more in place of saying that the file is cut off.
+        return {"problem": TRUNCATED if "NEED_MORE_INPUT" in str(error) else str(error)[:500]}, b""
     height, width = seen.shape[:2]
     return {"mode": mode, "size": (width, height), "length": seen.nbytes}, np.ascontiguousarray(seen).data.cast("B")
 
