@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, damage, jpegxl, layouts, raw, reasons, second
+from clipsearch.images import bitmaps, cut_files, damage, jpegxl, layouts, raw, reasons, second
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
@@ -48,7 +48,6 @@ _UPRIGHT = {
 _ON_ITS_SIDE, _ENDS_LEFT, _ENDS_ON_TOP = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 """EXIF orientations in which, upright, lines are columns of the file, and where its right or lower end comes to lie."""
 
-_TRUNCATED = "truncated: the file ends before the picture does"
 _SAYS_TRUNCATED = re.compile(
     r"truncat|end of file|not enough (image )?data|not large enough|only got|reached eof|requires a buffer",
     re.IGNORECASE,
@@ -174,9 +173,9 @@ def _decode_damaged(content: bytes, name: str, limit: int, orientation: int) -> 
             return False
         return True
 
-    for ends in damage.ends(content, name, decodes):
+    for ends in cut_files.ends(content, name, decodes):
 
-        def load(image: ImageFile.ImageFile, ends: damage.Ends = ends) -> damage.Loss:
+        def load(image: ImageFile.ImageFile, ends: cut_files.Ends = ends) -> damage.Loss:
             with _open(ends.other, limit) as other:
                 return damage.load_both(image, other, ends)
 
@@ -238,7 +237,7 @@ def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | Non
     if found is None:
         return None
     if name is not None and is_cut(content, name):
-        raise UnreadableImageError(_TRUNCATED)
+        raise UnreadableImageError(layouts.TRUNCATED)
     check_size(found.width, found.height, limit)
     with in_turn(found.width * found.height, limit):
         if isinstance(found, bitmaps.Layout):
@@ -295,7 +294,7 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
     if name is None:
         raise UnreadableImageError("not an image of a known format")
     if is_cut(content, name):
-        raise UnreadableImageError(_TRUNCATED)
+        raise UnreadableImageError(layouts.TRUNCATED)
     if name == "ICO":
         for width, height in icon_sizes(content):
             check_size(width, height, limit)
@@ -401,7 +400,7 @@ def _reason(error: Exception) -> str:
     text = "".join(character for character in " ".join(str(error).split()) if character.isprintable())
     text = re.sub(r"\bb(?=['\"])", "", text)  # the mark of bytes: b'IHDR'
     if _SAYS_TRUNCATED.search(text):
-        return _TRUNCATED
+        return layouts.TRUNCATED
     if "MAX_TEXT" in text:
         return "broken image: a text or a profile in it is too large"
     if _OF_PILLOW.search(text):
