@@ -1,6 +1,6 @@
 """Pickles of plain data, read and not run. Knows nothing of what the data means.
 
-A pickle is a program: unpickling calls whatever it names. This room does not unpickle. It follows the few operations
+A pickle is a program: unpickling calls whatever it names. This module does not unpickle. It follows the few operations
 that build dicts, lists, texts, numbers and NumPy arrays of bytes, and refuses everything else. No name in the file
 is ever looked up, so there is nothing that a hostile one could call.
 

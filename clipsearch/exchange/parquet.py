@@ -1,4 +1,4 @@
-"""pyarrow, which is an extra, and what of it the two other rooms that touch files need."""
+"""pyarrow, which is an extra, and what of it the two other modules that touch files need."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _read(path: Path) -> list[str]:
 
     A model that has another list, or a damaged one, is no reason to stop: open_clip itself would use CLIP's.
     """
-    import gzip  # not above: every query imports this room
+    import gzip  # not above: every query imports this module
     import zlib
 
     try:

@@ -42,7 +42,7 @@ def _broken_safetensors(path: Path) -> str | None:
 
 def _broken_pickle(path: Path) -> str | None:
     """What is wrong with PyTorch's weights, which transformers reads without running anything."""
-    import zipfile  # not above: every query imports this room
+    import zipfile  # not above: every query imports this module
 
     with path.open("rb") as file:
         if file.read(2) != b"PK":

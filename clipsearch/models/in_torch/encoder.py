@@ -1,7 +1,6 @@
 """A model on a device: pictures and texts to unit vectors.
 
-This room and those it uses (`families`, `siglip_tokenizer`, `image_tower`, `precision`) are the only ones that import
-torch and transformers.
+With the modules beside it, the only place where torch and transformers are imported.
 """
 
 from __future__ import annotations
