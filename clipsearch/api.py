@@ -23,9 +23,9 @@ from clipsearch.errors import (
 from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
 from clipsearch.models.disk.catalog import DEFAULT
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
 from clipsearch.search import telling
-from clipsearch.search.embedder import Towers
+from clipsearch.search.embedder import Embedder
 from clipsearch.search.index import Index
 from clipsearch.settings import wanted_model
 from clipsearch.system.places import current_folder
@@ -71,7 +71,7 @@ def open_index(
     store = Store.open(index_folder(folder))
     _say_if_unfinished(store, say)
     tell(telling.index_used(store.folder))
-    return Index(store, Towers(store, say, tell=tell, options=FOR_QUERIES), tell, say)
+    return Index(store, Embedder(store, say, tell=tell, options=FOR_QUERIES), tell, say)
 
 
 def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
@@ -94,15 +94,15 @@ def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
     say(telling.index_unfinished(store.folder, images, at_work=at_work))
 
 
-def open_towers(
+def load_model(
     model: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     *,
     say: Callable[[str], None] = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
     progress: Progress = lambda *_: None,
-    options: Options = BY_ITSELF,
-) -> Towers:
+    options: EncoderOptions = BY_ITSELF,
+) -> Embedder:
     """A model for work that needs no index: `model`, else as settings say, else that of the nearest index, else laion.
 
     Pictures that an index of this model knows are not embedded again: that in `folder`, as for `index_folder`, or if no
@@ -129,16 +129,16 @@ def open_towers(
     of_model = _OfModel(name)
     if nearest and known and of_model(known):
         tell(telling.index_used(nearest.folder))
-        return Towers(nearest, say, tell=tell, why=why, options=options)
+        return Embedder(nearest, say, tell=tell, why=why, options=options)
     if nearest:
         nearest.close()
         tell(telling.index_not_used(nearest.folder, known.name if known else None))
         for store in _beside(nearest.folder) if folder is None else ():
             if (other := store.model()) and of_model(other):
                 tell(telling.index_used(store.folder))
-                return Towers(store, say, tell=tell, why=why, options=options)
+                return Embedder(store, say, tell=tell, why=why, options=options)
             store.close()
-    return Towers(locate(name, say, progress=progress), say, tell=tell, why=why, options=options)
+    return Embedder(locate(name, say, progress=progress), say, tell=tell, why=why, options=options)
 
 
 def _beside(folder: Path) -> Iterator[Store]:
@@ -178,7 +178,7 @@ class ModelChoice:
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
         self._say, self._tell, self._progress = say, tell, progress
-        self._options = Options(device=device, precision=precision, batch_size=batch_size, exact=exact)
+        self._options = EncoderOptions(device=device, precision=precision, batch_size=batch_size, exact=exact)
         self._folder, self._wanted, self._given_why = folder, wanted_model(flag, roots), why
         tell(telling.index_used(folder) if Store.exists(folder) else telling.index_to_be_made(folder))
         self._decide()

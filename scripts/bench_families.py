@@ -213,7 +213,7 @@ def compare(folder: Path, paths: Sequence[Path]) -> dict[str, float]:
     from clipsearch.models.disk.files import locate
     from clipsearch.models.in_numpy import tower_cache
     from clipsearch.models.in_torch.encoder import Encoder
-    from clipsearch.models.in_torch.plain import Plain
+    from clipsearch.models.in_torch.reference import Plain
 
     pictures = [Image.open(path).convert("RGB") for path in paths]
     # 1. Transformers', and then nothing of it is kept but the vectors.
@@ -363,16 +363,16 @@ def open_clip(folder: Path) -> Any:  # noqa: ANN401
     """A checkpoint of open_clip with the tokenizer that goes with it, whose merges have to be on this machine."""
     from safetensors.torch import save_file
 
-    from clipsearch.models.disk import clip_vocabulary, open_clip
+    from clipsearch.models.disk import clip_bpe, open_clip
     from clipsearch.models.disk.files import locate
     from clipsearch.models.in_torch import families
 
     # 1. The tokenizer: CLIP's own, since no other is accepted.
-    lists = Path(sys.prefix) / "reference" / "open_clip" / clip_vocabulary.VOCABULARY  # where tests have open_clip
+    lists = Path(sys.prefix) / "reference" / "open_clip" / clip_bpe.VOCABULARY  # where tests have open_clip
     if lists.is_file():
         shutil.copy(lists, folder)
-    clip_vocabulary.find_tokenizer(folder).save(str(folder / "tokenizer.json"))
-    (folder / clip_vocabulary.VOCABULARY).unlink(missing_ok=True)
+    clip_bpe.find_tokenizer(folder).save(str(folder / "tokenizer.json"))
+    (folder / clip_bpe.VOCABULARY).unlink(missing_ok=True)
     # 2. Configuration and weights.
     config = {
         "model_cfg": {

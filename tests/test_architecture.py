@@ -31,8 +31,9 @@ ALLOWED = {
     "search": "errors system unit images index models models.disk models.in_numpy models.in_torch",
     "tasks": "errors system images datasets index search models models.disk models.in_numpy models.in_torch",
     "output": "errors system images index search tasks models.disk",
+    "output.terminal": "errors system images index search tasks output",
     "api": "errors system settings index search models.disk models.in_numpy models.in_torch",
-    "cli": "errors system settings images datasets index exchange search tasks output api"
+    "cli": "errors system settings images datasets index exchange search tasks output output.terminal api"
     " models models.disk models.in_numpy models.in_torch",
     "__init__": "errors search models.in_torch api",
     "__main__": "cli",

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, picture
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
-from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
-from clipsearch.cli.texts import TextOptions
+from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
+from clipsearch.cli.text_options import TextOptions
 
 
 @grouped
@@ -36,7 +36,7 @@ def caption_rank(
     A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
     among, and with 2 after an error.
     """
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.caption_ranks import caption_ranks
 
     form = output.form()
@@ -46,7 +46,9 @@ def caption_rank(
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        ranks = caption_ranks(store, Towers(store, say, tell=telling(verbose=verbose)), wanted, sentences, **arguments)
+        ranks = caption_ranks(
+            store, Embedder(store, say, tell=telling(verbose=verbose)), wanted, sentences, **arguments
+        )
         rows = [one._asdict() for one in ranks[:top]]
         columns = ("rank", "images", "score", "text")
         print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)

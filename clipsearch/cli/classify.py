@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from clipsearch.cli.grouping import grouped
+from clipsearch.cli.classify_inputs import Source, open_source
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.leftovers import put_back_leftovers
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
-from clipsearch.cli.searching import FilterOptions
-from clipsearch.cli.sources import Source, open_source
+from clipsearch.cli.search_options import FilterOptions
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def classify(
     files = (naming.labels_from, naming.templates_from, None if known.truth == FOLDERS else known.truth)
     check_encoding(encoding, *files)
     templates = naming.templates(encoding)
-    with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (towers, source):
+    with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (embedder, source):
         if not source.paths:
             _print([], [], None, form)
             return EXIT_NOTHING
@@ -282,9 +282,9 @@ def classify(
         # 2. What they are taken for.
         from clipsearch.tasks.classification import TOP, Classifier
 
-        classifier = Classifier.of(labels, towers, templates)
+        classifier = Classifier.of(labels, embedder, templates)
         found = source.predict(classifier, max(top, TOP) if known.report else top)
-        has_index = towers.uses_index
+        has_index = embedder.uses_index
     _complain(found.unreadable)
     if not found.read:
         raise InputError("None of the pictures can be read.")

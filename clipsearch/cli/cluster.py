@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
-from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
+from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError
 
 if TYPE_CHECKING:
@@ -129,8 +129,8 @@ def cluster(
     check_inputs(clusters.labels_from, filters.files_from)
     labels = clusters.labels()
     if html:
+        from clipsearch.output.atomic import check_replaceable
         from clipsearch.output.gallery import PAGE
-        from clipsearch.output.replacing import check_replaceable
 
         check_replaceable(html, PAGE)
     # 2. Groups.
@@ -151,10 +151,10 @@ def cluster(
             _print([], form)
             raise
         if labels:
-            from clipsearch.search.embedder import Towers
+            from clipsearch.search.embedder import Embedder
 
-            towers = Towers(opened_index.store, say, tell=telling(verbose=verbose))
-            found = name_clusters(found, labels, towers.texts(labels))
+            embedder = Embedder(opened_index.store, say, tell=telling(verbose=verbose))
+            found = name_clusters(found, labels, embedder.texts(labels))
     # 3. What they are shown as.
     sizes = [len(one.hits) for one in found]
     found = [one._replace(hits=one.hits[:top]) for one in found]

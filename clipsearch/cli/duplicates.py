@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs
 from clipsearch.cli.leftovers import put_back_leftovers
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.searching import FilterOptions, GroupsPageOption, opened
+from clipsearch.cli.search_options import FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def duplicates(
         raise InputError("--exact knows no threshold: leave one of them out.")
     check_inputs(filters.files_from)
     if html:
+        from clipsearch.output.atomic import check_replaceable
         from clipsearch.output.gallery import PAGE
-        from clipsearch.output.replacing import check_replaceable
 
         check_replaceable(html, PAGE)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import named_images, say_damaged
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import ModelOptions, say
-from clipsearch.cli.texts import TextOptions
+from clipsearch.cli.text_options import TextOptions
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from clipsearch.exchange.writing import Row
     from clipsearch.images.finding import ImageFile
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
 
 EXIT_UNREADABLE = 2
 _TEXTS_TOGETHER = 256
@@ -78,12 +78,12 @@ def embed(
     words = [text for _, text in texts.read()] if are_texts else []
     # 2. Vectors.
     unreadable: list[bytes] = []
-    with named_images(paths or ()) as (files, typed), model.open() as towers:
-        about = dict(zip(("model", "revision", "fingerprint"), towers.identity, strict=True))
+    with named_images(paths or ()) as (files, typed), model.open() as embedder:
+        about = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
-        with closing(_pictures(towers, files, typed, unreadable) if files else _texts(towers, words)) as items:
+        with closing(_pictures(embedder, files, typed, unreadable) if files else _texts(embedder, words)) as items:
             rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
-    say_damaged(towers.damaged, lambda path: typed.get(path, path))
+    say_damaged(embedder.damaged, lambda path: typed.get(path, path))
     # 3. What was done.
     left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
     say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it{left_out}.")
@@ -91,7 +91,7 @@ def embed(
 
 
 def _pictures(
-    towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[bytes]
+    embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[bytes]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
     """What can be read, with its vector; the rest is told, and put into `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
@@ -99,7 +99,7 @@ def _pictures(
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.output.paths import printable, shown
 
-    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(towers.images(files)) as results:
+    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(embedder.images(files)) as results:
         bar.start(len(files))
         for file, result in results:
             path = os.fsencode(typed.get(file.path, file.path))
@@ -111,8 +111,8 @@ def _pictures(
             bar.advance(1, unreadable=isinstance(result, UnreadableImageError))
 
 
-def _texts(towers: Towers, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
+def _texts(embedder: Embedder, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
     for start in range(0, len(texts), _TEXTS_TOGETHER):
         block = texts[start : start + _TEXTS_TOGETHER]
-        for text, vector in zip(block, towers.texts(block), strict=True):
+        for text, vector in zip(block, embedder.texts(block), strict=True):
             yield {"text": text}, vector

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, EncodingOption, called, read_input, say_damaged
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
     from clipsearch.output.rows import Row
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.evaluation import Evaluation
 
 EXIT_UNMET = 1
@@ -108,15 +108,15 @@ def eval_(
     # 2. Measure.
     with ExitStack() as stack:
         choices = [replace(model, model=name) for name in compare] if compare else [model]
-        towers = [stack.enter_context(choice.open()) for choice in choices]
-        if len({each.name for each in towers}) < len(towers):
-            raise InputError(f"--compare wants two models, but both are {towers[0].name}.")
-        found = [_evaluated(each, read) for each in towers]
+        embedders = [stack.enter_context(choice.open()) for choice in choices]
+        if len({each.name for each in embedders}) < len(embedders):
+            raise InputError(f"--compare wants two models, but both are {embedders[0].name}.")
+        found = [_evaluated(each, read) for each in embedders]
     # 3. Tell.
     unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
     for path, reason in unreadable.items():
         say(f"Cannot read {printable(shown(path))}: {reason}")
-    say_damaged((item for each in towers for item in each.damaged), os.fsdecode)
+    say_damaged((item for each in embedders for item in each.damaged), os.fsdecode)
     rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
     print_rows(rows, form, numbers=dict.fromkeys(rows[0], ".4f"))
     complaints = [complaint for evaluation in found for complaint in unmet(evaluation, gates)]
@@ -127,7 +127,7 @@ def eval_(
     return EXIT_UNMET if complaints else 0
 
 
-def _evaluated(towers: Towers, captions: Captions) -> Evaluation:
+def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:
     """The figures of one model."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.images.quiet import quiet_decoders
@@ -135,7 +135,7 @@ def _evaluated(towers: Towers, captions: Captions) -> Evaluation:
 
     with quiet_decoders(), ProgressBar(doing="Embedding") as bar:
         bar.start(len(captions.images))
-        return evaluate(towers, captions, advance=bar.advance)
+        return evaluate(embedder, captions, advance=bar.advance)
 
 
 def _records(found: Sequence[Evaluation]) -> list[Row]:

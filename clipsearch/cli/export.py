@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from clipsearch.cli.embed import Dtype, DtypeOption, ForceOption, OutOption
-from clipsearch.cli.grouping import grouped
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import IndexOption, say
-from clipsearch.cli.searching import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
+from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 
 
 class NamesFormat(StrEnum):

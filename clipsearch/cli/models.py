@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli.command import Command
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.models_check import check
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, print_rows, say, screen_width, writing_output
 from clipsearch.errors import InputError
 

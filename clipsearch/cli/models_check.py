@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, say, screen_width, writing_output
 
 if TYPE_CHECKING:
-    from clipsearch.tasks.checking import Report
+    from clipsearch.tasks.model_check import Report
 
 EXIT_DIFFERS = 1
 
@@ -44,7 +44,7 @@ def check(
     """
     from clipsearch.output.checks import write_checks
     from clipsearch.system.places import current_folder
-    from clipsearch.tasks.checking import check_model
+    from clipsearch.tasks.model_check import check_model
 
     current_folder()  # torch cannot do without
     form = output.form()

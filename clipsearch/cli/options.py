@@ -19,7 +19,7 @@ from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.output.rows import Row
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
 
 
 class Precision(StrEnum):
@@ -165,15 +165,15 @@ class ModelOptions:
     index: IndexOption = None
     verbose: VerboseOption = False
 
-    def open(self) -> Towers:
+    def open(self) -> Embedder:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
-        from clipsearch.api import open_towers
+        from clipsearch.api import load_model
         from clipsearch.cli.downloads import DownloadBar
-        from clipsearch.models.in_torch.loading import Options
+        from clipsearch.models.in_torch.loading import EncoderOptions
 
-        options = Options(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
+        options = EncoderOptions(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
         with DownloadBar() as bar:
-            return open_towers(self.model, self.index, say=say, tell=self.tell, progress=bar, options=options)
+            return load_model(self.model, self.index, say=say, tell=self.tell, progress=bar, options=options)
 
     @property
     def tell(self) -> Callable[[str], None]:

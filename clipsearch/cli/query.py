@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, picture, text_lines
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import IndexOption, VerboseOption
-from clipsearch.cli.searching import (
+from clipsearch.cli.search_options import (
     DistinctOption,
     FilterOptions,
     KOption,

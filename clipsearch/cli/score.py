@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import check_inputs, named_images, say_damaged
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.texts import TextOptions, distinct
+from clipsearch.cli.text_options import TextOptions, distinct
 from clipsearch.errors import InputError, UnreadableImageError
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
-    from clipsearch.search.embedder import Towers, Vectors
+    from clipsearch.search.embedder import Embedder, Vectors
 
 EXIT_STRICT = 2
 
@@ -79,10 +79,10 @@ def score(
 
             check_heatmap(heatmap, len(files), len(sentences))
         # 1. Vectors of texts and pictures.
-        with model.open() as towers:
-            text_vectors = towers.texts(sentences)
-            read, vectors = _vectors(towers, files, typed)
-            logits = towers.logits
+        with model.open() as embedder:
+            text_vectors = embedder.texts(sentences)
+            read, vectors = _vectors(embedder, files, typed)
+            logits = embedder.logits
         # 2. Each with each.
         names = [typed.get(file.path, file.path) for file in read]
         axis = TEXTS if over is Over.TEXTS else IMAGES
@@ -100,7 +100,7 @@ def score(
     return EXIT_STRICT if strict and len(read) < len(files) else 0
 
 
-def _vectors(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -> tuple[list[ImageFile], Vectors]:
+def _vectors(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str]) -> tuple[list[ImageFile], Vectors]:
     """The pictures that can be read, and their (N, D) unit vectors; the others are named on stderr.
 
     Raises:
@@ -112,7 +112,7 @@ def _vectors(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str])
     from clipsearch.output.matrix import name_of
 
     read, vectors, unreadable = [], [], []
-    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(towers.images(files)) as results:
+    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(embedder.images(files)) as results:
         bar.start(len(files))
         for file, result in results:
             if isinstance(result, UnreadableImageError):
@@ -124,7 +124,7 @@ def _vectors(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str])
             bar.advance(1, isinstance(result, UnreadableImageError))
     for message in unreadable:
         say(message)
-    say_damaged(towers.damaged, lambda path: typed.get(path, path))
+    say_damaged(embedder.damaged, lambda path: typed.get(path, path))
     if not read:
         raise InputError("None of the pictures can be read.")
     return read, np.stack(vectors)

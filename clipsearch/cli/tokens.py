@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from clipsearch.cli.grouping import grouped
 from clipsearch.cli.inputs import STDIN, EncodingOption, check_encoding, check_inputs, text_lines
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import (
     FormatOptions,
     IndexOption,
@@ -19,7 +19,7 @@ from clipsearch.cli.options import (
     telling,
     writing_output,
 )
-from clipsearch.cli.texts import TextsFromOption
+from clipsearch.cli.text_options import TextsFromOption
 from clipsearch.errors import InputError
 
 
@@ -45,16 +45,16 @@ def tokens(
 
     Needs no index. Exits with 0, and with 2 after an error.
     """
-    from clipsearch.api import open_towers
+    from clipsearch.api import load_model
     from clipsearch.output.tokens import write_tokens
-    from clipsearch.tasks.tokenizing import tokenized
+    from clipsearch.tasks.explain_tokens import tokenized
 
     form = output.form()
     check_inputs(*(texts or ()), texts_from)
     check_encoding(encoding, texts_from, STDIN in (texts or ()))
     wanted = _texts(texts or [], texts_from, encoding)
-    with open_towers(model, index, say=say, tell=telling(verbose=verbose)) as towers:
-        found = tokenized(towers, wanted)
+    with load_model(model, index, say=say, tell=telling(verbose=verbose)) as embedder:
+        found = tokenized(embedder, wanted)
     with writing_output():
         write_tokens(found, form, sys.stdout.buffer, screen=screen_width())
     return 0

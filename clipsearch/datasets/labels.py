@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.datasets.pickles import read_dict
+from clipsearch.datasets.cifar import read_dict
 from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, check_utf8, decoded, encoding_hint, path_in, read_table
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile

@@ -18,7 +18,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, cut_files, damage, jpegxl, layouts, raw, reasons, second
+from clipsearch.images import bitmaps, cut_files, damage, jpegxl, layouts, raw, reasons, second_decoder
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
@@ -244,7 +244,7 @@ def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | Non
             image = bitmaps.decode(content, found)
             seen = as_seen(image, conversion(image, content, name))
             return _picture(seen, seen.size, orientation, None)
-        image = second.decode(content, found, limit)
+        image = second_decoder.decode(content, found, limit)
         exif = _rare_exif(content, found)
         if found.codec == "tiff":
             image.info["icc_profile"] = exif.get(ExifTags.Base.InterColorProfile)

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from clipsearch.output.paths import escaped
 from clipsearch.output.rows import Row, utf8, write_rows
-from clipsearch.tasks.checking import Report
+from clipsearch.tasks.model_check import Report
 
 _WIDTH = len("as expected  ")
 

@@ -21,8 +21,8 @@ from typing import BinaryIO, NamedTuple
 from clipsearch import __version__
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.reading import map_in_order
+from clipsearch.output.atomic import Kind, replacing
 from clipsearch.output.paths import printable
-from clipsearch.output.replacing import Kind, replacing
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available

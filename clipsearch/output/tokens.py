@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from clipsearch.output.paths import escaped
 from clipsearch.output.rows import Row, json_bytes, utf8, write_rows
-from clipsearch.tasks.tokenizing import Tokenized
+from clipsearch.tasks.explain_tokens import Tokenized
 
 COLUMNS = ("count", "context", "cut_at", "ids", "pieces", "lost", "text")
 """Of all formats but the table. JSON has `ids` and `pieces` as arrays, the others as words."""

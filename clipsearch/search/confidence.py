@@ -33,7 +33,7 @@ NEUTRAL = (
 
 
 @dataclass(frozen=True)
-class Rivals:
+class NegativePrompts:
     """What queries compete with."""
 
     vectors: Array

@@ -24,10 +24,10 @@ from clipsearch.index.reading import Store
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, Options, load_encoder
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
 from clipsearch.models.logits import Logits
 from clipsearch.search import telling
-from clipsearch.search.confidence import NEUTRAL, Rivals
+from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.telling import AS_ASKED_FOR, OF_THE_INDEX
 from clipsearch.unit import NOTHING, are_unit
 
@@ -85,7 +85,7 @@ class _Waiting(NamedTuple):
     result: Vectors | UnreadableImageError | None
 
 
-class Towers:
+class Embedder:
     """Both towers of one model."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Towers:
         *,
         tell: Callable[[str], None] = lambda _: None,
         why: str | None = None,
-        options: Options = BY_ITSELF,
+        options: EncoderOptions = BY_ITSELF,
     ) -> None:
         """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
 
@@ -222,13 +222,13 @@ class Towers:
                 for batch in embedded:
                     yield from batch
 
-    def rivals(self) -> Rivals:
+    def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""
         encoder = self._text_encoder
         if encoder.logits.bias is not None:
-            return Rivals(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
+            return NegativePrompts(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
         vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self.texts)
-        return Rivals(vectors, len(NEUTRAL), encoder.logits)
+        return NegativePrompts(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
         """Token ids of `text`, cut to the context."""

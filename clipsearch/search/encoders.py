@@ -13,7 +13,7 @@ from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.index.reading import Store
 from clipsearch.search import telling
-from clipsearch.search.confidence import Rivals
+from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.paths import absolute
 
 Vectors = npt.NDArray[np.float32]
@@ -28,7 +28,7 @@ class Encoders(Protocol):
     def image(self, content: bytes, name: bytes) -> Vectors:
         """(D,) the unit vector of a picture, from its file's content and name."""
 
-    def rivals(self) -> Rivals:
+    def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""
 
 

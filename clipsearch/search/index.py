@@ -16,7 +16,7 @@ from clipsearch.index.filters import FilterArguments, Filters, local_time
 from clipsearch.index.format import Record, broken_rows
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import check_under, rows_of_file, select
-from clipsearch.search.confidence import Rivals
+from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import Encoders, vector_of_picture
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
 from clipsearch.search.topk import Cut, Mask, Matrix, Ranked, best, scores_of
@@ -268,19 +268,21 @@ class Index:
 
     def _ranked(self, asked: list[_Asked], rows: _Rows, limits: _Limits) -> list[list[Hit]]:
         """The hits of queries that stay away from the same things."""
-        rivals = self._rivals(asked[0].away) if any(one.wanted is not None for one in asked) else None
+        negatives = self._negatives(asked[0].away) if any(one.wanted is not None for one in asked) else None
         queries = np.stack([one.vector for one in asked])
         cut = None
-        if limits.confidence is not None and rivals:
-            cut = _cut(rivals, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
+        if limits.confidence is not None and negatives:
+            cut = _cut(negatives, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
         out = []
         for one, found in zip(asked, self._chosen(queries, rows, cut, limits), strict=True):
             scores, records = [score for score, _ in found], [record for _, record in found]
             sure: list[float | None] = [None] * len(found)
-            if rivals and one.wanted is not None:
+            if negatives and one.wanted is not None:
                 found_rows = np.array([record.row for record in records], np.int64)
-                cosines = scores_of(rows.matrix, found_rows, np.concatenate([one.wanted[np.newaxis], rivals.vectors]))
-                sure = rivals.confidence(cosines[:1], cosines[1:])[0].tolist()
+                cosines = scores_of(
+                    rows.matrix, found_rows, np.concatenate([one.wanted[np.newaxis], negatives.vectors])
+                )
+                sure = negatives.confidence(cosines[:1], cosines[1:])[0].tolist()
             alike: list[int | None] = [None] * len(found)
             if limits.distinct is not None:
                 from clipsearch.search.distinct import others
@@ -333,11 +335,11 @@ class Index:
         rows, scores = ranked.rows[enough].tolist(), ranked.scores[enough].tolist()
         return sorted(zip(scores, self.store.images(rows), strict=True), key=lambda item: (-item[0], item[1].path))
 
-    def _rivals(self, away: Vectors | None) -> Rivals:
-        neutral = self._encoders.rivals()
+    def _negatives(self, away: Vectors | None) -> NegativePrompts:
+        neutral = self._encoders.negatives()
         if away is None:
             return neutral
-        return Rivals(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
+        return NegativePrompts(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
 
     def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
         """Where the picture at this path is in the index, if it is."""
@@ -382,15 +384,15 @@ def _check_in_words(terms: list[Term]) -> None:
         )
 
 
-def _cut(rivals: Rivals, wanted: list[Vectors], least: float) -> Cut:
+def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut:
     """Leaves out rows in which confidence is less than `least`."""
-    prompts = len(rivals.vectors)
-    stay_away = prompts > rivals.neutral
+    prompts = len(negatives.vectors)
+    stay_away = prompts > negatives.neutral
     # Without anything to stay away from, queries are what is wanted, and ranking has their scores anyway.
-    vectors = np.concatenate([rivals.vectors, *([np.stack(wanted)] if stay_away else [])])
+    vectors = np.concatenate([negatives.vectors, *([np.stack(wanted)] if stay_away else [])])
 
     def takes_part(scores: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Mask:
         judged = others[prompts:] if stay_away else scores
-        return np.asarray(rivals.confidence(judged, others[:prompts]) >= least)
+        return np.asarray(negatives.confidence(judged, others[:prompts]) >= least)
 
     return Cut(vectors, takes_part)

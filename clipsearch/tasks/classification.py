@@ -73,7 +73,7 @@ class Label:
 
 
 class TextEncoder(Protocol):
-    """What makes labels into vectors: `Towers` is one."""
+    """What makes labels into vectors: `Embedder` is one."""
 
     @property
     def logits(self) -> Logits:
@@ -84,7 +84,7 @@ class TextEncoder(Protocol):
 
 
 class ImageEncoder(Protocol):
-    """What makes files into vectors: `Towers` is one."""
+    """What makes files into vectors: `Embedder` is one."""
 
     def images(
         self, files: Iterable[ImageFile]

@@ -38,7 +38,7 @@ _GATE = re.compile(r"(?:(?P<direction>[^.=]*)\.)?(?P<metric>[^=]*)=(?P<value>.*)
 
 
 class Encoders(Protocol):
-    """What makes vectors of texts and pictures: `towers.Towers`."""
+    """What makes vectors of texts and pictures: `embedder.Embedder`."""
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from conftest import SAMPLES, Run, deny, paint
 from fresh import COMMAND, HEAVY, loaded_by
 from PIL import Image
 
-from clipsearch.api import open_towers
+from clipsearch.api import load_model
 from clipsearch.cli import make_app
 from clipsearch.errors import InputError
 from clipsearch.index.reading import Store
@@ -89,13 +89,13 @@ def refused(run: Run, *arguments: str | bytes | Path, cwd: Path) -> str:
 
 def test_indexed_pictures_get_the_labels_that_python_computes(classify: Classify, sample_index: Path) -> None:
     found = classify("--indexed", *PETS, "--top", "2", "--template", "a {}", "--template", "there is {}.")
-    with open_towers(folder=sample_index) as towers, closing(Store.open(sample_index / ".clipsearch")) as store:
-        classifier = Classifier.of(["a dog", "a cat", "a pizza"], towers, ["a {}", "there is {}."])
-        texts = towers.texts([f"{start} {what}{end}" for what in ("a dog", "a cat", "a pizza") for start, end in TWO])
+    with load_model(folder=sample_index) as embedder, closing(Store.open(sample_index / ".clipsearch")) as store:
+        classifier = Classifier.of(["a dog", "a cat", "a pizza"], embedder, ["a {}", "there is {}."])
+        texts = embedder.texts([f"{start} {what}{end}" for what in ("a dog", "a cat", "a pizza") for start, end in TWO])
         pictures = selected(store)
         wanted = classifier.predict_rows(pictures.matrix, pictures.rows, 2)
         vectors = np.asarray(pictures.matrix[pictures.rows], np.float64)
-        scale = towers.logits.scale
+        scale = embedder.logits.scale
     # The same by other means.
     classes = texts.astype(np.float64).reshape(3, 2, -1).sum(axis=1)
     cosines = vectors @ classes.T / np.linalg.norm(vectors, axis=1)[:, None] / np.linalg.norm(classes, axis=1)

@@ -12,14 +12,14 @@ import pytest
 from conftest import PICTUREBOOK, SAMPLES, Run, make_clip, paint
 from tiny import MODEL, update
 
-from clipsearch.api import open_index, open_towers
+from clipsearch.api import load_model, open_index
 from clipsearch.cli.import_ import import_
 from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
 from clipsearch.index.writing import Writer
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.search import telling
-from clipsearch.search.embedder import Towers
+from clipsearch.search.embedder import Embedder
 
 PB = ("--model", "picturebook")
 BUNDLED = "model: picturebook (bundled with clipsearch)"
@@ -166,8 +166,8 @@ def test_it_is_told_who_chose_the_model(
 ) -> None:
     def lines(model: str | None = None) -> list[str]:
         heard: list[str] = []
-        with open_towers(model, tell=heard.append) as towers:
-            towers.tokenize("a dog")
+        with load_model(model, tell=heard.append) as embedder:
+            embedder.tokenize("a dog")
         return heard
 
     monkeypatch.chdir(sample_index)
@@ -208,8 +208,8 @@ def test_each_fact_is_told_once(sample_index: Path, monkeypatch: pytest.MonkeyPa
 def test_a_text_tower_that_numpy_cannot_compute_is_told(tmp_path: Path) -> None:
     heard: list[str] = []
     folder = make_clip(tmp_path / "odd", activation="gelu_new")
-    with Towers(ModelFiles("odd", folder, None), print, tell=heard.append) as towers:
-        towers.texts(["a dog"])
+    with Embedder(ModelFiles("odd", folder, None), print, tell=heard.append) as embedder:
+        embedder.texts(["a dog"])
     assert heard[0] == "model: odd, as asked for"
     assert "texts: in the whole model, through transformers" in heard
 
@@ -218,9 +218,9 @@ def test_counting_begins_anew_and_ends_where_reading_does(sample_index: Path, mo
     heard: list[str] = []
     monkeypatch.chdir(sample_index)
     files = list(find_images(str(sample_index / "sample-images" / "dogs").encode()))
-    with open_towers(tell=heard.append) as towers:
+    with load_model(tell=heard.append) as embedder:
         for _ in range(2):
-            assert len(list(towers.images(files))) == len(files)
+            assert len(list(embedder.images(files))) == len(files)
     counted = [line for line in heard if line.startswith("pictures:")]
     assert counted == [f"pictures: {len(files)} of {len(files)} known to the index"] * 2
 

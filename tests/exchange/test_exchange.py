@@ -425,14 +425,14 @@ def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path
     """Of two real models with random weights, neither takes the vectors of the other."""
     from clipsearch.models.disk.files import locate
     from clipsearch.models.in_torch.loading import BY_ITSELF, load_encoder
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
 
     folders = [make_clip(tmp_path / f"model{seed}", seed=seed) for seed in (0, 1)]
     encoders = [load_encoder(locate(str(folder)), {**BY_ITSELF, "device": "cpu"}) for folder in folders]
     records = [ModelRecord(e.name, e.revision, e.fingerprint, e.dim) for e in encoders]
     files = image_files([pictures])
-    with Towers(locate(str(folders[0])), lambda _: None, options={**BY_ITSELF, "device": "cpu"}) as towers:
-        items = [({"path": file.path}, result) for file, result in towers.images(files)]
+    with Embedder(locate(str(folders[0])), lambda _: None, options={**BY_ITSELF, "device": "cpu"}) as embedder:
+        items = [({"path": file.path}, result) for file, result in embedder.images(files)]
     vectors = [(row, vector) for row, vector in items if isinstance(vector, np.ndarray)]
     assert save(tmp_path / "v.npy", vectors, {"path": bytes}, {}) == (10, 32)
     part = Part(tmp_path / "v.npy", tmp_path / "v.csv")

@@ -21,7 +21,7 @@ from rare_files import RGBA, bitmap, box, rare_files, texture
 from test_decoding import assert_alike, pixels, reason
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import avif, jpegxl, second
+from clipsearch.images import avif, jpegxl, second_decoder
 from clipsearch.images.decoding import decode
 from clipsearch.images.limits import NoMemoryError
 from clipsearch.images.rare import rare
@@ -34,9 +34,9 @@ RGB_FLOAT, JXL = FILES["rgb-float-little.tiff"].content, FILES["rgb.jxl"].conten
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """The process is started by the test, and its successor by the next one."""
-    second._process.stop()
+    second_decoder._process.stop()
     yield
-    second._process.stop()
+    second_decoder._process.stop()
 
 
 # --- what is seen ---
@@ -53,14 +53,14 @@ def test_a_picture_of_a_rare_kind_is_seen_as_it_was_painted(file: ImageFile) -> 
 def test_it_has_the_limit_of_all_pictures_before_the_second_decoder_sees_it(
     file: ImageFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(second._process, "ask", lambda *_: pytest.fail("it was decoded"))
+    monkeypatch.setattr(second_decoder._process, "ask", lambda *_: pytest.fail("it was decoded"))
     height, width = file.pixels.shape[:2]
     assert reason(file.content, max_pixels=width * height - 1).startswith(f"too large: {width} x {height} pixels")
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_without_the_second_decoder_it_is_refused_by_name(file: ImageFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(second, "is_installed", lambda _extra: False)
+    monkeypatch.setattr(second_decoder, "is_installed", lambda _extra: False)
     extra = "jxl" if file.name.endswith(".jxl") else "formats"
     said = reason(file.content)
     kind, _, rest = said.partition(": ")
@@ -86,7 +86,7 @@ def test_what_pillow_reads_well_is_left_to_pillow() -> None:
 
 def test_without_the_second_decoder_pillow_reads_qoi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipsearch.images.rare.is_installed", lambda _extra: False)
-    monkeypatch.setattr(second._process, "ask", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(second_decoder._process, "ask", lambda *_: pytest.fail("it was asked"))
     for file in image_files():
         if file.name.endswith(".qoi"):
             np.testing.assert_array_equal(pixels(decode(file.content)), file.pixels)
@@ -268,8 +268,8 @@ def test_a_place_beyond_all_counting_is_beyond_the_end() -> None:
 
 
 def child() -> int:
-    assert second._process._child is not None
-    return second._process._child.pid
+    assert second_decoder._process._child is not None
+    return second_decoder._process._child.pid
 
 
 def test_one_process_answers_all_threads(fresh: None) -> None:
@@ -308,13 +308,15 @@ def test_a_decoder_that_fails_costs_one_picture(
     what: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
     del fresh
-    patched = f"import os, time; from clipsearch.images import second_worker as w; w._decode = lambda *_: {what}; "
+    patched = (
+        f"import os, time; from clipsearch.images import second_decoder_worker as w; w._decode = lambda *_: {what}; "
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(second, "_START", second._START.replace("from clip", patched + "from clip"))
-        patch.setattr(second, "_SECONDS", 0.5)
+        patch.setattr(second_decoder, "_START", second_decoder._START.replace("from clip", patched + "from clip"))
+        patch.setattr(second_decoder, "_SECONDS", 0.5)
         with pytest.raises(error, match=said):
             decode(JXL)
-    second._process.stop()
+    second_decoder._process.stop()
     np.testing.assert_array_equal(pixels(decode(JXL)), COLOUR)
 
 
@@ -324,14 +326,15 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_picture(
 ) -> None:
     del fresh
     black = "time.sleep(1) or ('RGB', numpy.zeros((2, 2, 3), 'u1'))"
-    patched = f"import time, numpy; from clipsearch.images import second_worker as w; w._decode = lambda *_: {black}; "
+    patched = "import time, numpy; from clipsearch.images import second_decoder_worker as w; "
+    patched += f"w._decode = lambda *_: {black}; "
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
     with monkeypatch.context() as patch:
-        patch.setattr(second, "_START", second._START.replace("from clip", patched + "from clip"))
+        patch.setattr(second_decoder, "_START", second_decoder._START.replace("from clip", patched + "from clip"))
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises(KeyboardInterrupt):
             decode(JXL)
@@ -341,10 +344,10 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_picture(
 
 ENDS = """
 import sys, time
-from clipsearch.images import avif, jpegxl, second
+from clipsearch.images import avif, jpegxl, second_decoder
 from clipsearch.images.decoding import decode
 decode(open(sys.argv[1], "rb").read())
-print(second._process._child.pid, flush=True)
+print(second_decoder._process._child.pid, flush=True)
 sys.stdin.read()
 """
 
@@ -385,6 +388,6 @@ def _runs(number: int) -> bool:
 def test_pictures_that_pillow_reads_start_no_process() -> None:
     code = "import sys, json; from clipsearch.images.decoding import decode; decode(sys.stdin.buffer.read()); "
     code += "print(json.dumps([n for n in ('imagecodecs', 'tifffile') if n in sys.modules]), end=''); "
-    code += "from clipsearch.images import second; print(second._process._child)"
+    code += "from clipsearch.images import second_decoder; print(second_decoder._process._child)"
     done = subprocess.run([sys.executable, "-c", code], input=saved(COLOUR, "JPEG"), capture_output=True, check=True)
     assert done.stdout.decode().strip() == json.dumps([]) + "None"

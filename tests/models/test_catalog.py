@@ -13,7 +13,7 @@ from conftest import PICTUREBOOK, REPOSITORY
 
 from clipsearch.models.disk.catalog import BUNDLED, DEFAULT, ENTRIES, OPEN_CLIP, ORIGINALS, Entry, find
 from clipsearch.models.disk.files import FAMILIES
-from clipsearch.models.disk.known_values import KNOWN
+from clipsearch.models.disk.golden_values import KNOWN
 
 DOCUMENT = (REPOSITORY / "docs" / "models.md").read_text("utf-8")
 NAMES = [entry.name for entry in ENTRIES]

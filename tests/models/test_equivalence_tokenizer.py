@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from clipsearch.errors import ModelError
-from clipsearch.models.disk import clip_vocabulary
-from clipsearch.models.disk.clip_vocabulary import VOCABULARY, clean, find_tokenizer
+from clipsearch.models.disk import clip_bpe
+from clipsearch.models.disk.clip_bpe import VOCABULARY, clean, find_tokenizer
 from clipsearch.models.in_numpy.text_tower import tokenize
 
 GOLDENS = REPOSITORY.parent / "shared" / "goldens"
@@ -186,7 +186,7 @@ def test_printable_ascii_is_not_changed_by_ftfy_or_html(text: str) -> None:
 
 def test_plain_english_imports_no_ftfy() -> None:
     code = (
-        "import sys; from clipsearch.models.disk.clip_vocabulary import clean;"
+        "import sys; from clipsearch.models.disk.clip_bpe import clean;"
         "print(clean('A <b> dog!'), 'ftfy' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -231,7 +231,7 @@ def other_layouts(folder: Path, merges: list[str]) -> Iterator[Path]:
 @pytest.fixture
 def _nowhere_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No package and no model of the hub has the list."""
-    monkeypatch.setattr(clip_vocabulary, "find_spec", lambda _: None)
+    monkeypatch.setattr(clip_bpe, "find_spec", lambda _: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
@@ -291,7 +291,7 @@ def test_a_list_that_was_cut_or_changed_is_not_taken(tmp_path: Path, vocabulary:
     with pytest.raises(ModelError):
         find_tokenizer(tmp_path)
     (tmp_path / VOCABULARY).write_bytes(whole)
-    assert find_tokenizer(tmp_path).get_vocab_size() == clip_vocabulary.TOKENS
+    assert find_tokenizer(tmp_path).get_vocab_size() == clip_bpe.TOKENS
 
 
 def test_a_package_that_has_the_list_is_not_imported(tmp_path: Path, vocabulary: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_package_that_has_the_list_is_not_imported(tmp_path: Path, vocabulary:
     (package / "__init__.py").write_text("raise RuntimeError")
     shutil.copy(vocabulary / VOCABULARY, package)
     code = (
-        "import sys; from pathlib import Path; from clipsearch.models.disk.clip_vocabulary import find_tokenizer;"
+        "import sys; from pathlib import Path; from clipsearch.models.disk.clip_bpe import find_tokenizer;"
         f"sys.path.insert(0, {str(package.parent)!r}); print(find_tokenizer(Path('.')).encode('a dog').ids)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)

@@ -16,7 +16,7 @@ from conftest import PICTUREBOOK, paint
 from safetensors.numpy import load_file, save_file
 from tiny import Watcher
 
-from clipsearch.api import ModelChoice, open_towers
+from clipsearch.api import ModelChoice, load_model
 from clipsearch.errors import ModelError, ModelMismatchError
 from clipsearch.index.reading import Store
 from clipsearch.index.updating import update
@@ -187,24 +187,24 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     assert fingerprint(newer) != fingerprint(small_clip)
     copy = shutil.copytree(small_clip, tmp_path / "copy")
     for name in (SMALL, f"hf-hub:{SMALL}", f"{SMALL}@{COMMIT}", f"{SMALL}@{COMMIT[:8]}", str(copy)):
-        with open_towers(name) as towers:
-            assert towers.uses_index, name
+        with load_model(name) as embedder:
+            assert embedder.uses_index, name
         encoder, record = ModelChoice(folder, roots, name, print, device="cpu").load()
         assert encoder.fingerprint == record.fingerprint == fingerprint(small_clip), name
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
-        with open_towers(name) as towers:
-            assert not towers.uses_index
+        with load_model(name) as embedder:
+            assert not embedder.uses_index
     with pytest.raises(
         ModelMismatchError, match=f"another revision of model {SMALL}[^$]*--model {SMALL}@{COMMIT[:12]}"
     ):
         ModelChoice(folder, roots, f"{SMALL}@{OTHER}", print)
-    with open_towers() as towers:
+    with load_model() as embedder:
         paint(tmp_path / "new.png", "blue")
-        assert towers.image((tmp_path / "new.png").read_bytes(), b"new.png").shape == (32,)
+        assert embedder.image((tmp_path / "new.png").read_bytes(), b"new.png").shape == (32,)
     # The old revision goes, too: what is here is another model, and where the old one is to be had is said.
     shutil.rmtree(newer.parent / COMMIT)
-    with open_towers() as towers, pytest.raises(ModelMismatchError, match=f"models pull {SMALL}@{COMMIT[:12]}"):
-        towers.image((tmp_path / "new.png").read_bytes(), b"new.png")
+    with load_model() as embedder, pytest.raises(ModelMismatchError, match=f"models pull {SMALL}@{COMMIT[:12]}"):
+        embedder.image((tmp_path / "new.png").read_bytes(), b"new.png")
     with closing(Store.open(folder)) as store:
         model = store.model()
     assert model is not None

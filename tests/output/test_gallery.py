@@ -22,8 +22,8 @@ from PIL import Image, ImageCms
 
 from clipsearch.errors import InputError
 from clipsearch.output import gallery
+from clipsearch.output.atomic import check_replaceable
 from clipsearch.output.gallery import PAGE, Section, write_gallery
-from clipsearch.output.replacing import check_replaceable
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 

@@ -19,7 +19,7 @@ from clipsearch.errors import InputError
 from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.logits import Logits
-from clipsearch.search.confidence import NEUTRAL, Rivals
+from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.index import Hit, Index
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
@@ -51,10 +51,10 @@ def by_hand(query: Array, unwanted: list[str], images: Array) -> Array:
     """(N,) confidence as the docstring of the room gives it: one probability of a softmax."""
     scale = logit_scale()
     wanted = np.exp(scale * images @ query)
-    rivals = np.exp(scale * images @ vectors(*NEUTRAL).T).mean(axis=1)
+    negatives = np.exp(scale * images @ vectors(*NEUTRAL).T).mean(axis=1)
     for text in unwanted:
-        rivals += np.exp(scale * images @ vectors(text)[0])
-    return np.asarray(wanted / (wanted + rivals))
+        negatives += np.exp(scale * images @ vectors(text)[0])
+    return np.asarray(wanted / (wanted + negatives))
 
 
 def of_hits(hits: list[Hit], matrix: Array, opened: Index) -> Array:
@@ -75,7 +75,7 @@ def test_eight_prompts_say_nothing_in_particular() -> None:
 
 def test_the_scale_is_the_models(sample_index: Path) -> None:
     with clipsearch.open_index(sample_index) as opened:
-        assert opened._encoders.rivals().logits.scale == pytest.approx(logit_scale(), rel=1e-5)
+        assert opened._encoders.negatives().logits.scale == pytest.approx(logit_scale(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_what_is_not_wanted_takes_confidence_away(opened: Index) -> None:
 
 
 def test_a_prompt_that_fits_as_the_neutral_ones_has_a_confidence_of_one_half() -> None:
-    rivals = Rivals(np.eye(2, dtype=np.float32), 2, Logits(100.0))
+    negatives = NegativePrompts(np.eye(2, dtype=np.float32), 2, Logits(100.0))
     cosines = np.array([[0.3, 0.1]], np.float32)
-    assert rivals.confidence(cosines, np.repeat(cosines, 2, axis=0))[0].tolist() == pytest.approx([0.5, 0.5])
+    assert negatives.confidence(cosines, np.repeat(cosines, 2, axis=0))[0].tolist() == pytest.approx([0.5, 0.5])
     # One that is to be stayed away from, and fits as well, leaves a third.
-    shunning = Rivals(np.eye(3, dtype=np.float32), 2, Logits(100.0))
+    shunning = NegativePrompts(np.eye(3, dtype=np.float32), 2, Logits(100.0))
     assert shunning.confidence(cosines, np.repeat(cosines, 3, axis=0))[0].tolist() == pytest.approx([1 / 3, 1 / 3])
 
 
 @pytest.mark.filterwarnings("error")
 def test_extreme_cosines_overflow_nowhere() -> None:
-    rivals = Rivals(np.eye(2, dtype=np.float32), 2, Logits(10_000.0))
+    negatives = NegativePrompts(np.eye(2, dtype=np.float32), 2, Logits(10_000.0))
     high, low = np.array([[1.0]], np.float32), np.array([[-1.0], [-1.0]], np.float32)
-    assert rivals.confidence(high, low).tolist() == [[1.0]]
-    assert rivals.confidence(-high, -low).tolist() == [[0.0]]
+    assert negatives.confidence(high, low).tolist() == [[1.0]]
+    assert negatives.confidence(-high, -low).tolist() == [[0.0]]
 
 
 # -- cutting off -------------------------------------------------------------------------------------------------

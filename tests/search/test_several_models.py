@@ -11,7 +11,7 @@ import families
 import pytest
 from conftest import SAMPLES, Run, index
 
-from clipsearch.api import open_towers
+from clipsearch.api import load_model
 
 
 @pytest.fixture
@@ -60,18 +60,18 @@ def test_a_model_is_found_in_the_index_beside_the_nearest_one(
 ) -> None:
     folder, model = two
     monkeypatch.chdir(folder / "dogs")
-    with open_towers(str(model)) as towers:
-        assert towers.uses_index
-    with open_towers(str(model), folder) as towers:  # asked for the index of the other model
-        assert not towers.uses_index
+    with load_model(str(model)) as embedder:
+        assert embedder.uses_index
+    with load_model(str(model), folder) as embedder:  # asked for the index of the other model
+        assert not embedder.uses_index
     (folder / ".clipsearch-broken").mkdir()
     (folder / ".clipsearch-broken" / "index.db").write_text("no database")
     shutil.rmtree(folder / ".clipsearch-siglip")
-    with open_towers(str(model)) as towers:
-        assert not towers.uses_index
+    with load_model(str(model)) as embedder:
+        assert not embedder.uses_index
     other = families.make("siglip2", tmp_path / "other")
-    with open_towers(str(other)) as towers:
-        assert not towers.uses_index
+    with load_model(str(other)) as embedder:
+        assert not embedder.uses_index
 
 
 def test_an_index_of_one_model_is_not_extended_with_another(two: tuple[Path, Path], run: Run) -> None:

@@ -22,7 +22,7 @@ from clipsearch.images.finding import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import UPGRADES, ModelRecord
 from clipsearch.models.logits import Logits
-from clipsearch.search.confidence import Rivals
+from clipsearch.search.confidence import NegativePrompts
 
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
@@ -81,8 +81,8 @@ class FixedEncoders:
     def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
         raise AssertionError((name, content[:8]))
 
-    def rivals(self) -> Rivals:
-        return Rivals(np.zeros_like(self._vector), 1, Logits(1.0))
+    def negatives(self) -> NegativePrompts:
+        return NegativePrompts(np.zeros_like(self._vector), 1, Logits(1.0))
 
 
 class Watcher:

@@ -23,7 +23,7 @@ import clipsearch
 from clipsearch.errors import InputError
 from clipsearch.images.decoding import decode
 from clipsearch.index.reading import Store
-from clipsearch.search.confidence import Rivals
+from clipsearch.search.confidence import NegativePrompts
 from clipsearch.tasks.caption_ranks import caption_ranks
 
 DOG = "sample-images/dogs/dog_0.webp"
@@ -46,7 +46,7 @@ class Encoders:
         pixels = tiny.TinyEncoder.preprocessing(decode(content, name).image)
         return np.asarray(tiny.TinyEncoder().encode_images(pixels[np.newaxis])[0])
 
-    def rivals(self) -> Rivals:
+    def negatives(self) -> NegativePrompts:
         raise AssertionError
 
 

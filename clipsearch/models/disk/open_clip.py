@@ -2,7 +2,7 @@
 
 Where the architecture is CLIP's (Radford et al. 2021, sections 2.3 and 2.4), the two libraries compute the same and
 only call things differently. What open_clip has beyond that is refused by its name. Knows no model library: tensors are
-sliced and transposed, whoever made them. `clip_vocabulary` has the tokenizer.
+sliced and transposed, whoever made them. `clip_bpe` has the tokenizer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipsearch.errors import ModelError
-from clipsearch.models.disk.clip_vocabulary import TOKENS
+from clipsearch.models.disk.clip_bpe import TOKENS
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import ModelError
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
-from clipsearch.models.in_numpy.quick_tokens import QuickTokenizer
+from clipsearch.models.in_numpy.table_tokenizer import QuickTokenizer
 from clipsearch.models.logits import Logits
 from clipsearch.system import cores
 
@@ -74,7 +74,7 @@ class TowerShape:
     fixed: FixedLength | None = None
     """None for CLIP, whose attention is causal; for SigLIP how texts are padded."""
     cleaned: bool = False
-    """Whether texts are cleaned before they are tokenised, as open_clip does it (`clip_vocabulary.clean`)."""
+    """Whether texts are cleaned before they are tokenised, as open_clip does it (`clip_bpe.clean`)."""
 
 
 class Tokens(NamedTuple):
@@ -258,7 +258,7 @@ def foreign_token(token: int, known: int) -> str:
 
 
 def _cleaned(text: str) -> str:
-    from clipsearch.models.disk.clip_vocabulary import clean  # which only models of open_clip need
+    from clipsearch.models.disk.clip_bpe import clean  # which only models of open_clip need
 
     return clean(text)
 

@@ -28,7 +28,7 @@ from platformdirs import user_cache_path
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk.integrity import read_header
-from clipsearch.models.in_numpy.quick_tokens import Rules, quick, quick_of
+from clipsearch.models.in_numpy.table_tokenizer import Rules, quick, quick_of
 from clipsearch.models.in_numpy.text_tower import FixedLength, TextTower, TowerShape
 from clipsearch.system.checksums import Compared, checksum, identity
 from clipsearch.system.failures import is_shortage

@@ -21,7 +21,7 @@ from transformers import AutoModel, AutoTokenizer, CLIPConfig, CLIPModel, PreTra
 from transformers.utils import logging
 
 from clipsearch.errors import ModelError
-from clipsearch.models.disk import clip_vocabulary
+from clipsearch.models.disk import clip_bpe
 from clipsearch.models.disk.files import ModelFiles, again
 from clipsearch.models.disk.open_clip import WEIGHTS, Checkpoint
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
@@ -134,7 +134,7 @@ class Texts:
         self.context = int(self._config.max_position_embeddings)
         self.vocabulary = int(self._config.vocab_size)
         if self.cleaned:
-            self.tokenizer = clip_vocabulary.find_tokenizer(files.folder)
+            self.tokenizer = clip_bpe.find_tokenizer(files.folder)
         else:
             self._read_tokenizer(_tokenizer(files))
 

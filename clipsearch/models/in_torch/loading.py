@@ -19,7 +19,7 @@ _COMPARED = "compared.json"
 """In the user's cache: files of models that were found to be what the hub had."""
 
 
-class Options(TypedDict):
+class EncoderOptions(TypedDict):
     """How an `Encoder` is to work."""
 
     device: str
@@ -28,9 +28,9 @@ class Options(TypedDict):
     exact: bool
 
 
-BY_ITSELF = Options(device="auto", precision="auto", batch_size=None, exact=False)
+BY_ITSELF = EncoderOptions(device="auto", precision="auto", batch_size=None, exact=False)
 """It decides."""
-FOR_QUERIES = Options(device="cpu", precision="auto", batch_size=None, exact=False)
+FOR_QUERIES = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False)
 """A query has a picture or two."""
 
 
@@ -40,7 +40,7 @@ _OF_TORCH_ITSELF = 2
 """Threads, besides those that decode and compute."""
 
 
-def load_encoder(files: ModelFiles, options: Options, say: Callable[[str], None] = lambda _: None) -> Encoder:
+def load_encoder(files: ModelFiles, options: EncoderOptions, say: Callable[[str], None] = lambda _: None) -> Encoder:
     """The model in `files`; `say` is as for `Encoder`.
 
     Its weights are hashed while Python imports torch and transformers, which takes longer.

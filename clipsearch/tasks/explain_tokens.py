@@ -20,7 +20,7 @@ _BYTE_LEVEL = "ByteLevel"
 
 
 class Reader(Protocol):
-    """What reads texts: a model's `Towers`, or its text tower."""
+    """What reads texts: a model's `Embedder`, or its text tower."""
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -228,14 +228,14 @@ class OutputOptions:
         """
         form = self.form()
         if self.preview:
-            from clipsearch.output.previews import check_terminal
+            from clipsearch.output.terminal.previews import check_terminal
 
             check_terminal(sys.stdout.buffer)
             if form != "table":
                 raise InputError(f"--preview is for eyes, {form} for programs: choose one.")
         if self.html:
+            from clipsearch.output.atomic import check_replaceable
             from clipsearch.output.gallery import PAGE
-            from clipsearch.output.replacing import check_replaceable
 
             check_replaceable(self.html, PAGE)
 
@@ -264,7 +264,7 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
     # 2. Files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
-            from clipsearch.output.placing import place
+            from clipsearch.output.copies import place
 
             say(place([hit.path_bytes for hit in hits], folder, link=link))
     if options.html:
@@ -283,7 +283,7 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
 def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> None:
     if options.preview:
         from clipsearch.images.quiet import quiet_decoders
-        from clipsearch.output.previews import show_previews
+        from clipsearch.output.terminal.previews import show_previews
 
         with quiet_decoders():
             show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.models.disk.files import ModelFiles, check, check_architecture, find_local, verify
-from clipsearch.models.disk.known_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
+from clipsearch.models.disk.golden_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
 from clipsearch.models.disk.names import canonical, without_revision
 from clipsearch.models.in_numpy import tower_cache
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from clipsearch.models.in_torch.encoder import Encoder
-    from clipsearch.models.in_torch.plain import Plain
+    from clipsearch.models.in_torch.reference import Plain
     from clipsearch.models.preprocessing import Preprocessing
 
 Array = npt.NDArray[np.float32]
@@ -149,7 +149,7 @@ class _Comparison:
 
     def run(self) -> Iterator[Check]:
         from clipsearch.models.in_torch.encoder import Encoder
-        from clipsearch.models.in_torch.plain import Plain
+        from clipsearch.models.in_torch.reference import Plain
 
         encoder = Encoder(self._files, "cpu", "fp32", exact=True)
         yield _cached_tower(encoder)

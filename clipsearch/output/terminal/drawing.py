@@ -21,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 from rich.color import Color, ColorSystem
 
-from clipsearch.output.terminals import Terminal
+from clipsearch.output.terminal.detection import Terminal
 
 HALF_BLOCK = "\N{UPPER HALF BLOCK}"
 _RESET = "\x1b[0m"

@@ -11,18 +11,18 @@ import numpy.typing as npt
 import pytest
 from conftest import PICTUREBOOK, SAMPLES, Run, index, make_clip, paint
 
-from clipsearch.api import open_towers
+from clipsearch.api import load_model
 from clipsearch.errors import IndexMissingError, UnreadableImageError
 from clipsearch.images.finding import ImageFile, find_images
 from clipsearch.index.reading import Store
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
-from clipsearch.search.embedder import Towers
+from clipsearch.search.embedder import Embedder
 
 
-def vectors(towers: Towers, files: list[ImageFile]) -> npt.NDArray[np.float32]:
+def vectors(embedder: Embedder, files: list[ImageFile]) -> npt.NDArray[np.float32]:
     """(N, D) of pictures that can all be read."""
-    found = list(towers.images(files))
+    found = list(embedder.images(files))
     assert [file for file, _ in found] == files
     return np.stack([vector for _, vector in found if not isinstance(vector, UnreadableImageError)])
 
@@ -30,15 +30,15 @@ def vectors(towers: Towers, files: list[ImageFile]) -> npt.NDArray[np.float32]:
 def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = list(find_images(os.fsencode(SAMPLES / "dogs")))
     monkeypatch.chdir(sample_index)
-    with open_towers() as known, open_towers("picturebook", sample_index) as too:
+    with load_model() as known, load_model("picturebook", sample_index) as too:
         from_index = vectors(known, files)
         assert known.name == too.name == "picturebook"
         assert "_encoder" not in vars(known)  # contents were known, so no model was loaded
-    with Towers(ModelFiles("picturebook", PICTUREBOOK, None), print) as towers:
-        found = vectors(towers, files)
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as embedder:
+        found = vectors(embedder, files)
     np.testing.assert_allclose(found, from_index, atol=1e-3)
-    with Towers(ModelFiles("picturebook", PICTUREBOOK, None), print) as towers:
-        alone = towers.image((SAMPLES / "dogs" / "dog_0.webp").read_bytes(), b"dog_0.webp")
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as embedder:
+        alone = embedder.image((SAMPLES / "dogs" / "dog_0.webp").read_bytes(), b"dog_0.webp")
     np.testing.assert_allclose(alone, found[0], atol=1e-6)
 
 
@@ -53,10 +53,10 @@ def test_known_new_and_broken_pictures_come_in_order(tmp_path: Path, run: Run, m
     (tmp_path / "p" / "05.png").unlink()
     files = [ImageFile(os.fsencode(tmp_path / "p" / f"{number:02}.png"), 1, 1) for number in range(40)]
     monkeypatch.chdir(tmp_path)
-    with open_towers() as towers:
-        found = list(towers.images(files))
+    with load_model() as embedder:
+        found = list(embedder.images(files))
     assert [file for file, _ in found] == files
-    with Towers(ModelFiles("picturebook", PICTUREBOOK, None), print) as plain:
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as plain:
         for file, result in found:
             name = os.path.basename(file.path)
             number = int(name[:2])
@@ -74,23 +74,23 @@ def test_which_model_is_taken(tmp_path: Path, run: Run, monkeypatch: pytest.Monk
     paint(tmp_path / "p" / "a.png", "red")
     index(run, "p", "--model", "picturebook", cwd=tmp_path)
     monkeypatch.chdir(tmp_path / "p")
-    with open_towers() as found:
+    with load_model() as found:
         assert (found.name, found.uses_index) == ("picturebook", True)
-    with open_towers(str(tmp_path / "copy")) as found:  # the very same model
+    with load_model(str(tmp_path / "copy")) as found:  # the very same model
         assert found.uses_index
-    with open_towers(str(other)) as found:
+    with load_model(str(other)) as found:
         assert (found.name, found.uses_index) == (str(other), False)
     monkeypatch.setenv("CLIPSEARCH_MODEL", str(other))
-    with open_towers() as found:
+    with load_model() as found:
         assert (found.name, found.uses_index) == (str(other), False)
     with pytest.raises(IndexMissingError):
-        open_towers("picturebook", tmp_path / "nowhere")
+        load_model("picturebook", tmp_path / "nowhere")
 
 
 def test_texts_and_tokens_are_those_of_the_model(sample_index: Path) -> None:
-    with Towers(Store.open(sample_index / ".clipsearch"), print) as towers:
+    with Embedder(Store.open(sample_index / ".clipsearch"), print) as embedder:
         encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu")
         texts = ["a dog", "a red car in the snow"]
-        np.testing.assert_allclose(towers.texts(texts), encoder.encode_texts(texts), atol=4e-6)
-        assert towers.tokenize(texts[1]) == encoder.tokenize(texts[1])
-        assert towers.logits == pytest.approx(encoder.logits)
+        np.testing.assert_allclose(embedder.texts(texts), encoder.encode_texts(texts), atol=4e-6)
+        assert embedder.tokenize(texts[1]) == encoder.tokenize(texts[1])
+        assert embedder.logits == pytest.approx(encoder.logits)

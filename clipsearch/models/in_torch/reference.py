@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPImageProcessorPil
 
-from clipsearch.models.disk.clip_vocabulary import clean
+from clipsearch.models.disk.clip_bpe import clean
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.disk.open_clip import Checkpoint
 from clipsearch.models.in_torch import families

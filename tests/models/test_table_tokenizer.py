@@ -16,7 +16,7 @@ from tokenizers.trainers import BpeTrainer
 
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_numpy import tower_cache
-from clipsearch.models.in_numpy.quick_tokens import BytePairs, QuickTokenizer, Rules, quick, quick_of
+from clipsearch.models.in_numpy.table_tokenizer import BytePairs, QuickTokenizer, Rules, quick, quick_of
 from clipsearch.models.in_torch.encoder import Encoder
 from clipsearch.models.in_torch.siglip_tokenizer import converted
 

@@ -10,10 +10,10 @@ from typing import BinaryIO, NamedTuple
 from rich.cells import cell_len, chop_cells
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.output.drawing import Drawing, draw, side
 from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.table import cut
-from clipsearch.output.terminals import Terminal, check_terminal, examine
+from clipsearch.output.terminal.detection import Terminal, check_terminal, examine
+from clipsearch.output.terminal.drawing import Drawing, draw, side
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 

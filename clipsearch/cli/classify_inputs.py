@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from clipsearch.cli.inputs import named_images, say_damaged
 from clipsearch.cli.options import ModelOptions, say
 from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.searching import FilterOptions, opened, say_why_nothing
+from clipsearch.cli.search_options import FilterOptions, opened, say_why_nothing
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
-    from clipsearch.search.embedder import Towers
+    from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.classification import Classified, Classifier
 
 
@@ -40,7 +40,7 @@ class Source(NamedTuple):
 @contextmanager
 def open_source(
     paths: list[Path], filters: FilterOptions, model: ModelOptions, *, indexed: bool, coarse: bool
-) -> Iterator[tuple[Towers, Source]]:
+) -> Iterator[tuple[Embedder, Source]]:
     """The pictures that are meant, and a model for them.
 
     Raises:
@@ -62,22 +62,22 @@ def open_source(
     if any(batches) != all(batches) or (coarse and not any(batches)):
         raise InputError("Files of CIFAR go alone, and --coarse is for them.")
     if any(batches):
-        with model.open() as towers:
-            yield towers, _cifar(towers, paths, coarse=coarse)
+        with model.open() as embedder:
+            yield embedder, _cifar(embedder, paths, coarse=coarse)
         return
-    with named_images(paths) as (files, typed), model.open() as towers:
-        yield towers, _files(towers, files, typed)
+    with named_images(paths) as (files, typed), model.open() as embedder:
+        yield embedder, _files(embedder, files, typed)
 
 
 @contextmanager
-def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers, Source]]:
-    from clipsearch.models.in_torch.loading import Options
-    from clipsearch.search.embedder import Towers
+def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedder, Source]]:
+    from clipsearch.models.in_torch.loading import EncoderOptions
+    from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.classification import Classified, selected
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
-    options = Options(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
-    with opened_index, Towers(opened_index.store, say, tell=model.tell, options=options) as towers:
+    options = EncoderOptions(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
+    with opened_index, Embedder(opened_index.store, say, tell=model.tell, options=options) as embedder:
         pictures = selected(opened_index.store, **arguments)
         if not pictures.paths:
             say_why_nothing(opened_index, [], arguments)
@@ -86,23 +86,23 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Towers
             predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)
             return Classified(list(range(len(pictures.paths))), predictions, [])
 
-        yield towers, Source(pictures.paths, None, None, (), predict)
+        yield embedder, Source(pictures.paths, None, None, (), predict)
 
 
-def _files(towers: Towers, files: list[ImageFile], typed: Mapping[bytes, str]) -> Source:
+def _files(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str]) -> Source:
     def named(path: bytes) -> bytes:
         return os.fsencode(typed.get(path, path))
 
     def predict(classifier: Classifier, top: int) -> Classified:
         with _progress(len(files)) as bar:
-            found = classifier.predict_files(towers, files, top, advance=bar.advance)
-        say_damaged(towers.damaged, named)
+            found = classifier.predict_files(embedder, files, top, advance=bar.advance)
+        say_damaged(embedder.damaged, named)
         return found._replace(unreadable=[(named(path), reason) for path, reason in found.unreadable])
 
     return Source([named(file.path) for file in files], None, None, (), predict, is_lasting=not typed)
 
 
-def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> Source:
+def _cifar(embedder: Embedder, paths: list[Path], *, coarse: bool) -> Source:
     """Raises InputError if the files cannot be read, or not all have the same labels."""
     from clipsearch.datasets.labels import cifar_files, read_cifar
 
@@ -114,7 +114,7 @@ def _cifar(towers: Towers, paths: list[Path], *, coarse: bool) -> Source:
         with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
             files = cifar_files(batches, Path(folder))
             with _progress(len(files)) as bar:
-                return classifier.predict_files(towers, files, top, advance=bar.advance)
+                return classifier.predict_files(embedder, files, top, advance=bar.advance)
 
     return Source(
         paths=[batch.path for batch in batches for _ in batch.truth],

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY, Run
 
-from clipsearch.models.disk.clip_vocabulary import VOCABULARY, find_tokenizer
-from clipsearch.models.disk.known_values import KNOWN, Picture
+from clipsearch.models.disk.clip_bpe import VOCABULARY, find_tokenizer
+from clipsearch.models.disk.golden_values import KNOWN, Picture
 from clipsearch.models.in_numpy.text_tower import tokenize
 
 GOLDENS = REPOSITORY.parent / "shared" / "goldens"
@@ -29,7 +29,7 @@ def goldens() -> dict[str, Any]:
     return values
 
 
-def test_tokens_are_clips(goldens: dict[str, Any], tmp_path: Path) -> None:
+def test_explain_tokens_are_clips(goldens: dict[str, Any], tmp_path: Path) -> None:
     shutil.copy(GOLDENS / VOCABULARY, tmp_path)
     tokenizer = find_tokenizer(tmp_path)
     assert goldens["tokenizer"]

@@ -14,7 +14,7 @@ from cifar_files import CLASSES, cifar_10, operations, python_2_pickle, rows
 from conftest import Run, paint
 from PIL import Image
 
-from clipsearch.datasets import pickles
+from clipsearch.datasets import cifar
 from clipsearch.datasets.labels import cifar_files, folder_labels, is_cifar, labels_of, read_cifar, table_labels
 from clipsearch.errors import InputError
 
@@ -27,7 +27,7 @@ def test_a_pickle_by_python_2_means_what_python_says() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy 2 knows the old names and complains
         wanted = pickle.loads(content, encoding="bytes")  # noqa: S301  (our own)
-    found = pickles.read_dict(content)
+    found = cifar.read_dict(content)
     assert list(found) == ["data", "labels", "label", "more"]
     assert np.array_equal(found.pop("data"), wanted.pop(b"data"))
     assert found == {key.decode(): item for key, item in wanted.items()}
@@ -44,7 +44,7 @@ def test_pickles_by_python_3_and_this_numpy_are_read(protocol: int, order: Any) 
         "yes": True,
         "pair": (1, "zwei", b"3"),
     }
-    found = pickles.read_dict(pickle.dumps(value, protocol))
+    found = cifar.read_dict(pickle.dumps(value, protocol))
     assert np.array_equal(found.pop("data"), value.pop("data"))
     assert found == value
 
@@ -53,7 +53,7 @@ def test_the_old_and_the_new_name_of_the_same_function_are_both_read() -> None:
     content = python_2_pickle({b"data": rows(2)})
     assert b"numpy.core.multiarray" in content
     renamed = content.replace(b"numpy.core.multiarray", b"numpy._core.multiarray")
-    assert np.array_equal(pickles.read_dict(content)["data"], pickles.read_dict(renamed)["data"])
+    assert np.array_equal(cifar.read_dict(content)["data"], cifar.read_dict(renamed)["data"])
 
 
 class Hostile:
@@ -142,7 +142,7 @@ def test_what_is_refused_would_have_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     for content in (HOSTILE["os.system"], HOSTILE["by names on the stack"], pickle.dumps(Hostile("touch hit"))):
         with pytest.raises(ValueError, match="system"):
-            pickles.read_dict(content)
+            cifar.read_dict(content)
         assert not Path("hit").exists()
         pickle.loads(content)  # noqa: S301  (so the test above means something)
         Path("hit").unlink()
@@ -151,7 +151,7 @@ def test_what_is_refused_would_have_run(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_hostile_object_deep_inside_is_refused() -> None:
     value = {"data": rows(1), "labels": [0], "filenames": [{"a": [Hostile("false")]}]}
     with pytest.raises(ValueError, match="system"):
-        pickles.read_dict(pickle.dumps(value, 4))
+        cifar.read_dict(pickle.dumps(value, 4))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # pickletools, of escapes in texts
@@ -165,7 +165,7 @@ def test_whatever_is_changed_in_a_pickle_it_is_read_or_refused() -> None:
         for _ in range(rng.integers(1, 4)):
             content[rng.integers(len(content))] = rng.integers(256)
         try:
-            pickles.read_dict(bytes(content))
+            cifar.read_dict(bytes(content))
             read += 1
         except ValueError:
             pass

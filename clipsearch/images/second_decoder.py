@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import second_worker
+from clipsearch.images import second_decoder_worker
 from clipsearch.images.extras import install_command, is_installed
 from clipsearch.images.layouts import TRUNCATED
 from clipsearch.images.limits import check_size
@@ -31,7 +31,8 @@ _SECONDS, _PIXELS_A_SECOND = 30, 1_000_000
 _BYTES, _BYTES_PER_THREAD, _BYTES_PER_PIXEL = 2 << 30, 128 << 20, 48
 """How much memory the process may have: with what its libraries and threads reserve and never touch."""
 _START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from clipsearch.images.second_worker import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from clipsearch.images.second_decoder_worker import main; main()"
 )
 
 
@@ -62,14 +63,14 @@ def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
     problem = header.get("problem")
     if problem is None:
         return Image.frombytes(header["mode"], tuple(header["size"]), data)
-    if problem == second_worker.NO_MEMORY:
+    if problem == second_decoder_worker.NO_MEMORY:
         raise MemoryError
-    if problem == second_worker.TOO_LARGE:
+    if problem == second_decoder_worker.TOO_LARGE:
         width, height = header["size"]
         check_size(width, height, limit)
-    if problem == second_worker.TRUNCATED:
+    if problem == second_decoder_worker.TRUNCATED:
         raise UnreadableImageError(TRUNCATED)
-    what = "unsupported" if problem == second_worker.UNSUPPORTED else "broken image"
+    what = "unsupported" if problem == second_decoder_worker.UNSUPPORTED else "broken image"
     raise UnreadableImageError(f"{what}: {rare.kind}")
 
 

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from clipsearch.errors import InputError
 from clipsearch.models.in_numpy.text_tower import Tokens, tokenize
-from clipsearch.tasks.tokenizing import Tokenized, readable, tokenized
+from clipsearch.tasks.explain_tokens import Tokenized, readable, tokenized
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import pytest
 from conftest import REPOSITORY, Run, make_clip, paint
 from safetensors.numpy import load_file, save_file
 
-from clipsearch.models.disk.clip_vocabulary import VOCABULARY, find_tokenizer
+from clipsearch.models.disk.clip_bpe import VOCABULARY, find_tokenizer
 from clipsearch.models.disk.files import fingerprint
-from clipsearch.models.disk.known_values import KNOWN, KnownValues, Picture, TokenIds
+from clipsearch.models.disk.golden_values import KNOWN, KnownValues, Picture, TokenIds
 from clipsearch.models.disk.open_clip import CONFIG, WEIGHTS, Checkpoint
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.output.checks import write_checks
-from clipsearch.tasks import checking
-from clipsearch.tasks.checking import AS_EXPECTED, DIFFERS, NONE_KNOWN, NOT_RUN, Check, Report, check_model
+from clipsearch.tasks import model_check
+from clipsearch.tasks.model_check import AS_EXPECTED, DIFFERS, NONE_KNOWN, NOT_RUN, Check, Report, check_model
 
 GOLDENS = REPOSITORY.parent / "shared" / "goldens"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -236,16 +236,16 @@ def test_every_kind_of_known_value_can_differ(monkeypatch: pytest.MonkeyPatch) -
 
 def test_values_that_are_no_numbers_differ() -> None:
     ours = np.full((2, 3), np.nan, np.float32)
-    assert checking._within("a tower", ours, np.zeros_like(ours), 1e-5).result == DIFFERS
-    assert checking._within("a tower", ours[:1], np.zeros_like(ours), 1e-5).got == "shape (1, 3)"
-    assert checking._within("a tower", ours * 0 + 1, ours, 1e-5).result == DIFFERS
+    assert model_check._within("a tower", ours, np.zeros_like(ours), 1e-5).result == DIFFERS
+    assert model_check._within("a tower", ours[:1], np.zeros_like(ours), 1e-5).got == "shape (1, 3)"
+    assert model_check._within("a tower", ours * 0 + 1, ours, 1e-5).result == DIFFERS
 
 
 def test_pictures_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     known = replace(KNOWN["openai"], features=(), logits=())
     pretended = Picture("broken.jpg", 3, hashlib.sha256(b"\xff\xd8\xff").hexdigest())
-    assert checking._found(replace(known, pixels=(replace(known.pixels[0], picture=pretended),)), tmp_path) == {}
+    assert model_check._found(replace(known, pixels=(replace(known.pixels[0], picture=pretended),)), tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_what_cannot_be_checked_is_an_error_of_one_line(
     ("module", "heavy"),
     [
         ("cli.models_check", "numpy torch transformers tokenizers huggingface_hub"),
-        ("tasks.checking", "torch transformers PIL huggingface_hub"),
+        ("tasks.model_check", "torch transformers PIL huggingface_hub"),
     ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(module: str, heavy: str) -> None:

@@ -28,9 +28,9 @@ from PIL import Image
 from rich.cells import cell_len
 
 from clipsearch.errors import InputError
-from clipsearch.output.drawing import NUMBERS, Drawing
-from clipsearch.output.previews import _Tile, _write, check_terminal, show_previews
-from clipsearch.output.terminals import _Answers, _protocol
+from clipsearch.output.terminal.detection import _Answers, _protocol
+from clipsearch.output.terminal.drawing import NUMBERS, Drawing
+from clipsearch.output.terminal.previews import _Tile, _write, check_terminal, show_previews
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 
@@ -41,10 +41,10 @@ SHOW = """
 import ast, fcntl, os, select, sys, termios
 terminal = 2
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
-from clipsearch.output import terminals
-from clipsearch.output.previews import show_previews
+from clipsearch.output.terminal import detection
+from clipsearch.output.terminal.previews import show_previews
 from clipsearch.search.index import Hit
-terminals._PATIENCE = float(sys.argv[1])
+detection._PATIENCE = float(sys.argv[1])
 before = termios.tcgetattr(terminal)
 show_previews([(None, [Hit(*each) for each in ast.literal_eval(sys.argv[2])])], sys.stdout.buffer)
 same = termios.tcgetattr(terminal) == before

@@ -15,7 +15,7 @@ from conftest import Run, deny, paint, unprivileged
 from faulty import Faults, read_log
 
 from clipsearch.errors import InputError
-from clipsearch.output.placing import place
+from clipsearch.output.copies import place
 from clipsearch.system import naming
 
 
@@ -281,7 +281,7 @@ def test_a_name_that_is_taken_right_before_the_step_that_gives_it_is_left_alone(
     target.mkdir()
     program = f"""
 from pathlib import Path
-from clipsearch.output.placing import place
+from clipsearch.output.copies import place
 place([{two[0]!r}], Path({str(target)!r}), link=False)
 """
     log = tmp_path / "log"
