@@ -521,8 +521,9 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
 def decoded(files: list[Path], encoder: Encoder) -> npt.NDArray[np.uint8]:
     """(N, H, W, 3) pixels as `index` prepares them for the model, by as many threads."""
     from clipsearch.images.decoding import decode
-    from clipsearch.images.reading import map_in_order, read_file
+    from clipsearch.images.reading import read_file
     from clipsearch.system import cores
+    from clipsearch.system.parallel import map_in_order
 
     def read(file: Path) -> npt.NDArray[np.uint8]:
         picture = decode(read_file(os.fsencode(file)).data, at_least=encoder.preprocessing.enough)

@@ -21,13 +21,13 @@ from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, 
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.reading import map_in_order
 from clipsearch.index.diff import options_of
 from clipsearch.index.format import ModelRecord, Record, mismatch
 from clipsearch.index.pipeline import ImageEncoder, decode_for, described, embed, read, record_of, unread
 from clipsearch.index.reading import Root, Store
 from clipsearch.index.writing import Writer
 from clipsearch.system import cores
+from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
 
 LEAST_COSINE = 0.99

@@ -1,4 +1,4 @@
-"""Files into memory, and work on many of them in threads: in order, with bounded memory."""
+"""Files of images into memory, as they were at one moment."""
 
 from __future__ import annotations
 
@@ -6,23 +6,15 @@ import hashlib
 import os
 import stat
 import sys
-from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.system.bounded import read_up_to
 
-BYTES_AHEAD = 256 * 2**20
-"""So much file content waits for its turn at most, or one file that is larger."""
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 class VanishedError(UnreadableImageError):
@@ -136,38 +128,3 @@ def stamps(status: os.stat_result) -> tuple[int, int | None, int | None]:
 def digest(data: bytes) -> bytes:
     """BLAKE2b of a file's content, 16 bytes: how the index knows it again."""
     return hashlib.blake2b(data, digest_size=16).digest()
-
-
-def map_in_order(
-    work: Callable[[_T], _R],
-    items: Iterable[_T],
-    workers: int,
-    ahead: int,
-    size: Callable[[_T], int] = lambda _: 0,
-    *,
-    promptly: bool = False,
-) -> Generator[_R, None, None]:
-    """`work` over `items` in threads, results in order.
-
-    Never more than `ahead` items, or `BYTES_AHEAD` of what `size` says of them, are begun and not yet taken. So many
-    are begun before a result is given; with `promptly`, a result that is there is given as soon as another item is.
-    """
-    with ThreadPoolExecutor(workers, thread_name_prefix="map") as pool:
-        waiting: deque[tuple[Future[_R], int]] = deque()
-        total = 0
-        try:
-            for item in items:
-                weight = size(item)
-                while waiting and (
-                    len(waiting) >= ahead or total + weight > BYTES_AHEAD or (promptly and waiting[0][0].done())
-                ):
-                    future, done = waiting.popleft()
-                    total -= done
-                    yield future.result()
-                waiting.append((pool.submit(work, item), weight))
-                total += weight
-            while waiting:
-                yield waiting.popleft()[0].result()
-        finally:
-            for future, _ in waiting:
-                future.cancel()

@@ -22,7 +22,7 @@ from clipsearch.images.extras import readers
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.reading import Content, VanishedError, map_in_order
+from clipsearch.images.reading import Content, VanishedError
 from clipsearch.images.shares import missing
 from clipsearch.index.diff import Changes, Target, names_of, options_of, targets
 from clipsearch.index.format import Computed, ModelRecord, Record
@@ -30,6 +30,7 @@ from clipsearch.index.missing import Kept
 from clipsearch.index.pipeline import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
 from clipsearch.index.writing import Writer
 from clipsearch.system import cores
+from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
 
 CHECKPOINT_SECONDS = 5.0

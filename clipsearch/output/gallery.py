@@ -20,12 +20,12 @@ from typing import BinaryIO, NamedTuple
 
 from clipsearch import __version__
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.reading import map_in_order
 from clipsearch.output.atomic import Kind, replacing
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
+from clipsearch.system.parallel import map_in_order
 
 PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
 _SIDES = ((120, 1024), (1200, 640))

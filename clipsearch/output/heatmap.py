@@ -23,12 +23,12 @@ from PIL import Image
 
 from clipsearch import __version__
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.reading import map_in_order
 from clipsearch.output.atomic import Kind, check_replaceable, replacing
 from clipsearch.output.matrix import name_of
 from clipsearch.output.paths import escaped
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.system.cores import available
+from clipsearch.system.parallel import map_in_order
 from clipsearch.tasks.similarity import Comparison
 
 _KIND = Kind("heatmap", b'<meta name="generator" content="clipsearch ')

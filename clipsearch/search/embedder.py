@@ -197,8 +197,8 @@ class Embedder:
         Reading, decoding and the model work at the same time. Close it if it is not read to its end. Decoders may talk
         on stderr: see `quiet_decoders`.
         """
-        from clipsearch.images.reading import map_in_order
         from clipsearch.index.pipeline import read
+        from clipsearch.system.parallel import map_in_order
 
         _ = self._record  # asked here: the index belongs to this thread
         contents = map_in_order(read, files, _WORKERS, 4 * _WORKERS, lambda file: file.size)
@@ -258,7 +258,7 @@ class Embedder:
         self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
     ) -> Generator[_Waiting, None, None]:
         """Pixels of pictures, and of those that need none what is known; the index is asked here, not in threads."""
-        from clipsearch.images.reading import map_in_order
+        from clipsearch.system.parallel import map_in_order
 
         asked = ((file, content, self._known(file, content)) for file, content in contents)
         return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
