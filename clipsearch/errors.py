@@ -1,8 +1,19 @@
-"""The errors that a user can meet. Each message is shown as it stands: what is wrong, where, what to type next."""
+"""The errors that a user can meet: what is wrong, and where, in whole sentences.
+
+What to do about it on the command line is not theirs to say: they carry a key, and `output.hints` has the words.
+"""
+
+from __future__ import annotations
 
 
 class ClipsearchError(Exception):
     """Base of all errors that clipsearch raises on purpose."""
+
+    def __init__(self, message: str = "", *, hint: str | tuple[str, ...] = (), **facts: object) -> None:
+        """`hint` is the key of what the command line adds to `message`, or several; `facts` are what its words need."""
+        super().__init__(message)
+        self.hints = (hint,) if isinstance(hint, str) else hint
+        self.facts = facts
 
 
 class InputError(ClipsearchError):

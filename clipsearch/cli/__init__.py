@@ -148,10 +148,10 @@ def _run() -> int:
     try:
         return _invoke()
     except NothingFoundError as error:
-        say(str(error))
+        say(_said(error))
         return EXIT_NOTHING_FOUND
     except ClipsearchError as error:
-        _complain(str(error))
+        _complain(_said(error))
         if isinstance(error, OutputError):
             let_output_go()
     except OutputAbandonedError:
@@ -195,6 +195,15 @@ def _invoke() -> int:
     except typer.Abort:
         raise KeyboardInterrupt from None
     return result if isinstance(result, int) else 0
+
+
+def _said(error: ClipsearchError) -> str:
+    """What is wrong, and what to type."""
+    if not error.hints:  # memory may be too short for another import
+        return str(error)
+    from clipsearch.output.hints import with_hints
+
+    return with_hints(error)
 
 
 def _complain(message: str) -> None:

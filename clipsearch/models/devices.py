@@ -1,4 +1,4 @@
-"""Names of devices, as `--device` takes them. Knows nothing of which are there, and so needs no torch."""
+"""Names of devices, as users give them. Knows nothing of which are there, and so needs no torch."""
 
 from __future__ import annotations
 

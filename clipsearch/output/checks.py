@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from clipsearch.output.hints import in_words
 from clipsearch.output.paths import escaped
 from clipsearch.output.rows import Row, utf8, write_rows
-from clipsearch.tasks.model_check import Report
+from clipsearch.tasks.model_check import Check, Report
 
 _WIDTH = len("as expected  ")
 
@@ -22,7 +23,7 @@ def write_checks(report: Report, form: str, out: BinaryIO, *, screen: int | None
 
 def _lines(report: Report) -> Iterator[str]:
     for check in report.checks:
-        note = "" if check.note == report.known else check.note  # which is said once, above
+        note = "" if check.note == report.known else _note(report, check)  # which is said once, above
         yield f"{check.result:{_WIDTH}}{check.what}"
         for name, value in (("expected", check.expected), ("got", check.got), ("", note)):
             if value:
@@ -36,7 +37,11 @@ def _rows(report: Report) -> list[Row]:
             "result": check.result,
             "expected": check.expected,
             "got": check.got,
-            "note": check.note,
+            "note": _note(report, check),
         }
         for check in report.checks
     ]
+
+
+def _note(report: Report, check: Check) -> str:
+    return " ".join(filter(None, [check.note, *in_words([check.hint] if check.hint else [], {"model": report.model})]))

@@ -121,8 +121,7 @@ def describe(name: str) -> Description:
     if files is None:
         if entry is None:
             raise ModelError(
-                f"Model {name!r} is not on this disk, and nothing is known of it. "
-                f"To fetch it: clipsearch models pull {name}"
+                f"Model {name!r} is not on this disk, and nothing is known of it.", hint="pull", model=name
             )
         return Description(name, repository, entry, None, None)
     model_files.check(files)

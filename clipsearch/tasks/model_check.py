@@ -62,6 +62,8 @@ class Check(NamedTuple):
     got: str
     note: str
     """Where the expected value is from, or why the check was not run."""
+    hint: str | None = None
+    """What can be done about it: as the hint of an error, whose only fact is the model."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,7 @@ def check_model(name: str, pictures: Path | None = None, *, say: Callable[[str],
         ModelError: there is no such model, it is not on this disk, or it cannot be loaded.
     """
     if pictures is not None and not (pictures.is_dir() and os.access(pictures, os.R_OK)):
-        raise InputError(
-            f"{pictures} is no folder that can be read. --pictures wants the one that holds the known pictures."
-        )
+        raise InputError(f"{pictures} is no folder that can be read. Name the one that holds the known pictures.")
     files = _on_disk(name)
     known = KNOWN.get(without_revision(files.name))
     whole = _files_are_whole(files)
@@ -111,7 +111,7 @@ def _on_disk(name: str) -> ModelFiles:
     files = find_local(name)
     if files is None:
         name = canonical(name)
-        raise ModelError(f"Model {name!r} is not on this disk. Download it: clipsearch models pull {name}")
+        raise ModelError(f"Model {name!r} is not on this disk.", hint="pull", model=name)
     return files
 
 
@@ -120,14 +120,10 @@ def _files_are_whole(files: ModelFiles) -> Check:
     damaged = [file.name for file in found if file.whole is False]
     unknown = sum(file.whole is None for file in found)
     if damaged:
-        return Check("files", DIFFERS, "the hub's hashes", f"damaged: {', '.join(damaged)}", _mend(files))
+        return Check("files", DIFFERS, "the hub's hashes", f"damaged: {', '.join(damaged)}", "", "pull-again")
     if unknown == len(found):
         return Check("files", NOT_RUN, "", "", "not in the hub's cache: nothing says what they should contain")
     return Check("files", AS_EXPECTED, "the hub's hashes", f"{len(found)} files whole", "")
-
-
-def _mend(files: ModelFiles) -> str:
-    return f"fetch them again: clipsearch models pull {files.name}"
 
 
 class _Ours(NamedTuple):
@@ -218,8 +214,8 @@ class _Comparison:
         return Check(what, AS_EXPECTED if same else DIFFERS, expected, got, self._known.source)
 
     def _missing(self, what: str, picture: Picture) -> Check:
-        where = f"is not in {self._folder}" if self._folder else "was not given (--pictures DIR)"
-        return Check(what, NOT_RUN, "", "", f"{picture.name} {where}")
+        where = f"is not in {self._folder}" if self._folder else "was not given"
+        return Check(what, NOT_RUN, "", "", f"{picture.name} {where}", None if self._folder else "pictures")
 
 
 def _cached_tower(encoder: Encoder) -> Check:

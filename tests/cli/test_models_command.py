@@ -143,12 +143,12 @@ def test_show_of_a_model_that_is_not_here(tmp_path: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("show", SMALL), f"nothing is known of it. To fetch it: clipsearch models pull {SMALL}"),
+        (("show", SMALL), f"nothing is known of it. Fetch it: clipsearch models pull {SMALL}"),
         (("show", "openia"), "Did you mean 'openai'?"),
         (("show", "./nowhere"), "Unknown model './nowhere'"),
         (("pull", "openia"), "Did you mean 'openai'?"),
         (("pull", SMALL), "HF_HUB_OFFLINE is set"),
-        (("pull", "ViT-B-32.pt"), "--model openai"),
+        (("pull", "ViT-B-32.pt"), "the model openai"),
         (("pull",), "Missing argument"),
         (("--json", "show", "picturebook"), "Write options behind the command: clipsearch models show"),
         (("lost",), "No such command"),

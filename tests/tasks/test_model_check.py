@@ -251,10 +251,10 @@ def test_pictures_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["openai"], "clipsearch: Model 'openai' is not on this disk. Download it: clipsearch models pull openai"),
+        (["openai"], "clipsearch: Model 'openai' is not on this disk. Fetch it: clipsearch models pull openai"),
         (["someone/some-clip"], "clipsearch models pull someone/some-clip"),
         (["openay"], "Did you mean 'openai'?"),
-        (["ViT-B-32.pt"], "--model openai"),
+        (["ViT-B-32.pt"], "the model openai"),
         (["picturebook", "--pictures", "nowhere"], "nowhere is no folder"),
         (["picturebook", "--pictures", "file"], "file is no folder"),
         (["picturebook", "--json", "--format", "csv"], "One output format at a time"),

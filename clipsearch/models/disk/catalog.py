@@ -13,7 +13,7 @@ DEFAULT = "laion"
 BUNDLED = "picturebook"
 PICTUREBOOK_NOTE = (
     "picturebook understands picture-book drawings only and says nothing useful about photographs. "
-    "For those use the default model, or --model openai."
+    "For those use the default model, or openai."
 )
 
 _CLIP_TEXTS = (
@@ -42,7 +42,7 @@ class Entry:
     """One model that has a short name."""
 
     name: str
-    """What `--model` takes."""
+    """Short, as users give it."""
     repository: str | None
     """On the Hugging Face hub; None for the bundled model."""
     what: str

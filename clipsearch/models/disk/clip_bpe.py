@@ -76,7 +76,9 @@ def find_tokenizer(folder: Path) -> Tokenizer:
     raise ModelError(
         f"{folder} is an open_clip model without a tokenizer, and CLIP's list of merges is nowhere else on this disk. "
         f"Copy {VOCABULARY} from github.com/openai/CLIP into that folder, pip install open_clip_torch, "
-        "or download a model that has it: clipsearch models pull openai"
+        "or fetch a model that has it, such as openai.",
+        hint="pull",
+        model="openai",
     )
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import hub
-from clipsearch.models.disk.catalog import BUNDLED
 from clipsearch.system.flushing import replace_flushed, sync, sync_folder
 
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ def _fetch_one(name: str, repository: str, commit: str, file: str, bar: type[Any
         elif isinstance(cause, OSError) and cause.errno is not None:
             raise  # the disk's
         raise ModelError(
-            f"The download of model {name!r} stopped in {file}: {_first_line(cause)}. "
-            f"To fetch what is still missing: clipsearch models pull {name}"
+            f"The download of model {name!r} stopped in {file}: {_first_line(cause)}.", hint="pull-rest", model=name
         ) from error
 
 
@@ -179,20 +177,21 @@ def _on_hub(
             lambda: HfApi().model_info(repository, revision=revision, timeout=CONTACT_SECONDS, files_metadata=True),
         )
     except OfflineModeIsEnabled as error:
-        raise ModelError(_unreachable(name, repository, "HF_HUB_OFFLINE is set")) from error
+        raise _unreachable(name, repository, "HF_HUB_OFFLINE is set") from error
     except HfHubHTTPError as error:
         raise _refused(name, repository, revision, error) from error
     except Exception as error:  # the HTTP libraries below share no base class; any failure means this
-        raise ModelError(_unreachable(name, repository, _first_line(error))) from error
+        raise _unreachable(name, repository, _first_line(error)) from error
     if not hub.is_whole_commit(info.sha or ""):
-        raise ModelError(_unreachable(name, repository, "what answers is not like the Hugging Face hub"))
+        raise _unreachable(name, repository, "what answers is not like the Hugging Face hub")
     files = {file.rfilename: file for file in info.siblings or []}
     wanted = sorted(needed(set(files)))
     if not wanted:
         raise ModelError(
             f"{repository} on the Hugging Face hub holds no model that can be loaded: no weights in safetensors, "
             "and no PyTorch's beside a config.json. Other checkpoints are pickles, which may run any code and are not "
-            "loaded. See what works: clipsearch models"
+            "loaded.",
+            hint="list-models",
         )
     return info.sha or "", [files[one] for one in wanted]
 
@@ -262,8 +261,9 @@ def _refused(name: str, repository: str, revision: str | None, error: HfHubHTTPE
 
     if isinstance(error, GatedRepoError):
         return ModelError(
-            f"{repository} asks for permission: accept its terms on the hub and set HF_TOKEN, then run: "
-            f"clipsearch models pull {name}"
+            f"{repository} asks for permission: accept its terms on the hub and set HF_TOKEN.",
+            hint="pull-permitted",
+            model=name,
         )
     if isinstance(error, RevisionNotFoundError):
         return ModelError(
@@ -274,26 +274,25 @@ def _refused(name: str, repository: str, revision: str | None, error: HfHubHTTPE
     if isinstance(error, RepositoryNotFoundError) or status == 401:  # noqa: PLR2004  (so it hides what is private)
         return ModelError(
             f"The Hugging Face hub knows no model {repository!r} (or it is private and HF_TOKEN is not set). "
-            "Check the spelling of --model, or see what there is: clipsearch models"
+            "Check the spelling.",
+            hint="known-models",
         )
     if status == 403:  # noqa: PLR2004  (Forbidden)
         return ModelError(
             f"The Hugging Face hub refuses {repository} (403). Set HF_TOKEN to a valid token that may read it."
         )
     if status >= _SERVER_ERROR:
-        return ModelError(_unreachable(name, repository, f"it answers with an error of its own ({status})"))
-    return ModelError(_unreachable(name, repository, _first_line(error)))
+        return _unreachable(name, repository, f"it answers with an error of its own ({status})")
+    return _unreachable(name, repository, _first_line(error))
 
 
-def _unreachable(name: str, repository: str, reason: str) -> str:
+def _unreachable(name: str, repository: str, reason: str) -> ModelError:
     state = (
         "only partly on this disk (a download was interrupted)" if hub.interrupted(repository) else "not on this disk"
     )
-    return (
-        f"Model {name!r} ({repository}) is {state}, and the Hugging Face hub cannot be reached: {reason}.\n"
-        "Three ways out:\n"
-        f"  1. Connect to the network and run: clipsearch models pull {name}\n"
-        f"  2. Copy the folder of {repository} from another machine and name it: --model PATH\n"
-        "  3. Try clipsearch without any download, on the sample pictures: "
-        f"clipsearch index sample-images --model {BUNDLED}"
+    return ModelError(
+        f"Model {name!r} ({repository}) is {state}, and the Hugging Face hub cannot be reached: {reason}.",
+        hint="no-network",
+        model=name,
+        repository=repository,
     )

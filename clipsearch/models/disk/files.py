@@ -246,9 +246,9 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read: {error}. {again(folder)}") from error
+        raise incomplete(folder, f"{path} cannot be read: {error}.") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{path} is no JSON object. {again(folder)}")
+        raise incomplete(folder, f"{path} is no JSON object.")
     return config
 
 
@@ -283,7 +283,7 @@ def _shards(folder: Path, index: str) -> list[Path]:
     named = read_config(folder, index).get("weight_map")
     names = set(named.values()) if isinstance(named, dict) else set()
     if not names or any(not isinstance(name, str) or os.path.basename(name) != name for name in names):
-        raise ModelError(f"{folder / index} does not say where the weights are. {again(folder)}")
+        raise incomplete(folder, f"{folder / index} does not say where the weights are.")
     return [folder / name for name in sorted(names)]
 
 
@@ -348,17 +348,18 @@ def check(files: ModelFiles) -> None:
         ModelError: they are not.
     """
     if missing := _missing(files):
-        raise ModelError(missing)
+        raise missing
     for path in model_paths(files.folder):
         if wrong := _wrong(path):
-            raise ModelError(f"{wrong} {again(files.folder)}")
+            raise incomplete(files.folder, wrong)
     if files.layout == "open_clip":
         read_config(files.folder, OPEN_CLIP_CONFIG)
         return
     if family(files) not in FAMILIES:
         raise ModelError(
             f"{files.folder} holds a model of type {family(files)}; clipsearch reads models that know pictures and "
-            f"words: {', '.join(sorted(FAMILIES))}. See which are well known: clipsearch models"
+            f"words: {', '.join(sorted(FAMILIES))}.",
+            hint="known-models",
         )
 
 
@@ -371,7 +372,7 @@ def check_architecture(files: ModelFiles) -> None:
     names = (OPEN_CLIP_CONFIG,) if files.layout == "open_clip" else _CONFIGURATIONS
     weights = weight_files(files.folder)
     if wrong := wrong_with(files.folder, names, weights):
-        raise ModelError(f"{wrong} {again(files.folder)}")
+        raise incomplete(files.folder, wrong)
     if files.layout == "open_clip":
         Checkpoint.load(files.folder).check(read_header(weights[0]))
 
@@ -384,26 +385,29 @@ def _checked(files: ModelFiles) -> ModelFiles:
     return files
 
 
-def _missing(files: ModelFiles) -> str | None:
-    """What is to be said if a file is missing."""
+def _missing(files: ModelFiles) -> ModelError | None:
+    """The error for a file that is missing; None if none is."""
     folder = files.folder
     if files.layout == "open_clip":
         if (folder / OPEN_CLIP_WEIGHTS).is_file():
             return None
         pickles = [name for name in ("open_clip_pytorch_model.bin", "open_clip_model.pt") if (folder / name).exists()]
         reason = f" {pickles[0]} is a pickle, which may run any code and is not loaded." if pickles else ""
-        return f"{folder} holds no weights: {OPEN_CLIP_WEIGHTS} is missing.{reason} Get the one with safetensors."
+        return ModelError(
+            f"{folder} holds no weights: {OPEN_CLIP_WEIGHTS} is missing.{reason} Get the one with safetensors."
+        )
     if not (folder / "config.json").is_file():
-        return f"{folder} holds no model: config.json is missing. Name the folder of a CLIP model."
+        return ModelError(f"{folder} holds no model: config.json is missing. Name the folder of a CLIP model.")
     if not weight_files(folder):
         shards = [shard for name in (SAFE, PICKLED) for shard in _shards(folder, f"{name}.index.json")]
         absent = next((shard.name for shard in shards if not shard.is_file()), f"{SAFE} (or {PICKLED})")
-        return f"{folder} holds no weights: {absent} is missing. {again(folder)}"
+        return incomplete(folder, f"{folder} holds no weights: {absent} is missing.")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         # transformers would go on with a tokenizer that knows no words.
-        return (
-            f"{folder} holds no tokenizer: tokenizer.json (or vocab.json and merges.txt, or {', '.join(PIECES)}) is "
-            f"missing. {again(folder)}"
+        pieces = ", ".join(PIECES)
+        return incomplete(
+            folder,
+            f"{folder} holds no tokenizer: tokenizer.json (or vocab.json and merges.txt, or {pieces}) is missing.",
         )
     return None
 
@@ -420,10 +424,10 @@ def _wrong(path: Path) -> str | None:
     return found
 
 
-def again(folder: Path) -> str:
-    """What to do about files that are not whole."""
+def incomplete(folder: Path, wrong: str) -> ModelError:
+    """The error for a model in `folder` whose files are not whole; `wrong` says in a sentence what is wrong."""
     if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
         repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
         entry = find(repository)
-        return f"Fetch them again: clipsearch models pull {entry.name if entry else repository}"
-    return "Copy the whole model folder again."
+        return ModelError(wrong, hint="pull-again", model=entry.name if entry else repository)
+    return ModelError(f"{wrong} Copy the whole model folder again.")

@@ -1,4 +1,4 @@
-"""Names of models: all that `--model` takes, and what each means. Reads no file of a model."""
+"""Names of models: all that may be given as one, and what each means. Reads no file of a model."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def refuse_file(name: str) -> None:
     original = _original(name)
     if original and (original.lower() == path.name.lower() or not os.path.exists(path)):
         short = ORIGINALS[original]
-        way = f"the same weights are --model {short}" if short else "its model is none that clipsearch reads"
+        way = f"the same weights are the model {short}" if short else "its model is none that clipsearch reads"
         raise ModelError(
             f"{name} is an archive of OpenAI's: a TorchScript pickle, which may run any code and is not loaded; {way}."
         )
@@ -112,9 +112,9 @@ def refuse_file(name: str) -> None:
         if is_torchscript(path):
             raise ModelError(
                 f"{name} is a TorchScript pickle, which may run any code and is not loaded. OpenAI's own weights are "
-                f"there without: {', '.join(f'--model {short}' for short in ORIGINALS.values() if short)}."
+                f"there without, as the models {', '.join(short for short in ORIGINALS.values() if short)}."
             )
-        raise ModelError(f"{name} is a file. --model wants the folder that holds config.json and the weights.")
+        raise ModelError(f"{name} is a file. Name the folder that holds config.json and the weights.")
 
 
 def unknown(name: str) -> str:
@@ -122,10 +122,10 @@ def unknown(name: str) -> str:
     names = [entry.name for entry in ENTRIES]
     base, _, revision = name.partition("@")
     if revision and (base == BUNDLED or folder_of(base)):
-        return f"{name!r}: only models on the hub have revisions. Leave it away: --model {base}"
+        return f"{name!r}: only models on the hub have revisions. Leave it away: {base}"
     close = difflib.get_close_matches(base, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
         f"Unknown model {name!r}.{hint} Known names: {', '.join(names)}. "
-        "A folder (--model ./my-clip) or a repository on the Hugging Face hub (--model owner/name) works too."
+        "A folder (./my-clip) or a repository on the Hugging Face hub (owner/name) works too."
     )

@@ -72,9 +72,9 @@ _MODEL_SETTINGS = {
     *("init_logit_scale", "nonscalar_logit_scale"),  # the scale itself is among the weights
 }
 _ALTERNATIVES = {
-    ("siglip", "init_logit_bias"): "SigLIP is read as transformers has it: --model siglip or --model siglip2",
-    ("xlm", "nllb", "mt5"): "For other languages than English there is --model siglip2",
-    ("",): "Those with a ViT and CLIP's own text tower can be read; a good one is --model datacomp",
+    ("siglip", "init_logit_bias"): "SigLIP is read as transformers has it: take the model siglip or siglip2",
+    ("xlm", "nllb", "mt5"): "For other languages than English there is the model siglip2",
+    ("",): "Those with a ViT and CLIP's own text tower can be read; a good one is the model datacomp",
 }
 """What else to take where a model's configuration has such words in it; the first that fits."""
 

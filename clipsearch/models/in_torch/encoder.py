@@ -150,7 +150,8 @@ class Encoder:
         except torch.OutOfMemoryError as error:
             if len(pixels) == 1:
                 raise DeviceError(
-                    f"The memory of {self.device} is too small for this model. Try --device cpu."
+                    f"The memory of {self.device} is too small for this model. Compute on the CPU instead.",
+                    hint="cpu",
                 ) from error
         # Outside of `except`, where the error would keep what was computed so far in memory.
         torch.cuda.empty_cache()

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import clip_bpe
-from clipsearch.models.disk.files import ModelFiles, again
+from clipsearch.models.disk.files import ModelFiles, incomplete
 from clipsearch.models.disk.open_clip import WEIGHTS, Checkpoint
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
 from clipsearch.models.in_torch import siglip_tokenizer
@@ -57,7 +57,7 @@ def load(files: ModelFiles) -> PreTrainedModel:
         if is_shortage(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"The weights in {files.folder} cannot be loaded: {reason}. {again(files.folder)}") from error
+        raise incomplete(files.folder, f"The weights in {files.folder} cannot be loaded: {reason}.") from error
     torch.nn.Module.eval(model)  # the model's own `eval` is not typed
     return model
 
@@ -68,10 +68,8 @@ def _load(files: ModelFiles) -> PreTrainedModel:
     )
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
-        raise ModelError(
-            f"The weights in {files.folder} are incomplete: {len(missing)} tensors are missing, such as {missing[0]}. "
-            f"{again(files.folder)}"
-        )
+        lacking = f"{len(missing)} tensors are missing, such as {missing[0]}"
+        raise incomplete(files.folder, f"The weights in {files.folder} are incomplete: {lacking}.")
     model: PreTrainedModel = loaded[0]
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise ModelError(f"{files.folder} holds a {type(model).__name__}, which has no vectors for pictures and texts.")

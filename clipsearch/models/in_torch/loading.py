@@ -67,9 +67,8 @@ def _hashed(files: ModelFiles) -> str:
     Raises:
         ModelError: they are damaged.
     """
-    from clipsearch.errors import ModelError
     from clipsearch.models.disk import hub
-    from clipsearch.models.disk.files import again, fingerprint, model_paths
+    from clipsearch.models.disk.files import fingerprint, incomplete, model_paths
     from clipsearch.models.in_numpy.tower_cache import cache_folder
     from clipsearch.system.checksums import Compared, identity
 
@@ -77,10 +76,8 @@ def _hashed(files: ModelFiles) -> str:
     new = [path for path in model_paths(files.folder) if hub.is_blob(path) and path.resolve() not in compared]
     identities = [(path.resolve(), identity(path)) for path in new]
     if damaged := [path.name for path in new if not hub.blob_is_whole(path)]:
-        raise ModelError(
-            f"{' and '.join(damaged)} in {files.folder} {'is' if len(damaged) == 1 else 'are'} damaged: not what the "
-            f"hub had. {again(files.folder)}"
-        )
+        names, are = " and ".join(damaged), "is" if len(damaged) == 1 else "are"
+        raise incomplete(files.folder, f"{names} in {files.folder} {are} damaged: not what the hub had.")
     if new:
         with suppress(OSError):
             cache_folder().mkdir(parents=True, exist_ok=True)

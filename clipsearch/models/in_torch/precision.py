@@ -39,7 +39,7 @@ class Precision(NamedTuple):
 
 
 def choose_device(wanted: str) -> Device:
-    """The torch device for `--device`, with its number if it is a GPU; "auto" takes the first GPU, else the CPU.
+    """The torch device that `wanted` names, with its number if it is a GPU; "auto" takes the first GPU, else the CPU.
 
     Raises:
         DeviceError: it is unknown or not there.
@@ -55,7 +55,7 @@ def choose_device(wanted: str) -> Device:
         seen = ", ".join(f"{name} ({title})" if title else name for name, title in there.items())
         way_out = "install PyTorch with CUDA" if kind == "cuda" and "cuda:0" not in there else "name one of these"
         raise DeviceError(
-            f"No {wanted} device here (PyTorch {torch.__version__} sees: {seen}). Leave --device away, or {way_out}."
+            f"No {wanted} device here (PyTorch {torch.__version__} sees: {seen}). Let auto choose, or {way_out}."
         )
     return Device(torch.device(name), f"{there[name]}, {_ASKED_FOR}" if there[name] else _ASKED_FOR)
 
