@@ -5,8 +5,9 @@ Rooms about a model's files are imported where they are needed, which is not for
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +25,27 @@ from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
-from clipsearch.search import telling
-from clipsearch.search.embedder import Embedder
+from clipsearch.search.embedder import (
+    BY_DEFAULT,
+    OF_THE_INDEX,
+    PREPARING,
+    WHOLE_MODEL_NEEDED,
+    Embedder,
+    encoder_loaded,
+    model_used,
+)
 from clipsearch.search.index import Index
 from clipsearch.settings import wanted_model
 from clipsearch.system.places import current_folder
+from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    from clipsearch.models.disk.downloading import Progress
     from clipsearch.models.disk.files import Pulled
     from clipsearch.models.in_torch.encoder import Encoder
+
+_log = logging.getLogger(__name__)
+
+_INDEX_USED = "index: %s"
 
 
 def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None) -> Path:
@@ -56,26 +68,21 @@ def index_folder(given: str | os.PathLike[str] | None, start: Path | None = None
 
 def open_index(
     folder: str | os.PathLike[str] | None = None,
-    *,
-    say: Callable[[str], None] = lambda _: None,
-    tell: Callable[[str], None] = lambda _: None,
 ) -> Index:
     """Open an index for searching; as for `index_folder`, by default the nearest one. Loads no torch.
-
-    `say` hears of anything that takes long or should be known, `tell` of what is used and why.
 
     Raises:
         IndexUnfinishedError: the run that makes the index is still before its first image, or ended there.
         ClipsearchError: there is no index, or it cannot be read.
     """
     store = Store.open(index_folder(folder))
-    _say_if_unfinished(store, say)
-    tell(telling.index_used(store.folder))
-    return Index(store, Embedder(store, say, tell=tell, options=FOR_QUERIES), tell, say)
+    _warn_if_unfinished(store)
+    _log.info(_INDEX_USED, store.folder)
+    return Index(store, Embedder(store, options=FOR_QUERIES))
 
 
-def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
-    """Say what an index lacks: less is found than there is.
+def _warn_if_unfinished(store: Store) -> None:
+    """Log what an index lacks: less is found than there is.
 
     Raises:
         IndexUnfinishedError: it has no image yet. "Nothing found" would be wrong: nothing was searched.
@@ -90,24 +97,39 @@ def _say_if_unfinished(store: Store, say: Callable[[str], None]) -> None:
     images = store.count()
     if not images:
         store.close()
-        raise IndexUnfinishedError(telling.index_without_images(store.folder, at_work=at_work))
-    say(telling.index_unfinished(store.folder, images, at_work=at_work))
+        if at_work:
+            said = (
+                f"The index in {store.folder} is being built, and there is no image in it yet. Try again in a moment."
+            )
+        else:
+            said = (
+                f"The index in {store.folder} holds no image: the run that was to make it was ended at its beginning. "
+                f"Go on with it: clipsearch index PATH (or delete {store.folder})"
+            )
+        raise IndexUnfinishedError(said)
+    if at_work:
+        _log.warning("The index in %s is being built: %d images so far.", store.folder, images)
+    else:
+        _log.warning(
+            "The index in %s is not complete: the run that makes it was ended, with %d images so far. Go on with it: "
+            "clipsearch index",
+            store.folder,
+            images,
+        )
 
 
 def load_model(
     model: str | None = None,
     folder: str | os.PathLike[str] | None = None,
     *,
-    say: Callable[[str], None] = lambda _: None,
-    tell: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
     options: EncoderOptions = BY_ITSELF,
 ) -> Embedder:
     """A model for work that needs no index: `model`, else as settings say, else that of the nearest index, else laion.
 
     Pictures that an index of this model knows are not embedded again: that in `folder`, as for `index_folder`, or if no
-    folder is named, the nearest or one beside it whose name begins like its own (`.clipsearch-siglip2`). `say` and
-    `tell` are as for `open_index`, `progress` is as for `pull_model`.
+    folder is named, the nearest or one beside it whose name begins like its own (`.clipsearch-siglip2`). `progress`
+    is told how much of a download is there.
 
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.
@@ -121,24 +143,25 @@ def load_model(
     except IndexMissingError:
         if folder is not None:
             raise
-        tell(telling.index_missing())
+        _log.info("index: none here or above")
     wanted = wanted_model(model, [current_folder()])
     known = nearest.model() if nearest else None
     name = canonical(wanted[0]) if wanted else known.name if known else DEFAULT
     why = _why(wanted, known)
     of_model = _OfModel(name)
     if nearest and known and of_model(known):
-        tell(telling.index_used(nearest.folder))
-        return Embedder(nearest, say, tell=tell, why=why, options=options)
+        _log.info(_INDEX_USED, nearest.folder)
+        return Embedder(nearest, why=why, options=options)
     if nearest:
         nearest.close()
-        tell(telling.index_not_used(nearest.folder, known.name if known else None))
+        reason = f"its model is {known.name}" if known else "it has no model yet"
+        _log.info("index: %s is not used, for %s", nearest.folder, reason)
         for store in _beside(nearest.folder) if folder is None else ():
             if (other := store.model()) and of_model(other):
-                tell(telling.index_used(store.folder))
-                return Embedder(store, say, tell=tell, why=why, options=options)
+                _log.info(_INDEX_USED, store.folder)
+                return Embedder(store, why=why, options=options)
             store.close()
-    return Embedder(locate(name, say, progress=progress), say, tell=tell, why=why, options=options)
+    return Embedder(locate(name, progress=progress), why=why, options=options)
 
 
 def _beside(folder: Path) -> Iterator[Store]:
@@ -157,11 +180,9 @@ class ModelChoice:
         folder: Path,
         roots: list[Path],
         flag: str | None,
-        say: Callable[[str], None],
         *,
-        tell: Callable[[str], None] = lambda _: None,
         why: str | None = None,
-        progress: Progress = lambda *_: None,
+        progress: Progress = SILENT,
         device: str = "auto",
         precision: str = "auto",
         batch_size: int | None = None,
@@ -169,18 +190,18 @@ class ModelChoice:
     ) -> None:
         """Decide: `flag`, else environment, else `clipsearch.toml`, else the index's own model, else the default.
 
-        `say` and `tell` are as for `open_index`, `progress` is as for `pull_model`; `why` is told if `flag` was decided
-        on elsewhere. The rest is for the `Encoder`.
+        `why` is logged if `flag` was decided on elsewhere; `progress` is told how much of a download is there. The rest
+        is for the `Encoder`.
 
         Raises:
             ModelMismatchError: the index in `folder` was made with another model.
         """
         self.encoder: Encoder | None = None
         """The model, once it was needed."""
-        self._say, self._tell, self._progress = say, tell, progress
+        self._progress = progress
         self._options = EncoderOptions(device=device, precision=precision, batch_size=batch_size, exact=exact)
         self._folder, self._wanted, self._given_why = folder, wanted_model(flag, roots), why
-        tell(telling.index_used(folder) if Store.exists(folder) else telling.index_to_be_made(folder))
+        _log.info(_INDEX_USED if Store.exists(folder) else f"{_INDEX_USED} (to be made)", folder)
         self._decide()
 
     def _decide(self) -> None:
@@ -208,53 +229,54 @@ class ModelChoice:
 
         if not self._is_final:
             self._decide()  # a run that this one waited for may have made the index
-        files = locate(self.name, self._say, revision=self._revision, progress=self._progress)
-        encoder = load_encoder(files, self._options, self._say)
+        files = locate(self.name, revision=self._revision, progress=self._progress)
+        encoder = load_encoder(files, self._options)
         encoder.divide_cores()
-        encoder.save_text_tower(self._say)
+        encoder.save_text_tower()
         self.encoder = encoder
-        for fact in (telling.model_used(encoder.name, encoder.revision, self._why), *telling.encoder_loaded(encoder)):
-            self._tell(fact)
+        for fact in (model_used(encoder.name, encoder.revision, self._why), *encoder_loaded(encoder)):
+            _log.info(fact)
         return encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
 
     def computed(self) -> Computed | None:
         """How the model computes; None if it was not needed."""
-        return telling.computed_by(self.encoder) if self.encoder else None
+        encoder = self.encoder
+        if encoder is None:
+            return None
+        return Computed(str(encoder.device), encoder.device_reason, encoder.precision, encoder.precision_reason)
 
 
 def _why(wanted: tuple[str, str] | None, known: ModelRecord | None) -> str:
     """Who chose a model: what `wanted_model` says, the index, or nobody."""
     if wanted:
         return f"from {wanted[1]}"
-    return telling.OF_THE_INDEX if known else telling.BY_DEFAULT
+    return OF_THE_INDEX if known else BY_DEFAULT
 
 
 def pull_model(
     name: str,
     *,
     update: bool = False,
-    say: Callable[[str], None] = lambda _: None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> Pulled:
     """Bring a model to this disk, whole, and leave its text tower where queries find it.
 
-    With `update` the hub is asked for what is new, else only for what is missing. `say` hears what takes long, and
-    `progress` how many bytes of how many are there.
+    With `update` the hub is asked for what is new, else only for what is missing. `progress`
+    is told how much of it is there.
 
     Raises:
         ModelError: there is no such model, or it cannot be had.
     """
     from clipsearch.models.disk.files import fingerprint, pull
-    from clipsearch.models.in_numpy.tower_cache import damage, is_whole, made_anew
+    from clipsearch.models.in_numpy.tower_cache import damage, is_whole
 
-    pulled = pull(name, say, update=update, progress=progress)
+    pulled = pull(name, update=update, progress=progress)
     made = fingerprint(pulled.files.folder)
     if not is_whole(made, thorough=True):
-        found, name = damage(made), pulled.files.name
-        preparing = f"Preparing the text tower of model {name!r}, which takes some seconds."
-        say(made_anew(name, found) if found else preparing)
+        if not damage(made):  # otherwise whoever makes it anew says so
+            _log.warning(PREPARING, pulled.files.name)
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
-            say(telling.whole_model_needed(pulled.files.name))
+            _log.warning(WHOLE_MODEL_NEEDED, pulled.files.name)
     return pulled
 
 

@@ -480,22 +480,6 @@ def check_count(who: str, indexed: int, images: Path) -> None:
 # -- clipsearch ----------------------------------------------------------------------------------------------
 
 
-class Silent:
-    """A progress bar that nobody sees."""
-
-    def waiting(self) -> None:
-        """Say nothing."""
-
-    def searching(self, files: int) -> None:
-        """Say nothing."""
-
-    def start(self, total: int) -> None:
-        """Say nothing."""
-
-    def advance(self, files: int, unreadable: int = 0) -> None:
-        """Say nothing."""
-
-
 def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, Vectors]:
     """Seconds to index `files` from nothing with a model that is loaded, and the (N, D) vectors in their order."""
     from clipsearch.index.format import FOLDER, ModelRecord
@@ -507,7 +491,7 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
         folder = Path(name) / FOLDER
         with divided(encoder):
             started = time.perf_counter()
-            summary = update(folder, [files[0].parent], lambda: (encoder, maker), progress=Silent())
+            summary = update(folder, [files[0].parent], lambda: (encoder, maker))
             seconds = time.perf_counter() - started
         if summary.embedded != len(files):
             sys.exit(f"Of {len(files)} pictures {summary.embedded} were embedded.")

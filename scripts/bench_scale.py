@@ -321,9 +321,6 @@ class Clock:
         """All files are found and compared; `total` are to be read."""
         self.compared, self.total = time.perf_counter(), total
 
-    def waiting(self) -> None:
-        """Nobody else writes here."""
-
     def searching(self, files: int) -> None:
         """Not of interest."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -29,6 +30,15 @@ TESTS = (REPOSITORY / "tests", REPOSITORY / "tests" / "support")
 PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+@pytest.fixture(autouse=True)
+def unheard_log() -> Iterator[None]:
+    """A command that a test called in this process leaves no handler behind."""
+    yield
+    log = logging.getLogger("clipsearch")
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

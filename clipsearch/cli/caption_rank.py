@@ -8,7 +8,7 @@ import typer
 
 from clipsearch.cli.inputs import check_inputs, picture
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
+from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows
 from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 from clipsearch.cli.text_options import TextOptions
 
@@ -46,9 +46,7 @@ def caption_rank(
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        ranks = caption_ranks(
-            store, Embedder(store, say, tell=telling(verbose=verbose)), wanted, sentences, **arguments
-        )
+        ranks = caption_ranks(store, Embedder(store), wanted, sentences, **arguments)
         rows = [one._asdict() for one in ranks[:top]]
         columns = ("rank", "images", "score", "text")
         print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)

@@ -145,7 +145,7 @@ class TruthOptions:
         if self.truth == FOLDERS:
             return folder_labels(source.paths)
         file = Path(self.truth)
-        return labels_of(source.paths, table_labels(file, encoding=encoding, say=say), file)
+        return labels_of(source.paths, table_labels(file, encoding=encoding), file)
 
     def expected(self, truth: list[str] | None, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
         """(N,) the same as positions in `labels`, for a report.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.cli.inputs import named_images, say_damaged
-from clipsearch.cli.options import ModelOptions, say
+from clipsearch.cli.options import ModelOptions
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.search_options import FilterOptions, opened, say_why_nothing
 from clipsearch.errors import InputError
@@ -77,7 +77,7 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedd
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
     options = EncoderOptions(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
-    with opened_index, Embedder(opened_index.store, say, tell=model.tell, options=options) as embedder:
+    with opened_index, Embedder(opened_index.store, options=options) as embedder:
         pictures = selected(opened_index.store, **arguments)
         if not pictures.paths:
             say_why_nothing(opened_index, [], arguments)

@@ -12,7 +12,7 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say, telling
+from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say
 from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
 from clipsearch.errors import InputError, NothingFoundError
 
@@ -153,7 +153,7 @@ def cluster(
         if labels:
             from clipsearch.search.embedder import Embedder
 
-            embedder = Embedder(opened_index.store, say, tell=telling(verbose=verbose))
+            embedder = Embedder(opened_index.store)
             found = name_clusters(found, labels, embedder.texts(labels))
     # 3. What they are shown as.
     sizes = [len(one.hits) for one in found]

@@ -101,7 +101,6 @@ def eval_(
         skip_missing=skip_missing,
         content=content,
         encoding=encoding,
-        say=say,
     )
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")

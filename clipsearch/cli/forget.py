@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipsearch.cli.options import WAITING, IndexOption, WaitOption, say
+from clipsearch.cli.options import IndexOption, WaitOption, say
 
 
 def forget(
@@ -32,6 +32,6 @@ def forget(
     folder = index_folder(index)
     Store.open(folder).close()  # complains if there is none; writing would make one
     roots = [absolute(path) for path in paths]
-    with Writer.locked(folder, wait=wait, waiting=lambda: say(WAITING)) as writer:
+    with Writer.locked(folder, wait=wait) as writer:
         for root, images in zip(roots, writer.forget(roots), strict=True):
             say(f"Forgot {printable(shown(root)) or '.'}: {plural(images, 'image')}. The files are untouched.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding
-from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, telling
+from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, show_log
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.system.places import current_folder
 
@@ -91,8 +90,9 @@ def import_(
     else:
         raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
     check_encoding(encoding, names)
+    show_log(verbose=verbose)
     folder = _folder(index)
-    choice = _choice(folder, parts, model, telling(verbose=verbose))
+    choice = _choice(folder, parts, model)
     with quiet_decoders(), ProgressBar(doing="Reading") as bar:
         done = import_vectors(
             folder,
@@ -104,7 +104,6 @@ def import_(
             skip_missing=skip_missing,
             wait=wait,
             encoding=encoding,
-            say=say,
         )
     _report(done, folder, choice.name)
     if json:
@@ -128,7 +127,7 @@ def _folder(given: Path | None) -> Path:
     return index_folder(given) if named else current_folder() / FOLDER
 
 
-def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[str], None]) -> ModelChoice:
+def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
     """The model: what `--model` or settings say, else that of the index, else what the JSON beside the vectors says."""
     from clipsearch.api import ModelChoice
     from clipsearch.exchange.reading import read_about
@@ -137,7 +136,7 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
     from clipsearch.settings import wanted_model
 
     if wanted_model(flag, [current_folder()]):
-        return ModelChoice(folder, [current_folder()], flag, say, tell=tell)
+        return ModelChoice(folder, [current_folder()], flag)
     about = read_about(parts[0].vectors)
     known = None
     if Store.exists(folder):
@@ -147,12 +146,12 @@ def _choice(folder: Path, parts: list[Part], flag: str | None, tell: Callable[[s
         made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
         raise ModelMismatchError(mismatch(folder, known, made_with))
     if known:
-        return ModelChoice(folder, [current_folder()], None, say, tell=tell)
+        return ModelChoice(folder, [current_folder()], None)
     name = about.get("model")
     if not isinstance(name, str):
         raise InputError("Which model made these vectors? Name it: --model NAME")
     why = f"from {parts[0].vectors.with_suffix('.json')}"
-    return ModelChoice(folder, [current_folder()], name, say, tell=tell, why=why)
+    return ModelChoice(folder, [current_folder()], name, why=why)
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:

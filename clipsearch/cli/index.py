@@ -21,14 +21,12 @@ from clipsearch.cli.options import (
     VerboseOption,
     WaitOption,
     say,
-    telling,
+    show_log,
     writing_output,
 )
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import Rules
-    from clipsearch.index.format import ModelRecord
-    from clipsearch.models.in_torch.encoder import Encoder
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -158,7 +156,6 @@ def index(
     at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
     from clipsearch.api import ModelChoice
-    from clipsearch.cli.downloads import DownloadBar
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.index.updating import update
@@ -173,7 +170,6 @@ def index(
         summary_text,
         unreadable_text,
     )
-    from clipsearch.search.telling import model_not_needed
 
     if exact and precision not in (Precision.AUTO, Precision.FP32):
         raise typer.BadParameter(f"--exact computes in fp32; leave --precision {precision.value} away")
@@ -181,32 +177,23 @@ def index(
         raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
     started = time.perf_counter()
     folder, roots = _targets(index, paths or [])
-    talk, tell = telling(verbose=not quiet), telling(verbose=verbose)
-    download = DownloadBar(quiet=quiet)
+    show_log(verbose=verbose, quiet=quiet)
+    bar = ProgressBar(quiet=quiet)
     choice = ModelChoice(
         folder,
         roots,
         model,
-        talk,
-        tell=tell,
-        progress=download,
+        progress=bar,
         device=device,
         precision=Precision.FP32.value if exact else precision.value,
         batch_size=batch_size,
         exact=exact,
     )
-    with quiet_decoders(), download, ProgressBar(quiet=quiet) as bar:
-
-        def load() -> tuple[Encoder, ModelRecord]:
-            bar.rest()
-            loaded = choice.load()
-            bar.resume()
-            return loaded
-
+    with quiet_decoders(), bar:
         summary = update(
             folder,
             roots,
-            load,
+            choice.load,
             progress=bar,
             computed=choice.computed,
             rules=_rules(
@@ -224,19 +211,16 @@ def index(
             skip_damaged=skip_damaged,
         )
     seconds = time.perf_counter() - started
-    problems = "\n".join(filter(None, (unreadable_text(summary), damaged_text(summary))))
-    if problems and (strict or not quiet):
-        say(problems)
-    for text in (merged_text(summary), kept_text(summary, index), passed_over_text(summary)):
-        if text:
-            talk(text)
-    talk(summary_text(summary, seconds))
-    if used := choice.computed():
-        talk(computed_text(used))
-    else:
-        tell(model_not_needed(choice.name))
-    if choice.encoder and choice.encoder.name == BUNDLED:
-        talk(f"Note: {PICTUREBOOK_NOTE}")
+    used = choice.computed()
+    lines = [unreadable_text(summary), damaged_text(summary)] if strict or not quiet else []
+    if not quiet:
+        lines += [merged_text(summary), kept_text(summary, index), passed_over_text(summary)]
+        lines += [summary_text(summary, seconds), computed_text(used) if used else ""]
+        lines += [f"Note: {PICTUREBOOK_NOTE}" if choice.encoder and choice.encoder.name == BUNDLED else ""]
+    if verbose and not used:
+        lines += [f"model: {choice.name}, not loaded: there was nothing to embed"]
+    for line in filter(None, lines):
+        say(line)
     if json:
         with writing_output():
             sys.stdout.buffer.write(summary_json(summary, seconds, used))

@@ -102,13 +102,13 @@ def pull(
     lies.
     """
     from clipsearch.api import pull_model
-    from clipsearch.cli.downloads import DownloadBar
+    from clipsearch.cli.progress import ProgressBar
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.models import in_words
 
     form = output.form()
-    with DownloadBar() as bar:
-        pulled = pull_model(name, update=update, say=say, progress=bar)
+    with ProgressBar() as bar:
+        pulled = pull_model(name, update=update, progress=bar)
     model = pulled.files.name
     if model == BUNDLED:
         say(f"{BUNDLED} is bundled with clipsearch; there is nothing to fetch. Note: {PICTUREBOOK_NOTE}")

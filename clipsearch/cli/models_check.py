@@ -48,7 +48,7 @@ def check(
 
     current_folder()  # torch cannot do without
     form = output.form()
-    report = check_model(name, pictures, say=say)
+    report = check_model(name, pictures)
     say(f"Known values of {_named(report)}: {report.known}.")
     with writing_output():
         write_checks(report, form, sys.stdout.buffer, screen=screen_width())

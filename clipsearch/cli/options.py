@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +15,7 @@ import typer
 
 import clipsearch
 from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it from here)
+from clipsearch.cli.talk import show_log as show_log  # noqa: PLC0414
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ WaitOption = Annotated[
         help="How long to wait where another clipsearch is writing to the index.",
     ),
 ]
-WAITING = "Waiting for another clipsearch that is writing to this index ..."
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", help="Say which index, model, device and precision are used, and why.")
@@ -168,17 +168,13 @@ class ModelOptions:
     def open(self) -> Embedder:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import load_model
-        from clipsearch.cli.downloads import DownloadBar
+        from clipsearch.cli.progress import ProgressBar
         from clipsearch.models.in_torch.loading import EncoderOptions
 
         options = EncoderOptions(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
-        with DownloadBar() as bar:
-            return load_model(self.model, self.index, say=say, tell=self.tell, progress=bar, options=options)
-
-    @property
-    def tell(self) -> Callable[[str], None]:
-        """What hears of choices."""
-        return telling(verbose=self.verbose)
+        show_log(verbose=self.verbose)
+        with ProgressBar() as bar:
+            return load_model(self.model, self.index, progress=bar, options=options)
 
 
 @contextmanager
@@ -213,11 +209,6 @@ def print_rows(
 def screen_width() -> int | None:
     """Of the terminal that standard output is, in columns; None if it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-
-def telling(*, verbose: bool) -> Callable[[str], None]:
-    """What hears of choices: with `--verbose` the user, else nobody."""
-    return say if verbose else lambda _: None
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  (Typer's callback)

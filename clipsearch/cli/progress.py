@@ -1,32 +1,33 @@
-"""The progress of `index`: on stderr, and only on a terminal."""
+"""The progress of a command: on stderr, and only on a terminal."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from clipsearch.cli.options import WAITING, say
+from clipsearch.system.progress import Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, ProgressColumn, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import ProgressColumn, TaskID
 
 _REDRAWS_A_SECOND = 10
 
 
-class ProgressBar:
-    """Images done, rate, time left and skips; silent where stderr is no terminal. Fits `indexing.Progress`."""
+class ProgressBar(Progress):
+    """One bar at a time: files found, images done, or bytes of a download; silent where stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False, doing: str = "Indexing") -> None:
         self._quiet = quiet
         self._doing = doing
-        self._bar: Progress | None = None
+        self._bar: Bar | None = None
         self._task: TaskID | None = None
-        self._skipped = 0
-        self._done = self._known = 0
-        """Images so far, and those of them that took no model."""
-        self._resting: int | None = None
-        """Of how many images the bar was that is not shown for now."""
+        self._total: int | None = None
+        """Images, once work on them has begun."""
+        self._done = self._known = self._unreadable = 0
+        """Images so far, those of them that took no model, and those that cannot be read."""
+        self._is_download = False
 
     def __enter__(self) -> Self:
         return self
@@ -36,77 +37,87 @@ class ProgressBar:
     ) -> None:
         self._stop()
 
-    def waiting(self) -> None:
-        """Say that another run has to finish first."""
-        if not self._quiet:
-            say(WAITING)
-
     def searching(self, files: int) -> None:
         """Show how many image files were found so far."""
-        if self._is_shown() and self._bar is None:
+        if self._bar is None and self._is_shown():
             from rich.progress import SpinnerColumn, TextColumn
 
             self._open(SpinnerColumn(), TextColumn("Searching: {task.completed} images"), total=None)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=files)
-
-    def rest(self) -> None:
-        """Show nothing until `start` or `resume`: something else is about to be shown."""
-        if self._bar and self._bar.tasks[0].total:
-            self._resting = int(self._bar.tasks[0].total)
-        self._stop()
-
-    def resume(self) -> None:
-        """Show the bar again that `rest` took away, if it did."""
-        if self._resting is not None:
-            done, known = self._done, self._known
-            self.start(self._resting)
-            self.advance(done, known=known)
-            self._resting = None
+        self._show(files)
 
     def start(self, total: int) -> None:
         """Show a bar for `total` images."""
-        self._stop()
+        self._total = total
         self._done = self._known = 0
         if self._is_shown():
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-
-            self._open(
-                TextColumn(self._doing),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("images{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[skips]}"),
-                total=total,
-            )
+            self._open_for_images()
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """So many more are done; so many of them were skipped, so many had a vector already."""
-        self._skipped += unreadable
+        """Move the bar on; what had a vector already says nothing of the rate."""
+        self._unreadable += unreadable
         self._done += files
         self._known += known
-        if self._bar and self._task is not None:
+        if self._bar:
             # Those with a vector pass a thousand times as fast, and say nothing of how long the others take.
             speed = (self._bar.tasks[0].speed or 0) * (self._done - self._known) / max(1, self._done)
-            self._bar.update(
-                self._task,
-                advance=files,
+            self._show(
+                self._done,
                 rate=f", {speed:.0f}/s" if speed >= 1 else "",
-                skips=f"{self._skipped} unreadable" if self._skipped else "",
+                skips=f"{self._unreadable} unreadable" if self._unreadable else "",
             )
+
+    def downloading(self, done: int, total: int) -> None:
+        """Show a bar for a download; it takes the place of that for images until all is there."""
+        if not self._is_download and done < total and self._is_shown():
+            from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+            self._is_download = True
+            self._open(
+                TextColumn("Downloading"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+                total=total,
+            )
+        if self._is_download:
+            self._show(done)
+        if self._is_download and done >= total:
+            self._is_download = False
+            self._stop()
+            if self._total is not None:
+                self._open_for_images()
 
     def _is_shown(self) -> bool:
         return not self._quiet and sys.stderr is not None and sys.stderr.isatty()
 
+    def _open_for_images(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+        self._open(
+            TextColumn(self._doing),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("images{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[skips]}"),
+            total=self._total,
+        )
+        self._show(self._done)
+
+    def _show(self, done: int, **fields: Any) -> None:  # noqa: ANN401  (rich's own type)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, **fields)
+
     def _open(self, *columns: ProgressColumn, total: int | None) -> None:
         from rich.console import Console
-        from rich.progress import Progress
+        from rich.progress import Progress as Bar
 
-        self._bar = Progress(
+        self._stop()
+        self._bar = Bar(
             *columns, console=Console(stderr=True), refresh_per_second=_REDRAWS_A_SECOND, transient=total is None
         )
-        self._task = self._bar.add_task("index", total=total, rate="", skips="")
+        self._task = self._bar.add_task("work", total=total, rate="", skips="")
         self._bar.start()
 
     def _stop(self) -> None:

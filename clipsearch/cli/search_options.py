@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, telling, writing_output
+from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, show_log, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.system.paths import absolute, same_place
@@ -252,7 +252,8 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
     here = current_folder()
     is_whole = is_named or same_place(absolute(place.parent), absolute(here))
     arguments = filters.arguments(None if is_whole else here)
-    return open_index(place, say=say, tell=telling(verbose=verbose)), arguments
+    show_log(verbose=verbose)
+    return open_index(place), arguments
 
 
 def present(found: Sequence[Found], options: OutputOptions, *, many: bool = False) -> int:

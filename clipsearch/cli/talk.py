@@ -1,7 +1,8 @@
-"""What commands say to the user, on stderr; stdout is for data."""
+"""What commands say to the user, on stderr; stdout is for data. The package's log ends here."""
 
 from __future__ import annotations
 
+import logging
 import sys
 
 
@@ -14,3 +15,18 @@ def say(message: str) -> None:
     else:
         message = "\n".join(map(escaped, message.split("\n")))
     print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def show_log(*, verbose: bool = False, quiet: bool = False) -> None:
+    """Say what the package logs: warnings; with `verbose` also what is used and why, with `quiet` only errors."""
+    log = logging.getLogger("clipsearch")
+    log.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
+    log.handlers = [_Said()]
+    log.propagate = False
+
+
+class _Said(logging.Handler):
+    """Says each message as it stands. What goes wrong on the way is an error of the command, as for all it says."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())

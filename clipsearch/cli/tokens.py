@@ -14,9 +14,8 @@ from clipsearch.cli.options import (
     IndexOption,
     ModelOption,
     VerboseOption,
-    say,
     screen_width,
-    telling,
+    show_log,
     writing_output,
 )
 from clipsearch.cli.text_options import TextsFromOption
@@ -53,7 +52,8 @@ def tokens(
     check_inputs(*(texts or ()), texts_from)
     check_encoding(encoding, texts_from, STDIN in (texts or ()))
     wanted = _texts(texts or [], texts_from, encoding)
-    with load_model(model, index, say=say, tell=telling(verbose=verbose)) as embedder:
+    show_log(verbose=verbose)
+    with load_model(model, index) as embedder:
         found = tokenized(embedder, wanted)
     with writing_output():
         write_tokens(found, form, sys.stdout.buffer, screen=screen_width())

@@ -12,9 +12,10 @@ Which of these formats a file has is seen from its content:
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
 from clipsearch.system.bounded import read_list_in
 
+_log = logging.getLogger(__name__)
 _COLUMNS = (
     Column("image", "paths", IMAGE_COLUMNS),
     Column("caption", "texts", ("caption", "text", "title", "comment")),
@@ -77,12 +79,11 @@ def read_captions(
     skip_missing: bool = False,
     content: bytes | None = None,
     encoding: str | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Captions:
     """Read a file with captions, in any of the formats above; `content` is what is in it, if that is known already.
 
-    `encoding` is what it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read,
-    unless that is plain.
+    `encoding` is what it is written in, if neither UTF-8 nor told by its byte order mark. How it was read is
+    logged, unless that is plain.
 
     Image paths are taken from the folder `images`, by default that of the file itself. `split`, for Karpathy's JSON,
     is the part that counts, say "test". Missing images are an error, or left out with `skip_missing`.
@@ -92,7 +93,7 @@ def read_captions(
     """
     path = Path(file)
     text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
-    lines = _lines(text, str(path), split, say)
+    lines = _lines(text, str(path), split)
     folder = path.parent if images is None else Path(images)
     if not os.path.isdir(folder):
         raise InputError(f"There is no folder {folder} to look for images in.")
@@ -104,19 +105,19 @@ def read_captions(
     return found
 
 
-def _lines(text: Text, name: str, split: str | None, say: Callable[[str], None]) -> Iterable[_Line]:
+def _lines(text: Text, name: str, split: str | None) -> Iterable[_Line]:
     start = text.text.lstrip()  # the rest of its first line tells
     is_json = start[:1] in ("{", "[")
     is_tokens = not is_json and _TOKEN.fullmatch(re.split("[\r\n]", start, maxsplit=1)[0]) is not None
     if (is_json or is_tokens) and (assumed := text.assumed(name)):
-        say(assumed)
+        _log.warning(assumed)
     if is_json:
         return _json_lines(text.text, name, split)
     if split is not None:
         raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
     if is_tokens:
         return _token_lines(text.text, name)
-    return _table_lines(text, name, say) if start else []
+    return _table_lines(text, name) if start else []
 
 
 def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Captions:
@@ -180,10 +181,10 @@ def _not_there(found: Captions, folder: Path) -> str:
 # -- formats -----------------------------------------------------------------------------------------------------
 
 
-def _table_lines(text: Text, name: str, say: Callable[[str], None]) -> Iterator[_Line]:
+def _table_lines(text: Text, name: str) -> Iterator[_Line]:
     table = read_table(text, name, _COLUMNS)
     if table.assumed:
-        say(table.assumed)
+        _log.warning(table.assumed)
     for row in table.rows:
         image, caption = row.values
         yield _Line(image, caption, row.where)

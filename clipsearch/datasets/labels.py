@@ -9,9 +9,10 @@ Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from clipsearch.images.finding import ImageFile
 from clipsearch.system.bounded import read_list_in
 from clipsearch.system.paths import absolute
 
+_log = logging.getLogger(__name__)
 _COLUMNS = (Column("image", "paths", IMAGE_COLUMNS), Column("label", "labels", ("label",)))
 _SIDE = 32
 """Pixels of a CIFAR picture, in both directions."""
@@ -74,13 +76,11 @@ def folder_labels(paths: Iterable[bytes]) -> list[str]:
     return [os.path.basename(os.path.dirname(path)).decode("utf-8", "replace") for path in paths]
 
 
-def table_labels(
-    path: Path, *, encoding: str | None = None, say: Callable[[str], None] = lambda _: None
-) -> dict[bytes, str]:
+def table_labels(path: Path, *, encoding: str | None = None) -> dict[bytes, str]:
     """What a table says of pictures: their absolute paths and labels.
 
     Its first line names the columns (see `tables`). Relative paths start at the file's own folder. `encoding` is what
-    it is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read, unless that is
+    it is written in, if neither UTF-8 nor told by its byte order mark. How it was read is logged, unless that is
     plain.
 
     Raises:
@@ -88,7 +88,7 @@ def table_labels(
     """
     table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
     if table.assumed:
-        say(table.assumed)
+        _log.warning(table.assumed)
     found: dict[bytes, str] = {}
     for row in table.rows:
         name, label = (value.strip() for value in row.values)

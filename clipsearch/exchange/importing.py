@@ -10,7 +10,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from clipsearch.index.writing import Writer
 from clipsearch.system import cores
 from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
+from clipsearch.system.progress import Progress
 
 LEAST_COSINE = 0.99
 """Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more
@@ -39,19 +40,6 @@ _NORM_TOLERANCE = 0.005
 """Of unit vectors; bf16 rounds each component by up to 0.004."""
 _BLOCK_ROWS = 4096
 _WORKERS = min(32, cores.available())
-
-
-class Progress(Protocol):
-    """Who hears how it goes."""
-
-    def waiting(self) -> None:
-        """Another run is writing to the index; this one waits for it."""
-
-    def start(self, total: int) -> None:
-        """`total` pictures are to be read."""
-
-    def advance(self, files: int, unreadable: int = 0) -> None:
-        """So many more are done, and so many of them could not be read."""
 
 
 class Imported(NamedTuple):
@@ -99,14 +87,13 @@ def import_vectors(
     skip_missing: bool = False,
     wait: float = 0,
     encoding: str | None = None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Imported:
     """Put the vectors of `parts` into the index in `folder`, which is made if need be; all of them or none.
 
     Relative paths are taken from the current folder. `normalise` makes unit vectors; otherwise these have to be some.
     `skip_missing` leaves out pictures that are missing or unreadable. `roots` are the folders that the index is to
     know; by default the one that all pictures have in common which lie in none that it knows. `wait` is for how many
-    seconds another writer may finish first. `encoding` and `say` are as for `read_paths`.
+    seconds another writer may finish first. `encoding` is as for `read_paths`.
 
     Raises:
         InputError: the files do not hold what they should (shape, names, numbers, lengths), a picture is missing or
@@ -115,9 +102,9 @@ def import_vectors(
         ClipsearchError: the model cannot be loaded, or the index cannot be written.
     """
     # The lock comes before all else: who may not write hears it at once. Readers do not mind it.
-    with Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+    with Writer.locked(folder, wait=wait) as writer:
         # 1. The files of vectors and names.
-        source = _opened(parts, normalise=normalise, encoding=encoding, say=say)
+        source = _opened(parts, normalise=normalise, encoding=encoding)
         problems = [(file.path, file.problem) for file in source.files if file.problem]
         _refuse(problems, skip_missing=skip_missing)
         paths = [file.path for file in source.files]
@@ -153,12 +140,12 @@ def import_vectors(
 # -- the files -----------------------------------------------------------------------------------------------------
 
 
-def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None, say: Callable[[str], None]) -> _Source:
+def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None) -> _Source:
     matrices: list[Floats] = []
     where: list[npt.NDArray[np.int64]] = []
     files: dict[bytes, ImageFile] = {}
     for number, part in enumerate(parts):
-        vectors, paths = open_vectors(part.vectors), read_paths(part.names, encoding=encoding, say=say)
+        vectors, paths = open_vectors(part.vectors), read_paths(part.names, encoding=encoding)
         if len(vectors) != len(paths):
             raise InputError(f"{part.vectors} holds {len(vectors)} vectors, and {part.names} {len(paths)} names.")
         if number and vectors.shape[1] != matrices[0].shape[1]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from clipsearch.system.bounded import read_list_in
 
 Floats = npt.NDArray[np.floating[Any]]
 
+_log = logging.getLogger(__name__)
 _PATH_COLUMNS = ("path", "image_path")
 """Ours, and clip-retrieval's. In a table of text, those of any other table count as well."""
 _COLUMNS = (
@@ -81,22 +83,22 @@ def open_vectors(path: Path) -> Floats:
     return np.asarray(vectors)
 
 
-def read_paths(path: Path, *, encoding: str | None = None, say: Callable[[str], None] = lambda _: None) -> list[bytes]:
+def read_paths(path: Path, *, encoding: str | None = None) -> list[bytes]:
     """The paths in a file of names, as they stand there, in order: .csv, .tsv, .jsonl, .parquet, or .txt, one a line.
 
     A column `path` (or `image_path`) has them; one with the name `row` has to count from 0. `encoding` is what a text
-    is written in, if neither UTF-8 nor told by its byte order mark. `say` hears how it was read, unless that is plain.
+    is written in, if neither UTF-8 nor told by its byte order mark. How it was read is logged, unless that is plain.
 
     Raises:
         InputError: the file cannot be read, has no such column, a row without path, or rows in another order.
     """
-    rows_of_table = partial(_table_rows, encoding=encoding, say=say)
+    rows_of_table = partial(_table_rows, encoding=encoding)
     readers: dict[str, Callable[[Path], Iterator[_Named]]] = {
         ".csv": rows_of_table,
         ".tsv": rows_of_table,
         ".jsonl": _json_rows,
         ".parquet": _parquet_rows,
-        ".txt": partial(_text_rows, encoding=encoding, say=say),
+        ".txt": partial(_text_rows, encoding=encoding),
     }
     kind = path.suffix.lower()
     if kind not in readers:
@@ -136,19 +138,19 @@ class _Named(NamedTuple):
     """What it says of its own place."""
 
 
-def _text_rows(path: Path, encoding: str | None, say: Callable[[str], None]) -> Iterator[_Named]:
+def _text_rows(path: Path, encoding: str | None) -> Iterator[_Named]:
     text = decoded(read_list_in(path), str(path), encoding, may_hold_nul=True)
     if assumed := text.assumed(str(path)):
-        say(assumed)
+        _log.warning(assumed)
     lines = text.text.split("\0") if "\0" in text.text else lines_of(text.text)
     for line in lines[: -1 if len(lines) > 1 and not lines[-1] else None]:  # the last one may be ended, too
         yield _Named(line.encode("utf-8", "surrogateescape"), None)
 
 
-def _table_rows(path: Path, encoding: str | None, say: Callable[[str], None]) -> Iterator[_Named]:
+def _table_rows(path: Path, encoding: str | None) -> Iterator[_Named]:
     table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
     if table.assumed:
-        say(table.assumed)
+        _log.warning(table.assumed)
     for row in table.rows:
         name, number = row.values
         yield _Named(name.encode("utf-8", "surrogateescape"), number.strip() or None)

@@ -5,10 +5,11 @@ Knows of an index only the folder and the name of the file that is locked.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 _MOMENT_SECONDS = 0.25
 """A lock is asked for so long in any case: `is_locked` holds it too, for an instant."""
 
+_log = logging.getLogger(__name__)
+
 
 @contextmanager
-def lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[list[Path]]:
-    """Be the only writer; another one is waited for up to `wait` seconds, and `waiting` is called before.
+def lock(folder: Path, wait: float) -> Iterator[list[Path]]:
+    """Be the only writer; another one is waited for up to `wait` seconds.
 
     Gives the folders that were made for it, the innermost first. `folder` itself is there as long as the lock is held.
 
@@ -44,7 +47,7 @@ def lock(folder: Path, wait: float, waiting: Callable[[], None]) -> Iterator[lis
         except Timeout:
             try:
                 if wait:
-                    waiting()
+                    _log.warning("Waiting for another clipsearch that is writing to this index ...")
                 _acquire(held, folder, made, wait)
             except Timeout as error:
                 raise IndexLockedError(

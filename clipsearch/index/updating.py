@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.extras import readers
@@ -32,6 +32,7 @@ from clipsearch.index.writing import Writer
 from clipsearch.system import cores
 from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
+from clipsearch.system.progress import SILENT, Progress
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies, and what the threads have under way."""
@@ -39,22 +40,6 @@ _MOST_TWINS = 100
 """Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
 _WORKERS = min(32, cores.available())
 """Threads that read files, and as many that decode."""
-
-
-class Progress(Protocol):
-    """Who hears how it goes."""
-
-    def waiting(self) -> None:
-        """Another run is writing to the index; this one waits for it."""
-
-    def searching(self, files: int) -> None:
-        """So many image files were found so far."""
-
-    def start(self, total: int) -> None:
-        """`total` files are to be read."""
-
-    def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """So many more are done; so many of them could not be read, so many have a content that was known."""
 
 
 class Merged(NamedTuple):
@@ -112,7 +97,7 @@ def update(
     paths: list[Path],
     load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
     *,
-    progress: Progress,
+    progress: Progress = SILENT,
     computed: Callable[[], Computed | None] = lambda: None,
     rules: Rules | None = None,
     allow_empty: bool = False,
@@ -140,7 +125,7 @@ def update(
     limit = max_pixels or default_max_pixels()
     can_read = f"{readers()}, {limit} pixels"
     # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
-    with closing(Changes()) as changes, Writer.locked(folder, wait=wait, waiting=progress.waiting) as writer:
+    with closing(Changes()) as changes, Writer.locked(folder, wait=wait) as writer:
         roots = writer.roots()
         names = names_of(starts, roots)
         known = [root for root in roots if root.path not in names]
@@ -177,7 +162,7 @@ class _Run:
         *,
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
         max_pixels: int,
-        progress: Progress,
+        progress: Progress = SILENT,
         computed: Callable[[], Computed | None],
     ) -> None:
         self.summary = Summary(merged=merged)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from itertools import islice
@@ -69,7 +69,7 @@ class Writer(Store):
 
     @classmethod
     @contextmanager
-    def locked(cls, folder: Path, *, wait: float = 0, waiting: Callable[[], None] = lambda: None) -> Iterator[Writer]:
+    def locked(cls, folder: Path, *, wait: float = 0) -> Iterator[Writer]:
         """Open or create the index in `folder` for writing; at most one process does at a time.
 
         Another writer is waited for up to `wait` seconds; `waiting` is called before. An index that is created goes
@@ -80,7 +80,7 @@ class Writer(Store):
             IndexWriteError: the folder cannot be written.
             IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
         """
-        with lock(folder, wait, waiting) as made:
+        with lock(folder, wait) as made:
             created = not cls.exists(folder)
             try:
                 if created:

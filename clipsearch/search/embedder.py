@@ -5,9 +5,10 @@ Texts need no torch where the model's text tower is CLIP's, and pictures that an
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -21,14 +22,14 @@ import numpy.typing as npt
 from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
 from clipsearch.index.format import ModelRecord, mismatch
 from clipsearch.index.reading import Store
+from clipsearch.models.disk.catalog import BUNDLED
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
 from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
 from clipsearch.models.logits import Logits
-from clipsearch.search import telling
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
-from clipsearch.search.telling import AS_ASKED_FOR, OF_THE_INDEX
+from clipsearch.search.encoders import warn_of_damage
 from clipsearch.unit import NOTHING, are_unit
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float32]
 
+_log = logging.getLogger(__name__)
+
+OF_THE_INDEX, BY_DEFAULT, AS_ASKED_FOR = "that of the index", "the default", "as asked for"
+"""Why a model is used."""
+PREPARING = "Preparing the text tower of model %r, which takes some seconds."
+WHOLE_MODEL_NEEDED = (
+    "The text tower of model %r is neither CLIP's nor SigLIP's, so every query has to load the whole model."
+)
 _SHOWN = 40
 """So many characters are shown on both sides of the place where a text is cut."""
 _WORKERS = 8
@@ -91,23 +100,18 @@ class Embedder:
     def __init__(
         self,
         source: Store | ModelFiles,
-        say: Callable[[str], None],
         *,
-        tell: Callable[[str], None] = lambda _: None,
         why: str | None = None,
         options: EncoderOptions = BY_ITSELF,
     ) -> None:
         """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
 
-        `say` hears what takes long or should be known, `tell` what is used and why, a line for each fact. `why` is
-        what made somebody choose this model.
+        `why` is what made somebody choose this model.
         """
         self._store = source if isinstance(source, Store) else None
         self._known_files = None if isinstance(source, Store) else source
-        self._say = say
-        self._tell = tell
-        self._told: set[str] = set()
-        """Facts; each is told once."""
+        self._logged: set[str] = set()
+        """Facts about the model; each is logged once."""
         self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
         self._options = options
         self._loading = threading.RLock()
@@ -115,7 +119,7 @@ class Embedder:
         self.damaged: list[tuple[bytes, float]] = []
         """Path of each picture so far of which a part is missing, and the share of it; in no order."""
         self._cut: set[str] = set()
-        """Texts that were too long; it is said once."""
+        """Texts that were too long; it is logged once for each."""
 
     def __enter__(self) -> Self:
         return self
@@ -159,7 +163,7 @@ class Embedder:
             if cut is not None and text not in self._cut:
                 self._cut.add(text)
                 kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
-                self._say(f"The text is too long for the model, which reads as far as {kept!r} and not {lost!r}.")
+                _log.warning("The text is too long for the model, which reads as far as %r and not %r.", kept, lost)
         vectors = self._text_encoder.encode_tokens(tokens)
         sound = are_unit(vectors)
         if not sound.all():
@@ -181,7 +185,7 @@ class Embedder:
         with quiet_decoders():
             pixels, share = self._pixels(content, name)
         if share:
-            self._say(telling.picture_damaged(name, share))
+            warn_of_damage(name, share)
         from clipsearch.index.pipeline import vectors_of
 
         (result,) = vectors_of(self._encoder, self.name, [pixels])
@@ -246,13 +250,13 @@ class Embedder:
 
     # -- how -------------------------------------------------------------------------------------------------
 
-    def _tell_once(self, *facts: str) -> None:
-        """Facts about the model, which is named first."""
+    def _log_once(self, *facts: str) -> None:
+        """Log facts about the model, which is named first."""
         name, revision = (self._record or self._files).name, (self._record or self._files).revision
-        for fact in (telling.model_used(name, revision, self._why), *facts):
-            if fact not in self._told:
-                self._told.add(fact)
-                self._tell(fact)
+        for fact in (model_used(name, revision, self._why), *facts):
+            if fact not in self._logged:
+                self._logged.add(fact)
+                _log.info(fact)
 
     def _waiting(
         self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
@@ -271,8 +275,8 @@ class Embedder:
             yield
         finally:
             if self._record:
-                self._tell_once(telling.fingerprint_of_model(self._record.fingerprint))
-                self._tell(telling.pictures_known(self._seen_before, self._seen))
+                self._log_once(f"fingerprint: {self._record.fingerprint}")
+                _log.info("pictures: %d of %d known to the index", self._seen_before, self._seen)
 
     def _known(self, file: ImageFile, content: Content | UnreadableImageError) -> Vectors | None:
         """What the index has for a content."""
@@ -332,7 +336,7 @@ class Embedder:
         from clipsearch.models.disk.files import locate
 
         revision = self._record.revision if self._record else None
-        return locate(self.name, self._say, revision=revision)
+        return locate(self.name, revision=revision)
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:
@@ -361,27 +365,26 @@ class Embedder:
             tower = tower_cache.load(self._fingerprint)
         except TowerDamagedError as error:
             self._refuse_without_model(error)
-            self._say(tower_cache.made_anew(self.name, str(error)))
         else:
             if tower:
-                self._tell_once(
-                    telling.fingerprint_of_model(self._fingerprint),
-                    telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)),
-                )
+                self._log_once(f"fingerprint: {self._fingerprint}", self._texts_in_numpy())
                 return tower
             from clipsearch.models.disk.files import family
 
             if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
-                self._say(f"Preparing the text tower of model {self.name!r}, which takes some seconds.")
+                _log.warning(PREPARING, self.name)
         if not self._encoder.save_text_tower():
-            self._say(telling.whole_model_needed(self.name))
-            self._tell_once(telling.texts_in_transformers())
+            _log.warning(WHOLE_MODEL_NEEDED, self.name)
+            self._log_once("texts: in the whole model, through transformers")
             return self._encoder
         tower = tower_cache.load(self._fingerprint)
         if tower is None:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
-        self._tell_once(telling.texts_in_numpy(tower_cache.tower_folder(self._fingerprint)))
+        self._log_once(self._texts_in_numpy())
         return tower
+
+    def _texts_in_numpy(self) -> str:
+        return f"texts: in the text tower, without torch, from {tower_cache.tower_folder(self._fingerprint)}"
 
     def _refuse_without_model(self, damage: TowerDamagedError) -> None:
         """Raise `ModelError` where the model is not at hand that a damaged text tower could be made from."""
@@ -407,13 +410,36 @@ class Embedder:
             ModelError: it is not on this disk and cannot be had.
             ModelMismatchError: the model under this name is another one than the index was made with.
         """
-        encoder = load_encoder(self._files, self._options, self._say)
+        encoder = load_encoder(self._files, self._options)
         if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"
             raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
         reason = "enough for a query" if self._options is FOR_QUERIES else None
-        self._tell_once(*telling.encoder_loaded(encoder, reason))
+        self._log_once(*encoder_loaded(encoder, reason))
         return encoder
+
+
+def model_used(name: str, revision: str | None, why: str) -> str:
+    """A line for the log: a model's name, where it comes from, and who chose it."""
+    origin = ""
+    if revision:
+        from clipsearch.models.disk.names import repository_of
+
+        origin = f" ({repository_of(name)} at {revision})"
+    return f"model: {name}{' (bundled with clipsearch)' if name == BUNDLED else origin}, {why}"
+
+
+def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[str]:
+    """Lines for the log: where the files of a loaded model are, and how it computes.
+
+    `device_reason` beats its own.
+    """
+    return [
+        f"files: {encoder.folder}",
+        f"fingerprint: {encoder.fingerprint}",
+        f"device: {encoder.device} ({device_reason or encoder.device_reason})",
+        f"precision: {encoder.precision} ({encoder.precision_reason})",
+    ]
 
 
 def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Waiting]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +12,10 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.index.reading import Store
-from clipsearch.search import telling
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.paths import absolute
+
+_log = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
 
@@ -36,12 +37,8 @@ def vector_of_picture(
     store: Store,
     encoders: Encoders,
     image: str | os.PathLike[str] | bytes,
-    tell: Callable[[str], None] = lambda _: None,
-    say: Callable[[str], None] = lambda _: None,
 ) -> Vectors:
     """(D,) of a picture, by its path or the content of its file; what the index has of this content needs no model.
-
-    `tell` hears that it is known, `say` that it is damaged.
 
     Raises:
         InputError: it cannot be read.
@@ -55,7 +52,14 @@ def vector_of_picture(
     except UnreadableImageError as error:
         shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
         raise InputError(f"Cannot read the picture {shown}: {error}") from error
-    tell(telling.picture_known())
+    _log.info("picture: known to the index, so it needs no model")
     if share := store.damage_of(digest(content)):
-        say(telling.picture_damaged(name, share))
+        warn_of_damage(name, share)
     return known
+
+
+def warn_of_damage(path: bytes, share: float) -> None:
+    """Log that a part of an image is missing that a query names; without a path it came from standard input."""
+    from clipsearch.images.shares import missing  # no text query needs it
+
+    _log.warning("Damaged: %s: %s", os.fsdecode(path) or "standard input", missing(share))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -25,6 +26,8 @@ from clipsearch.unit import are_unit
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+_log = logging.getLogger(__name__)
 
 Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
@@ -119,14 +122,9 @@ class Index:
         self,
         store: Store,
         encoders: Encoders,
-        tell: Callable[[str], None] = lambda _: None,
-        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`tell` hears of pictures that need no model, `say` of images that cannot be found."""
         self.store = store
         self._encoders = encoders
-        self._tell = tell
-        self._say = say
         self._told: set[str] = set()
         """What was said of rows that are no unit vectors; once is enough."""
 
@@ -237,7 +235,7 @@ class Index:
             said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
             if said not in self._told:
                 self._told.add(said)
-                self._say(said)
+                _log.warning(said)
         return hits
 
     def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
@@ -247,7 +245,7 @@ class Index:
         vectors: dict[object, Vectors] = dict(zip(texts, self._encoders.texts(texts), strict=True)) if texts else {}
         for term in terms:
             if isinstance(term, ImageTerm):
-                vectors[term.image] = vector_of_picture(self.store, self._encoders, term.image, self._tell, self._say)
+                vectors[term.image] = vector_of_picture(self.store, self._encoders, term.image)
 
         def sum_of(terms: list[Term]) -> Vectors:
             parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]

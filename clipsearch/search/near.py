@@ -8,45 +8,33 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 
 from clipsearch.search.topk import Matrix, Rows, Scores
 from clipsearch.system import cores
+from clipsearch.system.progress import SILENT, Progress
 
 _BLOCK, _CHUNK = 1024, 2048
 """Rows that are looked at as keepers at a time, and rows that one thread compares them with: 8 MB of cosines."""
 _FREE = -1
 
 
-class Progress(Protocol):
-    """Hears how far the comparison is."""
-
-    def start(self, total: int) -> None:
-        """So many images have to be compared with all others."""
-
-    def advance(self, files: int) -> None:
-        """So many more are done. The first take longer than the last, which were compared with them already."""
-
-
-def near(vectors: Matrix, threshold: float, progress: Progress | None = None) -> tuple[Rows, Scores]:
+def near(vectors: Matrix, threshold: float, progress: Progress = SILENT) -> tuple[Rows, Scores]:
     """For each of (N, D) unit vectors, the best first, the number of its keeper (N,) and the cosine with it (N,).
 
     A row belongs to the first keeper with which its cosine is `threshold` or more. Where there is none, it is a keeper,
     and its own with 1.
     """
     stars = _Stars(vectors, threshold)
-    if progress:
-        progress.start(len(vectors))
+    progress.start(len(vectors))
     with ThreadPoolExecutor(cores.available(), thread_name_prefix="near") as pool:
         for start in range(0, len(vectors), _BLOCK):
             found = stars.keepers_among(stars.free(start, start + _BLOCK))
             if len(found):
                 take = partial(stars.take, found, vectors[found].astype(np.float32))
                 list(pool.map(take, range(start + _BLOCK, len(vectors), _CHUNK)))
-            if progress:
-                progress.advance(min(_BLOCK, len(vectors) - start))
+            progress.advance(min(_BLOCK, len(vectors) - start))
     return stars.keepers, stars.scores
 
 

@@ -26,8 +26,9 @@ from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import select
 from clipsearch.search.distinct import distinct_contents
-from clipsearch.search.near import Progress, near
+from clipsearch.search.near import near
 from clipsearch.system.paths import is_below, same_place
+from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.removal import Keeper, is_in_trash, look, remove
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def find_duplicates(
     store: Store,
     *,
     threshold: float | None = THRESHOLD,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     **filters: Unpack[FilterArguments],
 ) -> tuple[list[Group], int]:
     """Groups of duplicates among the images of an index that fulfil `filters`, and how many these are.

@@ -6,8 +6,9 @@ Knows neither indexes nor the hub's network: what is not on this disk is not che
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.reference import Plain
     from clipsearch.models.preprocessing import Preprocessing
 
+_log = logging.getLogger(__name__)
 Array = npt.NDArray[np.float32]
 
 AS_EXPECTED, DIFFERS, NOT_RUN = "as expected", "differs", "not run"
@@ -82,11 +84,11 @@ class Report:
         return all(check.result != DIFFERS for check in self.checks)
 
 
-def check_model(name: str, pictures: Path | None = None, *, say: Callable[[str], None] = lambda _: None) -> Report:
+def check_model(name: str, pictures: Path | None = None) -> Report:
     """Check model `name`, which must be on this disk, in float32 on the CPU. Needs no network.
 
     `pictures` is a folder in which pictures with known values are looked for, by their content; checks of those that
-    are not there are not run. `say` hears what takes long.
+    are not there are not run.
 
     Raises:
         InputError: `pictures` is no folder.
@@ -102,7 +104,7 @@ def check_model(name: str, pictures: Path | None = None, *, say: Callable[[str],
     else:
         check(files)
         check_architecture(files)
-        say(f"Computing with {files.name!r} in float32, twice: with shortcuts and without.")
+        _log.warning("Computing with %r in float32, twice: with shortcuts and without.", files.name)
         checks = [whole, *_Comparison(files, known or KnownValues(NONE_KNOWN), pictures).run()]
     return Report(files.name, files.revision, known.source if known else NONE_KNOWN, tuple(checks))
 

@@ -206,14 +206,14 @@ class Screen(io.StringIO):
 
 
 def test_a_download_has_a_bar_on_a_terminal_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipsearch.cli.downloads import DownloadBar
+    from clipsearch.cli.progress import ProgressBar
 
     monkeypatch.setenv("TERM", "xterm")
 
     def interrupted() -> None:
-        with DownloadBar() as bar:
-            bar(0, 5_000_000)
-            bar(2_500_000, 5_000_000)
+        with ProgressBar() as bar:
+            bar.downloading(0, 5_000_000)
+            bar.downloading(2_500_000, 5_000_000)
             raise KeyboardInterrupt
 
     screen, pipe = Screen(), io.StringIO()

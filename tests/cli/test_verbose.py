@@ -18,14 +18,22 @@ from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
 from clipsearch.index.writing import Writer
 from clipsearch.models.disk.files import ModelFiles, fingerprint
-from clipsearch.search import telling
-from clipsearch.search.embedder import Embedder
+from clipsearch.search.embedder import BY_DEFAULT, Embedder, model_used
 
 PB = ("--model", "picturebook")
 BUNDLED = "model: picturebook (bundled with clipsearch)"
 FINGERPRINT = f"fingerprint: {fingerprint(PICTUREBOOK)}"
 KEYS = ("index", "model", "fingerprint", "texts", "files", "device", "precision", "picture", "pictures")
 TEXT_TOWER = "texts: in the text tower, without torch, from "
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What clipsearch logs, as it comes."""
+    caplog.set_level("INFO", "clipsearch")
+    messages: list[str] = []
+    caplog.handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    return messages
 
 
 def facts(said: bytes) -> list[str]:
@@ -70,11 +78,13 @@ def test_a_picture_that_the_index_knows_is_said_to_need_no_model(
     assert lines == [f"index: {sample_index / FOLDER}", "picture: known to the index, so it needs no model"]
 
 
-def test_a_picture_that_no_index_knows_tells_of_the_whole_model(tmp_path: Path, sample_index: Path) -> None:
-    new, heard = paint(tmp_path / "new.png", "red"), list[str]()
-    with open_index(sample_index, tell=heard.append) as index:
+def test_a_picture_that_no_index_knows_tells_of_the_whole_model(
+    tmp_path: Path, sample_index: Path, logged: list[str]
+) -> None:
+    new = paint(tmp_path / "new.png", "red")
+    with open_index(sample_index) as index:
         index.similar(new)
-    assert heard == [
+    assert logged == [
         f"index: {sample_index / FOLDER}",
         f"{BUNDLED}, that of the index",
         f"files: {PICTUREBOOK}",
@@ -162,13 +172,13 @@ def test_import_tells_which_file_named_the_model(
 
 
 def test_it_is_told_who_chose_the_model(
-    tmp_path: Path, sample_index: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, sample_index: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     def lines(model: str | None = None) -> list[str]:
-        heard: list[str] = []
-        with load_model(model, tell=heard.append) as embedder:
+        logged.clear()
+        with load_model(model) as embedder:
             embedder.tokenize("a dog")
-        return heard
+        return list(logged)
 
     monkeypatch.chdir(sample_index)
     assert lines()[1] == f"{BUNDLED}, that of the index"
@@ -187,41 +197,40 @@ def test_it_is_told_who_chose_the_model(
 
 
 def test_a_model_from_the_hub_is_told_with_repository_and_revision() -> None:
-    line = telling.model_used("openai", "3d74acf9", telling.BY_DEFAULT)
+    line = model_used("openai", "3d74acf9", BY_DEFAULT)
     assert line == "model: openai (openai/clip-vit-base-patch32 at 3d74acf9), the default"
-    line = telling.model_used("someone/some-clip", "0123abcd", "from --model")
+    line = model_used("someone/some-clip", "0123abcd", "from --model")
     assert line == "model: someone/some-clip (someone/some-clip at 0123abcd), from --model"
 
 
 # -- in Python -------------------------------------------------------------------------------------------------------
 
 
-def test_each_fact_is_told_once(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
+def test_each_fact_is_told_once(sample_index: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]) -> None:
     monkeypatch.chdir(sample_index)
-    with open_index(tell=heard.append) as index:
+    with open_index() as index:
         index.search("a dog")
         index.search("a cat")
-    assert keys(heard) == ["index", "model", "fingerprint", "texts"]
+    assert keys(logged) == ["index", "model", "fingerprint", "texts"]
 
 
-def test_a_text_tower_that_numpy_cannot_compute_is_told(tmp_path: Path) -> None:
-    heard: list[str] = []
+def test_a_text_tower_that_numpy_cannot_compute_is_told(tmp_path: Path, logged: list[str]) -> None:
     folder = make_clip(tmp_path / "odd", activation="gelu_new")
-    with Embedder(ModelFiles("odd", folder, None), print, tell=heard.append) as embedder:
+    with Embedder(ModelFiles("odd", folder, None)) as embedder:
         embedder.texts(["a dog"])
-    assert heard[0] == "model: odd, as asked for"
-    assert "texts: in the whole model, through transformers" in heard
+    assert logged[0] == "model: odd, as asked for"
+    assert "texts: in the whole model, through transformers" in logged
 
 
-def test_counting_begins_anew_and_ends_where_reading_does(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
+def test_counting_begins_anew_and_ends_where_reading_does(
+    sample_index: Path, monkeypatch: pytest.MonkeyPatch, logged: list[str]
+) -> None:
     monkeypatch.chdir(sample_index)
     files = list(find_images(str(sample_index / "sample-images" / "dogs").encode()))
-    with load_model(tell=heard.append) as embedder:
+    with load_model() as embedder:
         for _ in range(2):
             assert len(list(embedder.images(files))) == len(files)
-    counted = [line for line in heard if line.startswith("pictures:")]
+    counted = [line for line in logged if line.startswith("pictures:")]
     assert counted == [f"pictures: {len(files)} of {len(files)} known to the index"] * 2
 
 

@@ -25,6 +25,7 @@ from clipsearch.errors import ModelError
 from clipsearch.models.disk.files import find_local, fingerprint, locate, pull, verify
 from clipsearch.models.disk.open_clip import Checkpoint
 from clipsearch.output.hints import with_hints
+from clipsearch.system.progress import Progress
 
 NAME = "somebody/small-clip"
 
@@ -62,16 +63,24 @@ def blobs(home: Path) -> list[str]:
     return sorted(path.name for path in home.glob("hub/models--*/blobs/*"))
 
 
+class Bytes(Progress):
+    def __init__(self) -> None:
+        self.reports: list[tuple[int, int]] = []
+
+    def downloading(self, done: int, total: int) -> None:
+        self.reports.append((done, total))
+
+
 def test_only_what_is_needed_is_fetched_into_the_layout_that_the_library_has(
-    hub: Hub, home: Path, tmp_path: Path, small_clip: Path
+    hub: Hub, home: Path, tmp_path: Path, small_clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = shutil.copytree(small_clip, tmp_path / "repository")
     for extra in ("README.md", "pytorch_model.bin", "tf_model.h5", "open_clip_model.safetensors"):
         (folder / extra).write_bytes(b"not needed")
     commit = hub.add(NAME, folder, "v1")
-    said: list[str] = []
-    reports: list[tuple[int, int]] = []
-    files = locate(NAME, said.append, progress=lambda *bytes_: reports.append(bytes_))
+    progress = Bytes()
+    reports = progress.reports
+    files = locate(NAME, progress=progress)
     assert files.revision == commit
     assert files.folder == home / "hub" / "models--somebody--small-clip" / "snapshots" / commit
     wanted = {path.name for path in small_clip.iterdir()}
@@ -84,8 +93,8 @@ def test_only_what_is_needed_is_fetched_into_the_layout_that_the_library_has(
     total = sum((small_clip / name).stat().st_size for name in wanted)
     assert reports[-1] == (total, total)
     assert [done for done, _ in reports] == sorted(done for done, _ in reports)
-    assert len(said) == 1
-    assert f"{NAME!r}" in said[0]
+    assert len(caplog.messages) == 1
+    assert f"{NAME!r}" in caplog.messages[0]
     # The library finds it as its own, and a second time nobody is asked.
     from huggingface_hub import snapshot_download
 
@@ -134,8 +143,9 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
     hub.add(NAME, small_clip)
     hub.break_after = [1000, 5000]
-    reports: list[tuple[int, int]] = []
-    files = pull(NAME, progress=lambda *bytes_: reports.append(bytes_)).files
+    progress = Bytes()
+    reports = progress.reports
+    files = pull(NAME, progress=progress).files
     assert all(check.whole for check in verify(files))
     # The redirect carries the range along: each is asked for twice.
     assert sorted(set(hub.ranges())) == ["bytes=1000-", "bytes=6000-"]
@@ -147,12 +157,14 @@ def test_a_broken_connection_is_taken_up_where_it_broke(
 def test_an_interrupted_download_keeps_the_files_that_are_complete(hub: Hub, home: Path, small_clip: Path) -> None:
     hub.add(NAME, small_clip)
 
-    def stop(done: int, _: int) -> None:
-        if done > 200_000:
-            raise KeyboardInterrupt
+    class Stop(Progress):
+        def downloading(self, done: int, total: int) -> None:
+            del total
+            if done > 200_000:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pull(NAME, progress=stop)
+        pull(NAME, progress=Stop())
     kept = blobs(home)
     assert kept
     assert not any("incomplete" in name for name in kept)
@@ -344,7 +356,9 @@ def test_an_update_that_breaks_leaves_what_is_here(hub: Hub, home: Path, small_c
 
 @pytest.mark.parametrize("lost", [None, "model.safetensors"])
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_pull_mends_damaged_files(hub: Hub, home: Path, small_clip: Path, file: str, lost: str | None) -> None:
+def test_pull_mends_damaged_files(  # noqa: PLR0917
+    hub: Hub, home: Path, small_clip: Path, file: str, lost: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     hub.add(NAME, small_clip)
     files = pull(NAME).files
     blob = (files.folder / file).resolve()
@@ -353,12 +367,11 @@ def test_pull_mends_damaged_files(hub: Hub, home: Path, small_clip: Path, file: 
     assert [check.name for check in verify(files) if check.whole is False] == [file]
     if lost and lost != file:
         (files.folder / lost).resolve().unlink()
-    said: list[str] = []
-    pulled = pull(NAME, said.append)
+    pulled = pull(NAME)
     assert pulled.fetched
     assert all(check.whole for check in pulled.checks)
     assert blob.read_bytes() == content
-    assert any(f"{file} is damaged" in line for line in said)
+    assert any(f"{file} is damaged" in line for line in caplog.messages)
     assert home in files.folder.parents
 
 

@@ -34,10 +34,10 @@ def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypa
         from_index = vectors(known, files)
         assert known.name == too.name == "picturebook"
         assert "_encoder" not in vars(known)  # contents were known, so no model was loaded
-    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as embedder:
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None)) as embedder:
         found = vectors(embedder, files)
     np.testing.assert_allclose(found, from_index, atol=1e-3)
-    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as embedder:
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None)) as embedder:
         alone = embedder.image((SAMPLES / "dogs" / "dog_0.webp").read_bytes(), b"dog_0.webp")
     np.testing.assert_allclose(alone, found[0], atol=1e-6)
 
@@ -56,7 +56,7 @@ def test_known_new_and_broken_pictures_come_in_order(tmp_path: Path, run: Run, m
     with load_model() as embedder:
         found = list(embedder.images(files))
     assert [file for file, _ in found] == files
-    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None), print) as plain:
+    with Embedder(ModelFiles("picturebook", PICTUREBOOK, None)) as plain:
         for file, result in found:
             name = os.path.basename(file.path)
             number = int(name[:2])
@@ -88,7 +88,7 @@ def test_which_model_is_taken(tmp_path: Path, run: Run, monkeypatch: pytest.Monk
 
 
 def test_texts_and_tokens_are_those_of_the_model(sample_index: Path) -> None:
-    with Embedder(Store.open(sample_index / ".clipsearch"), print) as embedder:
+    with Embedder(Store.open(sample_index / ".clipsearch")) as embedder:
         encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu")
         texts = ["a dog", "a red car in the snow"]
         np.testing.assert_allclose(embedder.texts(texts), encoder.encode_texts(texts), atol=4e-6)

@@ -23,6 +23,7 @@ from clipsearch.index import updating
 from clipsearch.index.format import UPGRADES, ModelRecord
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
+from clipsearch.system.progress import Progress
 
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
@@ -85,7 +86,7 @@ class FixedEncoders:
         return NegativePrompts(np.zeros_like(self._vector), 1, Logits(1.0))
 
 
-class Watcher:
+class Watcher(Progress):
     """Progress that is remembered."""
 
     def __init__(self) -> None:
@@ -93,13 +94,6 @@ class Watcher:
         self.done = 0
         self.unreadable = 0
         self.known = 0
-        self.waited = False
-
-    def waiting(self) -> None:
-        self.waited = True
-
-    def searching(self, files: int) -> None:
-        pass
 
     def start(self, total: int) -> None:
         self.total = total
@@ -114,7 +108,7 @@ def update(
     folder: Path,
     *paths: Path,
     encoder: TinyEncoder | None = None,
-    progress: updating.Progress | None = None,
+    progress: Progress | None = None,
     rules: Rules | None = None,
     allow_empty: bool = False,
     reread: bool = False,

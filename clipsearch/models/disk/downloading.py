@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import hub
 from clipsearch.system.flushing import replace_flushed, sync, sync_folder
+from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.hf_api import RepoSibling
 
+_log = logging.getLogger(__name__)
+
 CONTACT_SECONDS = 8.0
 """How long the hub has to answer before it counts as unreachable."""
-Progress = Callable[[int, int], None]
-"""Hears how many bytes there are, and how many there will be."""
 
 _ABANDONED_SECONDS = 3600.0
 """A part of a file that nobody wrote to for so long is what a killed process left."""
@@ -43,10 +44,9 @@ def download(
     name: str,
     repository: str,
     needed: Callable[[set[str]], set[str]],
-    say: Callable[[str], None],
     *,
     revision: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> Path:
     """Fetch what is needed of a repository; its snapshot.
 
@@ -65,9 +65,9 @@ def download(
         missing = [file for file in files if not (snapshot / file.rfilename).exists()]
         if missing:
             _check_space(name, folder, missing)
-            say(
-                f"Downloading model {name!r} ({repository}, {sum(file.size or 0 for file in missing) / _MB:,.0f} MB) "
-                "from the Hugging Face hub ..."
+            megabytes = sum(file.size or 0 for file in missing) / _MB
+            _log.warning(
+                "Downloading model %r (%s, %s MB) from the Hugging Face hub ...", name, repository, f"{megabytes:,.0f}"
             )
         try:
             _fetch(name, repository, commit, missing, progress)
@@ -106,7 +106,7 @@ def _fetch(name: str, repository: str, commit: str, files: list[RepoSibling], pr
         for folder in {path.parent, path.resolve().parent}:
             sync_folder(folder)
         done += file.size or 0
-        progress(done, total)
+        progress.downloading(done, total)
 
 
 def _fetch_one(name: str, repository: str, commit: str, file: str, bar: type[Any]) -> Path:
@@ -144,7 +144,7 @@ def _bar(before: int, total: int, progress: Progress) -> type[Any]:
 
         def update(self, n: float | None = 1) -> None:
             self._done += int(n or 0)
-            progress(self._done, total)
+            progress.downloading(self._done, total)
 
         def update_transfer(self, _: float | None = 1) -> None:
             """What hf-xet has received; `update` is told how much of the file that makes."""

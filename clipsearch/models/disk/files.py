@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,14 +17,16 @@ from typing import Any, Literal
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import hub
 from clipsearch.models.disk.catalog import BUNDLED, find
-from clipsearch.models.disk.downloading import Progress, download
+from clipsearch.models.disk.downloading import download
 from clipsearch.models.disk.integrity import damage, read_header
 from clipsearch.models.disk.limits import wrong_with
 from clipsearch.models.disk.names import HubName, canonical, folder_of, hub_name, refuse_file, unknown
 from clipsearch.models.disk.open_clip import CONFIG as OPEN_CLIP_CONFIG
 from clipsearch.models.disk.open_clip import WEIGHTS as OPEN_CLIP_WEIGHTS
 from clipsearch.models.disk.open_clip import Checkpoint
+from clipsearch.system.progress import SILENT, Progress
 
+_log = logging.getLogger(__name__)
 Layout = Literal["transformers", "open_clip"]
 
 FAMILIES = frozenset(
@@ -79,17 +81,16 @@ class FileCheck:
 
 def locate(
     name: str,
-    say: Callable[[str], None] = lambda _: None,
     *,
     revision: str | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> ModelFiles:
     """The files of model `name`, fetched if need be.
 
     That is a short name, a folder, a repository on the hub (owner/name or hf-hub:owner/name) or open_clip's name for
     one (ViT-B-32/laion2b_s34b_b79k), each of the last three also with a revision: NAME@REVISION. `revision` is a commit
-    to be preferred to what the name means now, such as the one that an index was made with. `say` hears what takes
-    long, `progress` how much of it is done.
+    to be preferred to what the name means now, such as the one that an index was made with. `progress` is told
+    how much of a download is there.
 
     Raises:
         ModelError: there is no such model, it cannot be reached, or its files are incomplete or damaged.
@@ -105,8 +106,8 @@ def locate(
         raise ModelError(unknown(name))
     pinned = _pinned(on_hub, revision)
     if pinned is None:
-        return _checked(_from_hub(on_hub, say, progress))
-    files = _local(pinned) or _local(on_hub) or _from_hub(pinned, say, progress)
+        return _checked(_from_hub(on_hub, progress))
+    files = _local(pinned) or _local(on_hub) or _from_hub(pinned, progress)
     return _checked(replace(files, name=name))
 
 
@@ -148,10 +149,9 @@ class Pulled:
 
 def pull(
     name: str,
-    say: Callable[[str], None] = lambda _: None,
     *,
     update: bool = False,
-    progress: Progress = lambda *_: None,
+    progress: Progress = SILENT,
 ) -> Pulled:
     """Bring a model to this disk, whole.
 
@@ -166,16 +166,16 @@ def pull(
     if on_hub is None:
         files = locate(name)
         return Pulled(files, fetched=False, checks=verify(files))
-    damaged = _remove_damaged(hub.on_disk(on_hub.repository, on_hub.revision), say)
+    damaged = _remove_damaged(hub.on_disk(on_hub.repository, on_hub.revision))
     before = _local(on_hub)
     if before and not update:
         return Pulled(_checked(before), fetched=False, checks=verify(before))
-    files = _checked(_download(on_hub, say, progress))
+    files = _checked(_download(on_hub, progress))
     fetched = damaged or before is None or before.folder != files.folder
     return Pulled(files, fetched=fetched, checks=verify(files))
 
 
-def _remove_damaged(snapshot: Path | None, say: Callable[[str], None]) -> bool:
+def _remove_damaged(snapshot: Path | None) -> bool:
     """Take what is damaged out of a snapshot, so that it is missing and can be fetched again; whether anything was."""
     if snapshot is None:
         return False
@@ -184,7 +184,7 @@ def _remove_damaged(snapshot: Path | None, say: Callable[[str], None]) -> bool:
     for name in sorted(needed(names) or needed({*names, SAFE, "config.json"})):  # also if the weights are missing
         path = snapshot / name
         if path.is_file() and not _is_whole(path):
-            say(f"{path.name} is damaged and has to be fetched again.")
+            _log.warning("%s is damaged and has to be fetched again.", path.name)
             hub.remove(path)
             found = True
     return found
@@ -209,12 +209,12 @@ def _local(on_hub: HubName) -> ModelFiles | None:
     return None if _missing(files) else files
 
 
-def _from_hub(on_hub: HubName, say: Callable[[str], None], progress: Progress) -> ModelFiles:
-    return _local(on_hub) or _download(on_hub, say, progress)
+def _from_hub(on_hub: HubName, progress: Progress) -> ModelFiles:
+    return _local(on_hub) or _download(on_hub, progress)
 
 
-def _download(on_hub: HubName, say: Callable[[str], None], progress: Progress) -> ModelFiles:
-    folder = download(on_hub.whole, on_hub.repository, needed, say, revision=on_hub.revision, progress=progress)
+def _download(on_hub: HubName, progress: Progress) -> ModelFiles:
+    folder = download(on_hub.whole, on_hub.repository, needed, revision=on_hub.revision, progress=progress)
     return _with_layout(ModelFiles(on_hub.whole, folder, folder.name))
 
 

@@ -5,7 +5,8 @@ With the modules beside it, the only place where torch and transformers are impo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from threading import Lock
@@ -28,6 +29,7 @@ from clipsearch.models.preprocessing import Patches, Preprocessing
 from clipsearch.system import cores
 from clipsearch.unit import are_unit
 
+_log = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 """B pictures, (H, W, 3) each."""
 
@@ -51,12 +53,10 @@ class Encoder:
         batch_size: int | None = None,
         exact: bool = False,
         known_fingerprint: str | None = None,
-        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Load the model. `exact` takes no shortcuts when pictures are decoded and resized.
 
-        `known_fingerprint` is that of these very files, where somebody has just computed it. `say` hears if the
-        precision turns out to be too low.
+        `known_fingerprint` is that of these very files, where somebody has just computed it.
 
         Raises:
             DeviceError: the device is not there.
@@ -74,7 +74,7 @@ class Encoder:
         self._tower = self._tower_of(model, PRECISIONS[self.precision])
         self._float32: ImageTower | PlainTower | None = None
         """The tower once more, if a lower precision gave no vector of some picture."""
-        self._say, self._lock = say, Lock()
+        self._lock = Lock()
         if isinstance(self._tower, ImageTower):
             del model.vision_model  # the tower has its own copy
         self.logits: Logits = families.logits(model)
@@ -136,9 +136,11 @@ class Encoder:
     def _in_float32(self) -> ImageTower | PlainTower:
         with self._lock:
             if self._float32 is None:
-                self._say(
-                    f"Model {self.name!r} makes no vectors of some pictures in {self.precision}; these are computed "
-                    "again in fp32, which takes longer."
+                _log.warning(
+                    "Model %r makes no vectors of some pictures in %s; these are computed again in fp32, which takes "
+                    "longer.",
+                    self.name,
+                    self.precision,
                 )
                 self._float32 = self._tower_of(families.load(self._files), torch.float32)
             return self._float32
@@ -227,10 +229,10 @@ class Encoder:
         """Most tokens that the text tower reads, start and end included."""
         return self._texts.context
 
-    def save_text_tower(self, say: Callable[[str], None] = lambda _: None) -> bool:
+    def save_text_tower(self) -> bool:
         """Leave this model's text tower in the cache, where queries find it, unless it is there already.
 
-        False if the tower is not one that `text_tower` can compute. `say` hears if a damaged one is replaced.
+        False if the tower is not one that `text_tower` can compute.
 
         Raises:
             ModelError: the tokenizer does not belong to the tower, or the cache cannot be written.
@@ -245,7 +247,7 @@ class Encoder:
                 f"{self.folder}: the tokenizer ends no text with the text tower's end token ({shape.eos_token_id})."
             )
         if found := tower_cache.damage(self.fingerprint):
-            say(tower_cache.made_anew(self.name, found))
+            _log.warning(tower_cache.made_anew(self.name, found))
         weights = {
             name.removeprefix(_TEXT): tensor.detach().numpy()
             for name, tensor in self._model.state_dict().items()

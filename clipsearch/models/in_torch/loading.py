@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypedDict
@@ -40,8 +39,8 @@ _OF_TORCH_ITSELF = 2
 """Threads, besides those that decode and compute."""
 
 
-def load_encoder(files: ModelFiles, options: EncoderOptions, say: Callable[[str], None] = lambda _: None) -> Encoder:
-    """The model in `files`; `say` is as for `Encoder`.
+def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
+    """The model in `files`.
 
     Its weights are hashed while Python imports torch and transformers, which takes longer.
 
@@ -55,7 +54,7 @@ def load_encoder(files: ModelFiles, options: EncoderOptions, say: Callable[[str]
         hashed = pool.submit(_hashed, files)
         from clipsearch.models.in_torch.encoder import Encoder
 
-        return Encoder(files, **options, known_fingerprint=hashed.result(), say=say)
+        return Encoder(files, **options, known_fingerprint=hashed.result())
 
 
 def _hashed(files: ModelFiles) -> str:
