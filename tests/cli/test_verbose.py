@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +28,25 @@ KEYS = ("index", "model", "fingerprint", "texts", "files", "device", "precision"
 TEXT_TOWER = "texts: in the text tower, without torch, from "
 
 
+class Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.INFO:
+            self.messages.append(record.getMessage())
+
+
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What clipsearch logs, as it comes."""
-    caplog.set_level("INFO", "clipsearch")
-    messages: list[str] = []
-    caplog.handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    return messages
+def logged() -> Iterator[list[str]]:
+    """What clipsearch logs for `--verbose`, as it comes."""
+    handler, log = Messages(), logging.getLogger("clipsearch")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    yield handler.messages
+    log.removeHandler(handler)
+    log.setLevel(logging.NOTSET)
 
 
 def facts(said: bytes) -> list[str]:

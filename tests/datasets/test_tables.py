@@ -246,7 +246,7 @@ def test_other_formats_come_in_other_encodings_too(tmp_path: Path, caplog: pytes
         assert read_captions(tmp_path / "c").texts == ["잔다"]
         (tmp_path / "c").write_bytes(text.encode("euc-kr"))
         assert read_captions(tmp_path / "c", encoding="euc-kr").texts == ["잔다"]
-    assert caplog.messages == [f"{tmp_path / 'c'}: read as UTF-16."] * 3
+    assert caplog.messages == [f"{tmp_path / 'c'}: read as {one}." for one in ("UTF-16", "euc-kr")] * 3
     for content in ("/강아지.png\r\n/b\r\n", "/강아지.png\0/b\0", "/강아지.png\r/b"):
         for encoding, given in (("utf-16", None), ("utf-8-sig", None), ("cp949", "cp949")):
             (tmp_path / "n.TXT").write_bytes(content.encode(encoding))
