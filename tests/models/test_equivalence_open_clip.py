@@ -20,7 +20,8 @@ from PIL import Image
 from clipsearch.images.decoding import decode
 from clipsearch.models.disk.clip_bpe import VOCABULARY
 from clipsearch.models.disk.files import locate
-from clipsearch.models.in_numpy import tower_cache
+from clipsearch.models.in_numpy import extraction, tower_cache
+from clipsearch.models.in_numpy.image_tower import ImageTower
 from clipsearch.models.in_torch.encoder import Encoder
 
 BOUND = 2e-6
@@ -165,8 +166,13 @@ def check_pixels(encoder: Encoder, reference: Reference) -> None:
 
 
 def check_images(encoder: Encoder, reference: Reference) -> None:
-    vectors = encoder.encode_images(seen_pixels(encoder, reference))
-    np.testing.assert_allclose(vectors, reference.answer["images"], atol=BOUND, rtol=0)
+    """In torch and in numpy."""
+    pixels = seen_pixels(encoder, reference)
+    np.testing.assert_allclose(encoder.encode_images(pixels), reference.answer["images"], atol=BOUND, rtol=0)
+    found = extraction.image_tower(locate(str(reference.folder)))
+    assert found is not None
+    vectors = ImageTower(*found, encoder.preprocessing).encode_images(list(pixels))
+    np.testing.assert_allclose(vectors, reference.answer["images"], atol=1e-5, rtol=0)
 
 
 def check_texts(encoder: Encoder, reference: Reference) -> None:

@@ -13,20 +13,18 @@ tokens are read.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError
-from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.models.in_numpy.table_tokenizer import QuickTokenizer
+from clipsearch.models.in_numpy.transformer import Batch, Transformer
 from clipsearch.models.logits import Logits
 from clipsearch.system import cores
 
@@ -62,7 +60,7 @@ class TowerShape:
 
     heads: int
     activation: str
-    """One of `ACTIVATIONS`."""
+    """One of `activations.ACTIVATIONS`."""
     layer_norm_eps: float
     context: int
     """Most tokens that fit, start and end included."""
@@ -108,8 +106,9 @@ class TextTower:
         self._quick = quick
         self._texts = 0
         """So many were tokenised."""
-        self._layers = sum(name.endswith(".layer_norm1.weight") for name in weights)
-        self._activation = ACTIVATIONS[shape.activation]
+        self._transformer = Transformer(
+            weights, shape.heads, shape.activation, shape.layer_norm_eps, causal=shape.fixed is None
+        )
         self._projection = "head" if shape.fixed else "text_projection"
         self.dim: int = weights[f"{self._projection}.weight"].shape[0]
 
@@ -188,16 +187,9 @@ class TextTower:
         positions = np.concatenate([np.arange(length) for length in lengths])
         x = self._weights["embeddings.token_embedding.weight"][np.concatenate(padded)].astype(np.float32)
         x += self._weights["embeddings.position_embedding.weight"][positions]
-        # 2. Layers.
-        unseen = self._unseen(texts)
-        for i in range(self._layers):
-            layer = f"encoder.layers.{i}."
-            x = x + self._attention(self._norm(x, layer + "layer_norm1"), layer + "self_attn.", lengths, unseen)
-            hidden = self._activation(self._linear(self._norm(x, layer + "layer_norm2"), layer + "mlp.fc1"))
-            x = x + self._linear(hidden, layer + "mlp.fc2")
-        # 3. The vectors of the last places, projected.
-        pooled = self._norm(x[np.cumsum(lengths) - 1], "final_layer_norm")
-        return self._linear(pooled, self._projection)
+        # 2. Layers, and after them the vectors of the last places, projected.
+        last = self._transformer.layers(x, Batch(lengths, np.cumsum(lengths) - 1, self._unseen(texts)))
+        return self._transformer.linear(self._transformer.norm(last, "final_layer_norm"), self._projection)
 
     def _unseen(self, texts: list[list[int]]) -> npt.NDArray[np.bool_] | None:
         """(Q, context): where attention passes over the padding of texts of a fixed length; None if nowhere."""
@@ -207,49 +199,6 @@ class TextTower:
         lengths = np.array([[len(ids)] for ids in texts])
         places = np.arange(self.shape.context)
         return np.asarray(places < self.shape.context - lengths if fixed.left else places >= lengths)
-
-    def _attention(self, x: Array, layer: str, lengths: list[int], unseen: npt.NDArray[np.bool_] | None) -> Array:
-        """(T, W) multi-head self-attention, each text for itself."""
-        queries, keys, values = (self._linear(x, f"{layer}{name}_proj") for name in "qkv")
-        seen = np.empty_like(x)
-        start = 0
-        for length, group in groupby(lengths):
-            number = len(list(group))
-            rows = slice(start, start + number * length)
-            start = rows.stop
-            seen[rows] = self._attend(queries[rows], keys[rows], values[rows], length, unseen)
-        return self._linear(seen, f"{layer}out_proj")
-
-    def _attend(
-        self, queries: Array, keys: Array, values: Array, length: int, unseen: npt.NDArray[np.bool_] | None
-    ) -> Array:
-        """(T, W) what the tokens of texts of one `length` gather from those that they may see."""
-        width, heads = queries.shape[1], self.shape.heads
-        q, k, v = (
-            part.reshape(-1, length, heads, width // heads).transpose(0, 2, 1, 3) for part in (queries, keys, values)
-        )
-        scores = q @ k.transpose(0, 1, 3, 2) / math.sqrt(width // heads)
-        if self.shape.fixed is None:
-            scores += np.triu(np.full((length, length), -np.inf, np.float32), 1)
-        elif unseen is not None:
-            scores += np.where(unseen, np.float32(-np.inf), np.float32(0))[:, np.newaxis, np.newaxis, :]
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        scores /= scores.sum(axis=-1, keepdims=True)
-        return np.asarray((scores @ v).transpose(0, 2, 1, 3).reshape(-1, width))
-
-    def _linear(self, x: Array, name: str) -> Array:
-        out: Array = x @ self._weights[f"{name}.weight"].T
-        if (bias := self._weights.get(f"{name}.bias")) is not None:
-            out += bias
-        return out
-
-    def _norm(self, x: Array, name: str) -> Array:
-        out: Array = x - x.mean(axis=-1, keepdims=True)
-        variance = np.einsum("ij,ij->i", out, out)[:, np.newaxis] / np.float32(x.shape[1])
-        out /= np.sqrt(variance + np.float32(self.shape.layer_norm_eps))
-        out *= self._weights[f"{name}.weight"]
-        out += self._weights[f"{name}.bias"]
-        return out
 
 
 def foreign_token(token: int, known: int) -> str:

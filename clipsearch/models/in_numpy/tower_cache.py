@@ -45,7 +45,7 @@ _LAYOUT = 4
 _WEIGHTS, _TOKENIZER, _SHAPE = "text_tower.safetensors", "tokenizer.json", "text_tower.json"
 _RULES, _TABLES = "tokens.json", "tokens.safetensors"
 _CHECKSUMS, _COMPARED = "checksums.json", "compared.json"
-_DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8"}
+_DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "I64": "<i8", "BF16": "<u2"}
 _DIGEST_BYTES = 16
 _HEADER_BYTES = 128
 """Of a .npy file with two short dimensions; the format fills it up to a multiple of 64."""
@@ -293,7 +293,7 @@ def _digest(content: bytes) -> bytes:
 
 
 def map_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a safetensors file, memory-mapped.
+    """The tensors of a safetensors file, memory-mapped; bfloat16, which numpy lacks, as unsigned whole numbers.
 
     The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query.
 
