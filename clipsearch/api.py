@@ -19,7 +19,6 @@ from clipsearch.errors import (
     IndexUnfinishedError,
     InputError,
     ModelError,
-    ModelMismatchError,
 )
 from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
@@ -217,7 +216,7 @@ class ModelChoice:
         self._revision = known.revision if known and known.name == self.name else None
         self._is_final = bound is not None
         if bound and wanted and not _OfModel(self.name)(bound):
-            raise ModelMismatchError(mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})"))
+            raise mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})")
 
     def load(self) -> tuple[Encoder, ModelRecord]:
         """The model, and what the index records of it. Leaves its text tower where queries find it.

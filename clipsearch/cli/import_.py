@@ -12,7 +12,7 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding
 from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, show_log
-from clipsearch.errors import InputError, ModelMismatchError
+from clipsearch.errors import InputError
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
             known = store.bound_model()
     if known and about and known.fingerprint != about["fingerprint"]:
         made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
-        raise ModelMismatchError(mismatch(folder, known, made_with))
+        raise mismatch(folder, known, made_with)
     if known:
         return ModelChoice(folder, [current_folder()], None)
     name = about.get("model")

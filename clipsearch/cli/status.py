@@ -79,5 +79,5 @@ def _of_text_tower(model: ModelRecord | None) -> Iterator[Finding]:
     if model and found:
         yield Finding(
             f"the text tower of model {model.name} in the cache: {found}",
-            mend=f"The next query makes it anew from the model; or do it now: clipsearch models pull {model.name}",
+            hint="pull-tower",
         )

@@ -235,7 +235,7 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
 def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: ModelRecord) -> None:
     known = store.bound_model()
     if known and known.fingerprint != model.fingerprint:
-        raise ModelMismatchError(mismatch(store.folder, known, model.name))
+        raise mismatch(store.folder, known, model.name)
     dim = source.matrices[0].shape[1]
     if dim != model.dim:
         raise ModelMismatchError(

@@ -182,7 +182,7 @@ class _Walk:
         self._real_roots = [os.path.realpath(top) for top in (root, *others)]
         self._followed: set[_Identity] = set()
         """Folders that links led to, and the roots: none is entered twice, so that no circle is endless."""
-        self._exclude = Patterns(root, rules.exclude, "--exclude") if rules.exclude else None
+        self._exclude = Patterns(root, rules.exclude, "exclude") if rules.exclude else None
 
     def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
         """The images in the folder `start` with these entries, which is on this device."""

@@ -1,4 +1,4 @@
-"""Patterns of what to leave out, with the rules of .gitignore: of `.clipsearchignore` files and of `--exclude`."""
+"""Patterns of what to leave out, with the rules of .gitignore: of `.clipsearchignore` files and of a search."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clipsearch.images.extras import install_command, needed_extra
 
@@ -170,19 +170,19 @@ def install_for(kind: str) -> str | None:
     return install_command(extra) if extra else None
 
 
-def option_for(kind: str) -> str | None:
-    """Which option of `clipsearch index` takes a kind in."""
+def rule_for(kind: str) -> str | None:
+    """Which of the `Rules` of a search takes a kind in; None if none does."""
     if kind.endswith("/"):
-        return "--include-system"
-    return "--include-backups" if kind.startswith("*") or os.fsencode(kind) in _BACKUP else None
+        return "include_system"
+    return "include_backups" if kind.startswith("*") or os.fsencode(kind) in _BACKUP else None
 
 
 _NAMED_AT_MOST = 6
 
 
-def listed(counts: Mapping[str, int]) -> str:
+def listed(counts: Mapping[str, int], help_for: Callable[[str], str | None] = install_for) -> str:
     """`12 .mp4, 3 .jxl (pip install 'clipsearch[jxl]'), 1 .svg and 9 others of 4 kinds`; what helps is always named."""
-    helps = {kind: install_for(kind) or option_for(kind) for kind in counts}
+    helps = {kind: help_for(kind) for kind in counts}
     ordered = sorted(counts, key=lambda kind: (helps[kind] is None, -counts[kind], kind))
     named = sorted(ordered[:_NAMED_AT_MOST], key=lambda kind: (-counts[kind], kind))
     text = ", ".join(

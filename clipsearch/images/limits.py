@@ -78,10 +78,10 @@ def check_size(width: int, height: int, limit: int) -> None:
 
 
 def more_than(limit: int) -> str:
-    """The reason, in words that name the way out."""
+    """The reason."""
     millions = limit / 1_000_000
     number = f"{millions:g}" if millions < 1 else f"{millions:,.0f}"
-    return f"more than the limit of {number} million (--max-pixels)"
+    return f"more than the limit of {number} million"
 
 
 def check_bytes(size: int, limit: int) -> None:
@@ -93,7 +93,7 @@ def check_bytes(size: int, limit: int) -> None:
     if size > limit:
         raise UnreadableImageError(
             f"too large: {size / 1e6:,.0f} MB or more, and no picture of the allowed size needs more than "
-            f"{limit / 1e6:,.0f} (--max-pixels)"
+            f"{limit / 1e6:,.0f}"
         )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import ImageFile, Rules, find_images, look
-from clipsearch.images.kinds import PassedOver, listed, sort_of
+from clipsearch.images.kinds import PassedOver, listed, rule_for, sort_of
 from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Folder, Known, Root, Store
 from clipsearch.system.paths import is_below, second_names
@@ -211,7 +211,7 @@ class Changes:
                 drives.searched(target.start, self.gone)
             self.confirm(target)
         except (InputError, OSError) as error:
-            raise InputError(f"{error}{_advice(target.start, store)}") from error
+            raise _unusable(str(error), target.start, store) from error
         if self.counts.found == before and not allow_empty:
             self._refuse_empty(target, store)
 
@@ -333,15 +333,17 @@ class Changes:
             raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
         counts = self.passed_over(target)
         others = f" Left out: {listed(counts)}." if counts else ""
+        rules = tuple(dict.fromkeys(rule for rule in map(rule_for, counts) if rule))
         known = store.count(target.start) if store else 0
         if known and self.gone.count_left_out(target.start) < known:
-            advice = _advice(target.start, store, "--allow-empty, or ")
-            raise InputError(f"No images in {place} any more. Is a drive not mounted?{others}{advice}")
+            raise InputError(
+                f"No images in {place} any more. Is a drive not mounted?{others} {_known(known)}",
+                hint=(*rules, "gone-or-empty"),
+                folder=target.start,
+            )
         found = "No images" if not counts else "No images that can be read"
         left_out = f": the {known} that the index knows are left out now" if known else ""
-        raise InputError(
-            f"{found} in {place}{left_out}.{others} (Nothing was changed.) If that is as it should be: --allow-empty"
-        )
+        raise InputError(f"{found} in {place}{left_out}.{others} (Nothing was changed.)", hint=(*rules, "allow-empty"))
 
 
 def _device(path: bytes) -> int | None:
@@ -388,12 +390,11 @@ def _is_same_file(file: ImageFile, old: Known) -> bool:
     return file.inode is None or old.inode is None or file.inode == old.inode
 
 
-def _advice(start: bytes, store: Store | None, ways: str = "") -> str:
-    """What to do about a root that is known and cannot be used."""
+def _unusable(wrong: str, start: bytes, store: Store | None) -> InputError:
+    """The error for a root that cannot be used, which may be known."""
     images = store.count(start) if store else 0
-    if not images:
-        return ""
-    return (
-        f"\nThe index knows {images} images there. Nothing was changed. If they are gone for good: {ways}clipsearch "
-        f"forget {os.fsdecode(start)}"
-    )
+    return InputError(f"{wrong} {_known(images)}", hint="gone", folder=start) if images else InputError(wrong)
+
+
+def _known(images: int) -> str:
+    return f"The index knows {images} images there. Nothing was changed."

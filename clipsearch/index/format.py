@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError
+from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError, ModelMismatchError
 
 FOLDER = ".clipsearch"
 FORMAT = 3
@@ -98,7 +98,7 @@ class ModelRecord:
     """Which model made the vectors."""
 
     name: str
-    """As the user would type it for `--model`."""
+    """As the user would give it."""
     revision: str | None
     """Commit hash on the hub; None for a local folder."""
     fingerprint: str
@@ -149,43 +149,35 @@ def header(rows: int, dim: int) -> bytes:
     return prefix + description.ljust(HEADER_BYTES - 11).encode("ascii") + b"\n"
 
 
-def mismatch(folder: Path, known: ModelRecord, wanted: str) -> str:
-    """The message for an index of one model met with another, or with another revision of the same."""
+def mismatch(folder: Path, known: ModelRecord, wanted: str) -> ModelMismatchError:
+    """The error for an index of one model met with another, or with another revision of the same."""
     base = known.name.partition("@")[0]
     if known.revision and wanted.partition("@")[0].partition(" ")[0] == base:
         pinned = f"{base}@{known.revision[:12]}"
-        return (
+        return ModelMismatchError(
             f"The index in {folder} was made with another revision of model {base} than {wanted}: their vectors cannot "
-            f"be compared.\nFetch the one that it was made with (clipsearch models pull {pinned}) and go on with that "
-            f"(--model {pinned}), or make a second index with --index DIR."
+            "be compared.",
+            hint="pull-revision",
+            model=pinned,
         )
-    return (
+    return ModelMismatchError(
         f"The index in {folder} was made with model {known.name}, not {wanted}: vectors of two models cannot be "
-        f"compared.\nGo on with its model (--model {known.name}), or make a second index with --index DIR."
+        "compared.",
+        hint="other-model",
+        model=known.name,
     )
 
 
 def broken_rows(folder: Path, count: int) -> str:
     """What is said of rows that are no unit vectors; no query finds their images."""
     some = "1 image has" if count == 1 else f"{count} images have"
-    return (
-        f"{some} no usable vector in the index in {folder} (NaN, infinite, all zeros, or of another length). To see "
-        f"which: clipsearch status --verify; to have them embedded again: {embed_again(folder)}"
-    )
-
-
-def embed_again(folder: Path) -> str:
-    """What to type to have images embedded whose rows are no unit vectors."""
-    import shlex  # which a query has no other use for
-
-    return f"clipsearch index --reread --index {shlex.quote(str(folder))}"
+    return f"{some} no usable vector in the index in {folder} (NaN, infinite, all zeros, or of another length)."
 
 
 def damaged(folder: Path, what: str) -> IndexDamagedError:
     """The error for an index that contradicts itself."""
     return IndexDamagedError(
-        f"The index in {folder} is damaged: {what}.\nYour images are untouched. To see all that is wrong: clipsearch "
-        f"status --verify. To make the index anew: delete {folder} and run: clipsearch index PATH"
+        f"The index in {folder} is damaged: {what}. Your images are untouched.", hint="damaged-index", folder=folder
     )
 
 
@@ -211,6 +203,6 @@ def guarded(folder: Path) -> Iterator[None]:
 
 def _unwritable(folder: Path, reason: str) -> ClipsearchError:
     return IndexWriteError(
-        f"Cannot write the index in {folder}: {reason}.\nWhat was saved before is safe. Check space and permissions, "
-        "then run the same command again; or choose another place with --index DIR."
+        f"Cannot write the index in {folder}: {reason}. What was saved before is safe. Check space and permissions.",
+        hint="other-place",
     )

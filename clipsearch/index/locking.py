@@ -53,7 +53,8 @@ def lock(folder: Path, wait: float) -> Iterator[list[Path]]:
                 raise IndexLockedError(
                     f"Another clipsearch is writing to {folder}"
                     + (f", and was not done after {wait:g} s" if wait else "")
-                    + ". Try again when it has finished, or let this one wait: --wait SECONDS."
+                    + ".",
+                    hint="wait",
                 ) from error
     try:
         yield made

@@ -171,8 +171,9 @@ def vectors_of(
     sound = are_unit(vectors)
     if not sound.any() and (len(pixels) >= _MANY or not _makes_any(encoder, pixels[0])):
         raise ModelError(
-            f"Model {model!r} makes no vectors of pictures: {NOTHING}. Its weights or its preprocessing are damaged. "
-            f"To see what differs: clipsearch models check {model}"
+            f"Model {model!r} makes no vectors of pictures: {NOTHING}. Its weights or its preprocessing are damaged.",
+            hint="check-model",
+            model=model,
         )
     return [
         vector if good else UnreadableImageError(f"the model makes no vector of it: {NOTHING}")

@@ -110,8 +110,7 @@ def find_index(start: Path) -> Path:
         if Store.exists(folder / FOLDER):
             return folder / FOLDER
     raise IndexMissingError(
-        f"No index in {start} or any folder above it. Make one with: clipsearch index {start}\n"
-        "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX."
+        f"No index in {start} or any folder above it.", hint=("make-index", "name-index"), folder=start
     )
 
 
@@ -145,7 +144,7 @@ class Store:
         """
         path = folder / DATABASE
         if not cls.exists(folder):
-            raise IndexMissingError(f"No index in {folder}. Make one with: clipsearch index PATH")
+            raise IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
         # A crash can leave a journal that has to be rolled back, so even readers open for writing where they may.
         mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
         store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))
@@ -176,8 +175,8 @@ class Store:
             raise damaged(self.folder, f"{DATABASE} names no format")
         if int(version) > FORMAT:
             raise IndexDamagedError(
-                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {FORMAT}. "
-                "Update clipsearch (pip install --upgrade clipsearch), or make a second index with --index DIR."
+                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {FORMAT}.",
+                hint="newer-clipsearch",
             )
         return int(version)
 
@@ -310,7 +309,10 @@ class Store:
         """
         matrix, alive = self.matrix()
         if count := len(broken(matrix, alive)):
-            raise IndexDamagedError(f"This needs the vectors of all images: {broken_rows(self.folder, count)}")
+            wrong = broken_rows(self.folder, count)
+            raise IndexDamagedError(
+                f"This needs the vectors of all images: {wrong}", hint="broken-rows", folder=self.folder
+            )
         return matrix, alive
 
     def images(self, rows: Sequence[int]) -> list[Record]:

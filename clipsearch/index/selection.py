@@ -95,10 +95,7 @@ def check_under(store: Store, filters: Filters) -> None:
     """Raises InputError where a filter names a folder that is neither there nor in the index."""
     for path in filters.under or ():
         if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
-            raise InputError(
-                f"under: there is no {os.fsdecode(path)}, and the index knows none. "
-                "`clipsearch status` names the folders in the index."
-            )
+            raise InputError(f"under: there is no {os.fsdecode(path)}, and the index knows none.", hint="folders")
 
 
 def rows_of_file(store: Store, path: bytes) -> list[int]:

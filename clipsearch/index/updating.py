@@ -427,7 +427,7 @@ class _Run:
 
 def _refused(record: Record) -> Record:
     """`record` of a damaged image as that of a file that cannot be read."""
-    reason = f"damaged: {missing(record.damage or 0)} (--skip-damaged)"
+    reason = f"damaged: {missing(record.damage or 0)}"
     return record._replace(row=None, width=None, height=None, taken_at=None, error=reason)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipsearch.index.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, embed_again, header
+from clipsearch.index.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
 from clipsearch.index.reading import Store, broken
 
 _NAMED_AT_MOST = 5
@@ -19,9 +19,9 @@ class Finding(NamedTuple):
 
     what: str
     harmless: bool = False
-    """Queries do not suffer, and the next `clipsearch index` puts it right."""
-    mend: str | None = None
-    """What to do; None for what all others of its kind need."""
+    """Queries do not suffer, and the next run that writes to the index puts it right."""
+    hint: str | None = None
+    """What mends it: as the hint of an error, with folder and model as facts; None if it takes a new index."""
 
 
 def verify(store: Store) -> list[Finding]:
@@ -87,7 +87,7 @@ def _vectors(store: Store) -> Iterator[Finding]:
         yield Finding(
             f"{len(wrong)} of {len(matrix)} vectors are not of unit length ({no_numbers} NaN or infinite, {zeros} all "
             f"zeros), and no query finds their images{_some(paths, len(wrong))}",
-            mend=f"Have these images embedded again: {embed_again(store.folder)}",
+            hint="embed-again",
         )
 
 

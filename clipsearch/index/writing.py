@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError, ModelMismatchError
+from clipsearch.errors import InputError
 from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.index.connections import connect
 from clipsearch.index.creating import create, discard_if_empty
@@ -111,7 +111,7 @@ class Writer(Store):
         """
         known = self.bound_model()
         if known is not None and known.fingerprint != model.fingerprint:
-            raise ModelMismatchError(mismatch(self.folder, known, model.name))
+            raise mismatch(self.folder, known, model.name)
         with self._changing():
             self._set_meta("model", json.dumps(asdict(model)))
 
@@ -175,8 +175,8 @@ class Writer(Store):
             if not may_go(root):
                 names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
                 raise InputError(
-                    f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.\nTo leave out a part of "
-                    "one, index it again with --exclude, or put the part's name into a .clipsearchignore file."
+                    f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.",
+                    hint="leave-out",
                 )
         images = [self.count(root) for root in roots]
         with self._changing():

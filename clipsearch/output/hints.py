@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 
@@ -24,8 +25,44 @@ HINTS = {
     "list-models": "See what works: clipsearch models",
     "known-models": "See which are well known: clipsearch models",
     "cpu": "Try --device cpu.",
+    # The index
+    "make-index": "Make one with: clipsearch index {folder}",
+    "name-index": "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX.",
+    "embed-again": "Have these images embedded again: clipsearch index --reread --index {folder}",
+    "pull-tower": "The next query makes it anew from the model; or do it now: clipsearch models pull {model}",
+    "newer-clipsearch": (
+        "Update clipsearch (pip install --upgrade clipsearch), or make a second index with --index DIR."
+    ),
+    "pull-revision": (
+        "Fetch the one that it was made with (clipsearch models pull {model}) and go on with that (--model {model}), "
+        "or make a second index with --index DIR."
+    ),
+    "other-model": "Go on with its model (--model {model}), or make a second index with --index DIR.",
+    "broken-rows": (
+        "To see which: clipsearch status --verify; to have them embedded again: "
+        "clipsearch index --reread --index {folder}"
+    ),
+    "damaged-index": (
+        "To see all that is wrong: clipsearch status --verify. To make the index anew: delete {folder} and run: "
+        "clipsearch index PATH"
+    ),
+    "other-place": "Then run the same command again; or choose another place with --index DIR.",
+    "wait": "Try again when it has finished, or let this one wait: --wait SECONDS.",
+    "leave-out": (
+        "To leave out a part of one, index it again with --exclude, or put the part's name into a .clipsearchignore "
+        "file."
+    ),
+    "folders": "`clipsearch status` names the folders in the index.",
+    "gone": "If they are gone for good: clipsearch forget {folder}",
+    "gone-or-empty": "If they are gone for good: --allow-empty, or clipsearch forget {folder}",
+    "allow-empty": "If that is as it should be: --allow-empty",
+    "include_backups": "To take in backups: --include-backups",
+    "include_system": "To take in folders of systems: --include-system",
 }
 """What follows a message, by the key that the error or the warning carries. In braces: facts, quoted for a shell."""
+
+_OPTIONS = {"damaged: ": "(--skip-damaged)", "too large: .*(limit|allowed)": "(--max-pixels)"}
+"""How the reason begins for which `index` did not take a file, and its option that decides on that."""
 
 
 def with_hints(error: ClipsearchError) -> str:
@@ -41,3 +78,9 @@ def in_words(keys: Iterable[str], facts: Mapping[str, object]) -> list[str]:
 
 def _text(value: object) -> str:
     return os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else str(value)
+
+
+def with_option(reason: str) -> str:
+    """Why a file could not be read, and the option of `index` that decides on it; old indexes hold both."""
+    option = next((option for begin, option in _OPTIONS.items() if re.match(begin, reason)), None)
+    return reason if option is None or reason.endswith(option) else f"{reason} {option}"

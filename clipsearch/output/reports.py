@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsearch.images.kinds import install_for, listed, option_for
+from clipsearch.images.kinds import install_for, listed, rule_for
 from clipsearch.images.shares import missing
 from clipsearch.index.format import Computed, ModelRecord
 from clipsearch.index.reading import Contents, Folder
@@ -16,6 +16,7 @@ from clipsearch.index.updating import Summary
 from clipsearch.index.verifying import Finding
 from clipsearch.models.disk.names import repository_of
 from clipsearch.output.counting import plural
+from clipsearch.output.hints import in_words, with_option
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
 
@@ -38,7 +39,7 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
         "kept": sum(kept.images for kept in summary.kept),
         "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
         "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
-        "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in summary.unreadable],
+        "unreadable": _unreadable_fields(summary.unreadable),
         "damaged": _damaged_fields(summary.damaged),
         "passed_over": _passed_over_fields(summary.passed_over),
         "seconds": round(seconds, 3),
@@ -49,18 +50,32 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
 
 def _passed_over_fields(counts: Mapping[str, int]) -> list[dict[str, object]]:
     return [
-        {"kind": kind, "count": count, "install": install_for(kind), "option": option_for(kind)}
+        {"kind": kind, "count": count, "install": install_for(kind), "option": _option_for(kind)}
         for kind, count in counts.items()
     ]
 
 
+def _option_for(kind: str) -> str | None:
+    """Which option of `clipsearch index` takes a kind in."""
+    rule = rule_for(kind)
+    return f"--{rule.replace('_', '-')}" if rule else None
+
+
+def _help_for(kind: str) -> str | None:
+    return install_for(kind) or _option_for(kind)
+
+
 def passed_over_text(summary: Summary) -> str:
     """One line on what was left out as no pictures; empty if there was nothing of the kind."""
-    return f"Left out: {listed(summary.passed_over)}" if summary.passed_over else ""
+    return f"Left out: {listed(summary.passed_over, _help_for)}" if summary.passed_over else ""
 
 
 def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
     return json_fields(shown(folder)) | {"images": images, "reason": "drive" if away else "empty"}
+
+
+def _unreadable_fields(unreadable: Sequence[tuple[bytes, str]]) -> list[dict[str, str]]:
+    return [json_fields(shown(path)) | {"reason": with_option(reason)} for path, reason in unreadable]
 
 
 def _damaged_fields(damaged: Sequence[tuple[bytes, float]]) -> list[dict[str, object]]:
@@ -171,7 +186,7 @@ class Status:
 def status_json(status: Status) -> bytes:
     """`status --json`."""
     model, run = status.model, status.last_run
-    fields = {
+    fields: dict[str, object] = {
         "model": model.name if model else None,
         "repository": repository_of(model.name) if model and model.revision else None,
         "revision": model.revision if model else None,
@@ -180,7 +195,7 @@ def status_json(status: Status) -> bytes:
         **_computed_fields(status.computed),
         "images": status.contents.images,
         "date_sources": dict(status.date_sources),
-        "unreadable": [json_fields(shown(path)) | {"reason": reason} for path, reason in status.unreadable],
+        "unreadable": _unreadable_fields(status.unreadable),
         "damaged": _damaged_fields(status.damaged),
         "passed_over": _passed_over_fields(status.passed_over),
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
@@ -211,7 +226,7 @@ def status_text(status: Status) -> str:
         ("dates", _dates_text(status.date_sources)),
         ("unreadable", str(len(status.unreadable))),
         *([("damaged", str(len(status.damaged)))] if status.damaged else []),
-        *([("left out", listed(status.passed_over))] if status.passed_over else []),
+        *([("left out", listed(status.passed_over, _help_for))] if status.passed_over else []),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
         *([] if status.is_whole else [("state", _state_text(status))]),
@@ -277,21 +292,25 @@ def _verdict(status: Status) -> list[str]:
 
 def _mend(status: Status, finding: Finding) -> str:
     """What to type."""
-    if finding.mend is not None:
-        return printable(utf8(finding.mend))
+    folder = shlex.quote(printable(status.folder))
+    if finding.hint is not None:
+        facts = {"folder": status.folder, "model": status.model.name if status.model else ""}
+        return printable(utf8(" ".join(in_words([finding.hint], facts))))
     if finding.harmless:
         return "The next `clipsearch index` puts it right. If one is running, this is its unfinished work."
     model = f" --model {status.model.name}" if status.model else ""
     roots = " ".join(shlex.quote(printable(root)) for root, _ in status.roots) or "PATH"
-    folder = printable(status.folder)
     return (
-        f"Your images are untouched. Make the index anew: rm -r {shlex.quote(folder)} && clipsearch index {roots} "
-        f"--index {shlex.quote(folder)}{model}"
+        f"Your images are untouched. Make the index anew: rm -r {folder} && clipsearch index {roots} "
+        f"--index {folder}{model}"
     )
 
 
 def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
-    return [f"{printable(shown(path))}: {printable(utf8(reason))}" for path, reason in unreadable[:NAMED_AT_MOST]]
+    return [
+        f"{printable(shown(path))}: {printable(utf8(with_option(reason)))}"
+        for path, reason in unreadable[:NAMED_AT_MOST]
+    ]
 
 
 def _damaged_lines(damaged: Sequence[tuple[bytes, float]]) -> list[str]:

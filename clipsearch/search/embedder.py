@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import ModelError, ModelMismatchError, UnreadableImageError
+from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.index.format import ModelRecord, mismatch
 from clipsearch.index.reading import Store
 from clipsearch.models.disk.catalog import BUNDLED
@@ -413,7 +413,7 @@ class Embedder:
         encoder = load_encoder(self._files, self._options)
         if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"
-            raise ModelMismatchError(mismatch(self._store.folder, self._record, wanted))
+            raise mismatch(self._store.folder, self._record, wanted)
         reason = "enough for a query" if self._options is FOR_QUERIES else None
         self._log_once(*encoder_loaded(encoder, reason))
         return encoder

@@ -231,8 +231,15 @@ class Index:
                     hits[i] = found
         if rows.broken:
             if not any(hits) and limits.score is None and limits.confidence is None:
-                raise IndexDamagedError(f"Nothing can be found: {broken_rows(self.store.folder, len(rows.broken))}")
-            said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
+                raise IndexDamagedError(
+                    f"Nothing can be found: {broken_rows(self.store.folder, len(rows.broken))}",
+                    hint="broken-rows",
+                    folder=self.store.folder,
+                )
+            said = (
+                f"Left out: {broken_rows(self.store.folder, len(rows.broken))} To see which: clipsearch status "
+                "--verify; to have them embedded again: clipsearch index --reread --index " + str(self.store.folder)
+            )
             if said not in self._told:
                 self._told.add(said)
                 _log.warning(said)

@@ -213,7 +213,7 @@ def test_an_ascii_pattern_takes_names_as_they_are_stored(tmp_path: Path) -> None
 
 def test_a_pattern_that_means_nothing_is_an_error_that_names_its_source(tmp_path: Path) -> None:
     make(tmp_path, "a.png")
-    with pytest.raises(InputError, match=r"--exclude: .*'!'"):
+    with pytest.raises(InputError, match=r"exclude: .*'!'"):
         names(tmp_path, Rules(exclude=("!",)))
     (tmp_path / ".clipsearchignore").write_text("!\n")
     with pytest.raises(InputError, match=r"\.clipsearchignore: .*'!'"):

@@ -26,6 +26,7 @@ from clipsearch.index.pipeline import Embedded
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
+from clipsearch.output.hints import with_hints
 
 
 def known(folder: Path) -> dict[str, npt.NDArray[np.float16] | None]:
@@ -275,8 +276,9 @@ def test_a_root_that_is_emptied_needs_a_word(tmp_path: Path, index: Path) -> Non
     update(index, tmp_path / "p")
     for name in names:
         (tmp_path / name).unlink()
-    with pytest.raises(InputError, match=r"(?s)No images in .* any more.*knows 10 images.*--allow-empty.*forget"):
+    with pytest.raises(InputError, match=r"No images in .* any more.*knows 10 images") as caught:
         update(index, tmp_path / "p")
+    assert with_hints(caught.value).endswith(f"--allow-empty, or clipsearch forget {tmp_path / 'p'}")
     assert len(known(index)) == 10
     assert update(index, tmp_path / "p", allow_empty=True).removed == 10
     assert known(index) == {}
@@ -286,14 +288,15 @@ def test_a_root_that_is_missing_needs_to_be_forgotten_even_if_empty_is_allowed(t
     paint_all(tmp_path / "p")
     update(index, tmp_path / "p")
     shutil.rmtree(tmp_path / "p")
-    with pytest.raises(InputError, match=r"(?s)No such file or folder.*knows 10 images.*clipsearch forget"):
+    with pytest.raises(InputError, match=r"No such file or folder.*knows 10 images") as caught:
         update(index, tmp_path / "p", allow_empty=True)
+    assert with_hints(caught.value).endswith(f"clipsearch forget {tmp_path / 'p'}")
     assert len(known(index)) == 10
 
 
 def test_an_empty_folder_can_be_a_root_if_that_is_meant(tmp_path: Path, index: Path) -> None:
     (tmp_path / "p").mkdir()
-    with pytest.raises(InputError, match="--allow-empty"):
+    with pytest.raises(InputError, match="Nothing was changed"):
         update(index, tmp_path / "p")
     assert not index.exists()
     assert update(index, tmp_path / "p", allow_empty=True).images == 0
@@ -610,7 +613,7 @@ def test_an_index_folder_without_permission_is_an_error_and_stays_as_it_was(tmp_
     update(index, tmp_path / "p")
     paint(tmp_path / "p" / "new.png", "cyan")
     (index / "lock").unlink(missing_ok=True)
-    with deny(index, 0o500), pytest.raises(IndexWriteError, match=r"(?s)Cannot write .*--index DIR"):
+    with deny(index, 0o500), pytest.raises(IndexWriteError, match="Cannot write "):
         update(index, tmp_path / "p")
     check(index, *names)
 
