@@ -24,6 +24,7 @@ HINTS = {
     "pictures": "(--pictures DIR)",
     "list-models": "See what works: clipsearch models",
     "known-models": "See which are well known: clipsearch models",
+    "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
     # The index
     "make-index": "Make one with: clipsearch index {folder}",

@@ -206,7 +206,7 @@ def test_is_below() -> None:
 
 
 def test_the_nearest_index_upwards_is_found(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(IndexMissingError, match="clipsearch index"):
+    with pytest.raises(IndexMissingError, match="or any folder above it"):
         find_index(tmp_path)
     fill(folder, ["a"])
     (tmp_path / "x" / "y").mkdir(parents=True)
