@@ -97,23 +97,22 @@ def _warn_if_unfinished(store: Store) -> None:
     if not images:
         store.close()
         if at_work:
-            said = (
+            raise IndexUnfinishedError(
                 f"The index in {store.folder} is being built, and there is no image in it yet. Try again in a moment."
             )
-        else:
-            said = (
-                f"The index in {store.folder} holds no image: the run that was to make it was ended at its beginning. "
-                f"Go on with it: clipsearch index PATH (or delete {store.folder})"
-            )
-        raise IndexUnfinishedError(said)
+        raise IndexUnfinishedError(
+            f"The index in {store.folder} holds no image: the run that was to make it was ended at its beginning.",
+            hint="begin-again",
+            folder=store.folder,
+        )
     if at_work:
         _log.warning("The index in %s is being built: %d images so far.", store.folder, images)
     else:
         _log.warning(
-            "The index in %s is not complete: the run that makes it was ended, with %d images so far. Go on with it: "
-            "clipsearch index",
+            "The index in %s is not complete: the run that makes it was ended, with %d images so far.",
             store.folder,
             images,
+            extra={"hint": "go-on"},
         )
 
 

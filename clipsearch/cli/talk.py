@@ -26,7 +26,15 @@ def show_log(*, verbose: bool = False, quiet: bool = False) -> None:
 
 
 class _Said(logging.Handler):
-    """Says each message as it stands. What goes wrong on the way is an error of the command, as for all it says."""
+    """Says each message, and what to type where the record has a hint, as errors have.
+
+    What goes wrong on the way is an error of the command, as for all it says.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
+        message = record.getMessage()
+        if hint := getattr(record, "hint", None):
+            from clipsearch.output.hints import in_words
+
+            message = " ".join([message, *in_words([hint], getattr(record, "facts", {}))])
+        say(message)

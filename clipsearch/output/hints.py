@@ -26,7 +26,14 @@ HINTS = {
     "known-models": "See which are well known: clipsearch models",
     "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
+    # Queries
+    "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
+    "image": "Say which: --image FILE",
+    "min-score": "Cut off by score instead (--min-score).",
     # The index
+    "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
+    "go-on": "Go on with it: clipsearch index",
+    "index-anew": "Make it anew: clipsearch index PATH",
     "make-index": "Make one with: clipsearch index {folder}",
     "name-index": "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX.",
     "embed-again": "Have these images embedded again: clipsearch index --reread --index {folder}",

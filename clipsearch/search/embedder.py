@@ -169,7 +169,9 @@ class Embedder:
         if not sound.all():
             raise ModelError(
                 f"Model {self.name!r} makes no vector of the text {texts[int(sound.argmin())]!r}: {NOTHING}. Its "
-                f"weights are damaged. To see what differs: clipsearch models check {self.name}"
+                "weights are damaged.",
+                hint="check-model",
+                model=self.name,
             )
         return vectors
 
@@ -318,7 +320,7 @@ class Embedder:
         """
         model = self._store.model() if self._store else None
         if self._store and model is None:
-            raise ModelError(f"The index in {self._store.folder} names no model. Make it anew: clipsearch index PATH")
+            raise ModelError(f"The index in {self._store.folder} names no model.", hint="index-anew")
         return model
 
     @cached_property
@@ -400,7 +402,7 @@ class Embedder:
             raise ModelError(f"{said}be made from is not there: {error}") from error
         if files is None:
             pinned = f"{self.name}@{revision}" if revision and "@" not in self.name else self.name
-            raise ModelError(f"{said}be made from is not on this disk. Fetch it: clipsearch models pull {pinned}")
+            raise ModelError(f"{said}be made from is not on this disk.", hint="pull", model=pinned)
 
     @cached_property
     def _whole_model(self) -> Encoder:

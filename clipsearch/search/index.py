@@ -236,13 +236,10 @@ class Index:
                     hint="broken-rows",
                     folder=self.store.folder,
                 )
-            said = (
-                f"Left out: {broken_rows(self.store.folder, len(rows.broken))} To see which: clipsearch status "
-                "--verify; to have them embedded again: clipsearch index --reread --index " + str(self.store.folder)
-            )
+            said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
             if said not in self._told:
                 self._told.add(said)
-                _log.warning(said)
+                _log.warning(said, extra={"hint": "broken-rows", "facts": {"folder": self.store.folder}})
         return hits
 
     def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
@@ -377,15 +374,15 @@ def _terms(query: Query) -> list[Term]:
     given: Iterable[str | Term] = [query] if isinstance(query, str | TextTerm | ImageTerm) else query
     terms = [checked(TextTerm(one) if isinstance(one, str) else one) for one in given]
     if not terms:
-        raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+        raise InputError("The query is empty.", hint="query")
     return terms
 
 
 def _check_in_words(terms: list[Term]) -> None:
     if any(isinstance(term, ImageTerm) for term in terms) or all(term.weight < 0 for term in terms):
         raise InputError(
-            f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words. "
-            "Cut off by score instead (--min-score)."
+            f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words.",
+            hint="min-score",
         )
 
 

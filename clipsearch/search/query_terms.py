@@ -82,11 +82,11 @@ def checked(term: _AnyTerm) -> _AnyTerm:
         InputError: its text is blank, or its weight is zero or no number.
     """
     if isinstance(term, TextTerm) and not term.text.strip():
-        raise InputError('The query is empty. Say what to look for: clipsearch query "a dog is sleeping"')
+        raise InputError("The query is empty.", hint="query")
     if isinstance(term, TextTerm):
         check_utf8(term.text, "The query")
     if isinstance(term, ImageTerm) and not term.image:
-        raise InputError("An image without a name. Say which: --image FILE")
+        raise InputError("An image without a name.", hint="image")
     if isinstance(term, ImageTerm) and not isinstance(term.image, bytes) and "\0" in os.fspath(term.image):
         raise InputError(f"No file can be named {os.fspath(term.image)!r}.")
     if not math.isfinite(term.weight) or term.weight == 0:

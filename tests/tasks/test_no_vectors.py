@@ -86,7 +86,7 @@ def test_one_picture_is_judged_by_what_the_model_makes_of_others() -> None:
     blue = np.full((4, 4, 3), (0, 0, 255), np.uint8)
     (result,) = vectors_of(Failing(is_blue), "tiny", [blue])
     assert isinstance(result, UnreadableImageError)
-    with pytest.raises(ModelError, match=r"Model 'tiny' makes no vectors of pictures.*models check tiny"):
+    with pytest.raises(ModelError, match=r"Model 'tiny' makes no vectors of pictures"):
         vectors_of(Failing(always), "tiny", [blue])
     results = vectors_of(Failing(is_blue), "tiny", [blue, 255 - blue, blue])
     assert [isinstance(one, UnreadableImageError) for one in results] == [True, False, True]
@@ -216,8 +216,6 @@ def test_rows_that_are_no_vectors_never_rank_and_it_is_said(
             assert {hit.path.name for hit in found}.isdisjoint({"red.png", "pink.png"})
             assert all(np.isfinite(hit.score) for hit in found)
         assert "2 images have no usable vector" in caplog.messages[0]
-        assert "clipsearch status --verify" in caplog.messages[0]
-        assert "clipsearch index --reread" in caplog.messages[0]
 
 
 def test_a_query_over_rows_that_are_all_nan_does_not_say_that_there_are_no_images(run: Run, tmp_path: Path) -> None:
