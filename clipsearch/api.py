@@ -224,12 +224,15 @@ class ModelChoice:
             ClipsearchError: the model or the device cannot be had.
         """
         from clipsearch.models.disk.files import locate
+        from clipsearch.models.in_numpy.tower_cache import damage, made_anew
 
         if not self._is_final:
             self._decide()  # a run that this one waited for may have made the index
         files = locate(self.name, revision=self._revision, progress=self._progress)
         encoder = load_encoder(files, self._options)
         encoder.divide_cores()
+        if found := damage(encoder.fingerprint):
+            _log.warning(made_anew(encoder.name, found))
         encoder.save_text_tower()
         self.encoder = encoder
         for fact in (model_used(encoder.name, encoder.revision, self._why), *encoder_loaded(encoder)):
@@ -266,12 +269,14 @@ def pull_model(
         ModelError: there is no such model, or it cannot be had.
     """
     from clipsearch.models.disk.files import fingerprint, pull
-    from clipsearch.models.in_numpy.tower_cache import damage, is_whole
+    from clipsearch.models.in_numpy.tower_cache import damage, is_whole, made_anew
 
     pulled = pull(name, update=update, progress=progress)
     made = fingerprint(pulled.files.folder)
     if not is_whole(made, thorough=True):
-        if not damage(made):  # otherwise whoever makes it anew says so
+        if found := damage(made):
+            _log.warning(made_anew(pulled.files.name, found))
+        else:
             _log.warning(PREPARING, pulled.files.name)
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
             _log.warning(WHOLE_MODEL_NEEDED, pulled.files.name)

@@ -11,7 +11,7 @@ from importlib import import_module
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from clipsearch.cli.talk import say, show_log
+from clipsearch.cli.talk import say
 from clipsearch.errors import ClipsearchError, NothingFoundError, OutputError
 from clipsearch.system.cores import available
 from clipsearch.system.failures import of_the_environment
@@ -106,7 +106,6 @@ class Ended(KeyboardInterrupt):
 def main() -> None:
     """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
     guard_streams()
-    show_log()
     try:
         _end_in_order()
         code = _run()

@@ -37,6 +37,13 @@ class Command(TyperCommand):
                 ctx.params[str(parameter.name)] = _as_utf8(ctx.params[str(parameter.name)])
         return rest
 
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
+        """Run the command. What is logged meanwhile is shown."""
+        from clipsearch.cli.log import show_log  # not for help
+
+        show_log()
+        return super().invoke(ctx)
+
 
 def _as_utf8(value: object) -> object:
     """Words as they were typed, where the locale knows no letters but ASCII (`LC_ALL=C PYTHONUTF8=0`)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding
-from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say, show_log
+from clipsearch.cli.options import IndexOption, JsonOption, ModelOption, VerboseOption, WaitOption, say
 from clipsearch.errors import InputError
 from clipsearch.system.places import current_folder
 
@@ -78,6 +78,7 @@ def import_(
     the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits with 0 if it is
     done, and with 2 after an error.
     """
+    from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.exchange.importing import import_vectors
     from clipsearch.exchange.reading import Part, clip_retrieval_parts

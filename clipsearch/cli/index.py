@@ -21,7 +21,6 @@ from clipsearch.cli.options import (
     VerboseOption,
     WaitOption,
     say,
-    show_log,
     writing_output,
 )
 
@@ -156,6 +155,7 @@ def index(
     at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
     from clipsearch.api import ModelChoice
+    from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.images.quiet import quiet_decoders
     from clipsearch.index.updating import update

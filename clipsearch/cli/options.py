@@ -15,7 +15,6 @@ import typer
 
 import clipsearch
 from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it from here)
-from clipsearch.cli.talk import show_log as show_log  # noqa: PLC0414
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -168,6 +167,7 @@ class ModelOptions:
     def open(self) -> Embedder:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
         from clipsearch.api import load_model
+        from clipsearch.cli.log import show_log
         from clipsearch.cli.progress import ProgressBar
         from clipsearch.models.in_torch.loading import EncoderOptions
 

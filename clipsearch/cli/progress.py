@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from clipsearch.cli import talk
 from clipsearch.system.progress import Progress
 
 if TYPE_CHECKING:
@@ -119,8 +120,17 @@ class ProgressBar(Progress):
         )
         self._task = self._bar.add_task("work", total=total, rate="", skips="")
         self._bar.start()
+        talk.above_the_bar = self._say
+
+    def _say(self, message: str) -> None:
+        """Write a message above the bar, as it stands: rich would break it into lines, and colour what is in it."""
+        from rich.text import Text
+
+        if self._bar:
+            self._bar.console.print(Text(message), soft_wrap=True)
 
     def _stop(self) -> None:
+        talk.above_the_bar = None
         if self._bar:
             self._bar.stop()
             self._bar = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, show_log, writing_output
+from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.system.paths import absolute, same_place
@@ -246,6 +246,7 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
     Found from a folder below its own, an index answers for that folder.
     """
     from clipsearch.api import index_folder, open_index
+    from clipsearch.cli.log import show_log
 
     place = index_folder(folder)
     is_named = folder is not None or bool(os.environ.get("CLIPSEARCH_INDEX"))

@@ -1,9 +1,12 @@
-"""What commands say to the user, on stderr; stdout is for data. The package's log ends here."""
+"""What commands say to the user, on stderr; stdout is for data."""
 
 from __future__ import annotations
 
-import logging
 import sys
+from collections.abc import Callable
+
+above_the_bar: Callable[[str], None] | None = None
+"""Writes a line while a progress bar stands on stderr; whoever shows one sets it."""
 
 
 def say(message: str) -> None:
@@ -14,27 +17,7 @@ def say(message: str) -> None:
         message = "\n".join(ascii(line)[1:-1] for line in message.split("\n"))
     else:
         message = "\n".join(map(escaped, message.split("\n")))
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def show_log(*, verbose: bool = False, quiet: bool = False) -> None:
-    """Say what the package logs: warnings; with `verbose` also what is used and why, with `quiet` only errors."""
-    log = logging.getLogger("clipsearch")
-    log.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
-    log.handlers = [_Said()]
-    log.propagate = False
-
-
-class _Said(logging.Handler):
-    """Says each message, and what to type where the record has a hint, as errors have.
-
-    What goes wrong on the way is an error of the command, as for all it says.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if hint := getattr(record, "hint", None):
-            from clipsearch.output.hints import in_words
-
-            message = " ".join([message, *in_words([hint], getattr(record, "facts", {}))])
-        say(message)
+    if above_the_bar:
+        above_the_bar(message)
+    else:
+        print(message, file=sys.stderr, flush=True)  # noqa: T201

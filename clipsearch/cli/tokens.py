@@ -15,7 +15,6 @@ from clipsearch.cli.options import (
     ModelOption,
     VerboseOption,
     screen_width,
-    show_log,
     writing_output,
 )
 from clipsearch.cli.text_options import TextsFromOption
@@ -45,6 +44,7 @@ def tokens(
     Needs no index. Exits with 0, and with 2 after an error.
     """
     from clipsearch.api import load_model
+    from clipsearch.cli.log import show_log
     from clipsearch.output.tokens import write_tokens
     from clipsearch.tasks.explain_tokens import tokenized
 

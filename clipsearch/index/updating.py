@@ -162,7 +162,7 @@ class _Run:
         *,
         load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
         max_pixels: int,
-        progress: Progress = SILENT,
+        progress: Progress,
         computed: Callable[[], Computed | None],
     ) -> None:
         self.summary = Summary(merged=merged)
@@ -195,13 +195,14 @@ class _Run:
             self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
         self.summary.unchanged = self._changes.counts.unchanged
         self.summary.passed_over = total([self._changes.passed_over(place) for place in self._places])
-        if self._writer.created and self._changes.counts.waiting:
-            _ = self._encoder  # if there is none, nothing must have been recorded
+        if self._changes.counts.waiting:
+            self._progress.start(self._changes.counts.waiting)
+            if self._writer.created:
+                _ = self._encoder  # if there is none, nothing must have been recorded
         try:
             self._writer.fill_in(self._changes.unnoted())
             # 2. What is new or changed.
             if self._changes.counts.waiting:
-                self._progress.start(self._changes.counts.waiting)
                 self._embed_all()
             # 3. What is gone and was not found again elsewhere.
             self._remove(allow_empty=allow_empty)

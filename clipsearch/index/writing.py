@@ -72,7 +72,7 @@ class Writer(Store):
     def locked(cls, folder: Path, *, wait: float = 0) -> Iterator[Writer]:
         """Open or create the index in `folder` for writing; at most one process does at a time.
 
-        Another writer is waited for up to `wait` seconds; `waiting` is called before. An index that is created goes
+        Another writer is waited for up to `wait` seconds. An index that is created goes
         again if what is done within fails before anything is recorded.
 
         Raises:

@@ -367,6 +367,7 @@ class Embedder:
             tower = tower_cache.load(self._fingerprint)
         except TowerDamagedError as error:
             self._refuse_without_model(error)
+            _log.warning(tower_cache.made_anew(self.name, str(error)))
         else:
             if tower:
                 self._log_once(f"fingerprint: {self._fingerprint}", self._texts_in_numpy())

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 from conftest import PICTUREBOOK, SAMPLES, Run, make_clip, paint
+from terminal import on_a_terminal
 from tiny import MODEL, update
 
-from clipsearch.api import load_model, open_index
+from clipsearch.api import load_model, open_index, pull_model
 from clipsearch.cli.import_ import import_
 from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
 from clipsearch.index.writing import Writer
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.search.embedder import BY_DEFAULT, Embedder, model_used
+from clipsearch.tasks.model_check import check_model
 
 PB = ("--model", "picturebook")
 BUNDLED = "model: picturebook (bundled with clipsearch)"
@@ -179,6 +181,98 @@ def test_import_tells_which_file_named_the_model(
     lines = facts(capsys.readouterr().err.encode())
     assert lines[:2] == [f"index: {tmp_path / FOLDER} (to be made)", f"{BUNDLED}, from {tmp_path / 'v.json'}"]
     assert keys(lines[2:]) == ["files", "fingerprint", "device", "precision"]
+
+
+# -- where it goes ---------------------------------------------------------------------------------------------------
+
+LONG = "a dog " * 100
+
+
+def test_the_library_warns_of_what_a_user_must_know_and_informs_of_the_rest(
+    sample_index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(sample_index)
+    with caplog.at_level(logging.INFO, "clipsearch"), open_index() as index:
+        index.search(LONG)
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"clipsearch"}
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    infos = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert len(warnings) == 1
+    assert "too long" in warnings[0]
+    assert keys(infos) == ["index", "model", "fingerprint", "texts"]
+    assert len(caplog.records) == len(warnings) + len(infos)
+
+
+def test_each_line_is_said_once(sample_index: Path, run: Run) -> None:
+    plain, verbose = (run("query", LONG, *also, cwd=sample_index).stderr.splitlines() for also in ((), ("-v",)))
+    assert len(plain) == 1
+    assert b"too long" in plain[0]
+    assert [line for line in verbose if line not in plain] == [line.encode() for line in facts(b"\n".join(verbose))]
+    assert len(set(verbose)) == len(verbose) == 5
+
+
+def test_quiet_says_nothing_of_what_is_logged(pictures: Path, tmp_path: Path, run: Run) -> None:
+    env = {"CLIPSEARCH_CACHE": str(tmp_path / "cache")}
+    assert run("index", "pictures", *PB, cwd=pictures.parent, env=env).returncode == 0
+
+    def said(*arguments: str) -> list[str]:
+        """When the text tower is damaged, and there is something to embed."""
+        (tower,) = (tmp_path / "cache").glob("text-towers-*/*/tokenizer.json")
+        tower.write_bytes(b"")
+        paint(pictures / f"{len(list(pictures.iterdir()))}.png", "red", (70 + len(list(pictures.iterdir())), 50))
+        done = run("index", *arguments, cwd=pictures.parent, env=env)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stderr.decode().splitlines()
+
+    assert said("-q") == []
+    assert sum("made anew" in line for line in said()) == 1
+
+
+def test_a_damaged_text_tower_is_said_once_and_before_the_model_is_loaded(
+    tmp_path: Path, sample_index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CLIPSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(sample_index)
+    caplog.set_level(logging.INFO, "clipsearch")
+
+    def damage() -> None:
+        caplog.clear()
+        (tower,) = (tmp_path / "cache").glob("text-towers-*/*/tokenizer.json")
+        tower.write_bytes(b"")
+
+    pull_model("picturebook")
+    damage()
+    with open_index() as index:
+        index.search("a dog")
+    (said,) = [i for i, message in enumerate(caplog.messages) if "made anew" in message]
+    assert said < caplog.messages.index(f"files: {PICTUREBOOK}")
+    damage()
+    pull_model("picturebook")
+    assert len(caplog.messages) == 1
+    assert "made anew" in caplog.messages[0]
+    damage()
+    check_model("picturebook")  # its report says so
+    assert not any("made anew" in message for message in caplog.messages)
+
+
+def test_a_progress_bar_leaves_what_is_said_as_it_is(pictures: Path, environment: dict[str, str]) -> None:
+    """Neither broken into lines as wide as the terminal, nor coloured, nor overwritten."""
+    odd = pictures.parent / "[bold] a model in a folder with a long name :smile:"
+    shutil.copytree(PICTUREBOOK, odd)
+    arguments = ("index", "pictures", "--model", odd, "-v")
+    done = on_a_terminal(*arguments, cwd=pictures.parent, env=environment, columns=30, stderr=True)
+    assert done.returncode == 0
+    lines = [line.rpartition(b"\x1b[2K")[2] for line in done.stdout.splitlines()]
+    assert b"Indexing" in done.stdout
+    assert b"Searching" not in done.stdout.partition(b"Indexing")[2]
+    assert facts(b"\n".join(lines)) == [
+        f"index: {pictures.parent / FOLDER} (to be made)",
+        f"model: {odd}, from --model",
+        f"files: {odd}",
+        FINGERPRINT,
+        "device: cpu (no GPU that PyTorch sees)",
+        "precision: fp32 (the model is small)",
+    ]
 
 
 # -- who chose the model ---------------------------------------------------------------------------------------------

@@ -11,9 +11,12 @@ from pathlib import Path
 
 
 def on_a_terminal(
-    *arguments: str | bytes | Path, cwd: Path, env: Mapping[str, str], columns: int = 80
+    *arguments: str | bytes | Path, cwd: Path, env: Mapping[str, str], columns: int = 80, stderr: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `clipsearch ARGUMENTS` with a pseudo-terminal as stdout; what comes back is what was written, unchanged."""
+    """Run `clipsearch ARGUMENTS` with a pseudo-terminal as stdout; what comes back is what was written, unchanged.
+
+    With `stderr`, that goes to the terminal, too.
+    """
     import fcntl
     import pty
     import struct
@@ -27,7 +30,9 @@ def on_a_terminal(
     command = [sys.executable, "-m", "clipsearch", *arguments]
     own = {name: value for name, value in env.items() if name != "COLUMNS"}  # it would hide the terminal's width
     with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(command, cwd=cwd, env=own, stdout=follower, stderr=said) as process:
+        with subprocess.Popen(
+            command, cwd=cwd, env=own, stdout=follower, stderr=follower if stderr else said
+        ) as process:
             os.close(follower)
             out = b"".join(iter(lambda: _read(leader), b""))
         os.close(leader)

@@ -246,8 +246,6 @@ class Encoder:
             raise ModelError(
                 f"{self.folder}: the tokenizer ends no text with the text tower's end token ({shape.eos_token_id})."
             )
-        if found := tower_cache.damage(self.fingerprint):
-            _log.warning(tower_cache.made_anew(self.name, found))
         weights = {
             name.removeprefix(_TEXT): tensor.detach().numpy()
             for name, tensor in self._model.state_dict().items()
