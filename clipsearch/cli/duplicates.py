@@ -251,7 +251,7 @@ class _Tally:
                 return
             if one.no_trash:
                 self._without_trash[one.problem] = 0
-            say(f"{name} stays: {one.problem}.")
+            say(f"{name} stays: {one.problem}.{' To delete it for good: --permanently' if one.no_trash else ''}")
         else:
             self._deleted += 1
             self._freed += one.freed

@@ -101,7 +101,7 @@ def read_captions(
     if not found.texts and not found.missing:
         raise InputError(f"There is no caption in {path}.")
     if found.missing and not (skip_missing and found.images):
-        raise InputError(_not_there(found, folder))
+        raise _not_there(found, folder)
     return found
 
 
@@ -114,7 +114,7 @@ def _lines(text: Text, name: str, split: str | None) -> Iterable[_Line]:
     if is_json:
         return _json_lines(text.text, name, split)
     if split is not None:
-        raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
+        raise InputError(f"{name} has no splits; only Karpathy's JSON does.", hint="no-split")
     if is_tokens:
         return _token_lines(text.text, name)
     return _table_lines(text, name) if start else []
@@ -169,13 +169,14 @@ def _file(path: bytes) -> ImageFile | None:
     return ImageFile.of(path, status)
 
 
-def _not_there(found: Captions, folder: Path) -> str:
+def _not_there(found: Captions, folder: Path) -> InputError:
     total = len(found.images) + len(found.missing)
     inner = [os.fsdecode(os.path.relpath(path, os.fsencode(os.path.abspath(folder)))) for path in found.missing]
     named = ", ".join(inner[:_NAMED]) + (", ..." if len(inner) > _NAMED else "")
-    rest = ", or leave them out with --skip-missing" if found.images else ""
-    text = f"{len(inner)} of {total} images are not in {folder}: {named}. Name their folder with --images DIR{rest}."
-    return text + encoding_hint(found.missing)
+    way = "images-or-skip" if found.images else "images"
+    return InputError(
+        f"{len(inner)} of {total} images are not in {folder}: {named}.", hint=(way, *encoding_hint(found.missing))
+    )
 
 
 # -- formats -----------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def _json_lines(text: str, name: str, split: str | None) -> Iterable[_Line]:
         raise InputError(f"{name} holds no captions in a known format. Known are {_FORMATS}.")
     if "annotations" in data:
         if split is not None:
-            raise InputError(f"{name} has no splits; only Karpathy's JSON does. Leave out --split.")
+            raise InputError(f"{name} has no splits; only Karpathy's JSON does.", hint="no-split")
         return _coco_lines(images, data["annotations"], name)
     return _karpathy_lines(images, name, split)
 

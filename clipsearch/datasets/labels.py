@@ -181,7 +181,7 @@ def _check_there(path: Path, files: Iterable[bytes]) -> None:
     gone = [file for file in files if not os.path.exists(file)]
     if gone:
         more = f", and {len(gone) - 1} more are not there" if len(gone) > 1 else ""
-        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.{encoding_hint(gone)}")
+        raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.", hint=encoding_hint(gone))
 
 
 def _names(path: Path, kind: Kind) -> list[str]:

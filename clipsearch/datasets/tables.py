@@ -23,7 +23,8 @@ from clipsearch.system.paths import absolute
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename", "filepath", "image_path", "image_name")
 """Columns that name pictures, in any case; where several are there, the first of these counts."""
-_ENCODING_HELP = "If the file is in another encoding, name that: --encoding cp949, say, or --encoding latin-1"
+_OTHER_ENCODING = "encoding"
+"""The hint of errors that come of reading a file in another encoding than its own."""
 
 _UTF_8 = "UTF-8"
 _MARKS = (
@@ -133,17 +134,17 @@ def check_encoding(encoding: str) -> None:
 
 def check_utf8(text: str, what: str) -> None:
     """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
-    unicode.check_utf8(text, what, _ENCODING_HELP)
+    unicode.check_utf8(text, what, hint=_OTHER_ENCODING)
 
 
-def encoding_hint(paths: Iterable[bytes]) -> str:
-    """What to add to an error about files that are not there: their names are not UTF-8 if the table is not."""
+def encoding_hint(paths: Iterable[bytes]) -> tuple[str, ...]:
+    """The hints of an error about files that are not there: their names are not UTF-8 if the table is not."""
     try:
         for path in paths:
             path.decode()
     except UnicodeDecodeError:
-        return f" {_ENCODING_HELP}"
-    return ""
+        return (_OTHER_ENCODING,)
+    return ()
 
 
 def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
@@ -190,10 +191,7 @@ def _check_nul(content: bytes, name: str) -> None:
     at = content.find(b"\0")
     if at >= 0:
         line = len(_LINE_END.findall(content[:at].decode("latin-1"))) + 1
-        raise InputError(
-            f"{name} is no text in UTF-8: there is a NUL byte in line {line}. If it is UTF-16 without a byte order "
-            "mark, say so: --encoding utf-16-le"
-        )
+        raise InputError(f"{name} is no text in UTF-8: there is a NUL byte in line {line}.", hint="utf-16")
 
 
 def _strictly(content: bytes, encoding: str, called: str, name: str) -> str:
@@ -203,8 +201,8 @@ def _strictly(content: bytes, encoding: str, called: str, name: str) -> str:
         at = error.start if isinstance(error, UnicodeDecodeError) else 0
         line = len(_LINE_END.findall(content[:at].decode(encoding, "ignore"))) + 1
         raise InputError(
-            f"{name}, line {line}: byte 0x{content[at : at + 1].hex()} does not fit {called}. Is it in another "
-            "encoding? Name it: --encoding NAME"
+            f"{name}, line {line}: byte 0x{content[at : at + 1].hex()} does not fit {called}.",
+            hint="wrong-encoding",
         ) from error
 
 
@@ -220,7 +218,7 @@ def _layout(text: str, name: str, columns: Sequence[Column]) -> _Layout:
     fitting = [layout for layout in layouts if not _lacking(layout, columns)]
     if not fitting:
         closest = max(layouts, key=lambda layout: len(layout.header))
-        raise InputError(_no_column(closest, name, columns))
+        raise _no_column(closest, name, columns)
     return min(fitting, key=lambda layout: not _is_even(text, name, layout)) if len(fitting) > 1 else fitting[0]
 
 
@@ -253,14 +251,14 @@ def _is_even(text: str, name: str, layout: _Layout) -> bool:
         return False
 
 
-def _no_column(layout: _Layout, name: str, columns: Sequence[Column]) -> str:
+def _no_column(layout: _Layout, name: str, columns: Sequence[Column]) -> InputError:
     lacking = _lacking(layout, columns)
     what = " and none for the ".join(column.what for column in lacking)
     found = ", ".join(repr(field) for field in layout.header) or "nothing"
     wanted = ", and one ".join(_alternatives(column.names) for column in lacking)
     text = f"{name} has no column for the {what}: its first line has {found}. Name one of them {wanted}."
     is_odd = any(unicode.NO_UTF_8.search(field) or "\0" in field for field in layout.header)
-    return f"{text} {_ENCODING_HELP}" if is_odd else text
+    return InputError(text, hint=_OTHER_ENCODING if is_odd else ())
 
 
 def _alternatives(names: Sequence[str]) -> str:

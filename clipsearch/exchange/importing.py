@@ -179,8 +179,8 @@ def _check_numbers(path: Path, vectors: Floats, *, normalise: bool) -> None:
         worst = int(np.abs(norms - 1).argmax())
         if not normalise and abs(norms[worst] - 1) > _NORM_TOLERANCE:
             raise InputError(
-                f"{path}: row {start + worst} (from 0) has length {norms[worst]:.4g}; unit vectors have 1. If these "
-                "are raw outputs of the model, add --normalise."
+                f"{path}: row {start + worst} (from 0) has length {norms[worst]:.4g}; unit vectors have 1.",
+                hint="normalise",
             )
 
 
@@ -200,7 +200,8 @@ def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> Non
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise InputError(
             f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken from the "
-            "current folder. To leave such pictures out: --skip-missing" + encoding_hint(path for path, _ in problems)
+            "current folder.",
+            hint=("skip-missing", *encoding_hint(path for path, _ in problems)),
         )
 
 
@@ -211,20 +212,17 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
     """The folders that the index has to learn of, so that each path lies in one that it knows."""
     for root in given:
         if not os.path.isdir(root):
-            raise InputError(f"--root: there is no folder {os.fsdecode(root)}.")
+            raise InputError(f"There is no folder {os.fsdecode(root)}.")
     tops = [*given, *(root.path for root in known)]
     outside = [path for path in paths if not any(is_below(path, top) for top in tops)]
     if outside and given:
-        raise InputError(f"{os.fsdecode(outside[0])} lies in none of the folders of --root. Name one more.")
+        raise InputError(f"{os.fsdecode(outside[0])} lies in none of the folders that were named.", hint="more-roots")
     found = list(given)
     if outside:
         common = os.path.commonpath([os.path.dirname(path) for path in outside])
         # Everything in a root is indexed by and by, so none is made up that holds more than anybody meant.
         if os.path.dirname(common) == common or any(is_below(root.path, common) for root in known):
-            raise InputError(
-                f"The pictures have no folder in common but {os.fsdecode(common)}. Name the folders that the index "
-                "should know: --root DIR, once for each."
-            )
+            raise InputError(f"The pictures have no folder in common but {os.fsdecode(common)}.", hint="roots")
         found.append(common)
     return [root for root in found if not any(is_below(root, other.path) for other in known)]
 
@@ -239,8 +237,8 @@ def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: Mo
     dim = source.matrices[0].shape[1]
     if dim != model.dim:
         raise ModelMismatchError(
-            f"{parts[0].vectors} holds vectors of {dim} dimensions; those of model {model.name} have {model.dim}. Name "
-            "the model that made them with --model."
+            f"{parts[0].vectors} holds vectors of {dim} dimensions; those of model {model.name} have {model.dim}.",
+            hint="made-with",
         )
     for part in parts:
         about = read_about(part.vectors)

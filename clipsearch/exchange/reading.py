@@ -104,7 +104,7 @@ def read_paths(path: Path, *, encoding: str | None = None) -> list[bytes]:
     if kind not in readers:
         raise InputError(f"{path} is no file of names that can be read: it should end with {', '.join(readers)}.")
     if encoding is not None and kind in (".jsonl", ".parquet"):
-        raise InputError(f"--encoding is for tables of text; {path} is always in UTF-8.")
+        raise InputError(f"Only tables of text have an encoding; {path} is always in UTF-8.", hint="no-encoding")
     found: list[bytes] = []
     try:
         for number, row in enumerate(readers[kind](path)):

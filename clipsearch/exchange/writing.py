@@ -167,7 +167,7 @@ class VectorFiles:
     def _check_free(self) -> None:
         taken = [path for path in (self.vectors, self.names, self.about) if os.path.lexists(path)]
         if taken and not self._replace:
-            raise InputError(f"{taken[0]} is there already. Choose another name, or replace it with --force.")
+            raise InputError(f"{taken[0]} is there already.", hint="replace")
         for path in taken:
             if os.path.isdir(path):
                 raise InputError(f"{path} is a folder. Choose another name.")

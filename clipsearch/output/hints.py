@@ -26,6 +26,7 @@ HINTS = {
     "known-models": "See which are well known: clipsearch models",
     "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
+    "precision": "Try --precision fp32.",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",
@@ -66,6 +67,28 @@ HINTS = {
     "allow-empty": "If that is as it should be: --allow-empty",
     "include_backups": "To take in backups: --include-backups",
     "include_system": "To take in folders of systems: --include-system",
+    "add-images": "To add more: clipsearch index PATH",
+    # Labels and groups
+    "label": "What else could it be? --label NAME",
+    "add-label": "Add it: --label {label}",
+    "fewer-groups": "Ask for fewer: -n {most}",
+    "many-images": "Take --method kmeans, or fewer images (--under, --glob).",
+    "no-number": "Leave out -n, or take another --method.",
+    "no-min-size": "Leave out --min-size, or add --method hdbscan.",
+    # Tables and vectors
+    "encoding": "If the file is in another encoding, name that: --encoding cp949, say, or --encoding latin-1",
+    "wrong-encoding": "Is it in another encoding? Name it: --encoding NAME",
+    "utf-16": "If it is UTF-16 without a byte order mark, say so: --encoding utf-16-le",
+    "no-encoding": "Leave out --encoding.",
+    "no-split": "Leave out --split.",
+    "images": "Name their folder with --images DIR.",
+    "images-or-skip": "Name their folder with --images DIR, or leave them out with --skip-missing.",
+    "skip-missing": "To leave such pictures out: --skip-missing",
+    "replace": "Choose another name, or replace it with --force.",
+    "normalise": "If these are raw outputs of the model, add --normalise.",
+    "made-with": "Name the model that made them with --model.",
+    "roots": "Name the folders that the index should know: --root DIR, once for each.",
+    "more-roots": "Name one more: --root DIR",
 }
 """What follows a message, by the key that the error or the warning carries. In braces: facts, quoted for a shell."""
 

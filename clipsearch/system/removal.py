@@ -348,7 +348,7 @@ def _to_trash(path: bytes) -> None:
         send2trash(path)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise NoTrashError(f"no trash takes it ({reason}). To delete it for good: --permanently") from error
+        raise NoTrashError(f"no trash takes it ({reason})") from error
 
 
 @contextlib.contextmanager

@@ -10,11 +10,11 @@ NO_UTF_8 = re.compile("[\udc80-\udcff]")
 """How Python keeps bytes that are not UTF-8 (`surrogateescape`)."""
 
 
-def check_utf8(text: str, what: str, advice: str = "") -> None:
+def check_utf8(text: str, what: str, *, hint: str | tuple[str, ...] = ()) -> None:
     """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         found = NO_UTF_8.search(text)
         byte = f" (byte 0x{ord(found[0]) - 0xDC00:02x})" if found else ""
-        raise InputError(f"{what} is not UTF-8{byte}: {text!r}{advice and f'. {advice}'}") from error
+        raise InputError(f"{what} is not UTF-8{byte}: {text!r}.", hint=hint) from error

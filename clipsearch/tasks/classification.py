@@ -262,7 +262,7 @@ def checked_labels(given: Iterable[str | Label]) -> list[Label]:
     labels = [Label.parse(one) if isinstance(one, str) else one for one in given]
     if len(labels) < 2:  # noqa: PLR2004
         only = f", not only {labels[0].name!r}" if labels else ""
-        raise InputError(f"Classification needs two labels or more{only}. What else could it be? --label NAME")
+        raise InputError(f"Classification needs two labels or more{only}.", hint="label")
     for what, texts in (("name", [one.name for one in labels]), ("words", [one.words for one in labels])):
         seen: dict[str, str] = {}
         for text in texts:
@@ -313,7 +313,7 @@ def positions(known: Iterable[str], labels: Sequence[Label]) -> npt.NDArray[np.i
     for name in known:
         place = places.get(key(name))
         if place is None:
-            raise InputError(f"A picture is known to show {name!r}, which is no label. Add it: --label {name!r}")
+            raise InputError(f"A picture is known to show {name!r}, which is no label.", hint="add-label", label=name)
         found.append(place)
     return np.array(found, np.int64)
 

@@ -109,18 +109,21 @@ def find_clusters(
         selection = select(store, Filters.of(filters))
         rows = selection.rows()
         if len(rows) < 2:  # noqa: PLR2004  (what can be told apart)
-            raise NothingFoundError(_too_few(len(rows), n, store.count()))
+            raise _too_few(len(rows), n, store.count(), NothingFoundError)
         if len(rows) < (n or 0):
-            raise InputError(_too_few(len(rows), n, store.count()))
+            raise _too_few(len(rows), n, store.count(), InputError)
         vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist())
     # 2. Different ones, and their groups.
     first, copies = _distinct(vectors)
     if n is not None and len(first) < n:
-        raise InputError(f"{n} groups are too many for {len(first)} different images. Ask for fewer: -n {len(first)}")
+        raise InputError(
+            f"{n} groups are too many for {len(first)} different images.", hint="fewer-groups", most=len(first)
+        )
     if wanted is not Method.KMEANS and len(first) > _MOST_COMPARED:
         raise InputError(
             f"{wanted.value} compares all pairs, which is too much for {len(first)} images; up to {_MOST_COMPARED} can "
-            f"be. Take --method {Method.KMEANS.value}, or fewer images (--under, --glob)."
+            "be.",
+            hint="many-images",
         )
     labels = _labels(vectors[first], n, wanted, min_size or MIN_SIZE, seed)[copies]
     # 3. Images.
@@ -157,11 +160,11 @@ def _checked(n: int | None, method: str, min_size: int | None) -> Method:
     if n is not None and n < 1:
         raise InputError(f"Images can be divided into 1 group or more, not {n}.")
     if n is not None and wanted is Method.HDBSCAN:
-        raise InputError("HDBSCAN finds the number of groups itself: leave out -n, or take another --method.")
+        raise InputError("HDBSCAN finds the number of groups itself.", hint="no-number")
     if min_size is not None and min_size < 2:  # noqa: PLR2004  (what HDBSCAN takes)
         raise InputError(f"A group has at least 2 images, not {min_size}.")
     if min_size is not None and wanted is not Method.HDBSCAN:
-        raise InputError("Only HDBSCAN knows a least size of groups: leave out --min-size, or add --method hdbscan.")
+        raise InputError("Only HDBSCAN knows a least size of groups.", hint="no-min-size")
     return wanted
 
 
@@ -176,13 +179,13 @@ def _check_library() -> None:
         ) from error
 
 
-def _too_few(found: int, n: int | None, images: int) -> str:
+def _too_few(found: int, n: int | None, images: int, kind: type[InputError]) -> InputError:
     wanted = f"{n} groups" if n and n > 1 else "groups"
     some = f"only {found} image{'' if found == 1 else 's'}" if found else "no image"
     if found < images:
-        return f"There is too little for {wanted}: of {images} images in the index, {some} passed the filters."
-    advice = f"Ask for fewer: -n {found}" if found > 1 else "To add more: clipsearch index PATH"
-    return f"There is too little for {wanted}: the index holds {some}. {advice}"
+        return kind(f"There is too little for {wanted}: of {images} images in the index, {some} passed the filters.")
+    said = f"There is too little for {wanted}: the index holds {some}."
+    return kind(said, hint="fewer-groups", most=found) if found > 1 else kind(said, hint="add-images")
 
 
 def _distinct(vectors: Matrix) -> tuple[Labels, Labels]:

@@ -127,7 +127,7 @@ def find_duplicates(
         # What lies in a trash is on its way out: nothing may go for its sake.
         records = [record for record in selection.records(store) if not is_in_trash(record.path)]
         if len(records) < 2:  # noqa: PLR2004  (a pair)
-            raise NothingFoundError(_too_few(len(records), store.count()))
+            raise _too_few(len(records), store.count())
         pictures = _best_first(_pictures(records, copies_only=threshold is None))
         rows, content_of = distinct_contents([picture.record for picture in pictures])
         vectors = None if threshold is None else np.asarray(selection.matrix[rows])
@@ -264,14 +264,13 @@ def _best_first(pictures: list[_Picture]) -> list[_Picture]:
     return sorted(pictures, key=key)
 
 
-def _too_few(found: int, images: int) -> str:
+def _too_few(found: int, images: int) -> NothingFoundError:
     if found < images:
         passes = "only one passes" if found else "none passes"
-        return (
-            f"There is nothing to compare: of {images} images in the index, {passes} the filters. "
-            "`clipsearch status` names the folders in the index."
+        return NothingFoundError(
+            f"There is nothing to compare: of {images} images in the index, {passes} the filters.", hint="folders"
         )
-    return f"There is nothing to compare: the index holds {found or 'no'} image. To add more: clipsearch index PATH"
+    return NothingFoundError(f"There is nothing to compare: the index holds {found or 'no'} image.", hint="add-images")
 
 
 def _bytes(group: Group) -> int:

@@ -143,7 +143,7 @@ def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
         ValueError: a query has no right candidate.
     """
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
-        raise ModelError("The model computed vectors that are not finite. Try --precision fp32.")
+        raise ModelError("The model computed vectors that are not finite.", hint="precision")
     pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
     firsts = np.searchsorted(pairs[:, 0], np.arange(len(queries) + 1))
     if (np.diff(firsts) == 0).any():

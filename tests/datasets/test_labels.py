@@ -316,7 +316,7 @@ def test_a_csv_names_pictures_from_its_own_folder_on(three: Path, monkeypatch: p
         ("image,label\nin/a.png,cat\nin/gone.png,cat\n", "there is no image .*gone.png"),
         ("image,label\nin/a.png,cat\nin/a.png,dog\n", "line 3: in/a.png is 'cat' in another line"),
         ('image,label\n"in/a.png,cat\n', "unexpected end of data"),
-        (b"image,label\nin/a.png,\xff\n", "line 2: the label is not UTF-8 .byte 0xff.: .* --encoding"),
+        (b"image,label\nin/a.png,\xff\n", "line 2: the label is not UTF-8 .byte 0xff.: "),
         ("image,label\nin/a\0.png,cat\n", "line"),
     ],
 )

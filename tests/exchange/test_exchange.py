@@ -94,7 +94,7 @@ def test_a_folder_gets_files_of_fixed_names(tmp_path: Path) -> None:
 def test_nothing_is_replaced_unless_that_is_asked_for(taken: str, tmp_path: Path) -> None:
     (tmp_path / taken).write_text("mine")
     one = [({"text": "a dog"}, VECTORS[0])]
-    with pytest.raises(InputError, match=f"{taken} is there already.*--force"):
+    with pytest.raises(InputError, match=f"{taken} is there already"):
         save(tmp_path / "v.npy", one, {"text": str}, {})
     assert os.listdir(tmp_path) == [taken]
     assert (tmp_path / taken).read_text() == "mine"
@@ -342,7 +342,7 @@ def test_vectors_of_other_lengths_are_imported_on_request_only(part: Part, tmp_p
     vectors = np.load(part.vectors).astype(np.float64)
     vectors[4] *= 7.5
     np.save(part.vectors, vectors)
-    refused(tmp_path / "new", part, r"row 4 .* length 7\.50\d; .*--normalise")
+    refused(tmp_path / "new", part, r"row 4 .* length 7\.50\d; ")
     imported(tmp_path / "new", part, normalise=True)
     store = Store.open(tmp_path / "new")
     for record in store.records():
@@ -369,7 +369,7 @@ def test_pictures_that_are_missing_or_broken_are_named_and_left_out_on_request(
     part: Part, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "cold" / "blue.png").unlink()
-    refused(tmp_path / "new", part, r"blue\.png: it is missing\. .*--skip-missing")
+    refused(tmp_path / "new", part, r"blue\.png: it is missing\. ")
     (pictures / "warm" / "gray.png").write_bytes(b"no picture")
     refused(tmp_path / "new", part, "blue.png: it is missing. ")
     done = imported(tmp_path / "new", part, skip_missing=True)
@@ -408,7 +408,7 @@ def test_what_the_index_knows_keeps_its_vector_unless_the_picture_changed(
 
 
 def test_roots_are_named_or_the_folder_in_common(part: Part, pictures: Path, tmp_path: Path) -> None:
-    refused(tmp_path / "new", part, "lies in none of the folders of --root", roots=[pictures / "cold"])
+    refused(tmp_path / "new", part, "lies in none of the folders that were named", roots=[pictures / "cold"])
     refused(tmp_path / "new", part, "no folder .*missing", roots=[tmp_path / "missing"])
     done = imported(tmp_path / "new", part, roots=[pictures / "cold", pictures / "warm"])
     assert done.roots == [os.fsencode(pictures / name) for name in ("cold", "warm")]
@@ -417,7 +417,7 @@ def test_roots_are_named_or_the_folder_in_common(part: Part, pictures: Path, tmp
     paint(tmp_path / "pictures" / "a.png", "navy")
     paths = [pictures / "a.png", pictures / "warm" / f"{COLOURS[1]}.png"]
     other = written(tmp_path, paths, np.stack([expected(os.fsencode(path)) for path in paths]))
-    with pytest.raises(InputError, match=r"no folder in common but .*pictures.*--root"):
+    with pytest.raises(InputError, match=r"no folder in common but .*pictures"):
         imported(tmp_path / "index", other)
 
 

@@ -107,7 +107,7 @@ def test_copies_go_together_and_count_once(tmp_path: Path) -> None:
     for method in ("kmeans", "agglomerative"):
         folder = store_of(tmp_path / method, vectors)
         assert sorted(len(one.hits) for one in found_in(folder, 2, method=method)) == [3, 32]
-    with pytest.raises(InputError, match=r"7 groups are too many for 6 different images\. Ask for fewer: -n 6"):
+    with pytest.raises(InputError, match="7 groups are too many for 6 different images"):
         found_in(tmp_path / "kmeans" / ".clipsearch", 7)
 
 
@@ -155,7 +155,7 @@ def test_what_compares_all_pairs_refuses_too_many(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("n", "options", "said"),
     [
-        (12, {}, "too little for 12 groups: the index holds only 11 images. Ask for fewer: -n 11"),
+        (12, {}, "too little for 12 groups: the index holds only 11 images"),
         (0, {}, "1 group or more, not 0"),
         (2, {"method": "hdbscan"}, "finds the number of groups itself"),
         (None, {"method": "magic"}, "'magic' is no method. There are: kmeans, agglomerative, hdbscan"),
