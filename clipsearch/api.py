@@ -39,6 +39,7 @@ from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from clipsearch.index.pipeline import LoadedModel
     from clipsearch.models.disk.files import Pulled
     from clipsearch.models.in_torch.encoder import Encoder
 
@@ -217,12 +218,13 @@ class ModelChoice:
         if bound and wanted and not _OfModel(self.name)(bound):
             raise mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})")
 
-    def load(self) -> tuple[Encoder, ModelRecord]:
+    def load(self) -> LoadedModel:
         """The model, and what the index records of it. Leaves its text tower where queries find it.
 
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
+        from clipsearch.index.pipeline import LoadedModel
         from clipsearch.models.disk.files import locate
         from clipsearch.models.in_numpy.tower_cache import damage, made_anew
 
@@ -230,14 +232,13 @@ class ModelChoice:
             self._decide()  # a run that this one waited for may have made the index
         files = locate(self.name, revision=self._revision, progress=self._progress)
         encoder = load_encoder(files, self._options)
-        encoder.divide_cores()
         if found := damage(encoder.fingerprint):
             _log.warning(made_anew(encoder.name, found))
         encoder.save_text_tower()
         self.encoder = encoder
         for fact in (model_used(encoder.name, encoder.revision, self._why), *encoder_loaded(encoder)):
             _log.info(fact)
-        return encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim)
+        return LoadedModel(encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim))
 
     def computed(self) -> Computed | None:
         """How the model computes; None if it was not needed."""

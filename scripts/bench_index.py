@@ -483,6 +483,7 @@ def check_count(who: str, indexed: int, images: Path) -> None:
 def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, Vectors]:
     """Seconds to index `files` from nothing with a model that is loaded, and the (N, D) vectors in their order."""
     from clipsearch.index.format import FOLDER, ModelRecord
+    from clipsearch.index.pipeline import LoadedModel
     from clipsearch.index.reading import Store
     from clipsearch.index.updating import update
 
@@ -491,7 +492,7 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
         folder = Path(name) / FOLDER
         with divided(encoder):
             started = time.perf_counter()
-            summary = update(folder, [files[0].parent], lambda: (encoder, maker))
+            summary = update(folder, [files[0].parent], LoadedModel(encoder, maker))
             seconds = time.perf_counter() - started
         if summary.embedded != len(files):
             sys.exit(f"Of {len(files)} pictures {summary.embedded} were embedded.")

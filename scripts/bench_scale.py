@@ -272,11 +272,12 @@ def without_model(pictures: Path) -> list[str]:
 def index_without_model(pictures: Path) -> None:
     """Index a folder into the current one as `clipsearch index` does, and print how long its two halves took."""
     from clipsearch.index.format import FOLDER, ModelRecord
+    from clipsearch.index.pipeline import LoadedModel
     from clipsearch.index.updating import update
 
     encoder, clock = OwnPixels(), Clock()
     model = ModelRecord("own pixels", None, "0" * 32, SIDE * SIDE * 3)
-    update(Path(FOLDER), [pictures], lambda: (encoder, model), progress=clock)
+    update(Path(FOLDER), [pictures], LoadedModel(encoder, model), progress=clock)
     read = time.perf_counter() - clock.compared
     print(json.dumps({"compare": round(clock.compared - clock.begun, 3), "read": round(read, 3)}))
 
@@ -300,6 +301,9 @@ class OwnPixels:
 
     def __init__(self) -> None:
         self.preprocessing = AsTheyAre()
+
+    def divide_cores(self) -> None:
+        """It computes nothing."""
 
     @staticmethod
     def encode_images(pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:

@@ -98,7 +98,7 @@ def import_(
         done = import_vectors(
             folder,
             parts,
-            choice.load,
+            choice,
             progress=bar,
             roots=root or (),
             normalise=normalise,

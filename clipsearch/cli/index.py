@@ -193,9 +193,8 @@ def index(
         summary = update(
             folder,
             roots,
-            choice.load,
+            choice,
             progress=bar,
-            computed=choice.computed,
             rules=_rules(
                 exclude,
                 include_hidden=include_hidden,

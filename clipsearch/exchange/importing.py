@@ -1,14 +1,15 @@
 """Vectors made elsewhere into an index: everything is checked first, and nothing is written unless all of it holds.
 
-The model is handed in as a function. It embeds a few of the pictures again: vectors of another model must never enter.
+The model is handed in. It embeds a few of the pictures again: vectors of another model must never enter.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,18 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.datasets.tables import encoding_hint, path_in
-from clipsearch.errors import InputError, ModelMismatchError, UnreadableImageError
+from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
-from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile, Rules
-from clipsearch.images.limits import default_max_pixels
-from clipsearch.index.diff import options_of
+from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, mismatch
-from clipsearch.index.pipeline import ImageEncoder, decode_for, described, embed, read, record_of, unread
+from clipsearch.index.pipeline import IndexModel, LoadedModel, decode_images, embed_images, read_images
 from clipsearch.index.reading import Root, Store
 from clipsearch.index.writing import Writer
-from clipsearch.system import cores
-from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import Progress
 
@@ -39,7 +36,6 @@ _COMPARED = 8
 _NORM_TOLERANCE = 0.005
 """Of unit vectors; bf16 rounds each component by up to 0.004."""
 _BLOCK_ROWS = 4096
-_WORKERS = min(32, cores.available())
 
 
 class Imported(NamedTuple):
@@ -79,7 +75,7 @@ class _Source(NamedTuple):
 def import_vectors(
     folder: Path,
     parts: Sequence[Part],
-    load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
+    model: IndexModel,
     *,
     progress: Progress,
     roots: Sequence[Path] = (),
@@ -110,9 +106,9 @@ def import_vectors(
         paths = [file.path for file in source.files]
         new_roots = _new_roots(paths, [absolute(root) for root in roots], writer.roots())
         # 2. The model.
-        encoder, model = load_encoder()
-        _check_model(writer, parts, source, model)
-        cosines = _compared(source, encoder, model)
+        loaded = model.load()
+        _check_model(writer, parts, source, loaded.record)
+        cosines = _compared(source, loaded)
         # 3. The pictures.
         records = _examined(source, progress)
         problems = [(record.path, record.error) for record in records if record.error is not None]
@@ -120,10 +116,10 @@ def import_vectors(
         if len(problems) == len(records):
             raise InputError("None of the pictures is there and can be read. Nothing was imported.")
         # 4. The index.
-        writer.set_model(model)
+        writer.set_model(loaded.record)
         imported = _written(writer, source, records)
         for root in new_roots:
-            writer.set_root(root, options_of(Rules(), None))
+            writer.set_root(root, Target(root, root, Rules()).options(readers=None, passed_over={}))
         writer.commit()
         writer.compact()
         return Imported(
@@ -249,28 +245,28 @@ def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: Mo
             )
 
 
-def _compared(source: _Source, encoder: ImageEncoder, model: ModelRecord) -> list[float]:
+def _compared(source: _Source, model: LoadedModel) -> list[float]:
     """The cosine of a few vectors with those that the model makes of their pictures."""
     there = [number for number, file in enumerate(source.files) if file.problem is None]
     numbers = sorted({there[i] for i in np.linspace(0, len(there) - 1, _COMPARED).round().astype(int)} if there else ())
-    decoded = {}
-    for number in numbers:
-        file, content = read(source.files[number])
-        if not isinstance(content, UnreadableImageError):
-            item = decode_for(encoder, file, content, default_max_pixels())
-            if item.pixels is not None:
-                decoded[number] = item
-    if not decoded:
+    vectors = {}
+    with (
+        closing(read_images(source.files[number] for number in numbers)) as items,
+        closing(embed_images(items, model, total=len(numbers))) as batches,
+    ):
+        for number, item in zip(numbers, chain.from_iterable(batch.items for batch in batches), strict=True):
+            if item.vector is not None:
+                vectors[number] = item.vector
+            elif item.record.width is not None:  # it is an image, and the model makes nothing of it
+                raise InputError(f"{os.fsdecode(item.file.path)}: {item.record.error}. Nothing was imported.")
+    if not vectors:
         raise InputError(
             "None of the pictures can be read that the vectors were to be compared by. Nothing was imported."
         )
-    embedded = embed(encoder, model.name, list(decoded.values()))
-    if embedded.failed:
-        raise InputError(f"{os.fsdecode(embedded.failed[0].path)}: {embedded.failed[0].error}. Nothing was imported.")
-    cosines = (embedded.vectors * source.vectors(list(decoded))).sum(axis=1)
+    cosines = (np.stack(list(vectors.values())) * source.vectors(list(vectors))).sum(axis=1)
     worst = int(cosines.argmin())
     if cosines[worst] < LEAST_COSINE:
-        path = os.fsdecode(source.files[list(decoded)[worst]].path)
+        path = os.fsdecode(source.files[list(vectors)[worst]].path)
         raise ModelMismatchError(
             f"These are not the vectors that model {model.name} makes of these pictures: for {path} the cosine is "
             f"{cosines[worst]:.3f}, {LEAST_COSINE} at least. Was it another model, are names in another order, or did "
@@ -286,23 +282,21 @@ def _examined(source: _Source, progress: Progress) -> list[Record]:
     """What the index records of each picture, in order; without rows yet."""
     progress.start(len(source.files))
     records = []
-    with closing(map_in_order(_examine, source.files, _WORKERS, 4 * _WORKERS, lambda file: file.size)) as examined:
-        for record in examined:
-            records.append(record)
-            progress.advance(1, unreadable=record.error is not None)
+    with closing(read_images(source.files)) as items, closing(decode_images(items, _Unseen())) as decoded:
+        for item in decoded:
+            records.append(item.record)
+            progress.advance(1, unreadable=item.record.error is not None)
     return records
 
 
-def _examine(file: ImageFile) -> Record:
-    _, content = read(file)
-    if isinstance(content, UnreadableImageError):
-        return unread(file, str(content))
-    record = record_of(file.path, content)
-    try:
-        picture = decode(content.data, os.path.basename(file.path), at_least=1)  # nobody looks at it
-    except UnreadableImageError as error:
-        return record._replace(error=str(error))
-    return described(record, picture)
+class _Unseen:
+    """What is wanted of pictures that nobody looks at: that they can be decoded, however small."""
+
+    enough: int | None = 1
+
+    def __call__(self, image: object, box: object) -> npt.NDArray[np.uint8]:  # noqa: ARG002  (as `Preprocessing`)
+        """No pixels."""
+        return np.empty((0, 0, 3), np.uint8)
 
 
 # -- the index -----------------------------------------------------------------------------------------------------

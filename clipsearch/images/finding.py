@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.extras import needed_extra
@@ -79,6 +79,17 @@ class Rules:
     """Also earlier and partial copies of pictures: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
     include_system: bool = False
     """Also folders in which systems and programs keep pictures for themselves."""
+
+    def to_json(self) -> dict[str, object]:
+        """As an index remembers them."""
+        return asdict(self) | {"exclude": list(self.exclude)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Rules:
+        """The rules that `to_json` wrote, among other values; those that are missing are as by default."""
+        known = {one.name: bool(values.get(one.name)) for one in fields(cls) if one.name != "exclude"}
+        exclude = values.get("exclude")
+        return cls(tuple(exclude) if isinstance(exclude, list) else (), **known)
 
 
 def find_images(

@@ -31,7 +31,7 @@ class Target(NamedTuple):
     start: bytes
     """The root itself, or a file or folder below it."""
     rules: Rules
-    retry: bool
+    retry: bool = False
     """Whether to try unreadable files again although they are unchanged."""
     reread: bool = False
     """Whether to read every file, changed or not."""
@@ -39,6 +39,13 @@ class Target(NamedTuple):
     """The other roots, which are not entered through links."""
     skip_damaged: bool = False
     """Whether pictures of which a part is missing are refused."""
+    readers: str = ""
+    """What can be read now. Where it was something else before, unreadable files are tried again."""
+
+    def options(self, readers: str | None, passed_over: Mapping[str, int]) -> dict[str, object]:
+        """What the index remembers of the root: how it is searched, what could be read then, and what was left out."""
+        remembered = {"skip_damaged": self.skip_damaged, "readers": readers, "passed_over": dict(passed_over)}
+        return self.rules.to_json() | remembered
 
 
 def targets(
@@ -62,8 +69,8 @@ def targets(
         known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
         retry = known.options.get("readers") != readers
         skips = bool(known.options.get("skip_damaged")) if skip_damaged is None else skip_damaged
-        target = Target(known.path, path, rules or rules_of(known.options), retry, reread, skip_damaged=skips)
-        found.append(target)
+        used = rules or Rules.from_json(known.options)
+        found.append(Target(known.path, path, used, retry, reread, skip_damaged=skips, readers=readers))
     tops = sorted({root.path for root in roots} | {target.root for target in found})
     return [
         target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))
@@ -86,40 +93,6 @@ def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes
     return second_names(sorted({*known, *paths}, key=rank))
 
 
-def rules_of(options: dict[str, object]) -> Rules:
-    """The rules that `options_of` wrote."""
-    exclude = options.get("exclude")
-    return Rules(
-        tuple(exclude) if isinstance(exclude, list) else (),
-        include_hidden=bool(options.get("include_hidden")),
-        follow_symlinks=bool(options.get("follow_symlinks")),
-        by_name_only=bool(options.get("by_name_only")),
-        include_backups=bool(options.get("include_backups")),
-        include_system=bool(options.get("include_system")),
-    )
-
-
-def options_of(
-    rules: Rules,
-    readers: str | None,
-    passed_over: Mapping[str, int] | None = None,
-    *,
-    skip_damaged: bool = False,
-) -> dict[str, object]:
-    """What the index remembers of a root: its rules; and what could be read and was left out at the last search."""
-    return {
-        "exclude": list(rules.exclude),
-        "include_hidden": rules.include_hidden,
-        "follow_symlinks": rules.follow_symlinks,
-        "skip_damaged": skip_damaged,
-        "by_name_only": rules.by_name_only,
-        "include_backups": rules.include_backups,
-        "include_system": rules.include_system,
-        "readers": readers,
-        "passed_over": dict(passed_over or {}),
-    }
-
-
 @dataclass
 class Counts:
     """Numbers of files under the targets."""
@@ -136,8 +109,8 @@ class Changes:
 
     def __init__(self) -> None:
         self.counts = Counts()
-        self.moot: set[bytes] = set()
-        """The same of what was unreadable."""
+        self.gone_unreadable: set[bytes] = set()
+        """Files that the index knows as unreadable and that were not found."""
         self.unreadable_folders: dict[bytes, str] = {}
         """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
         self._passed_over: dict[bytes, PassedOver] = {}
@@ -255,8 +228,8 @@ class Changes:
                 last = self._missing(old, last)
                 old = next(known, None)
             same = old is not None and old.path == file.path
-            settled = same and old is not None and not target.reread and _is_settled(file, old, target)
-            if not (settled or file.by_name or self._is_picture(file, target, is_known=same)):
+            is_unchanged = same and old is not None and not target.reread and _is_unchanged(file, old, target)
+            if not (is_unchanged or file.by_name or self._is_picture(file, target, is_known=same)):
                 continue
             if gone.is_open:
                 gone.found(file.path)
@@ -266,7 +239,7 @@ class Changes:
                 self._devices[target.start] = _device(target.start)
             if counts.found % _TOLD_EVERY == 0:
                 searching(counts.found)
-            if settled and old is not None:
+            if is_unchanged and old is not None:
                 self._unchanged(file, old, drives)
             else:
                 counts.waiting += 1
@@ -306,7 +279,7 @@ class Changes:
         if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
             self.counts.unchanged += old.error is None
         elif old.error is not None:
-            self.moot.add(old.path)
+            self.gone_unreadable.add(old.path)
             return last
         elif self._is_left_out(old.path):
             self.gone.add(old.path, left_out=True)
@@ -366,7 +339,7 @@ def _temporary_file() -> Iterator[None]:
         ) from error
 
 
-def _is_settled(file: ImageFile, old: Known, target: Target) -> bool:
+def _is_unchanged(file: ImageFile, old: Known, target: Target) -> bool:
     """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
     # A damaged picture is in the index, or it was refused for that.
     if old.damaged and target.skip_damaged is (old.error is None):

@@ -23,6 +23,8 @@ NEW_DATABASE = "index.new.db"
 NEW_MATRIX = "embeddings.new.npy"
 """A compacted matrix: until the commit of its row numbers a leftover, from then until its renaming the matrix."""
 HEADER_BYTES = 128
+FINISHED = "finished"
+"""The outcome of an `index` run that came to its end."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -19,6 +19,7 @@ from clipsearch.errors import IndexDamagedError, IndexMissingError
 from clipsearch.index.connections import Connections, connect
 from clipsearch.index.format import (
     DATABASE,
+    FINISHED,
     FOLDER,
     FORMAT,
     HEADER_BYTES,
@@ -199,7 +200,7 @@ class Store:
         run, roots = self.last_run(), self.roots()
         if run is None:  # made by an import, or by nobody yet
             return bool(roots or self.committed_rows())
-        return run["outcome"] == "finished" or all(root.options.get("readers") is not None for root in roots)
+        return run["outcome"] == FINISHED or all(root.options.get("readers") is not None for root in roots)
 
     def last_run(self) -> dict[str, Any] | None:
         """What the last `index` run left about itself."""

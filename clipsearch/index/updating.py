@@ -1,6 +1,6 @@
 """What `index` does: compare folders with the index, embed what is new, commit in checkpoints.
 
-The model is handed in as a function and is loaded only when there is something to embed.
+Knows nothing of how a model is chosen and computed: one is handed in, and is loaded when there is something to embed.
 """
 
 from __future__ import annotations
@@ -8,38 +8,52 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 
-from clipsearch.errors import UnreadableImageError
+import numpy as np
+
 from clipsearch.images.extras import readers
-from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.finding import Rules
 from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.reading import Content, VanishedError
 from clipsearch.images.shares import missing
-from clipsearch.index.diff import Changes, Target, names_of, options_of, targets
-from clipsearch.index.format import Computed, ModelRecord, Record
+from clipsearch.index.diff import Changes, Target, names_of, targets
+from clipsearch.index.format import FINISHED, Record
 from clipsearch.index.missing import Kept
-from clipsearch.index.pipeline import Decoded, Embedded, ImageEncoder, decode_for, embed, read, unread
+from clipsearch.index.pipeline import Batch, IndexModel, Item, LoadedModel, embed_images, read_images
 from clipsearch.index.writing import Writer
-from clipsearch.system import cores
-from clipsearch.system.parallel import map_in_order
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import SILENT, Progress
 
 CHECKPOINT_SECONDS = 5.0
 """At most so much work is lost when the machine dies, and what the threads have under way."""
-_MOST_TWINS = 100
+_MOST_SAME_CONTENT = 100
 """Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
-_WORKERS = min(32, cores.available())
-"""Threads that read files, and as many that decode."""
+
+
+class UpdateOptions(TypedDict, total=False):
+    """How a run does its work."""
+
+    rules: Rules | None
+    """Which files count. They are remembered for these paths; without them known roots keep theirs."""
+    skip_damaged: bool | None
+    """Whether images of which a part is missing are refused. Remembered likewise; None leaves known roots as they
+    are."""
+    allow_empty: bool
+    """Accept a folder without any image, and forget the images that were in it; otherwise it is an error."""
+    reread: bool
+    """Read every file, also where nothing says that it changed."""
+    max_pixels: int | None
+    """Larger images are not decoded; by default what fits this machine's memory."""
+    wait: float
+    """For how many seconds another run may finish first."""
 
 
 class Merged(NamedTuple):
@@ -95,102 +109,85 @@ class Summary:
 def update(
     folder: Path,
     paths: list[Path],
-    load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
+    model: IndexModel,
     *,
     progress: Progress = SILENT,
-    computed: Callable[[], Computed | None] = lambda: None,
-    rules: Rules | None = None,
-    allow_empty: bool = False,
-    reread: bool = False,
-    wait: float = 0,
-    max_pixels: int | None = None,
-    skip_damaged: bool | None = None,
+    **options: Unpack[UpdateOptions],
 ) -> Summary:
     """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
 
-    `computed` says how the model computes, once it was loaded, for the index to remember.
-
-    `rules` say which files count, and are remembered for these paths; without them known roots keep theirs. With
-    `reread` every file is read, also where nothing says that it changed. `wait` is for how many seconds another run may
-    finish first. Larger images than `max_pixels` are not decoded. `skip_damaged` says whether images of which a part is
-    missing are refused, and is remembered for these paths; None leaves known roots as they are.
-
-    Whatever ends it, an error or an interruption, everything done so far is committed first.
+    `model` is loaded only when there is something to embed. Whatever ends the run, an error or an interruption,
+    everything done so far is committed first.
 
     Raises:
         ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
             index cannot be written.
     """
     starts = [absolute(path) for path in paths]
-    limit = max_pixels or default_max_pixels()
-    can_read = f"{readers()}, {limit} pixels"
+    limit = options.get("max_pixels") or default_max_pixels()
+    allow_empty = options.get("allow_empty", False)
     # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
-    with closing(Changes()) as changes, Writer.locked(folder, wait=wait) as writer:
+    with closing(Changes()) as changes, Writer.locked(folder, wait=options.get("wait", 0)) as writer:
         roots = writer.roots()
         names = names_of(starts, roots)
-        known = [root for root in roots if root.path not in names]
-        found = [names.get(start, start) for start in starts]
-        places = targets(found, known, rules, can_read, reread=reread, skip_damaged=skip_damaged)
-        merged = [
+        places = targets(
+            [names.get(start, start) for start in starts],
+            [root for root in roots if root.path not in names],
+            options.get("rules"),
+            f"{readers()}, {limit} pixels",
+            reread=options.get("reread", False),
+            skip_damaged=options.get("skip_damaged"),
+        )
+        run = _Run(writer, changes, places, model=model, max_pixels=limit, progress=progress)
+        run.merge(
             Merged(path, name)
             for path, name in names.items()
             if path in starts or any(is_below(name, place.start) for place in places)
-        ]
-        run = _Run(
-            writer,
-            changes,
-            places,
-            merged,
-            load_encoder=load_encoder,
-            max_pixels=limit,
-            progress=progress,
-            computed=computed,
         )
-        run.go(can_read, allow_empty=allow_empty)
+        run.compare(allow_empty=allow_empty)
+        run.record(allow_empty=allow_empty)
         return run.summary
 
 
 class _Run:
-    """The writing part of one run."""
+    """The writing part of one run: `merge`, `compare` and `record`, in this order."""
 
     def __init__(
         self,
         writer: Writer,
         changes: Changes,
         places: list[Target],
-        merged: list[Merged],
         *,
-        load_encoder: Callable[[], tuple[ImageEncoder, ModelRecord]],
+        model: IndexModel,
         max_pixels: int,
         progress: Progress,
-        computed: Callable[[], Computed | None],
     ) -> None:
-        self.summary = Summary(merged=merged)
+        self.summary = Summary()
         self._writer = writer
         self._changes = changes
         self._places = places
-        self._load_encoder = load_encoder
-        self._model_name = ""  # until it is loaded
-        self._batch_size = 1  # until one shows how long the model takes
+        self._model = model
         self._max_pixels = max_pixels
         self._progress = progress
-        self._computed = computed
         self._computed_before = (writer.last_run() or {}).get("computed")
         self._started = time.monotonic()
         self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
-        self._twins: dict[bytes, list[tuple[ImageFile, Content]]] = {}
+        self._same_content: dict[bytes, list[Record]] = {}
         """By digest, what is being decoded and embedded, and the files found meanwhile that have the same content."""
         self._recorded = 0
         """Files whose record this run wrote."""
 
-    def go(self, can_read: str, *, allow_empty: bool) -> None:
-        """Search, read, embed and record what changed, and forget what is gone."""
+    def merge(self, merged: Iterable[Merged]) -> None:
+        """Call what is part of another root by its name there."""
         if self._writer.created:  # others see what is being made
             self._checkpoint("unfinished")
             self._committed = -math.inf
-        # 1. What changed. Nothing is committed before all of it is known.
-        for path, name in self.summary.merged:
+        for path, name in merged:
             self._writer.rename(path, name)
+            self.summary.merged.append(Merged(path, name))
+
+    def compare(self, *, allow_empty: bool) -> None:
+        """Find what changed. Nothing is committed before all of it is known."""
         for place in self._places:
             self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
         self.summary.unchanged = self._changes.counts.unchanged
@@ -198,15 +195,18 @@ class _Run:
         if self._changes.counts.waiting:
             self._progress.start(self._changes.counts.waiting)
             if self._writer.created:
-                _ = self._encoder  # if there is none, nothing must have been recorded
+                _ = self._loaded_model  # if there is none, nothing must have been recorded
+
+    def record(self, *, allow_empty: bool) -> None:
+        """Read, embed and record what changed, and forget what is gone."""
         try:
             self._writer.fill_in(self._changes.unnoted())
-            # 2. What is new or changed.
+            # 1. What is new or changed.
             if self._changes.counts.waiting:
                 self._embed_all()
-            # 3. What is gone and was not found again elsewhere.
+            # 2. What is gone and was not found again elsewhere.
             self._remove(allow_empty=allow_empty)
-            self._checkpoint("finished", can_read)
+            self._checkpoint(FINISHED)
         except BaseException as error:
             # A run that could not begin leaves no trace.
             if self._writer.sound and self._recorded:
@@ -221,130 +221,108 @@ class _Run:
     # -- embedding ---------------------------------------------------------------------------------------------
 
     @cached_property
-    def _encoder(self) -> ImageEncoder:
+    def _loaded_model(self) -> LoadedModel:
         """The model, loaded when the first file needs it."""
-        encoder, model = self._load_encoder()
+        model = self._model.load()
         is_first = self._writer.bound_model() is None
-        self._writer.set_model(model)
+        self._writer.set_model(model.record)
         if is_first and not self._recorded:
             self._writer.commit()  # others see what is being made
-        self._model_name = model.name
         if self._committed > 0:
             self._committed = time.monotonic()  # loading is no work that could be lost
-        return encoder
+        return model
 
     def _embed_all(self) -> None:
-        """Read, decode and embed at the same time, each in threads of its own; record here, in order."""
-        with ExitStack() as ended:
-            # 1. Content without a vector. The first one has the model loaded.
-            unknown = ended.enter_context(closing(self._unknown()))
-            first = next(unknown, None)
+        """Read, decode and embed in threads; record here, in order."""
+        with closing(self._without_vector()) as items:
+            first = next(items, None)
             if first is None:
                 return
-            # 2. Pixels, far enough ahead for the model never to wait for them.
-            calls = self._encoder.calls
-            ahead = (calls + 1) * self._encoder.batch_size + _WORKERS
-            decoded = ended.enter_context(
-                closing(map_in_order(self._decode, chain([first], unknown), _WORKERS, ahead, lambda item: item[1].size))
+            batches = embed_images(
+                chain([first], items),
+                self._loaded_model,
+                total=self._changes.counts.waiting,
+                max_pixels=self._max_pixels,
+                seconds=CHECKPOINT_SECONDS / 2,  # two batches fit between checkpoints
+                judge=self._judged,
             )
-            # 3. Vectors.
-            batches = self._batches(decoded)
-            work = partial(embed, self._encoder, self._model_name)
-            embedded = map_in_order(work, batches, calls, 2 * calls, promptly=True)
-            for batch in ended.enter_context(closing(embedded)):
-                self._record(batch)
+            with closing(batches):
+                for batch in batches:
+                    self._record(batch)
 
-    def _decode(self, item: tuple[ImageFile, Content]) -> Decoded:
-        decoded = decode_for(self._encoder, *item, self._max_pixels)
-        return Decoded(_refused(decoded.record)) if self._refuses(decoded.record) else decoded
-
-    def _batches(self, decoded: Iterable[Decoded]) -> Iterator[list[Decoded]]:
-        batch: list[Decoded] = []
-        for item in decoded:
-            if item.pixels is None:
-                self._put_unreadable(item.record)
-                self._settle_twins(item.record)
-            else:
-                batch.append(item)
-            if len(batch) >= self._batch_size or (batch and self._seconds() > CHECKPOINT_SECONDS):
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-    def _record(self, batch: Embedded) -> None:
-        """Record a batch, and decide on the size of those to come."""
-        if batch.records:
-            self._writer.add(batch.records, batch.vectors)
-            self._note_damaged(*batch.records)
-            self.summary.embedded += len(batch.records)
-            self._done(len(batch.records))
-        for record in batch.failed:
-            self._put_unreadable(record)
-        for record in (*batch.records, *batch.failed):
-            self._settle_twins(record)
-        self._checkpoint_before(batch.seconds)
-        # A slow model gets smaller batches, so that two of them fit between checkpoints; few pictures are shared out.
-        pictures = len(batch.records) + len(batch.failed)
-        fitting = int(pictures * CHECKPOINT_SECONDS / 2 / max(batch.seconds, 1e-9))
-        share = -(-self._changes.counts.waiting // self._encoder.calls)
-        self._batch_size = max(1, min(self._encoder.batch_size, fitting, share))
-
-    def _unknown(self) -> Generator[tuple[ImageFile, Content], None, None]:
+    def _without_vector(self) -> Generator[Item, None, None]:
         """The files whose content has no vector yet; the others are recorded on the way."""
-        read_one, waiting = partial(read, max_pixels=self._max_pixels), self._changes.waiting()
-        for file, content in map_in_order(read_one, waiting, _WORKERS, 4 * _WORKERS, lambda file: file.size):
-            self._checkpoint_before(0)
-            if isinstance(content, VanishedError):
-                self._vanished(file.path)
-            elif isinstance(content, UnreadableImageError):
-                self._put_unreadable(unread(file, str(content)))
-            elif content.digest in self._twins and len(self._twins[content.digest]) < _MOST_TWINS:
-                self._twins[content.digest].append((file, content._replace(data=b"")))
-            elif not self._adopt(file, content):
-                _ = self._encoder  # loaded here, not by one of the threads that decode
-                self._twins.setdefault(content.digest, [])
-                yield file, content
+        with closing(read_images(self._changes.waiting(), self._max_pixels)) as items:
+            for item in items:
+                self._checkpoint_before(0)
+                record = item.record
+                waiting = self._same_content.get(record.hash or b"")
+                if item.vanished:
+                    self._vanished(record.path)
+                elif record.error is not None:
+                    self._put_unreadable(record)
+                elif waiting is not None and len(waiting) < _MOST_SAME_CONTENT:
+                    waiting.append(record)
+                elif not self._adopt(record):
+                    self._same_content.setdefault(record.hash or b"", [])
+                    yield item
 
-    def _adopt(self, file: ImageFile, content: Content) -> bool:
+    def _record(self, batch: Batch) -> None:
+        embedded = [(item.record, item.vector) for item in batch.items if item.vector is not None]
+        if embedded:
+            records = [record for record, _ in embedded]
+            self._writer.add(records, np.stack([vector for _, vector in embedded]))
+            self._note_damaged(*records)
+            self.summary.embedded += len(records)
+            self._done(len(records))
+        for item in batch.items:
+            if item.vector is None:
+                self._put_unreadable(item.record)
+        for item in batch.items:
+            self._record_same_content(item.record)
+        self._checkpoint_before(batch.seconds)
+
+    def _adopt(self, record: Record) -> bool:
         """Give a file whose content is in the index already its vector."""
-        twins = self._writer.same_content(content.digest)
-        if not twins:
+        known = self._writer.same_content(record.hash or b"")
+        if not known:
             return False
-        touched = next((twin for twin in twins if twin.path == file.path), None)
-        moved = next((twin for twin in twins if twin.path in self._changes.gone), None)
+        touched = next((other for other in known if other.path == record.path), None)
+        moved = next((other for other in known if other.path in self._changes.gone), None)
         # Files that swap their names take each other's place, and what was there is without a path for a moment.
-        dead = next((twin for twin in twins if not twin.path), None)
-        like = touched or moved or dead or twins[0]
-        record = _as_read(like, file.path, content)
-        if self._refuses(record):
-            self._put_unreadable(_refused(record))
+        dead = next((other for other in known if not other.path), None)
+        own = _as_read(touched or moved or dead or known[0], record)
+        if self._refuses(own):
+            self._put_unreadable(_refused(own))
             return True
         if touched:
-            if record != touched:
-                self._writer.put(record)
-            self.summary.unchanged += record == touched
-            self.summary.touched += record != touched
+            if own != touched:
+                self._writer.put(own)
+            self.summary.unchanged += own == touched
+            self.summary.touched += own != touched
         elif moved:
-            self._writer.move(moved.path, record)
+            self._writer.move(moved.path, own)
             self._changes.gone.discard(moved.path)
             self.summary.moved += 1
         else:
-            (self._writer.put if dead else self._writer.add_copy)(record)
-            self._note_damaged(record)
+            (self._writer.put if dead else self._writer.add_copy)(own)
+            self._note_damaged(own)
             self.summary.copied += 1
         self._done(1, known=1)
         return True
 
-    def _settle_twins(self, record: Record) -> None:
+    def _record_same_content(self, record: Record) -> None:
         """Record the files with the same content as one that is recorded now."""
-        for file, content in self._twins.pop(record.hash or b"", []):
+        for other in self._same_content.pop(record.hash or b"", []):
             if record.error is None:
-                self._adopt(file, content)
+                self._adopt(other)
             else:
-                self._put_unreadable(_as_read(record, file.path, content))
+                self._put_unreadable(_as_read(record, other))
 
     # -- records -----------------------------------------------------------------------------------------------
+
+    def _judged(self, record: Record) -> Record:
+        return _refused(record) if self._refuses(record) else record
 
     def _refuses(self, record: Record) -> bool:
         """Whether an image is damaged, and such images are refused where it lies."""
@@ -367,7 +345,7 @@ class _Run:
         """A file is gone since it was found."""
         # With its folder a drive may have gone: what became of it is for the next run to see.
         if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(path)):
-            (self._changes.moot if known.row is None else self._changes.gone).add(path)
+            (self._changes.gone_unreadable if known.row is None else self._changes.gone).add(path)
         self._progress.advance(1)
 
     def _remove(self, *, allow_empty: bool) -> None:
@@ -381,7 +359,7 @@ class _Run:
                 self._writer.set_folders(place.start, folders)
         self.summary.removed = self._changes.gone.count()
         self.summary.left_out = self._changes.gone.count_left_out()
-        self._writer.remove(chain(self._changes.gone, self._changes.moot))
+        self._writer.remove(chain(self._changes.gone, self._changes.gone_unreadable))
         for path, reason in self._changes.unreadable_folders.items():
             self._writer.put(Record(path, None, 0, 0, None, error=reason))
 
@@ -396,18 +374,15 @@ class _Run:
         if self._recorded and self._seconds() + next_step > CHECKPOINT_SECONDS:
             self._checkpoint("unfinished")
 
-    def _checkpoint(self, outcome: str, can_read: str | None = None) -> None:
+    def _checkpoint(self, outcome: str) -> None:
         """Commit, with word of the run so far; at its end also with what could be read."""
-        computed = self._computed() if self.summary.embedded else None
+        computed = self._model.computed() if self.summary.embedded else None
         known = {root.path: root.options for root in self._writer.roots()}
         for place in self._places:
             if place.start == place.root:
-                before = known.get(place.root, {}).get("readers")
-                options = options_of(
-                    place.rules,
-                    can_read or before,
-                    self._changes.passed_over(place),
-                    skip_damaged=place.skip_damaged,
+                readers_before = known.get(place.root, {}).get("readers")
+                options = place.options(
+                    place.readers if outcome == FINISHED else readers_before, self._changes.passed_over(place)
                 )
                 self._writer.set_root(place.root, options)
         self._writer.set_last_run(
@@ -432,8 +407,8 @@ def _refused(record: Record) -> Record:
     return record._replace(row=None, width=None, height=None, taken_at=None, error=reason)
 
 
-def _as_read(record: Record, path: bytes, content: Content) -> Record:
-    """`record`, of a file with the same content, for the file that was read."""
-    return record._replace(
-        path=path, size=content.size, mtime_ns=content.mtime_ns, ctime_ns=content.ctime_ns, inode=content.inode
+def _as_read(known: Record, file: Record) -> Record:
+    """What is known of a content, for a `file` that was read and has the same."""
+    return known._replace(
+        path=file.path, size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns, inode=file.inode
     )

@@ -6,15 +6,14 @@ Texts need no torch where the model's text tower is CLIP's, and pictures that an
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from clipsearch.images.finding import ImageFile
-    from clipsearch.images.reading import Content
+    from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.models.preprocessing import Preprocessing
@@ -53,10 +52,6 @@ WHOLE_MODEL_NEEDED = (
 )
 _SHOWN = 40
 """So many characters are shown on both sides of the place where a text is cut."""
-_WORKERS = 8
-"""Threads that read and decode."""
-_MOST_TOGETHER = 512
-"""Pictures that wait together for the model, those included that it has no work with."""
 
 
 class TextEncoder(Protocol):
@@ -83,15 +78,6 @@ class TextEncoder(Protocol):
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
         """(Q, D) unit vectors of texts that `tokenize` has read."""
-
-
-class _Waiting(NamedTuple):
-    """A picture on its way to the model, or past it."""
-
-    file: ImageFile
-    pixels: npt.NDArray[np.uint8] | None
-    """(H, W, 3); None where `vector` is known or there is an error."""
-    result: Vectors | UnreadableImageError | None
 
 
 class Embedder:
@@ -190,43 +176,34 @@ class Embedder:
             warn_of_damage(name, share)
         from clipsearch.index.pipeline import vectors_of
 
-        (result,) = vectors_of(self._encoder, self.name, [pixels])
+        (result,) = vectors_of(self.encoder, self.name, [pixels])
         if isinstance(result, UnreadableImageError):
             raise result
         return result
 
     def images(
-        self, files: Iterable[ImageFile]
+        self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         """The (D,) unit vector of each picture, or why there is none, in order.
 
         Reading, decoding and the model work at the same time. Close it if it is not read to its end. Decoders may talk
         on stderr: see `quiet_decoders`.
         """
-        from clipsearch.index.pipeline import read
-        from clipsearch.system.parallel import map_in_order
+        from clipsearch.index.pipeline import embed_images, read_images
 
         _ = self._record  # asked here: the index belongs to this thread
-        contents = map_in_order(read, files, _WORKERS, 4 * _WORKERS, lambda file: file.size)
-        with self._counting(), closing(contents), closing(self._waiting(contents)) as waiting:
-            # 1. What needs no model.
-            first = None
-            for item in waiting:
-                if item.result is None:
-                    first = item
-                    break
-                yield item.file, item.result
-            if first is None:
-                return
-            # 2. Batches, as many at once as the model likes; it is loaded here, not by one of the threads.
-            encoder = self._encoder
-            encoder.divide_cores()
-            batches = _batches(chain([first], waiting), encoder)
-            name, calls = self.name, encoder.calls
-            embedded = map_in_order(lambda batch: _embedded(batch, encoder, name), batches, calls, 2 * calls)
-            with closing(embedded):
-                for batch in embedded:
-                    yield from batch
+        with (
+            self._counting(),
+            closing(read_images(files)) as contents,
+            closing(embed_images(map(self._with_known, contents), self, total=len(files))) as batches,
+        ):
+            for item in chain.from_iterable(batch.items for batch in batches):
+                if item.vector is None:
+                    yield item.file, UnreadableImageError(str(item.record.error))
+                    continue
+                if item.record.damage:
+                    self.damaged.append((item.file.path, item.record.damage))
+                yield item.file, item.vector
 
     def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""
@@ -260,15 +237,6 @@ class Embedder:
                 self._logged.add(fact)
                 _log.info(fact)
 
-    def _waiting(
-        self, contents: Iterable[tuple[ImageFile, Content | UnreadableImageError]]
-    ) -> Generator[_Waiting, None, None]:
-        """Pixels of pictures, and of those that need none what is known; the index is asked here, not in threads."""
-        from clipsearch.system.parallel import map_in_order
-
-        asked = ((file, content, self._known(file, content)) for file, content in contents)
-        return map_in_order(lambda item: self._decoded(*item), asked, _WORKERS, 8 * _WORKERS)
-
     @contextmanager
     def _counting(self) -> Iterator[None]:
         """Within: pictures are embedded; at the end it is told how many the index knew."""
@@ -280,35 +248,23 @@ class Embedder:
                 self._log_once(f"fingerprint: {self._record.fingerprint}")
                 _log.info("pictures: %d of %d known to the index", self._seen_before, self._seen)
 
-    def _known(self, file: ImageFile, content: Content | UnreadableImageError) -> Vectors | None:
-        """What the index has for a content."""
-        if self._store is None or isinstance(content, UnreadableImageError):
-            return None
-        known = self._store.vector_of(content.digest)
+    def _with_known(self, item: Item) -> Item:
+        """What the index has for a content; it is asked here, not in threads."""
+        if self._store is None or item.record.hash is None:
+            return item
+        known = self._store.vector_of(item.record.hash)
         self._seen += 1
-        self._seen_before += known is not None
-        if known is not None and (share := self._store.damage_of(content.digest)):
-            self.damaged.append((file.path, share))
-        return known
-
-    def _decoded(self, file: ImageFile, content: Content | UnreadableImageError, known: Vectors | None) -> _Waiting:
-        if isinstance(content, UnreadableImageError):
-            return _Waiting(file, None, content)
-        if known is not None:
-            return _Waiting(file, None, known)
-        try:
-            pixels, share = self._pixels(content.data, os.path.basename(file.path))
-        except UnreadableImageError as error:
-            return _Waiting(file, None, error)
-        if share:
-            self.damaged.append((file.path, share))
-        return _Waiting(file, pixels, None)
+        if known is None:
+            return item
+        self._seen_before += 1
+        record = item.record._replace(damage=self._store.damage_of(item.record.hash))
+        return item._replace(record=record, content=None, vector=known)
 
     def _pixels(self, content: bytes, name: bytes) -> tuple[npt.NDArray[np.uint8], float]:
         """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""
         from clipsearch.index.pipeline import pixels_of
 
-        picture, pixels = pixels_of(self._preprocessing, content, name)
+        picture, pixels = pixels_of(self.preprocessing, content, name)
         return pixels, picture.missing
 
     @cached_property
@@ -341,7 +297,8 @@ class Embedder:
         return locate(self.name, revision=revision)
 
     @cached_property
-    def _preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> Preprocessing:
+        """What makes pixels of images; needs no torch."""
         from clipsearch.models.preprocessing import Preprocessing
 
         return replace(Preprocessing.load(self._files), exact=self._options["exact"])
@@ -352,7 +309,8 @@ class Embedder:
             return self._text_tower
 
     @property
-    def _encoder(self) -> Encoder:
+    def encoder(self) -> Encoder:
+        """Both towers, loaded when they are first asked for."""
         with self._loading:
             return self._whole_model
 
@@ -376,10 +334,10 @@ class Embedder:
 
             if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
                 _log.warning(PREPARING, self.name)
-        if not self._encoder.save_text_tower():
+        if not self.encoder.save_text_tower():
             _log.warning(WHOLE_MODEL_NEEDED, self.name)
             self._log_once("texts: in the whole model, through transformers")
-            return self._encoder
+            return self.encoder
         tower = tower_cache.load(self._fingerprint)
         if tower is None:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
@@ -443,26 +401,3 @@ def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[s
         f"device: {encoder.device} ({device_reason or encoder.device_reason})",
         f"precision: {encoder.precision} ({encoder.precision_reason})",
     ]
-
-
-def _batches(waiting: Iterable[_Waiting], encoder: Encoder) -> Iterator[list[_Waiting]]:
-    batch: list[_Waiting] = []
-    work = 0
-    for item in waiting:
-        batch.append(item)
-        work += item.result is None
-        if work >= encoder.batch_size or len(batch) >= _MOST_TOGETHER:
-            yield batch
-            batch, work = [], 0
-    if batch:
-        yield batch
-
-
-def _embedded(
-    batch: list[_Waiting], encoder: Encoder, model: str
-) -> list[tuple[ImageFile, Vectors | UnreadableImageError]]:
-    from clipsearch.index.pipeline import vectors_of
-
-    pixels = [item.pixels for item in batch if item.pixels is not None]
-    results = iter(vectors_of(encoder, model, pixels) if pixels else ())
-    return [(item.file, next(results) if item.result is None else item.result) for item in batch]

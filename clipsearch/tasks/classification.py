@@ -87,7 +87,7 @@ class ImageEncoder(Protocol):
     """What makes files into vectors: `Embedder` is one."""
 
     def images(
-        self, files: Iterable[ImageFile]
+        self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         """The (D,) unit vector of each picture, or why there is none, in order."""
 

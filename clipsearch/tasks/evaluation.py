@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -48,7 +48,7 @@ class Encoders(Protocol):
         """(Q, D) unit vectors."""
 
     def images(
-        self, files: Iterable[ImageFile]
+        self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         """The (D,) unit vector of each picture, or why there is none, in order."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from clipsearch.exchange.importing import Imported, import_vectors
 from clipsearch.exchange.reading import Part, clip_retrieval_parts, open_vectors, read_about, read_paths
 from clipsearch.exchange.writing import DTYPES, NAMES, VectorFiles, save
 from clipsearch.index.format import FOLDER, ModelRecord
-from clipsearch.index.pipeline import ImageEncoder
+from clipsearch.index.pipeline import LoadedModel
 from clipsearch.index.reading import Store
 
+TINY = LoadedModel(TinyEncoder(), MODEL)
 VECTORS = np.array([[0.6, 0.8], [1, 0], [0, -1]], np.float32)
 PATHS = [b"/a/plain.png", b'/a/sm\xc3\xb8rrebr\xc3\xb8d, "two"\nlines.png', b"/a/\xff\xfe.png"]
 COLUMNS: dict[str, type] = {"path": bytes, "width": int, "taken_at": str}
@@ -226,13 +226,6 @@ def test_clip_retrieval_parts_are_paired_by_number(tmp_path: Path) -> None:
 # -- into an index -------------------------------------------------------------------------------------------------
 
 
-Loader = Callable[[], tuple[ImageEncoder, ModelRecord]]
-
-
-def load() -> tuple[ImageEncoder, ModelRecord]:
-    return TinyEncoder(), MODEL
-
-
 @pytest.fixture
 def part(pictures: Path, tmp_path: Path) -> Part:
     """The ten pictures with the vectors that the small encoder makes of them."""
@@ -246,8 +239,8 @@ def written(folder: Path, paths: list[Path], vectors: npt.NDArray[Any]) -> Part:
     return Part(folder / "v.npy", folder / "v.txt")
 
 
-def imported(folder: Path, part: Part, loader: Loader = load, **options: Any) -> Imported:  # noqa: ANN401
-    return import_vectors(folder, [part], loader, progress=Watcher(), **options)
+def imported(folder: Path, part: Part, model: LoadedModel = TINY, **options: Any) -> Imported:  # noqa: ANN401
+    return import_vectors(folder, [part], model, progress=Watcher(), **options)
 
 
 def test_an_import_makes_the_index_that_indexing_makes(part: Part, pictures: Path, tmp_path: Path) -> None:
@@ -306,10 +299,10 @@ def test_an_export_of_nothing_writes_nothing(pictures: Path, tmp_path: Path) -> 
     store.close()
 
 
-def refused(folder: Path, part: Part, reason: str, loader: Loader = load, **options: Any) -> None:  # noqa: ANN401
+def refused(folder: Path, part: Part, reason: str, model: LoadedModel = TINY, **options: Any) -> None:  # noqa: ANN401
     """The import fails for this reason, and leaves nothing."""
     with pytest.raises((InputError, ModelMismatchError), match=reason):
-        imported(folder, part, loader, **options)
+        imported(folder, part, model, **options)
     assert not folder.exists()
 
 
@@ -362,7 +355,7 @@ def test_vectors_of_another_model_or_in_another_order_never_enter(part: Part, tm
     part.vectors.with_suffix(".json").write_text('["any", "other", "file"]')
     imported(tmp_path / "new", part)
     with pytest.raises(ModelMismatchError, match="was made with model tiny, not other"):
-        imported(tmp_path / "new", part, lambda: (TinyEncoder(), ModelRecord("other", None, "8" * 32, MODEL.dim)))
+        imported(tmp_path / "new", part, TINY._replace(record=ModelRecord("other", None, "8" * 32, MODEL.dim)))
 
 
 def test_pictures_that_are_missing_or_broken_are_named_and_left_out_on_request(
@@ -436,5 +429,5 @@ def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path
     vectors = [(row, vector) for row, vector in items if isinstance(vector, np.ndarray)]
     assert save(tmp_path / "v.npy", vectors, {"path": bytes}, {}) == (10, 32)
     part = Part(tmp_path / "v.npy", tmp_path / "v.csv")
-    refused(tmp_path / "new", part, "not the vectors that model", lambda: (encoders[1], records[1]))
-    assert imported(tmp_path / "new", part, lambda: (encoders[0], records[0])).images == 10
+    refused(tmp_path / "new", part, "not the vectors that model", LoadedModel(encoders[1], records[1]))
+    assert imported(tmp_path / "new", part, LoadedModel(encoders[0], records[0])).images == 10

@@ -22,7 +22,7 @@ from clipsearch.errors import IndexWriteError, InputError, ModelError
 from clipsearch.images.finding import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER
-from clipsearch.index.pipeline import Embedded
+from clipsearch.index.pipeline import WORKERS, Batch
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
@@ -546,7 +546,7 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
     encoder = SlowEncoder(clock)
     real, done = Writer.commit, updating._Run._record
 
-    def record(run: updating._Run, batch: Embedded) -> None:
+    def record(run: updating._Run, batch: Batch) -> None:
         done(run, batch)
         encoder.recorded.release()
 
@@ -593,9 +593,7 @@ def test_decoders_work_ahead_of_the_model_as_far_as_it_can_use_and_no_further(tm
         ahead = (encoder.calls + 1) * encoder.batch_size
         assert all(decoded.acquire(timeout=60) for _ in range(ahead))
         # ... and then they wait: for the batches that are begun, and what each thread has in hand.
-        more = (
-            updating._WORKERS + 2 * encoder.calls + 1
-        )  # batches hold one picture until it is known how long one takes
+        more = WORKERS + 2 * encoder.calls + 1  # batches hold one picture until it is known how long one takes
         while decoded.acquire(timeout=0.5):
             more -= 1
         assert more >= 0

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import PICTUREBOOK, Run, index, paint
-from tiny import MODEL, TinyEncoder, Watcher
+from tiny import MODEL, TinyEncoder
 
 from clipsearch.errors import DeviceError
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER, Computed
+from clipsearch.index.pipeline import LoadedModel
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.models.devices import check_device
@@ -228,13 +229,15 @@ FIRST = Computed("cuda:1", "T4, as asked for", "fp16", "this GPU has no bf16 uni
 
 def update(folder: Path, computed: Computed | None) -> None:
     """Index the pictures with the small encoder, which says that it computes so."""
-    updating.update(
-        folder / FOLDER,
-        [folder / "pictures"],
-        lambda: (TinyEncoder(batch_size=2), MODEL),
-        progress=Watcher(),
-        computed=lambda: computed,
-    )
+
+    class Told:
+        def load(self) -> LoadedModel:
+            return LoadedModel(TinyEncoder(batch_size=2), MODEL)
+
+        def computed(self) -> Computed | None:
+            return computed
+
+    updating.update(folder / FOLDER, [folder / "pictures"], Told())
 
 
 def status(run: Run, folder: Path) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     put(cache, SMALL, small_clip, COMMIT, "main")
     paint(tmp_path / "p" / "a.png", "red")
     folder, roots = tmp_path / ".clipsearch", [tmp_path / "p"]
-    made = update(folder, roots, ModelChoice(folder, roots, SMALL, device="cpu").load, progress=Watcher())
+    made = update(folder, roots, ModelChoice(folder, roots, SMALL, device="cpu"), progress=Watcher())
     assert made.embedded == 1
     # The branch moves on to another model.
     newer = put(cache, SMALL, small_clip, OTHER, "main")
@@ -190,8 +190,10 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     for name in (SMALL, f"hf-hub:{SMALL}", f"{SMALL}@{COMMIT}", f"{SMALL}@{COMMIT[:8]}", str(copy)):
         with load_model(name) as embedder:
             assert embedder.uses_index, name
-        encoder, record = ModelChoice(folder, roots, name, device="cpu").load()
-        assert encoder.fingerprint == record.fingerprint == fingerprint(small_clip), name
+        choice = ModelChoice(folder, roots, name, device="cpu")
+        record = choice.load().record
+        assert choice.encoder is not None
+        assert choice.encoder.fingerprint == record.fingerprint == fingerprint(small_clip), name
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
         with load_model(name) as embedder:
             assert not embedder.uses_index

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,9 @@ from PIL import Image
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
-from clipsearch.images.finding import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import UPGRADES, ModelRecord
+from clipsearch.index.pipeline import LoadedModel
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.progress import Progress
@@ -61,6 +62,9 @@ class TinyEncoder:
         self.batch_size = batch_size
         self.embedded = 0
         """Pictures so far."""
+
+    def divide_cores(self) -> None:
+        """Its work needs none."""
 
     def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(B, 48) unit vectors."""
@@ -109,23 +113,15 @@ def update(
     *paths: Path,
     encoder: TinyEncoder | None = None,
     progress: Progress | None = None,
-    rules: Rules | None = None,
-    allow_empty: bool = False,
-    reread: bool = False,
-    wait: float = 0,
-    max_pixels: int | None = None,
+    **options: Unpack[updating.UpdateOptions],
 ) -> updating.Summary:
     """Index `paths` into `folder` with the small encoder."""
     return updating.update(
         folder,
         list(paths),
-        lambda: (encoder or TinyEncoder(), MODEL),
+        LoadedModel(encoder or TinyEncoder(), MODEL),
         progress=progress or Watcher(),
-        rules=rules,
-        allow_empty=allow_empty,
-        reread=reread,
-        wait=wait,
-        max_pixels=max_pixels,
+        **options,
     )
 
 

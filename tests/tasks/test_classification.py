@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ class Pictures:
         self._vectors = vectors
 
     def images(
-        self, files: Iterable[ImageFile]
+        self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         for file in files:
             found = self._vectors[file.path]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -149,7 +149,7 @@ class Table:
         return np.stack([self._vectors[text] for text in texts])
 
     def images(
-        self, files: Iterable[ImageFile]
+        self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Floats | UnreadableImageError], None, None]:
         for file in files:
             vector = self._vectors.get(os.fsdecode(file.path))
