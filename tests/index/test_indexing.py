@@ -22,7 +22,7 @@ from clipsearch.errors import IndexWriteError, InputError, ModelError
 from clipsearch.images.finding import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER
-from clipsearch.index.pipeline import WORKERS, Batch
+from clipsearch.index.pipeline import WORKERS, Batch, LoadedModel
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
@@ -388,11 +388,15 @@ def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) ->
     update(index, tmp_path / "p")
     paint(tmp_path / "q" / "new.png", "cyan")
 
-    def fail() -> tuple[TinyEncoder, object]:
-        raise ModelError("no model")
+    class Missing:
+        def load(self) -> LoadedModel:
+            raise ModelError("no model")
 
-    with pytest.raises(ModelError):
-        updating.update(index, [tmp_path / "q" / "new.png"], fail, progress=Watcher())  # type: ignore[arg-type]
+        def computed(self) -> None:
+            """It was never loaded."""
+
+    with pytest.raises(ModelError, match="no model"):
+        updating.update(index, [tmp_path / "q" / "new.png"], Missing())
     with closing(Store.open(index)) as store:
         assert [os.path.basename(root.path) for root in store.roots()] == [b"p"]
         assert (store.last_run() or {})["outcome"] == "finished"
