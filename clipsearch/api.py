@@ -219,13 +219,14 @@ class ModelChoice:
             raise mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})")
 
     def load(self) -> LoadedModel:
-        """The model, and what the index records of it. Leaves its text tower where queries find it.
+        """The model, and what the index records of it. Leaves its towers where queries find them.
 
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
         from clipsearch.index.pipeline import LoadedModel
         from clipsearch.models.disk.files import locate
+        from clipsearch.models.in_numpy.image_cache import save as save_image_tower
         from clipsearch.models.in_numpy.tower_cache import damage, made_anew
 
         if not self._is_final:
@@ -235,6 +236,7 @@ class ModelChoice:
         if found := damage(encoder.fingerprint):
             _log.warning(made_anew(encoder.name, found))
         encoder.save_text_tower()
+        save_image_tower(encoder.fingerprint, files)
         self.encoder = encoder
         for fact in (model_used(encoder.name, encoder.revision, self._why), *encoder_loaded(encoder)):
             _log.info(fact)
@@ -261,7 +263,7 @@ def pull_model(
     update: bool = False,
     progress: Progress = SILENT,
 ) -> Pulled:
-    """Bring a model to this disk, whole, and leave its text tower where queries find it.
+    """Bring a model to this disk, whole, and leave its towers where queries find them.
 
     With `update` the hub is asked for what is new, else only for what is missing. `progress`
     is told how much of it is there.
@@ -270,6 +272,7 @@ def pull_model(
         ModelError: there is no such model, or it cannot be had.
     """
     from clipsearch.models.disk.files import fingerprint, pull
+    from clipsearch.models.in_numpy.image_cache import save as save_image_tower
     from clipsearch.models.in_numpy.tower_cache import damage, is_whole, made_anew
 
     pulled = pull(name, update=update, progress=progress)
@@ -281,6 +284,7 @@ def pull_model(
             _log.warning(PREPARING, pulled.files.name)
         if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
             _log.warning(WHOLE_MODEL_NEEDED, pulled.files.name)
+    save_image_tower(made, pulled.files)
     return pulled
 
 

@@ -26,7 +26,7 @@ def status(
         bool,
         typer.Option(
             "--verify",
-            help="Check matrix, database and the text tower in the cache; exit with 2 if something is damaged.",
+            help="Check matrix, database and the towers in the cache; exit with 2 if something is damaged.",
         ),
     ] = False,
     json: JsonOption = False,
@@ -42,7 +42,7 @@ def status(
     from clipsearch.output.rows import utf8
 
     with closing(Store.open(index_folder(index))) as store:
-        findings = [*findings_of(store), *_of_text_tower(store.model())] if verify else None
+        findings = [*findings_of(store), *_of_towers(store.model())] if verify else None
         at_work = is_locked(store.folder)
         with store.snapshot():
             if not verify:
@@ -70,14 +70,15 @@ def status(
     return EXIT_DAMAGED if findings and not all(finding.harmless for finding in findings) else 0
 
 
-def _of_text_tower(model: ModelRecord | None) -> Iterator[Finding]:
-    """What is wrong with the text tower that queries of this index are answered by; nothing where there is none."""
+def _of_towers(model: ModelRecord | None) -> Iterator[Finding]:
+    """What is wrong with the towers that queries of this index are answered by; nothing where there are none."""
     from clipsearch.index.verifying import Finding
-    from clipsearch.models.in_numpy.tower_cache import damage
+    from clipsearch.models.in_numpy import image_cache, tower_cache
 
-    found = damage(model.fingerprint, thorough=True) if model else None
-    if model and found:
-        yield Finding(
-            f"the text tower of model {model.name} in the cache: {found}",
-            hint="pull-tower",
-        )
+    for tower, damage in (("text", tower_cache.damage), ("image", image_cache.damage)):
+        found = damage(model.fingerprint, thorough=True) if model else None
+        if model and found:
+            yield Finding(
+                f"the {tower} tower of model {model.name} in the cache: {found}",
+                hint="pull-tower",
+            )

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -120,6 +120,28 @@ class Preprocessing:
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: not the preprocessing of a CLIP model ({error!r}).") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """For `from_json`."""
+        return {**asdict(self), "patches": isinstance(self.resize, Patches)}
+
+    @classmethod
+    def from_json(cls, written: dict[str, Any]) -> Preprocessing:
+        """What `to_json` made, also after it was JSON, which knows neither tuples nor filters.
+
+        Raises:
+            TypeError, ValueError: it was something else.
+        """
+        values: dict[str, Any]
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
+        if values.pop("patches"):
+            values["resize"] = Patches(*values["resize"])
+        return cls(**values | {"resample": Image.Resampling(values["resample"])})
+
+    @property
+    def seen(self) -> tuple[int, int] | None:
+        """Height and width of all images as the model sees them; None where they keep their proportions."""
+        return self.crop or (None if isinstance(self.resize, Patches) else cast("tuple[int, int]", self.resize))
 
     @property
     def enough(self) -> int | None:

@@ -16,7 +16,7 @@ from hub_server import serving
 
 from clipsearch.models.disk.catalog import DEFAULT, ENTRIES
 from clipsearch.models.disk.files import fingerprint
-from clipsearch.models.in_numpy.tower_cache import cache_folder
+from clipsearch.models.in_numpy.sealed import cache_folder
 from clipsearch.output.models import write_list
 from clipsearch.tasks.describing import describe, listed
 

@@ -18,7 +18,7 @@ from faulty import Faults, Kind, read_log
 from hub_server import serving
 
 from clipsearch.models.disk.files import ModelFiles, fingerprint
-from clipsearch.models.in_numpy import tower_cache
+from clipsearch.models.in_numpy import sealed, tower_cache
 from clipsearch.models.in_torch.encoder import Encoder
 from clipsearch.search.confidence import NEUTRAL
 from clipsearch.system.checksums import Compared, checksum, identity
@@ -117,7 +117,7 @@ def test_a_folder_that_became_a_file_is_made_anew(
 def test_a_tower_is_read_once_and_then_only_looked_at(sample_index: Path, cache: tuple[dict[str, str], Path]) -> None:
     env, tower = cache
     count = (
-        "import sys, clipsearch.models.in_numpy.tower_cache as t\n"
+        "import sys, clipsearch.models.in_numpy.sealed as t\n"
         "real, read = t.checksum, []\n"
         "t.checksum = lambda path: (read.append(path.name), real(path))[1]\n"
         "from clipsearch.cli import main\n"
@@ -427,7 +427,7 @@ def test_a_tower_that_another_library_cannot_read_is_made_anew(tmp_path: Path, m
     encoder.save_text_tower()
     folder = tower_cache.tower_folder(encoder.fingerprint)
     (folder / "text_tower.json").write_text('{"other": 1}')
-    tower_cache.seal(folder)
+    sealed.seal(folder)
     assert tower_cache.is_whole(encoder.fingerprint)
     with pytest.raises(tower_cache.TowerDamagedError):
         tower_cache.load(encoder.fingerprint)

@@ -22,7 +22,7 @@ from clipsearch.models.disk.clip_bpe import VOCABULARY, find_tokenizer
 from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.disk.golden_values import KNOWN, KnownValues, Picture, TokenIds
 from clipsearch.models.disk.open_clip import CONFIG, WEIGHTS, Checkpoint
-from clipsearch.models.in_numpy import tower_cache
+from clipsearch.models.in_numpy import sealed, tower_cache
 from clipsearch.output.checks import write_checks
 from clipsearch.tasks import model_check
 from clipsearch.tasks.model_check import AS_EXPECTED, DIFFERS, NONE_KNOWN, NOT_RUN, Check, Report, check_model
@@ -179,7 +179,7 @@ def test_a_wrong_text_tower_is_found_out(tmp_path: Path) -> None:
     weights = {name: np.array(values) for name, values in load_file(path).items()}
     weights["text_projection.weight"][0] *= 1.01
     save_file(weights, path)
-    tower_cache.seal(path.parent)  # it was written like that
+    sealed.seal(path.parent)  # it was written like that
     report = check_model(str(model))
     found = by_name(report.checks)
     assert not report.passed

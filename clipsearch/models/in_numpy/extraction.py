@@ -16,8 +16,8 @@ from clipsearch.models.disk.files import ModelFiles, family, read_config, weight
 from clipsearch.models.disk.open_clip import Checkpoint
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.models.in_numpy.image_tower import ImageShape
+from clipsearch.models.in_numpy.sealed import map_safetensors
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
-from clipsearch.models.in_numpy.tower_cache import map_safetensors
 from clipsearch.models.in_numpy.transformer import Array, Weights
 
 _VISION = "vision_model."

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_torch.encoder import Encoder
 
 _COMPARED = "compared.json"
 """In the user's cache: files of models that were found to be what the hub had."""
+_FINGERPRINTS = "fingerprints.json"
+"""There too: fingerprints of models, and the files that they were computed from."""
 
 
 class EncoderOptions(TypedDict):
@@ -67,8 +74,8 @@ def _hashed(files: ModelFiles) -> str:
         ModelError: they are damaged.
     """
     from clipsearch.models.disk import hub
-    from clipsearch.models.disk.files import fingerprint, incomplete, model_paths
-    from clipsearch.models.in_numpy.tower_cache import cache_folder
+    from clipsearch.models.disk.files import incomplete, model_paths
+    from clipsearch.models.in_numpy.sealed import cache_folder
     from clipsearch.system.checksums import Compared, identity
 
     compared = Compared(cache_folder() / _COMPARED)
@@ -81,4 +88,30 @@ def _hashed(files: ModelFiles) -> str:
         with suppress(OSError):
             cache_folder().mkdir(parents=True, exist_ok=True)
         compared.add(identities)
-    return fingerprint(files.folder)
+    return known_fingerprint(files.folder)
+
+
+def known_fingerprint(folder: Path) -> str:
+    """The fingerprint of the model in `folder`, remembered for as long as the file system calls its files unchanged.
+
+    Hashing some hundred megabytes takes longer than embedding an image.
+    """
+    from clipsearch.models.disk.files import fingerprint, model_paths
+    from clipsearch.models.in_numpy.sealed import cache_folder
+    from clipsearch.system.checksums import identity
+    from clipsearch.system.flushing import replace_flushed
+
+    note, key = cache_folder() / _FINGERPRINTS, str(folder.resolve())
+    files = [[path.name, *identity(path)] for path in model_paths(folder)]  # as they are before they are read
+    known: dict[str, Any] = {}
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        known = dict(json.loads(note.read_bytes()))
+        if known[key]["files"] == files and re.fullmatch("[0-9a-f]{32}", known[key]["fingerprint"]):
+            return str(known[key]["fingerprint"])
+    found = fingerprint(folder)
+    known[key] = {"files": files, "fingerprint": found}
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        kept = {path: one for path, one in known.items() if os.path.isdir(path)}
+        replace_flushed(note, json.dumps(kept, indent=1).encode())
+    return found
