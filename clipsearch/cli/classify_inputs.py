@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.classification import Classified, Classifier
 
+_DOING = "Classifying"
+
 
 class Source(NamedTuple):
     """Pictures, wherever they come from."""
@@ -94,8 +96,8 @@ def _files(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str
         return os.fsencode(typed.get(path, path))
 
     def predict(classifier: Classifier, top: int) -> Classified:
-        with _progress(len(files)) as bar:
-            found = classifier.predict_files(embedder, files, top, advance=bar.advance)
+        with ProgressBar(doing=_DOING) as bar:
+            found = classifier.predict_files(embedder, files, top, progress=bar)
         say_damaged(embedder.damaged, named)
         return found._replace(unreadable=[(named(path), reason) for path, reason in found.unreadable])
 
@@ -113,8 +115,8 @@ def _cifar(embedder: Embedder, paths: list[Path], *, coarse: bool) -> Source:
     def predict(classifier: Classifier, top: int) -> Classified:
         with tempfile.TemporaryDirectory(prefix="clipsearch-") as folder:
             files = cifar_files(batches, Path(folder))
-            with _progress(len(files)) as bar:
-                return classifier.predict_files(embedder, files, top, advance=bar.advance)
+            with ProgressBar(doing=_DOING) as bar:
+                return classifier.predict_files(embedder, files, top, progress=bar)
 
     return Source(
         paths=[batch.path for batch in batches for _ in batch.truth],
@@ -123,12 +125,3 @@ def _cifar(embedder: Embedder, paths: list[Path], *, coarse: bool) -> Source:
         labels=batches[0].labels,
         predict=predict,
     )
-
-
-@contextmanager
-def _progress(number: int) -> Iterator[ProgressBar]:
-    from clipsearch.images.quiet import quiet_decoders
-
-    with quiet_decoders(), ProgressBar(doing="Classifying") as bar:
-        bar.start(number)
-        yield bar

@@ -175,12 +175,10 @@ def _print(found: Sequence[Cluster], form: str) -> None:
 
 
 def _write_page(found: Sequence[Cluster], sizes: Sequence[int], html: Path) -> None:
-    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.output.gallery import About, Section, write_gallery
 
     sections = [Section(f"{_title(one)} ({size})", one.hits) for one, size in zip(found, sizes, strict=True)]
-    with quiet_decoders():
-        write_gallery(html, sections, About("group", "groups", "cosine with the middle of the group"))
+    write_gallery(html, sections, About("group", "groups", "cosine with the middle of the group"))
     say(f"Wrote {html}.")
 
 

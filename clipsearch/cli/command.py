@@ -38,11 +38,13 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """Run the command. What is logged meanwhile is shown."""
+        """Run the command. What is logged meanwhile is shown, and what decoders write to stderr is not."""
         from clipsearch.cli.log import show_log  # not for help
+        from clipsearch.images.quiet import quiet_decoders
 
         show_log()
-        return super().invoke(ctx)
+        with quiet_decoders():
+            return super().invoke(ctx)
 
 
 def _as_utf8(value: object) -> object:

@@ -185,7 +185,6 @@ def _mark(one: Duplicate) -> str:
 
 
 def _write_page(groups: Sequence[Group], html: Path) -> None:
-    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.output.gallery import About, Section, write_gallery
     from clipsearch.search.index import Hit
 
@@ -194,8 +193,7 @@ def _write_page(groups: Sequence[Group], html: Path) -> None:
         scored = [(1.0, group.keeper), *((one.score, one.record) for one in group.duplicates)]
         hits = [Hit.of(one, rank, score) for rank, (score, one) in enumerate(scored, 1)]
         sections.append(Section(f"Group {number}", hits))
-    with quiet_decoders():
-        write_gallery(html, sections, About("group", "groups", "cosine with the first of the group"))
+    write_gallery(html, sections, About("group", "groups", "cosine with the first of the group"))
     say(f"Wrote {html}.")
 
 

@@ -70,6 +70,7 @@ def embed(
     index knows are not embedded again. Exits with 0 if it is done, with 2 after an error.
     """
     from clipsearch.exchange.writing import save
+    from clipsearch.output.paths import printable, shown
 
     # 1. What is to be embedded.
     are_texts = bool(texts.text) or texts.texts_from is not None
@@ -77,12 +78,14 @@ def embed(
         raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
     words = [text for _, text in texts.read()] if are_texts else []
     # 2. Vectors.
-    unreadable: list[bytes] = []
+    unreadable: list[tuple[bytes, str]] = []
     with named_images(paths or ()) as (files, typed), model.open() as embedder:
         about = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
         with closing(_pictures(embedder, files, typed, unreadable) if files else _texts(embedder, words)) as items:
             rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
+    for path, reason in unreadable:
+        say(f"{printable(shown(os.fsencode(typed.get(path, path))))}: {reason}")
     say_damaged(embedder.damaged, lambda path: typed.get(path, path))
     # 3. What was done.
     left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
@@ -91,24 +94,15 @@ def embed(
 
 
 def _pictures(
-    embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[bytes]
+    embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[tuple[bytes, str]]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
-    """What can be read, with its vector; the rest is told, and put into `unreadable`."""
+    """What can be read, with its vector; the rest is put into `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.errors import UnreadableImageError
-    from clipsearch.images.quiet import quiet_decoders
-    from clipsearch.output.paths import printable, shown
+    from clipsearch.search.encoders import readable_images
 
-    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(embedder.images(files)) as results:
-        bar.start(len(files))
-        for file, result in results:
-            path = os.fsencode(typed.get(file.path, file.path))
-            if isinstance(result, UnreadableImageError):
-                unreadable.append(path)
-                say(f"{printable(shown(path))}: {result}")
-            else:
-                yield {"path": path}, result
-            bar.advance(1, unreadable=isinstance(result, UnreadableImageError))
+    with ProgressBar(doing="Embedding") as bar, closing(readable_images(embedder, files, unreadable, bar)) as results:
+        for place, vector in results:
+            yield {"path": os.fsencode(typed.get(files[place].path, files[place].path))}, vector
 
 
 def _texts(embedder: Embedder, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:

@@ -129,12 +129,10 @@ def eval_(
 def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:
     """The figures of one model."""
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.tasks.evaluation import evaluate
 
-    with quiet_decoders(), ProgressBar(doing="Embedding") as bar:
-        bar.start(len(captions.images))
-        return evaluate(embedder, captions, advance=bar.advance)
+    with ProgressBar(doing="Embedding") as bar:
+        return evaluate(embedder, captions, progress=bar)
 
 
 def _records(found: Sequence[Evaluation]) -> list[Row]:

@@ -82,7 +82,6 @@ def import_(
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.exchange.importing import import_vectors
     from clipsearch.exchange.reading import Part, clip_retrieval_parts
-    from clipsearch.images.quiet import quiet_decoders
 
     if clip_retrieval and not vectors:
         parts = clip_retrieval_parts(clip_retrieval)
@@ -94,7 +93,7 @@ def import_(
     show_log(verbose=verbose)
     folder = _folder(index)
     choice = _choice(folder, parts, model)
-    with quiet_decoders(), ProgressBar(doing="Reading") as bar:
+    with ProgressBar(doing="Reading") as bar:
         done = import_vectors(
             folder,
             parts,

@@ -157,7 +157,6 @@ def index(
     from clipsearch.api import ModelChoice
     from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.index.updating import update
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import (
@@ -189,7 +188,7 @@ def index(
         batch_size=batch_size,
         exact=exact,
     )
-    with quiet_decoders(), bar:
+    with bar:
         summary = update(
             folder,
             roots,

@@ -16,7 +16,7 @@ from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
 from clipsearch.cli.text_options import TextOptions, distinct
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
@@ -91,12 +91,9 @@ def score(
         with writing_output():
             write_matrix(found, form, sys.stdout.buffer, screen=screen_width(), probabilities=probs)
         if heatmap:
-            from clipsearch.images.quiet import quiet_decoders
             from clipsearch.output.heatmap import write_heatmap
 
-            with quiet_decoders():
-                done = write_heatmap(heatmap, found, [file.path for file in read], probabilities=probs)
-            say(done)
+            say(write_heatmap(heatmap, found, [file.path for file in read], probabilities=probs))
     return EXIT_STRICT if strict and len(read) < len(files) else 0
 
 
@@ -108,23 +105,15 @@ def _vectors(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, s
     """
     import numpy as np
 
-    from clipsearch.images.quiet import quiet_decoders
     from clipsearch.output.matrix import name_of
+    from clipsearch.search.encoders import readable_images
 
-    read, vectors, unreadable = [], [], []
-    with quiet_decoders(), ProgressBar(doing="Embedding") as bar, closing(embedder.images(files)) as results:
-        bar.start(len(files))
-        for file, result in results:
-            if isinstance(result, UnreadableImageError):
-                name = typed.get(file.path) or name_of(file.path)
-                unreadable.append(f"Cannot read {name}: {result}")
-            else:
-                read.append(file)
-                vectors.append(result)
-            bar.advance(1, isinstance(result, UnreadableImageError))
-    for message in unreadable:
-        say(message)
+    unreadable: list[tuple[bytes, str]] = []
+    with ProgressBar(doing="Embedding") as bar, closing(readable_images(embedder, files, unreadable, bar)) as results:
+        found = list(results)
+    for path, reason in unreadable:
+        say(f"Cannot read {typed.get(path) or name_of(path)}: {reason}")
     say_damaged(embedder.damaged, lambda path: typed.get(path, path))
-    if not read:
+    if not found:
         raise InputError("None of the pictures can be read.")
-    return read, np.stack(vectors)
+    return [files[place] for place, _ in found], np.stack([vector for _, vector in found])

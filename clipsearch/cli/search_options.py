@@ -270,11 +270,9 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
 
             say(place([hit.path_bytes for hit in hits], folder, link=link))
     if options.html:
-        from clipsearch.images.quiet import quiet_decoders
         from clipsearch.output.gallery import Section, write_gallery
 
-        with quiet_decoders():
-            write_gallery(options.html, [Section(result.query, result.hits) for result in found])
+        write_gallery(options.html, [Section(result.query, result.hits) for result in found])
         say(f"Wrote {options.html}.")
     # 3. The desktop.
     if options.open and (options.html or hits):
@@ -284,11 +282,9 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
 
 def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> None:
     if options.preview:
-        from clipsearch.images.quiet import quiet_decoders
         from clipsearch.output.terminal.previews import show_previews
 
-        with quiet_decoders():
-            show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
+        show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
     else:
         from clipsearch.output.hits import write_hits
 

@@ -19,7 +19,8 @@ from clipsearch.system.streams import for_talk
 def quiet_decoders() -> Iterator[None]:
     """Nothing is heard of the decoders: neither Pillow's warnings and log, nor what C libraries write to stderr.
 
-    For a process that reports on broken files itself; enter it before there are threads. libtiff and LibRaw write to
+    For a process of our own that reports on broken files itself, as the command line does; not for a library, whose
+    caller may write to stderr by any way it likes. Enter it before there are threads. libtiff and LibRaw write to
     file descriptor 2, so that leads nowhere meanwhile, and `sys.stderr` and the fault handler to where it led before.
     """
     log = logging.getLogger("PIL")

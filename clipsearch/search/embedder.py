@@ -167,11 +167,8 @@ class Embedder:
         Raises:
             UnreadableImageError: it is no picture, or broken.
         """
-        from clipsearch.images.quiet import quiet_decoders
-
         # Before the model is loaded: what is no picture is refused at once.
-        with quiet_decoders():
-            pixels, share = self._pixels(content, name)
+        pixels, share = self._pixels(content, name)
         if share:
             warn_of_damage(name, share)
         from clipsearch.index.pipeline import vectors_of
@@ -186,8 +183,7 @@ class Embedder:
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         """The (D,) unit vector of each picture, or why there is none, in order.
 
-        Reading, decoding and the model work at the same time. Close it if it is not read to its end. Decoders may talk
-        on stderr: see `quiet_decoders`.
+        Reading, decoding and the model work at the same time. Close it if it is not read to its end.
         """
         from clipsearch.index.pipeline import embed_images, read_images
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Protocol
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,10 @@ from clipsearch.images.reading import digest, read_picture
 from clipsearch.index.reading import Store
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.paths import absolute
+from clipsearch.system.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from clipsearch.images.finding import ImageFile
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +37,36 @@ class Encoders(Protocol):
 
     def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""
+
+
+class ImagesEncoder(Protocol):
+    """What makes vectors of image files: `Embedder` is one."""
+
+    def images(
+        self, files: Sequence[ImageFile]
+    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+        """The (D,) unit vector of each image, or why there is none, in order."""
+
+
+def readable_images(
+    encoder: ImagesEncoder,
+    files: Sequence[ImageFile],
+    unreadable: list[tuple[bytes, str]],
+    progress: Progress = SILENT,
+) -> Generator[tuple[int, Vectors], None, None]:
+    """The place in `files` and the (D,) unit vector of each image that can be read, in order.
+
+    Path and reason of the others are added to `unreadable`. Close it if it is not read to its end.
+    """
+    progress.start(len(files))
+    with closing(encoder.images(files)) as found:
+        for place, (file, result) in enumerate(found):
+            if isinstance(result, UnreadableImageError):
+                unreadable.append((file.path, str(result)))
+                progress.advance(1, unreadable=1)
+            else:
+                yield place, result
+                progress.advance(1)
 
 
 def vector_of_picture(

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Filters
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import select
 from clipsearch.models.logits import Logits
+from clipsearch.search.encoders import ImagesEncoder, readable_images
+from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.unicode import check_utf8
 from clipsearch.tasks.similarity import TEXTS, similarities
 
@@ -81,15 +83,6 @@ class TextEncoder(Protocol):
 
     def texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
-
-
-class ImageEncoder(Protocol):
-    """What makes files into vectors: `Embedder` is one."""
-
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
-        """The (D,) unit vector of each picture, or why there is none, in order."""
 
 
 class Predictions(NamedTuple):
@@ -192,25 +185,21 @@ class Classifier:
 
     def predict_files(
         self,
-        encoder: ImageEncoder,
+        encoder: ImagesEncoder,
         files: Sequence[ImageFile],
         top: int = 1,
         *,
-        advance: Callable[[int, int], None] = lambda _done, _unreadable: None,
+        progress: Progress = SILENT,
     ) -> Classified:
-        """The same of image files; `advance` hears of each: 1, and 0 or 1 that could not be read."""
+        """The same of image files."""
         read: list[int] = []
         unreadable: list[tuple[bytes, str]] = []
 
         def vectors() -> Generator[Vectors, None, None]:
-            with closing(encoder.images(files)) as found:
-                for place, (file, result) in enumerate(found):
-                    advance(1, int(isinstance(result, UnreadableImageError)))
-                    if isinstance(result, UnreadableImageError):
-                        unreadable.append((file.path, str(result)))
-                    else:
-                        read.append(place)
-                        yield result
+            with closing(readable_images(encoder, files, unreadable, progress)) as found:
+                for place, vector in found:
+                    read.append(place)
+                    yield vector
 
         with closing(vectors()) as one_by_one:
             predictions = self._joined(_stacked(one_by_one, self._step), top)

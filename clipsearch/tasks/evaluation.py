@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import InputError, ModelError, UnreadableImageError
+from clipsearch.errors import InputError, ModelError
+from clipsearch.search.encoders import ImagesEncoder, readable_images
+from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
-    from clipsearch.images.finding import ImageFile
 
 Vectors = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]
@@ -37,7 +38,7 @@ _BLOCK_SCORES = 1 << 22
 _GATE = re.compile(r"(?:(?P<direction>[^.=]*)\.)?(?P<metric>[^=]*)=(?P<value>.*)", re.DOTALL)
 
 
-class Encoders(Protocol):
+class Encoders(ImagesEncoder, Protocol):
     """What makes vectors of texts and pictures: `embedder.Embedder`."""
 
     @property
@@ -46,11 +47,6 @@ class Encoders(Protocol):
 
     def texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors."""
-
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
-        """The (D,) unit vector of each picture, or why there is none, in order."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +82,10 @@ class Gate(NamedTuple):
     value: float
 
 
-def evaluate(
-    encoders: Encoders, captions: Captions, *, advance: Callable[[int, int], None] = lambda _done, _unreadable: None
-) -> Evaluation:
+def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SILENT) -> Evaluation:
     """Let a model find captioned pictures by their captions, and captions by their pictures.
 
-    A picture that cannot be read takes no part, nor do texts that stand beside no other. `advance` hears of each
-    picture: 1, and whether it was unreadable. Decoders may talk on stderr: see `quiet_decoders`.
+    A picture that cannot be read takes no part, nor do texts that stand beside no other.
 
     Raises:
         InputError: no picture can be read.
@@ -102,14 +95,10 @@ def evaluate(
     vectors: list[Vectors] = []
     unreadable: list[tuple[bytes, str]] = []
     row: dict[int, int] = {}
-    with closing(encoders.images(captions.images)) as found:
-        for number, (file, result) in enumerate(found):
-            if isinstance(result, UnreadableImageError):
-                unreadable.append((file.path, str(result)))
-            else:
-                row[number] = len(vectors)
-                vectors.append(result)
-            advance(1, int(isinstance(result, UnreadableImageError)))
+    with closing(readable_images(encoders, captions.images, unreadable, progress)) as found:
+        for place, vector in found:
+            row[place] = len(vectors)
+            vectors.append(vector)
     if not vectors:
         path, reason = unreadable[0]
         raise InputError(f"None of {len(unreadable)} images can be read, {os.fsdecode(path)} for one: {reason}.")

@@ -304,10 +304,8 @@ def _found(known: KnownValues, folder: Path | None) -> dict[Picture, Image.Image
 
 def _decoded(content: bytes, name: bytes) -> Image.Image:
     from clipsearch.images.decoding import decode
-    from clipsearch.images.quiet import quiet_decoders
 
-    with quiet_decoders():
-        return decode(content, name).image
+    return decode(content, name).image
 
 
 def _unit(vectors: Array) -> Array:

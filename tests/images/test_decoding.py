@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Run, paint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import (
@@ -893,6 +893,14 @@ os.write(2, b"after\\n")
     assert "another's" in lines[2]
     assert lines[-1] == "after"
     assert "from" not in done.stderr
+
+
+def test_commands_pass_nothing_on_of_what_decoders_write(broken_tiff: Path, tmp_path: Path, run: Run) -> None:
+    paint(tmp_path / "good.png", "red")
+    done = run("score", "good.png", broken_tiff, "--text", "red", "--model", "picturebook", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"broken.tiff" in done.stderr
+    assert b"ZIPDecode" not in done.stderr
 
 
 def test_a_crash_is_heard_while_decoders_are_silent(broken_tiff: Path) -> None:

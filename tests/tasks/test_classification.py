@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import paint
-from tiny import expected, update
+from tiny import Watcher, expected, update
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
@@ -188,16 +188,12 @@ def test_in_pieces_or_at_once_is_the_same(monkeypatch: pytest.MonkeyPatch) -> No
 def test_files_that_cannot_be_read_are_told_and_shift_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classification, "_CHUNK_SCORES", 4)  # two pictures
     vectors: dict[bytes, tuple[float, ...] | str] = {b"/a": EAST, b"/b": "broken", b"/c": NORTH, b"/d": EAST}
-    heard: list[tuple[int, int]] = []
-    found = two().predict_files(
-        Pictures(vectors),
-        [ImageFile(path, 1, 1) for path in vectors],
-        advance=lambda done, failed: heard.append((done, failed)),
-    )
+    bar = Watcher()
+    found = two().predict_files(Pictures(vectors), [ImageFile(path, 1, 1) for path in vectors], progress=bar)
     assert found.read == [0, 2, 3]
     assert found.predictions.labels.tolist() == [[0], [1], [0]]
     assert found.unreadable == [(b"/b", "broken")]
-    assert heard == [(1, 0), (1, 1), (1, 0), (1, 0)]
+    assert (bar.total, bar.done, bar.unreadable) == (4, 4, 1)
 
 
 def test_pictures_of_an_index_come_by_path_and_without_dead_rows(tmp_path: Path) -> None:

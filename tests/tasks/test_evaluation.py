@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tiny import Watcher
 
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
@@ -180,16 +181,12 @@ def test_texts_with_several_pictures_and_pictures_with_several_texts() -> None:
 
 def test_unreadable_pictures_take_their_captions_with_them() -> None:
     model = Table({"/b": [0, 1], "/c": [1, 0], "u": [1, 0], "v": [0, 1]})
-    done: list[tuple[int, int]] = []
-    found = evaluate(
-        model,
-        captions_of(("t", "/a"), ("u", "/a"), ("u", "/c"), ("v", "/b")),
-        advance=lambda number, unreadable: done.append((number, unreadable)),
-    )
+    bar = Watcher()
+    found = evaluate(model, captions_of(("t", "/a"), ("u", "/a"), ("u", "/c"), ("v", "/b")), progress=bar)
     assert model.asked == ["u", "v"]
     assert found.unreadable == [(b"/a", "it is broken")]
     assert [(result.queries, result.metrics["recall@1"]) for result in found.directions] == [(2, 1), (2, 1)]
-    assert done == [(1, 1), (1, 0), (1, 0)]
+    assert (bar.total, bar.done, bar.unreadable) == (3, 3, 1)
 
 
 def test_if_no_picture_can_be_read_there_is_nothing_to_measure() -> None:
