@@ -1,9 +1,20 @@
-"""Whether rows of numbers are unit vectors. Knows nothing of where they come from."""
+"""Arrays of numbers by name, and whether rows are unit vectors. Knows nothing of where they come from."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+"""Numbers of any shape."""
+Vectors = npt.NDArray[np.float32]
+"""(D,) or (N, D)."""
+Matrix = npt.NDArray[np.float16]
+"""(N, D) the rows of an index."""
+Floats = npt.NDArray[np.floating[Any]]
+"""Of any width."""
 
 NOTHING = "what comes out is no vector (NaN, infinite or all zeros)"
 """What is said of a model that makes none."""

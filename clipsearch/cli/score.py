@@ -20,7 +20,8 @@ from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
-    from clipsearch.search.embedder import Embedder, Vectors
+    from clipsearch.search.embedder import Embedder
+    from clipsearch.unit import Vectors
 
 EXIT_STRICT = 2
 

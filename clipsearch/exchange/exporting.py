@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from clipsearch.exchange.writing import Row, VectorFiles
 from clipsearch.index.filters import FilterArguments, Filters
-from clipsearch.index.format import Matrix, ModelRecord, Record
+from clipsearch.index.format import ModelRecord, Record
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import select
+from clipsearch.unit import Matrix
 
 if TYPE_CHECKING:
     from typing import Unpack

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from clipsearch.datasets.tables import encoding_hint, path_in
 from clipsearch.errors import InputError, ModelMismatchError
-from clipsearch.exchange.reading import Floats, Part, open_vectors, read_about, read_paths
+from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
 from clipsearch.images.finding import ImageFile, Rules
 from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, mismatch
@@ -27,6 +27,7 @@ from clipsearch.index.reading import Root, Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import Progress
+from clipsearch.unit import Floats
 
 LEAST_COSINE = 0.99
 """Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, decoded, lines_of, read_table
 from clipsearch.errors import InputError
 from clipsearch.exchange.parquet import arrow
 from clipsearch.system.bounded import read_list_in
-
-Floats = npt.NDArray[np.floating[Any]]
+from clipsearch.unit import Floats
 
 _log = logging.getLogger(__name__)
 _PATH_COLUMNS = ("path", "image_path")

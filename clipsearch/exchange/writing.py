@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,12 @@ from clipsearch.exchange.parquet import arrow
 from clipsearch.system.flushing import sync_file, sync_folder
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.places import is_there
+from clipsearch.unit import Floats
 
 Value = str | int | bytes | None
 """Bytes are an absolute path."""
 Row = Mapping[str, Value]
 """What is said of one vector, from the names of columns."""
-Floats = npt.NDArray[np.floating[Any]]
 
 NAMES = ("csv", "jsonl", "parquet")
 """Formats of the file with names, which are also its ending."""

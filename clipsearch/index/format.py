@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError, ModelMismatchError
 
 FOLDER = ".clipsearch"
@@ -91,8 +88,6 @@ UPDATE images SET date_source = 'name' WHERE taken_at IS NOT NULL AND date_sourc
 """,
 }
 """How a database of an older format becomes one of the next. SQLite knows `date_in_name` meanwhile."""
-
-Matrix = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ from clipsearch.index.format import (
     HEADER_BYTES,
     MATRIX,
     NEW_MATRIX,
-    Matrix,
     ModelRecord,
     Record,
     broken_rows,
@@ -34,7 +33,7 @@ from clipsearch.index.format import (
 )
 from clipsearch.system.paths import inside, is_below, logical_folder
 from clipsearch.system.places import is_there
-from clipsearch.unit import are_unit
+from clipsearch.unit import Matrix, are_unit
 
 _BUSY_SECONDS = 30
 _BLOCK_ROWS = 256

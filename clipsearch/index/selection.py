@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.index.filters import Filters, Orientation, local_time
-from clipsearch.index.format import Matrix, Record
+from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
+from clipsearch.unit import Matrix
 
 _SINCE = """
 (taken_at >= ? OR (taken_at IS NULL AND (mtime_ns >= ? OR (mtime_ns >= ? AND local_time(mtime_ns) >= ?))))"""

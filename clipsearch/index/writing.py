@@ -26,7 +26,6 @@ from clipsearch.index.format import (
     MATRIX,
     NEW_MATRIX,
     UPGRADES,
-    Matrix,
     ModelRecord,
     Record,
     guarded,
@@ -38,7 +37,7 @@ from clipsearch.index.reading import RECORD, Folder, Store
 from clipsearch.system.flushing import sync, sync_folder
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.paths import is_below, spellings
-from clipsearch.unit import are_unit
+from clipsearch.unit import Matrix, are_unit
 
 _DEAD_SHARE = 0.25
 """The matrix is rewritten when more than this share of its rows is dead."""

@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.models.logits import Logits, sigmoid
-
-Array = npt.NDArray[np.float32]
+from clipsearch.unit import Array
 
 NEUTRAL = (
     *("a photo", "a picture", "an image"),

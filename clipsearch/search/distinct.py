@@ -9,7 +9,8 @@ import numpy as np
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.search.near import near
-from clipsearch.search.topk import Mask, Matrix, Rows, assigned
+from clipsearch.search.topk import Mask, Rows, assigned
+from clipsearch.unit import Matrix
 
 SAME = 1.0
 """As a threshold: only equal content."""

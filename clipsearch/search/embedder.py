@@ -29,7 +29,7 @@ from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOp
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.encoders import warn_of_damage
-from clipsearch.unit import NOTHING, are_unit
+from clipsearch.unit import NOTHING, Vectors, are_unit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.models.preprocessing import Preprocessing
 
-Vectors = npt.NDArray[np.float32]
 
 _log = logging.getLogger(__name__)
 

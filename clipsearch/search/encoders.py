@@ -8,22 +8,18 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.index.reading import Store
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
+from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
 
 _log = logging.getLogger(__name__)
-
-Vectors = npt.NDArray[np.float32]
 
 
 class Encoders(Protocol):

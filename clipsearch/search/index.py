@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.filters import FilterArguments, Filters, local_time
@@ -19,10 +18,10 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import check_under, rows_of_file, select
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import Encoders, vector_of_picture
-from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, Vectors, checked, combined, in_words
-from clipsearch.search.topk import Cut, Mask, Matrix, Ranked, best, scores_of
+from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, checked, combined, in_words
+from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
 from clipsearch.system.paths import absolute
-from clipsearch.unit import are_unit
+from clipsearch.unit import Matrix, Vectors, are_unit
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -393,7 +392,7 @@ def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut
     # Without anything to stay away from, queries are what is wanted, and ranking has their scores anyway.
     vectors = np.concatenate([negatives.vectors, *([np.stack(wanted)] if stay_away else [])])
 
-    def takes_part(scores: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> Mask:
+    def takes_part(scores: Vectors, others: Vectors) -> Mask:
         judged = others[prompts:] if stay_away else scores
         return np.asarray(negatives.confidence(judged, others[:prompts]) >= least)
 

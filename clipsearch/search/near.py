@@ -11,9 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from clipsearch.search.topk import Matrix, Rows, Scores
+from clipsearch.search.topk import Rows, Scores
 from clipsearch.system import cores
 from clipsearch.system.progress import SILENT, Progress
+from clipsearch.unit import Matrix
 
 _BLOCK, _CHUNK = 1024, 2048
 """Rows that are looked at as keepers at a time, and rows that one thread compares them with: 8 MB of cosines."""

@@ -13,12 +13,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.system.unicode import check_utf8
-
-Vectors = npt.NDArray[np.float32]
+from clipsearch.unit import Vectors
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)):(.*)", re.DOTALL)
 _CANCELLED = 1e-4

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.system import cores
+from clipsearch.unit import Matrix
 
-Matrix = npt.NDArray[np.float16]
 Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]

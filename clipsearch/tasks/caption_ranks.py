@@ -17,13 +17,13 @@ from clipsearch.index.filters import FilterArguments, Filters
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import rows_of_file, select
 from clipsearch.search.encoders import Encoders, vector_of_picture
-from clipsearch.search.topk import Matrix, scores_of
+from clipsearch.search.topk import scores_of
 from clipsearch.system.paths import absolute
+from clipsearch.unit import Matrix, Vectors
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-Vectors = npt.NDArray[np.float32]
 
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
 """Rows that are scored at a time."""

@@ -28,13 +28,13 @@ from clipsearch.search.encoders import ImagesEncoder, readable_images
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.unicode import check_utf8
 from clipsearch.tasks.similarity import TEXTS, similarities
+from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.images.finding import ImageFile
 
-Vectors = npt.NDArray[np.float32]
 
 TEMPLATES = ("a photo of a {}.",)
 """Radford et al. 2021, section 3.1.4."""

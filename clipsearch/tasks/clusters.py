@@ -17,19 +17,19 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.index.filters import Filters
-from clipsearch.index.format import Matrix, Record
+from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import select
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
+from clipsearch.unit import Matrix, Vectors
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.index.filters import FilterArguments
 
-Vectors = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 MIN_SIZE = 5

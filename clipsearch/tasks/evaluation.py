@@ -18,13 +18,13 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, ModelError
 from clipsearch.search.encoders import ImagesEncoder, readable_images
 from clipsearch.system.progress import SILENT, Progress
+from clipsearch.tasks.similarity import Ranks
+from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
 
-Vectors = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]
-Ranks = npt.NDArray[np.int64]
 
 KS = (1, 5, 10)
 """Of recall@k."""

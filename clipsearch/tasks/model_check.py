@@ -22,6 +22,7 @@ from clipsearch.models.disk.files import ModelFiles, check, check_architecture, 
 from clipsearch.models.disk.golden_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
 from clipsearch.models.disk.names import canonical, without_revision
 from clipsearch.models.in_numpy import tower_cache
+from clipsearch.unit import Array
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from clipsearch.models.preprocessing import Preprocessing
 
 _log = logging.getLogger(__name__)
-Array = npt.NDArray[np.float32]
 
 AS_EXPECTED, DIFFERS, NOT_RUN = "as expected", "differs", "not run"
 """The results of a check."""

@@ -19,6 +19,7 @@ from clipsearch.models.in_numpy import text_tower
 from clipsearch.models.in_numpy.text_tower import TextTower, Tokens
 from clipsearch.search.index import Index
 from clipsearch.search.query_terms import TextTerm
+from clipsearch.unit import Array
 
 QUERIES = ("a dog", "a red car in the snow", "two cats", "a house at night")
 
@@ -98,7 +99,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         counts[text] += 1
         return tokenize(tower, text)
 
-    def encoded(tower: TextTower, texts: list[Tokens]) -> text_tower.Array:
+    def encoded(tower: TextTower, texts: list[Tokens]) -> Array:
         counts.update(f"encoded: {one.text}" for one in texts)
         return encode(tower, texts)
 

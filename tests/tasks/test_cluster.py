@@ -20,7 +20,8 @@ from clipsearch.index.format import ModelRecord, Record
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.tasks import clusters
-from clipsearch.tasks.clusters import Cluster, Vectors, find_clusters, name_clusters
+from clipsearch.tasks.clusters import Cluster, find_clusters, name_clusters
+from clipsearch.unit import Vectors
 
 Json = list[dict[str, Any]]
 METHODS = ("kmeans", "agglomerative", "hdbscan")

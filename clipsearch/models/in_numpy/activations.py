@@ -6,9 +6,8 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[np.float32]
+from clipsearch.unit import Array
 
 _BLOCK = 32_768
 """Elements: three such pieces fit the second-level cache."""

@@ -18,7 +18,8 @@ from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.models.in_numpy.image_tower import ImageShape
 from clipsearch.models.in_numpy.sealed import map_safetensors
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
-from clipsearch.models.in_numpy.transformer import Array, Weights
+from clipsearch.models.in_numpy.transformer import Weights
+from clipsearch.unit import Array
 
 _VISION = "vision_model."
 _DEFAULTS: dict[str, Any] = {

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.models.in_numpy.transformer import Array, Batch, Transformer, Weights, product, threads_for_products
+from clipsearch.models.in_numpy.transformer import Batch, Transformer, Weights, product, threads_for_products
 from clipsearch.system import cores
+from clipsearch.unit import Array
 
 if TYPE_CHECKING:
     from clipsearch.models.preprocessing import Preprocessing

@@ -27,11 +27,11 @@ from clipsearch.models.in_numpy.table_tokenizer import QuickTokenizer
 from clipsearch.models.in_numpy.transformer import Batch, Transformer
 from clipsearch.models.logits import Logits
 from clipsearch.system import cores
+from clipsearch.unit import Array
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Array = npt.NDArray[np.float32]
 
 LIKE_CLIP, LIKE_SIGLIP = ("clip", "clipseg", "metaclip_2"), ("siglip", "siglip2")
 """Families whose text towers can be computed here, as `model_type` in a configuration names them."""

@@ -29,11 +29,11 @@ from clipsearch.models.in_numpy.table_tokenizer import Rules, quick, quick_of
 from clipsearch.models.in_numpy.text_tower import FixedLength, TextTower, TowerShape
 from clipsearch.system.failures import is_shortage
 from clipsearch.system.flushing import replace_flushed
+from clipsearch.unit import Array
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Array = npt.NDArray[np.float32]
 
 _LAYOUT = 4
 """Earlier ones described less, and had no checksums."""

@@ -23,8 +23,8 @@ import numpy.typing as npt
 
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.system import cores
+from clipsearch.unit import Array
 
-Array = npt.NDArray[np.float32]
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
 

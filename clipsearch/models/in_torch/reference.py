@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPImageProcessorPil
@@ -18,8 +17,7 @@ from clipsearch.models.disk.clip_bpe import clean
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.disk.open_clip import Checkpoint
 from clipsearch.models.in_torch import families
-
-Array = npt.NDArray[np.float32]
+from clipsearch.unit import Array
 
 
 class Plain:
