@@ -33,7 +33,7 @@ ALLOWED = {
     "output": "errors system images index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
     "api": "errors system settings index search models.disk models.in_numpy models.in_torch",
-    "cli": "errors system settings images datasets index exchange search tasks output output.terminal api"
+    "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"
     " models models.disk models.in_numpy models.in_torch",
     "__init__": "errors search models.in_torch api",
     "__main__": "cli",
