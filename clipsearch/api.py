@@ -216,7 +216,7 @@ class ModelChoice:
         self._revision = known.revision if known and known.name == self.name else None
         self._is_final = bound is not None
         if bound and wanted and not _OfModel(self.name)(bound):
-            raise mismatch(self._folder, bound, f"{wanted[0]} (from {wanted[1]})")
+            raise mismatch(self._folder, bound, f"{wanted[0]} ({wanted[1]})")
 
     def load(self) -> LoadedModel:
         """The model, and what the index records of it. Leaves its towers where queries find them.
@@ -253,7 +253,7 @@ class ModelChoice:
 def _why(wanted: tuple[str, str] | None, known: ModelRecord | None) -> str:
     """Who chose a model: what `wanted_model` says, the index, or nobody."""
     if wanted:
-        return f"from {wanted[1]}"
+        return wanted[1]
     return OF_THE_INDEX if known else BY_DEFAULT
 
 

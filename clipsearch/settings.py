@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from clipsearch.errors import InputError
-from clipsearch.system.places import current_folder, is_there
+from clipsearch.system.places import is_there
 
 FILE_NAME = "clipsearch.toml"
 
@@ -21,7 +22,7 @@ class Settings:
     """What one `clipsearch.toml` says."""
 
     model: str | None = None
-    """As for `--model`; a path that begins with ./ or ../ is taken from the file's own folder."""
+    """Its name; a path that begins with ./ or ../ is taken from the file's own folder."""
 
 
 def find_settings(start: Path) -> Path | None:
@@ -42,7 +43,7 @@ def read_settings(path: Path) -> Settings:
     """
     try:
         if not path.is_file():  # opening a FIFO would wait for somebody to write to it
-            raise InputError(f"{path} is no file of settings. Rename it, or name a model yourself: --model NAME")
+            raise InputError(f"{path} is no file of settings.", hint="no-settings")
         with path.open("rb") as file:
             values = tomllib.load(file)
     except OSError as error:
@@ -61,26 +62,23 @@ def read_settings(path: Path) -> Settings:
     return Settings(model=model)
 
 
-def wanted_model(flag: str | None, roots: list[Path]) -> tuple[str, str] | None:
-    """The model asked for and who asked ("--model", "CLIPSEARCH_MODEL" or a file's path); None if nobody did.
+def wanted_model(name: str | None, roots: Iterable[Path]) -> tuple[str, str] | None:
+    """The model asked for, and why it is that one, in words; None if nobody asked for one.
 
     Raises:
         InputError: the settings files of two roots name different models.
     """
-    if flag:
-        return flag, "--model"
+    if name:
+        return name, "as asked for"
     if name := os.environ.get("CLIPSEARCH_MODEL"):
-        return name, "CLIPSEARCH_MODEL"
-    found: tuple[str, str] | None = None
-    for root in roots or [current_folder()]:
+        return name, "from CLIPSEARCH_MODEL"
+    found: tuple[str, Path] | None = None
+    for root in roots:
         path = find_settings(root)
         model = read_settings(path).model if path else None
-        if model is None:
+        if path is None or model is None:
             continue
         if found and found[0] != model:
-            raise InputError(
-                f"{found[1]} asks for model {found[0]!r} and {path} for {model!r}. "
-                "Index the folders apart (--index DIR), or choose one with --model."
-            )
-        found = found or (model, str(path))
-    return found
+            raise InputError(f"{found[1]} asks for model {found[0]!r} and {path} for {model!r}.", hint="one-model")
+        found = found or (model, path)
+    return (found[0], f"from {found[1]}") if found else None

@@ -6,11 +6,13 @@ An empty path would mean the current folder, and an empty text nothing: both com
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from typer.core import TyperCommand
 
 from clipsearch.errors import InputError
+from clipsearch.system.places import current_folder
 
 _TEXTS = ("LABEL", "TERM", "TEXT")
 """What stands for words in help; all other texts are names."""
@@ -37,12 +39,15 @@ class Command(TyperCommand):
                 ctx.params[str(parameter.name)] = _as_utf8(ctx.params[str(parameter.name)])
         return rest
 
-    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
-        """Run the command. What is logged meanwhile is shown, and what decoders write to stderr is not."""
-        from clipsearch.cli.log import show_log  # not for help
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (its class is private)
+        """Run the command. What is logged is shown, what decoders write to stderr is not, and paths are relative."""
+        from clipsearch.cli.log import show_log  # not for help, as the next
         from clipsearch.images.quiet import quiet_decoders
+        from clipsearch.output.paths import show_from
 
         show_log()
+        with suppress(InputError):  # the current folder was deleted, and nothing lies below it
+            show_from(current_folder())
         with quiet_decoders():
             return super().invoke(ctx)
 

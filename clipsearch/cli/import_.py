@@ -99,6 +99,7 @@ def import_(
             parts,
             choice,
             progress=bar,
+            start=current_folder(),
             roots=root or (),
             normalise=normalise,
             skip_missing=skip_missing,

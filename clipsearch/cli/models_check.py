@@ -43,10 +43,10 @@ def check(
     an error.
     """
     from clipsearch.output.checks import write_checks
-    from clipsearch.system.places import current_folder
+    from clipsearch.system.places import check_current_folder
     from clipsearch.tasks.model_check import check_model
 
-    current_folder()  # torch cannot do without
+    check_current_folder()  # torch cannot do without
     form = output.form()
     report = check_model(name, pictures)
     say(f"Known values of {_named(report)}: {report.known}.")

@@ -154,7 +154,7 @@ class FilterOptions:
         if under := self.under or ([here] if here and self.files_from is None else None):
             out["under"] = under
         if self.glob:
-            out["glob"] = self.glob
+            out["glob"], out["seen_from"] = self.glob, current_folder()
         if self.after is not None:
             out["after"] = self.after
         if self.before is not None:

@@ -79,6 +79,7 @@ def import_vectors(
     model: IndexModel,
     *,
     progress: Progress,
+    start: Path,
     roots: Sequence[Path] = (),
     normalise: bool = False,
     skip_missing: bool = False,
@@ -87,7 +88,7 @@ def import_vectors(
 ) -> Imported:
     """Put the vectors of `parts` into the index in `folder`, which is made if need be; all of them or none.
 
-    Relative paths are taken from the current folder. `normalise` makes unit vectors; otherwise these have to be some.
+    Relative paths are taken from `start`. `normalise` makes unit vectors; otherwise these have to be some.
     `skip_missing` leaves out pictures that are missing or unreadable. `roots` are the folders that the index is to
     know; by default the one that all pictures have in common which lie in none that it knows. `wait` is for how many
     seconds another writer may finish first. `encoding` is as for `read_paths`.
@@ -101,9 +102,9 @@ def import_vectors(
     # The lock comes before all else: who may not write hears it at once. Readers do not mind it.
     with Writer.locked(folder, wait=wait) as writer:
         # 1. The files of vectors and names.
-        source = _opened(parts, normalise=normalise, encoding=encoding)
+        source = _opened(parts, start, normalise=normalise, encoding=encoding)
         problems = [(file.path, file.problem) for file in source.files if file.problem]
-        _refuse(problems, skip_missing=skip_missing)
+        _refuse(problems, start, skip_missing=skip_missing)
         paths = [file.path for file in source.files]
         new_roots = _new_roots(paths, [absolute(root) for root in roots], writer.roots())
         # 2. The model.
@@ -113,7 +114,7 @@ def import_vectors(
         # 3. The pictures.
         records = _examined(source, progress)
         problems = [(record.path, record.error) for record in records if record.error is not None]
-        _refuse(problems, skip_missing=skip_missing)
+        _refuse(problems, start, skip_missing=skip_missing)
         if len(problems) == len(records):
             raise InputError("None of the pictures is there and can be read. Nothing was imported.")
         # 4. The index.
@@ -137,7 +138,7 @@ def import_vectors(
 # -- the files -----------------------------------------------------------------------------------------------------
 
 
-def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None) -> _Source:
+def _opened(parts: Sequence[Part], start: Path, *, normalise: bool, encoding: str | None) -> _Source:
     matrices: list[Floats] = []
     where: list[npt.NDArray[np.int64]] = []
     files: dict[bytes, ImageFile] = {}
@@ -151,7 +152,7 @@ def _opened(parts: Sequence[Part], *, normalise: bool, encoding: str | None) -> 
                 f"{matrices[0].shape[1]}."
             )
         _check_numbers(part.vectors, vectors, normalise=normalise)
-        for path in (path_in(Path(), path.decode("utf-8", "surrogateescape"), encoding) for path in paths):
+        for path in (path_in(start, path.decode("utf-8", "surrogateescape"), encoding) for path in paths):
             if path in files:
                 raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
             files[path] = _file(path)
@@ -191,13 +192,13 @@ def _file(path: bytes) -> ImageFile:
     return ImageFile.of(path, status, problem)
 
 
-def _refuse(problems: Sequence[tuple[bytes, str]], *, skip_missing: bool) -> None:
+def _refuse(problems: Sequence[tuple[bytes, str]], start: Path, *, skip_missing: bool) -> None:
     if problems and not skip_missing:
         path, reason = problems[0]
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise InputError(
-            f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken from the "
-            "current folder.",
+            f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken "
+            f"from {start}.",
             hint=("skip-missing", *encoding_hint(path for path, _ in problems)),
         )
 

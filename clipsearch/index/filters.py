@@ -40,8 +40,10 @@ class FilterArguments(TypedDict, total=False):
     under: StrPath | Iterable[StrPath]
     """Only pictures in these folders, or these files."""
     glob: str | Iterable[str]
-    """Only paths that match, with the rules of .gitignore, seen from the current folder. `!` leaves out; the last
-    pattern that matches a path decides."""
+    """Only paths that match, with the rules of .gitignore. `!` leaves out; the last pattern that matches a path
+    decides."""
+    seen_from: StrPath
+    """The folder that `glob` is seen from; by default the one that relative paths start at."""
     after: str | date
     """Only pictures taken then or later: a date, a moment, or a span such as "30d" back from now."""
     before: str | date
@@ -88,7 +90,7 @@ class Filters:
             under=_absolute(arguments["under"]) if "under" in arguments else None,
             files=frozenset(_absolute(arguments["files"])) if "files" in arguments else None,
             glob=(glob,) if isinstance(glob, str) else tuple(glob),
-            seen_from=(os.getcwdb(),),
+            seen_from=(absolute(arguments.get("seen_from", os.curdir)),) if glob else (b"/",),
             after=_moment(arguments["after"], "after") if "after" in arguments else None,
             before=_moment(arguments["before"], "before") if "before" in arguments else None,
             min_width=arguments.get("min_width", 0),

@@ -24,6 +24,8 @@ HINTS = {
     "pictures": "(--pictures DIR)",
     "list-models": "See what works: clipsearch models",
     "known-models": "See which are well known: clipsearch models",
+    "no-settings": "Rename it, or name a model yourself: --model NAME",
+    "one-model": "Index the folders apart (--index DIR), or choose one with --model.",
     "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
     "precision": "Try --precision fp32.",

@@ -6,6 +6,7 @@ import base64
 import os
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 
 from clipsearch.system.paths import inside, logical_folder
 
@@ -19,16 +20,22 @@ def _python_escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+_starts: list[bytes] = []
+"""What paths begin with that are shown without it."""
+
+
+def show_from(folder: Path) -> None:
+    """From now on show paths relative to `folder`, if they lie below what the system or the shell calls that.
+
+    It is for the one user of a process. Where nobody says where that user is, paths are shown whole.
+    """
+    name = os.fsencode(folder)
+    _starts[:] = [inside(one) for one in (name, logical_folder(name)) if one]
+
+
 def shown(path: bytes) -> bytes:
-    """`path` (absolute) relative to the current folder, if it lies below what the system or the shell calls that."""
-    try:
-        current = os.getcwdb()
-    except OSError:  # it was deleted, and nothing lies below it
-        return path
-    inner = path.removeprefix(inside(current))
-    if inner == path and (shell := logical_folder(current)):
-        return path.removeprefix(inside(shell))
-    return inner
+    """`path` (absolute) as `show_from` has it."""
+    return next((path[len(start) :] for start in _starts if path.startswith(start)), path)
 
 
 def printable(path: bytes) -> str:

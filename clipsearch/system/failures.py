@@ -9,7 +9,7 @@ import errno
 import os
 
 from clipsearch.errors import InputError
-from clipsearch.system.places import current_folder
+from clipsearch.system.places import check_current_folder
 
 _HINTS = {
     errno.EMFILE: "This process may not open more of them: raise the limit (ulimit -n)",
@@ -59,7 +59,7 @@ def _refused(error: OSError) -> str | None:
         return None
     if error.filename is None and isinstance(error, FileNotFoundError):
         try:
-            current_folder()
+            check_current_folder()
         except InputError as gone:
             return str(gone)
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

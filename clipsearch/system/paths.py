@@ -107,7 +107,6 @@ def logical_folder(current: bytes) -> bytes | None:
     return shell if _is_other_name(shell, current) else None
 
 
-@lru_cache(maxsize=1)  # asked for every path that is shown
 def _is_other_name(path: bytes, folder: bytes) -> bool:
     return os.path.isabs(path) and path != folder and os.path.normpath(path) == path and same_place(path, folder)
 

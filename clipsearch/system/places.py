@@ -23,6 +23,15 @@ def current_folder() -> Path:
         raise InputError(f"The current folder is gone ({error.strerror}). Go to another one: cd DIR") from error
 
 
+def check_current_folder() -> None:
+    """For what cannot do without one, whichever it is.
+
+    Raises:
+        InputError: there is none.
+    """
+    current_folder()
+
+
 def below_home(path: Path) -> Path:
     """`path` as a library built it from the user's home folder.
 

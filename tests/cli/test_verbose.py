@@ -151,7 +151,7 @@ def test_index_tells_of_a_model_only_when_it_is_needed(pictures: Path, run: Run)
     first = run("index", "pictures", *PB, "--verbose", cwd=folder)
     assert facts(first.stderr) == [
         f"index: {folder / FOLDER} (to be made)",
-        f"{BUNDLED}, from --model",
+        f"{BUNDLED}, as asked for",
         f"files: {PICTUREBOOK}",
         FINGERPRINT,
         "device: cpu (no GPU that PyTorch sees)",
@@ -267,7 +267,7 @@ def test_a_progress_bar_leaves_what_is_said_as_it_is(pictures: Path, environment
     assert b"Searching" not in done.stdout.partition(b"Indexing")[2]
     assert facts(b"\n".join(lines)) == [
         f"index: {pictures.parent / FOLDER} (to be made)",
-        f"model: {odd}, from --model",
+        f"model: {odd}, as asked for",
         f"files: {odd}",
         FINGERPRINT,
         "device: cpu (no GPU that PyTorch sees)",
@@ -289,13 +289,13 @@ def test_it_is_told_who_chose_the_model(
 
     monkeypatch.chdir(sample_index)
     assert lines()[1] == f"{BUNDLED}, that of the index"
-    assert lines("picturebook")[1] == f"{BUNDLED}, from --model"
+    assert lines("picturebook")[1] == f"{BUNDLED}, as asked for"
     monkeypatch.setenv("CLIPSEARCH_MODEL", "picturebook")
     assert lines()[1] == f"{BUNDLED}, from CLIPSEARCH_MODEL"
     other = lines(str(small_clip))
     assert other[:2] == [
         f"index: {sample_index / FOLDER} is not used, for its model is picturebook",
-        f"model: {small_clip}, from --model",
+        f"model: {small_clip}, as asked for",
     ]
     monkeypatch.delenv("CLIPSEARCH_MODEL")
     monkeypatch.chdir(tmp_path)
@@ -306,8 +306,8 @@ def test_it_is_told_who_chose_the_model(
 def test_a_model_from_the_hub_is_told_with_repository_and_revision() -> None:
     line = model_used("openai", "3d74acf9", BY_DEFAULT)
     assert line == "model: openai (openai/clip-vit-base-patch32 at 3d74acf9), the default"
-    line = model_used("someone/some-clip", "0123abcd", "from --model")
-    assert line == "model: someone/some-clip (someone/some-clip at 0123abcd), from --model"
+    line = model_used("someone/some-clip", "0123abcd", "as asked for")
+    assert line == "model: someone/some-clip (someone/some-clip at 0123abcd), as asked for"
 
 
 # -- in Python -------------------------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def test_names_do_nothing_to_a_terminal(pictures: Path, run: Run) -> None:
     done = run("tokens", "a dog", "--model", folder, "-v", cwd=pictures.parent)
     assert done.returncode == 0, done.stderr.decode()
     assert b"\x1b" not in done.stderr
-    assert re.search(rb"^model: .*\\x1b\[2J, from --model$", done.stderr, re.MULTILINE)
+    assert re.search(rb"^model: .*\\x1b\[2J, as asked for$", done.stderr, re.MULTILINE)
     update(pictures.parent / FOLDER, pictures)
     with Writer.locked(pictures.parent / FOLDER) as writer:
         writer.set_model(replace(MODEL, name=str(folder)))

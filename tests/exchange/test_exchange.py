@@ -240,7 +240,7 @@ def written(folder: Path, paths: list[Path], vectors: npt.NDArray[Any]) -> Part:
 
 
 def imported(folder: Path, part: Part, model: LoadedModel = TINY, **options: Any) -> Imported:  # noqa: ANN401
-    return import_vectors(folder, [part], model, progress=Watcher(), **options)
+    return import_vectors(folder, [part], model, progress=Watcher(), start=folder.parent, **options)
 
 
 def test_an_import_makes_the_index_that_indexing_makes(part: Part, pictures: Path, tmp_path: Path) -> None:

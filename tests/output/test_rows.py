@@ -7,10 +7,12 @@ import csv
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+from clipsearch.output import paths
 from clipsearch.output.rows import FORMATS, Row, write_rows
 
 HERE = os.getcwdb()
@@ -24,6 +26,12 @@ def written(form: str, rows: list[Row] = ROWS, **options: object) -> bytes:
     out = io.BytesIO()
     write_rows(rows, form, out, **options)  # type: ignore[arg-type]
     return out.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def from_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_starts", [])  # as it was, afterwards
+    paths.show_from(Path.cwd())
 
 
 def test_tsv_has_a_line_for_each_row_whatever_texts_hold() -> None:
@@ -78,3 +86,8 @@ def test_a_table_fits_the_terminal(width: int) -> None:
 def test_a_table_in_a_pipe_is_not_cut() -> None:
     rows: list[Row] = [{"path": b"/" + b"long/" * 40 + b"end.png", "score": 0.5}]
     assert b"long/" * 40 in written("table", rows)
+
+
+def test_without_a_word_where_the_user_is_paths_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_starts", [])
+    assert paths.shown(os.path.join(HERE, b"a.png")) == os.path.join(HERE, b"a.png")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
-from clipsearch.system.places import current_folder
+from clipsearch.system.places import check_current_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
     Raises:
         ClipsearchError: the model or the device cannot be had, or its files are damaged.
     """
-    current_folder()  # MKL ends the process without one
+    check_current_folder()  # MKL ends the process without one
     check_memory(_OF_TORCH)
     check_threads(2 * available() + _OF_TORCH_ITSELF)
     with ThreadPoolExecutor(1) as pool:

@@ -41,9 +41,12 @@ SHOW = """
 import ast, fcntl, os, select, sys, termios
 terminal = 2
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+from pathlib import Path
+from clipsearch.output.paths import show_from
 from clipsearch.output.terminal import detection
 from clipsearch.output.terminal.previews import show_previews
 from clipsearch.search.index import Hit
+show_from(Path.cwd())
 detection._PATIENCE = float(sys.argv[1])
 before = termios.tcgetattr(terminal)
 show_previews([(None, [Hit(*each) for each in ast.literal_eval(sys.argv[2])])], sys.stdout.buffer)

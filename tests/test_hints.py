@@ -1,0 +1,90 @@
+"""What to type stands in one table, and nowhere outside the command line."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator
+from typing import TypeGuard
+
+import pytest
+from test_architecture import MODULES, folder
+
+from clipsearch.cli import _COMMANDS
+from clipsearch.errors import InputError
+from clipsearch.output.hints import HINTS, with_hints, with_option
+
+CORE = sorted(name for name in MODULES if folder(name).partition(".")[0] not in ("cli", "output"))
+TREES = {name: ast.parse(MODULES[name].read_text("utf-8")) for name in MODULES}
+TYPED = re.compile(rf"(?<![\w-])--[a-z]|clipsearch ({'|'.join(_COMMANDS)})\b|`clipsearch`")
+"""An option, or a command."""
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """All string literals, also docstrings and the fixed parts of f-strings."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def hints(tree: ast.AST) -> Iterator[tuple[set[str], set[str]]]:
+    """The keys that each error, finding or warning may carry, and the names of its facts."""
+    for node in ast.walk(tree):
+        given: dict[str, ast.expr] = {}
+        if isinstance(node, ast.Call):
+            given = {str(one.arg): one.value for one in node.keywords}
+        elif isinstance(node, ast.Dict):  # `extra` of what is logged
+            given = {next(texts(key)): value for key, value in zip(node.keys, node.values, strict=True) if is_text(key)}
+        if "hint" in given:
+            facts = set(given) | set(texts(given["facts"]) if "facts" in given else ())
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+                facts |= {"folder", "model"}  # which the report has
+            yield set(texts(given["hint"])), facts
+
+
+def is_text(node: ast.expr | None) -> TypeGuard[ast.Constant]:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+@pytest.mark.parametrize("name", CORE)
+def test_the_core_names_no_option_and_no_command(name: str) -> None:
+    assert not [text for text in texts(TREES[name]) if TYPED.search(text)]
+
+
+def test_each_hint_has_an_entry_with_facts_that_the_error_carries() -> None:
+    for name, tree in TREES.items():
+        for keys, facts in hints(tree):
+            for key in keys:
+                needed = {field for _, field, *_ in string.Formatter().parse(HINTS[key]) if field}
+                assert needed <= facts, (name, key)
+
+
+def test_each_entry_is_used() -> None:
+    used = {text for name, tree in TREES.items() if name != "output.hints" for text in texts(tree)}
+    assert not HINTS.keys() - used
+
+
+def test_an_error_is_whole_without_its_hint_and_what_is_typed_is_quoted() -> None:
+    error = InputError("It is gone.", hint=("gone", "wait"), folder=b"/my pictures")
+    assert str(error) == "It is gone."
+    assert (
+        with_hints(error) == f"It is gone. If they are gone for good: clipsearch forget '/my pictures' {HINTS['wait']}"
+    )
+
+
+def test_a_reason_from_an_older_index_is_shown_as_it_is() -> None:
+    for reason in ("damaged: 30 % of it is missing", "too large: 9 x 9 pixels, more than the limit of 5e-06 million"):
+        shown = with_option(reason)
+        assert re.fullmatch(rf"{re.escape(reason)} \(--[a-z-]+\)", shown)
+        assert with_option(shown) == shown
+    assert with_option("too large: there is not enough memory for it") == "too large: there is not enough memory for it"
+
+
+HERE = re.compile(r"\b(getcwdb?|current_folder|Path\.cwd)\b")
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"api", "system.places"}))
+def test_only_the_command_line_and_the_interface_for_programs_know_the_current_folder(name: str) -> None:
+    text = MODULES[name].read_text("utf-8")
+    assert folder(name) == "cli" or not HERE.search(text)
