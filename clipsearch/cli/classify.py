@@ -130,6 +130,22 @@ class TruthOptions:
         bool, typer.Option("--coarse", help="Take the 20 coarse labels of CIFAR-100 instead of the 100 fine ones.")
     ] = False
 
+    @property
+    def table(self) -> str | None:
+        """The file that says what is known, if one does."""
+        return None if self.truth == FOLDERS else self.truth
+
+    def check(self, sorting: SortOptions, min_probability: float | None) -> None:
+        """Complain before anything is read.
+
+        Raises:
+            InputError: the options contradict each other.
+        """
+        if self.report and (sorting.folder or min_probability):
+            raise InputError(
+                "A report is about all pictures: leave out --min-probability, --move-into and --copy-into."
+            )
+
     def of(self, source: Source, encoding: str | None) -> list[str] | None:
         """What each picture of `source` is known to show; None if nobody says.
 
@@ -198,6 +214,17 @@ class SortOptions:
         if self.dry_run and not self.folder:
             raise InputError("--dry-run is for --move-into and --copy-into.")
 
+    def check_source(self, source: Source) -> None:
+        """Complain where the pictures cannot be put into folders.
+
+        Raises:
+            InputError: they are no files that last.
+        """
+        if self.folder and source.numbers:
+            raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
+        if self.folder and not source.is_lasting:
+            raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
+
     def plan(self, pictures: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
         """What is to be done with pictures that have labels."""
         if self.folder is None:
@@ -262,21 +289,16 @@ def classify(
     form = output.form()
     check_inputs(naming.labels_from, naming.templates_from, filters.files_from)
     sorting.check()
-    if known.report and (sorting.folder or min_probability):
-        raise InputError("A report is about all pictures: leave out --min-probability, --move-into and --copy-into.")
-    files = (naming.labels_from, naming.templates_from, None if known.truth == FOLDERS else known.truth)
-    check_encoding(encoding, *files)
+    known.check(sorting, min_probability)
+    check_encoding(encoding, naming.labels_from, naming.templates_from, known.table)
     templates = naming.templates(encoding)
     with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (embedder, source):
         if not source.paths:
             _print([], [], None, form)
             return EXIT_NOTHING
         # 1. What they may show, and what they do.
+        sorting.check_source(source)
         truth = known.of(source, encoding)
-        if sorting.folder and source.numbers:
-            raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
-        if sorting.folder and not source.is_lasting:
-            raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
         labels = naming.labels(source.labels or sorted(set(truth or ())), encoding)
         expected = known.expected(truth, labels) if known.report else None
         # 2. What they are taken for.

@@ -13,10 +13,12 @@ import typer
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows, say
-from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, opened
+from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, GroupsPageOption, check_page, opened
 from clipsearch.errors import InputError, NothingFoundError
 
 if TYPE_CHECKING:
+    from clipsearch.index.filters import FilterArguments
+    from clipsearch.index.reading import Store
     from clipsearch.output.rows import Row
     from clipsearch.tasks.clusters import Cluster
 
@@ -87,6 +89,12 @@ class ClusterOptions:
     ] = None
     encoding: EncodingOption = None
 
+    def find(self, store: Store, filters: FilterArguments) -> list[Cluster]:
+        """The groups of the images that fulfil `filters`."""
+        from clipsearch.tasks.clusters import find_clusters
+
+        return find_clusters(store, self.n, method=self.method.value, min_size=self.min_size, seed=self.seed, **filters)
+
     def labels(self) -> list[str]:
         """Each once.
 
@@ -128,30 +136,18 @@ def cluster(
     form = output.form()
     check_inputs(clusters.labels_from, filters.files_from)
     labels = clusters.labels()
-    if html:
-        from clipsearch.output.atomic import check_replaceable
-        from clipsearch.output.gallery import PAGE
-
-        check_replaceable(html, PAGE)
+    check_page(html)
     # 2. Groups.
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
-        from clipsearch.tasks.clusters import find_clusters, name_clusters
-
         try:
-            found = find_clusters(
-                opened_index.store,
-                clusters.n,
-                method=clusters.method.value,
-                min_size=clusters.min_size,
-                seed=clusters.seed,
-                **arguments,
-            )
+            found = clusters.find(opened_index.store, arguments)
         except NothingFoundError:
             _print([], form)
             raise
         if labels:
             from clipsearch.search.embedder import Embedder
+            from clipsearch.tasks.clusters import name_clusters
 
             embedder = Embedder(opened_index.store)
             found = name_clusters(found, labels, embedder.texts(labels))

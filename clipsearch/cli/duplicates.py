@@ -16,7 +16,7 @@ from clipsearch.cli.leftovers import put_back_leftovers
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, IndexOption, say, screen_width, writing_output
 from clipsearch.cli.progress import ProgressBar
-from clipsearch.cli.search_options import FilterOptions, GroupsPageOption, opened
+from clipsearch.cli.search_options import FilterOptions, GroupsPageOption, check_page, opened
 from clipsearch.errors import InputError, NothingFoundError, OutputError
 
 if TYPE_CHECKING:
@@ -103,12 +103,7 @@ def duplicates(
     if exact and threshold is not None:
         raise InputError("--exact knows no threshold: leave one of them out.")
     check_inputs(filters.files_from)
-    if html:
-        from clipsearch.output.atomic import check_replaceable
-        from clipsearch.output.gallery import PAGE
-
-        check_replaceable(html, PAGE)
-
+    check_page(html)
     opened_index, arguments = opened(index, filters)
     with opened_index:
         from clipsearch.tasks.duplicates import THRESHOLD, find_duplicates

@@ -85,7 +85,6 @@ def eval_(
     not met, and with 2 after an error.
     """
     from clipsearch.datasets.captions import read_captions
-    from clipsearch.output.paths import printable, shown
     from clipsearch.tasks.evaluation import parse_gate, unmet
 
     # 1. What can be refused is, before a model is loaded.
@@ -105,25 +104,36 @@ def eval_(
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
     # 2. Measure.
-    with ExitStack() as stack:
-        choices = [replace(model, model=name) for name in compare] if compare else [model]
-        embedders = [stack.enter_context(choice.open()) for choice in choices]
-        if len({each.name for each in embedders}) < len(embedders):
-            raise InputError(f"--compare wants two models, but both are {embedders[0].name}.")
-        found = [_evaluated(each, read) for each in embedders]
+    found = _measured([replace(model, model=name) for name in compare] if compare else [model], read)
     # 3. Tell.
-    unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
-    for path, reason in unreadable.items():
-        say(f"Cannot read {printable(shown(path))}: {reason}")
-    say_damaged((item for each in embedders for item in each.damaged), os.fsdecode)
+    unreadable = _say_unreadable(found)
     rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
     print_rows(rows, form, numbers=dict.fromkeys(rows[0], ".4f"))
     complaints = [complaint for evaluation in found for complaint in unmet(evaluation, gates)]
     for complaint in complaints:
         say(f"Not met: {complaint}")
-    if strict and unreadable:
-        return EXIT_UNREADABLE
-    return EXIT_UNMET if complaints else 0
+    return EXIT_UNREADABLE if strict and unreadable else EXIT_UNMET if complaints else 0
+
+
+def _say_unreadable(found: Sequence[Evaluation]) -> dict[bytes, str]:
+    """Name each image once that some model was not shown."""
+    from clipsearch.output.paths import printable, shown
+
+    unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
+    for path, reason in unreadable.items():
+        say(f"Cannot read {printable(shown(path))}: {reason}")
+    return unreadable
+
+
+def _measured(choices: list[ModelOptions], captions: Captions) -> list[Evaluation]:
+    """The figures of each model; what is damaged is said."""
+    with ExitStack() as stack:
+        embedders = [stack.enter_context(choice.open()) for choice in choices]
+        if len({each.name for each in embedders}) < len(embedders):
+            raise InputError(f"--compare wants two models, but both are {embedders[0].name}.")
+        found = [_evaluated(each, captions) for each in embedders]
+    say_damaged((item for each in embedders for item in each.damaged), os.fsdecode)
+    return found
 
 
 def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:

@@ -109,6 +109,18 @@ class TableFormat(StrEnum):
     JSONL = "jsonl"
 
 
+class Format(StrEnum):
+    """What `--format` takes where images are printed."""
+
+    AUTO = "auto"
+    TABLE = "table"
+    TSV = "tsv"
+    CSV = "csv"
+    JSON = "json"
+    JSONL = "jsonl"
+    PATHS = "paths"
+
+
 SpreadsheetSafeOption = Annotated[
     bool,
     typer.Option(
@@ -129,7 +141,7 @@ class FormatOptions:
     spreadsheet_safe: SpreadsheetSafeOption = False
 
     def form(self) -> str:
-        """The format that is meant: one of `output.rows.FORMATS`.
+        """The format that is meant: one that `output.rows` knows.
 
         Raises:
             InputError: two are.

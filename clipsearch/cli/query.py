@@ -88,7 +88,7 @@ def query(
     from clipsearch.output.hits import Found
     from clipsearch.search.query_terms import in_words, negated, parse_image, parse_text
 
-    output.check()
+    form = output.check()
     pictures = [parse_image(given) for given in image or ()]
     check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in pictures))
     check_encoding(encoding, queries_from)
@@ -111,7 +111,7 @@ def query(
             best = opened_index.search_many(wanted, 1, **arguments) if is_cut else []
             say_why_nothing(opened_index, [hit for of_one in best for hit in of_one], arguments)
     found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
-    return present(found, output, many=queries_from is not None)
+    return present(found, output, form, many=queries_from is not None)
 
 
 @grouped
@@ -139,7 +139,7 @@ def similar(
     from clipsearch.output.hits import Found
     from clipsearch.search.query_terms import ImageTerm, in_words
 
-    output.check()
+    form = output.check()
     check_inputs(image, filters.files_from)
     term = _read(ImageTerm(image))
     opened_index, arguments = opened(index, filters, verbose=verbose)
@@ -151,7 +151,7 @@ def similar(
             is_cut = min_score is not None
             best = opened_index.similar(term.image, 1, include_self=include_self, **arguments) if is_cut else []
             say_why_nothing(opened_index, best, arguments, other="other ")
-    return present([Found(in_words([term]), hits)], output)
+    return present([Found(in_words([term]), hits)], output, form)
 
 
 def _read(term: ImageTerm) -> ImageTerm:

@@ -85,8 +85,7 @@ def score(
             read, vectors = _vectors(embedder, files, typed)
             logits = embedder.logits
         # 2. Each with each.
-        names = [typed.get(file.path, file.path) for file in read]
-        axis = TEXTS if over is Over.TEXTS else IMAGES
+        names, axis = [typed.get(file.path, file.path) for file in read], TEXTS if over is Over.TEXTS else IMAGES
         found = compare(names, vectors, sentences, text_vectors, logits=logits, axis=axis)
         # 3. What is asked for.
         with writing_output():

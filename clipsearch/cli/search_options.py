@@ -6,14 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import SpreadsheetSafeOption, one_format, say, screen_width, writing_output
+from clipsearch.cli.options import Format, FormatOptions, one_format, say, screen_width, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.system.paths import absolute, same_place
@@ -24,18 +23,6 @@ if TYPE_CHECKING:
     from clipsearch.search.index import Hit, Index
 
 EXIT_NOTHING_FOUND = 1
-
-
-class Format(StrEnum):
-    """What `--format` takes."""
-
-    AUTO = "auto"
-    TABLE = "table"
-    TSV = "tsv"
-    CSV = "csv"
-    JSON = "json"
-    JSONL = "jsonl"
-    PATHS = "paths"
 
 
 def _number_of_hits(given: str | int) -> int:
@@ -150,35 +137,23 @@ class FilterOptions:
 
     def arguments(self, here: Path | None) -> FilterArguments:
         """For `Index.search`; `here` is the folder that counts where `--under` names none."""
-        out = FilterArguments()
-        if under := self.under or ([here] if here and self.files_from is None else None):
-            out["under"] = under
-        if self.glob:
-            out["glob"], out["seen_from"] = self.glob, current_folder()
-        if self.after is not None:
-            out["after"] = self.after
-        if self.before is not None:
-            out["before"] = self.before
-        if self.min_width:
-            out["min_width"] = self.min_width
-        if self.min_height:
-            out["min_height"] = self.min_height
-        if self.orientation:
-            out["orientation"] = self.orientation
-        if self.files_from is not None:
-            out["files"] = paths_in(read_input(self.files_from))
-        return out
+        given = {name: value for name, value in vars(self).items() if value not in (None, [])}
+        if "glob" in given:
+            given["seen_from"] = current_folder()
+        if (listed := given.pop("files_from", None)) is not None:
+            given["files"] = paths_in(read_input(listed))
+        elif here:
+            given.setdefault("under", [here])
+        return cast("FilterArguments", given)
 
 
 @dataclass(frozen=True)
-class OutputOptions:
+class OutputOptions(FormatOptions):
     """What becomes of hits."""
 
     format: Annotated[
         Format, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
-    ] = Format.AUTO
-    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False
-    spreadsheet_safe: SpreadsheetSafeOption = False
+    ] = Format.AUTO  # type: ignore[assignment]  # of one format more
     print0: Annotated[
         bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
     ] = False
@@ -212,7 +187,7 @@ class OutputOptions:
     ] = None
 
     def form(self) -> str:
-        """The format that is meant: one of `output.rows.FORMATS`, or `paths`.
+        """The format that is meant: one that `output.rows` knows, or `paths`.
 
         Raises:
             InputError: two are.
@@ -220,8 +195,8 @@ class OutputOptions:
         asked = (self.format.value, "json" if self.json else "auto", "paths" if self.print0 else "auto")
         return one_format(*asked, spreadsheet_safe=self.spreadsheet_safe)
 
-    def check(self) -> None:
-        """Complain before anything is searched.
+    def check(self) -> str:
+        """Complain before anything is searched; the format that is meant.
 
         Raises:
             InputError: what is asked for cannot be done.
@@ -233,11 +208,21 @@ class OutputOptions:
             check_terminal(sys.stdout.buffer)
             if form != "table":
                 raise InputError(f"--preview is for eyes, {form} for programs: choose one.")
-        if self.html:
-            from clipsearch.output.atomic import check_replaceable
-            from clipsearch.output.gallery import PAGE
+        check_page(self.html)
+        return form
 
-            check_replaceable(self.html, PAGE)
+
+def check_page(html: Path | None) -> None:
+    """Complain before anything is searched.
+
+    Raises:
+        InputError: the page that is asked for cannot be written.
+    """
+    if html:
+        from clipsearch.output.atomic import check_replaceable
+        from clipsearch.output.gallery import PAGE
+
+        check_replaceable(html, PAGE)
 
 
 def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False) -> tuple[Index, FilterArguments]:
@@ -257,12 +242,15 @@ def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False
     return open_index(place), arguments
 
 
-def present(found: Sequence[Found], options: OutputOptions, *, many: bool = False) -> int:
-    """Do what `options` say with the hits of queries; the exit code. With `many`, each hit tells its query."""
+def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:
+    """Do what `options` say with the hits of queries; the exit code.
+
+    `form` is what `options.check` gave. With `many`, each hit is shown with its query.
+    """
     hits = [hit for result in found for hit in result.hits]
     # 1. Standard output.
     with writing_output():
-        _write(found, options, many=many)
+        _write(found, options, form, many=many)
     # 2. Files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
@@ -280,7 +268,7 @@ def present(found: Sequence[Found], options: OutputOptions, *, many: bool = Fals
     return 0 if hits else EXIT_NOTHING_FOUND
 
 
-def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> None:
+def _write(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool) -> None:
     if options.preview:
         from clipsearch.output.terminal.previews import show_previews
 
@@ -288,7 +276,7 @@ def _write(found: Sequence[Found], options: OutputOptions, *, many: bool) -> Non
     else:
         from clipsearch.output.hits import write_hits
 
-        write_hits(found, options.form(), sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
+        write_hits(found, form, sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
 
 
 def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
@@ -304,8 +292,7 @@ def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments,
 
 
 def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> str:
-    from clipsearch.index.filters import Filters
-    from clipsearch.index.selection import unmatched
+    from clipsearch.index.selection import filters_of, unmatched
 
     under, glob = filters.get("under"), filters.get("glob")
     where = f"in {', '.join(map(str, under))}" if isinstance(under, list) else ""
@@ -314,7 +301,7 @@ def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> s
         "files": "of the files that are listed, none is in the index",
         "glob": f"no {other}image in the index matches {' '.join(glob) if isinstance(glob, list) else glob}",
     }
-    wrong = unmatched(index.store, Filters.of(filters))
+    wrong = unmatched(index.store, filters_of(filters, index.store))
     passes = f"the index holds no {other}image that passes the filters{f' ({where})' if where else ''}"
     return alone[wrong[0]] if wrong else passes
 

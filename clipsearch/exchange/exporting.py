@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.exchange.writing import Row, VectorFiles
-from clipsearch.index.filters import FilterArguments, Filters
+from clipsearch.index.filters import FilterArguments
 from clipsearch.index.format import ModelRecord, Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import select
+from clipsearch.index.selection import filters_of, select
 from clipsearch.unit import Matrix
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def export(
         InputError: files are there already, the place cannot be written, or a filter means nothing.
         IndexDamagedError: the index contradicts itself.
     """
-    wanted = Filters.of(filters)
+    wanted = filters_of(filters, store)
     with VectorFiles(target, COLUMNS, names=names, dtype=dtype, replace=replace) as files:
         # 1. Names, and which rows they have. A writer waits for this, and not for the vectors: rows that are mapped
         #    stay as they are whatever becomes of the index.

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import TypedDict
 
 from clipsearch.errors import InputError
@@ -72,7 +73,7 @@ class Filters:
     after: str | None = None
     """ISO 8601 local time of the first moment that counts."""
     before: str | None = None
-    """And of the first that does not count any more."""
+    """ISO 8601 local time of the first moment after those that count."""
     min_width: int = 0
     min_height: int = 0
     orientation: Orientation | None = None
@@ -101,33 +102,35 @@ class Filters:
             raise InputError(f"No picture is taken after {filters.after} and before {filters.before}.")
         if filters.min_width < 0 or filters.min_height < 0:
             raise InputError("A picture's width and height are at least 1.")
-        filters.patterns()  # complains
+        patterns(filters.glob)  # raises
         return filters
 
-    def patterns(self, *, by_letters: bool = False) -> list[tuple[re.Pattern[str], bool]]:
-        """The expressions of `glob`, and whether each takes in or leaves out; the first that matches decides.
 
-        With `by_letters` they are for paths in the form of `paths.same_letters`.
+@lru_cache(maxsize=8)
+def patterns(globs: tuple[str, ...], *, by_letters: bool = False) -> list[tuple[re.Pattern[str], bool]]:
+    """The expressions of `Filters.glob`, and whether each takes in or leaves out; the first that matches decides.
 
-        Raises:
-            InputError: a pattern cannot be understood.
-        """
-        if not self.glob:
-            return []
-        from pathspec import GitIgnoreSpec
+    With `by_letters` they are for paths in the form of `paths.same_letters`.
 
-        found: list[tuple[re.Pattern[str], bool]] = []
-        for glob in self.glob:
-            try:
-                line = unicodedata.normalize("NFC", glob) if by_letters else glob
-                patterns = GitIgnoreSpec.from_lines([line]).patterns
-            except ValueError as error:
-                raise InputError(f"glob: {glob!r} cannot be understood: {error}") from error
-            meant = [(one.regex, one.include) for one in patterns if one.regex is not None and one.include is not None]
-            if not meant:
-                raise InputError(f"glob: {glob!r} matches nothing. Begin with a backslash if a name begins with #.")
-            found += meant
-        return found[::-1]
+    Raises:
+        InputError: a pattern cannot be understood, or can match no path.
+    """
+    if not globs:
+        return []
+    from pathspec import GitIgnoreSpec
+
+    found: list[tuple[re.Pattern[str], bool]] = []
+    for glob in globs:
+        try:
+            line = unicodedata.normalize("NFC", glob) if by_letters else glob
+            meant = GitIgnoreSpec.from_lines([line]).patterns
+        except ValueError as error:
+            raise InputError(f"glob: {glob!r} cannot be understood: {error}") from error
+        rules = [(one.regex, one.include) for one in meant if one.regex is not None and one.include is not None]
+        if not rules:
+            raise InputError(f"glob: {glob!r} matches nothing. Begin with a backslash if a name begins with #.")
+        found += rules
+    return found[::-1]
 
 
 def moment(text: str, now: datetime) -> datetime:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.index.filters import Filters, Orientation, local_time
+from clipsearch.index.filters import FilterArguments, Filters, Orientation, local_time, patterns
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
@@ -59,7 +59,6 @@ def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Select
     """The images that fulfil `filters`. Call it, and whatever reads records of them, within one `Store.snapshot`.
 
     Raises:
-        InputError: as for `check_under`.
         IndexDamagedError: the index contradicts itself; with `only_sound` also if some row is no unit vector.
     """
     matrix, alive = store.sound_matrix() if only_sound else store.matrix()
@@ -69,7 +68,6 @@ def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Select
 
 def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
     """Which of so many `rows` belong to images that fulfil `filters`, (rows,); None if there are none to fulfil."""
-    check_under(store, filters)
     filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):
         return None
@@ -92,11 +90,17 @@ def unmatched(store: Store, filters: Filters) -> list[str]:
     ]
 
 
-def check_under(store: Store, filters: Filters) -> None:
-    """Raises InputError where a filter names a folder that is neither there nor in the index."""
+def filters_of(arguments: FilterArguments, store: Store) -> Filters:
+    """Check what a program or a user asks for, of the images of an index.
+
+    Raises:
+        InputError: as for `Filters.of`, or a folder is neither there nor in the index.
+    """
+    filters = Filters.of(arguments)
     for path in filters.under or ():
         if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
             raise InputError(f"under: there is no {os.fsdecode(path)}, and the index knows none.", hint="folders")
+    return filters
 
 
 def rows_of_file(store: Store, path: bytes) -> list[int]:
@@ -189,11 +193,14 @@ class _Glob(NamedTuple):
 
 def _globs(filters: Filters, paths: Callable[[], Iterator[tuple[bytes, int]]]) -> list[_Glob]:
     """The patterns, the last first: each as it is, or by letters if no path matches it to the byte."""
-    exact = [_Glob(regex, takes_in, by_letters=False) for regex, takes_in in filters.patterns()]
+    exact = [_Glob(regex, takes_in, by_letters=False) for regex, takes_in in patterns(filters.glob)]
     open_ones = {number for number, glob in enumerate(exact) if not glob.regex.pattern.isascii()}
     for path, _ in paths() if open_ones else ():
         open_ones -= {number for number in open_ones if exact[number].matches(_seen(path, filters.seen_from))}
-    by_letters = [_Glob(regex, takes_in, by_letters=True) for regex, takes_in in filters.patterns(by_letters=True)]
+    if not open_ones:
+        return exact
+    loose = patterns(filters.glob, by_letters=True)
+    by_letters = [_Glob(regex, takes_in, by_letters=True) for regex, takes_in in loose]
     return [by_letters[number] if number in open_ones else glob for number, glob in enumerate(exact)]
 
 

@@ -14,7 +14,7 @@ _WIDTH = len("as expected  ")
 
 
 def write_checks(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
-    """Write the checks of `report` to `out` in one of `rows.FORMATS`; `screen` as there."""
+    """Write the checks of `report` to `out` in a format of `rows.write_rows`; `screen` as there."""
     if form == "table":
         out.writelines(utf8(f"{escaped(line).rstrip()}\n") for line in _lines(report))
     else:

@@ -17,7 +17,7 @@ _NUMBERS = {"precision": ".3f", "recall": ".3f"}
 
 
 def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
-    """Write `report` to `out` in one of `rows.FORMATS`.
+    """Write `report` to `out` in a format of `rows.write_rows`.
 
     json and jsonl have all of it in one object, a table all of it below each other; tsv and csv have a line for each
     label. `screen` is as for `write_rows`.

@@ -33,7 +33,7 @@ def write_hits(
     nul: bool = False,
     screen: int | None = None,
 ) -> None:
-    """Write hits to `out` in one of `rows.FORMATS` or as `paths`, as docs/commands.md describes them.
+    """Write hits to `out` in a format of `rows.write_rows` or as `paths`, as docs/commands.md describes them.
 
     With `many`, each hit comes with its query. With `nul`, paths end with NUL instead of a line end. `screen` is the
     width of the terminal that `out` is, in columns, or None: then names go out as they are, byte for byte. A terminal

@@ -18,7 +18,7 @@ _GAP = 2
 def write_matrix(
     found: Comparison, form: str, out: BinaryIO, *, screen: int | None = None, probabilities: bool = False
 ) -> None:
-    """Write a comparison to `out` in one of `rows.FORMATS`.
+    """Write a comparison to `out` in a format of `rows.write_rows`.
 
     A table has a line for each picture and a column for each text; a star marks what fits best. Where that is wider
     than the terminal of `screen` columns, it has a line for each pair, as the other formats do.

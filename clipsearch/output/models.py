@@ -20,7 +20,7 @@ _WIDE = 150
 
 
 def write_list(found: Sequence[Listed], form: str, out: BinaryIO, *, screen: int | None) -> None:
-    """Write the catalogue in one of `output.rows.FORMATS`: a table has what helps to choose, the others have all."""
+    """Write the catalogue in a format of `rows.write_rows`: a table has what helps to choose, the others have all."""
     wide = screen is not None and screen >= _WIDE
     rows = [_short(one, wide=wide) if form == "table" else in_words(_full(one), form) for one in found]
     write_rows(rows, form, out, screen=screen, numbers=_NUMBERS)

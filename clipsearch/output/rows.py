@@ -16,7 +16,6 @@ Value = str | int | float | bytes | tuple[bytes, ...] | None
 Row = Mapping[str, Value]
 """From the names of columns, which are the same in all rows and in the same order."""
 
-FORMATS = ("table", "tsv", "csv", "safe-csv", "json", "jsonl")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a cell begins with that spreadsheets compute, and so may run."""
 _LONE = re.compile("[\ud800-\udfff]")
@@ -34,7 +33,7 @@ def write_rows(
     numbers: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write `rows` to `out` in one of `FORMATS`.
+    """Write `rows` to `out` as a table, tsv, csv, safe-csv, json or jsonl.
 
     tsv has no header; csv is RFC 4180, with one, and safe-csv the same with an apostrophe before texts and paths that a
     spreadsheet would run. JSON and CSV keep 6 decimals, `numbers` says how the others show a

@@ -14,7 +14,7 @@ COLUMNS = ("count", "context", "cut_at", "ids", "pieces", "lost", "text")
 
 
 def write_tokens(found: Sequence[Tokenized], form: str, out: BinaryIO, *, screen: int | None = None) -> None:
-    """Write texts to `out` in one of `rows.FORMATS`; `screen` is as for `rows.write_rows`."""
+    """Write texts to `out` in a format of `rows.write_rows`; `screen` is as for `rows.write_rows`."""
     if form == "table":
         for number, one in enumerate(found):
             out.write(b"\n" if number else b"")

@@ -15,10 +15,10 @@ from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.filters import FilterArguments, Filters, local_time
 from clipsearch.index.format import Record, broken_rows
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import check_under, rows_of_file, select
+from clipsearch.index.selection import filters_of, rows_of_file, select
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import Encoders, vector_of_picture
-from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, checked, combined, in_words
+from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, combined, in_words
 from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
 from clipsearch.system.paths import absolute
 from clipsearch.unit import Matrix, Vectors, are_unit
@@ -179,7 +179,7 @@ class Index:
         Only queries that stay away from different things are ranked apart.
         """
         limits = _Limits.checked(k, min_score, min_confidence, distinct)
-        return self._search([_terms(query) for query in queries], limits, Filters.of(filters))
+        return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
 
     def similar(
         self,
@@ -198,9 +198,9 @@ class Index:
         Arguments and errors are otherwise those of `search`.
         """
         limits = _Limits.checked(k, min_score, None, distinct)
-        term = checked(ImageTerm(image))
+        term = ImageTerm(image)
         left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
-        return self._search([[term]], limits, Filters.of(filters), left_out)[0]
+        return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
 
     # -- how -------------------------------------------------------------------------------------------------
 
@@ -210,7 +210,6 @@ class Index:
         if limits.confidence is not None:
             for terms in queries:
                 _check_in_words(terms)
-        check_under(self.store, filters)
         hits: list[list[Hit]] = [[] for _ in queries]
         if not queries or not self.store.committed_rows():
             return hits
@@ -300,7 +299,7 @@ class Index:
         asked_for = k
         while True:
             rankings = self._best(rows, queries, asked_for, cut)
-            ranking = [self._in_order(ranked, limits.score) for ranked in rankings]
+            ranking = self._in_order(rankings, limits.score)
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -330,11 +329,20 @@ class Index:
             mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
             mask[wrong] = False
 
-    def _in_order(self, ranked: Ranked, least: float | None) -> list[tuple[float, Record]]:
-        """Those with a score of `least` or more, equal ones by path."""
-        enough = slice(None) if least is None else ranked.scores >= least
-        rows, scores = ranked.rows[enough].tolist(), ranked.scores[enough].tolist()
-        return sorted(zip(scores, self.store.images(rows), strict=True), key=lambda item: (-item[0], item[1].path))
+    def _in_order(self, rankings: list[Ranked], least: float | None) -> list[list[tuple[float, Record]]]:
+        """Score and record of the images of each ranking with a score of `least` or more, equal ones by path."""
+        found = [
+            [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True)]
+            for one in rankings
+        ]
+        if least is not None:
+            found = [[item for item in one if item[0] >= least] for one in found]
+        rows = list(dict.fromkeys(row for one in found for _, row in one))
+        records = dict(zip(rows, self.store.images(rows), strict=True))
+        return [
+            sorted(((score, records[row]) for score, row in one), key=lambda item: (-item[0], item[1].path))
+            for one in found
+        ]
 
     def _negatives(self, away: Vectors | None) -> NegativePrompts:
         neutral = self._encoders.negatives()
@@ -371,7 +379,7 @@ class _Limits(NamedTuple):
 
 def _terms(query: Query) -> list[Term]:
     given: Iterable[str | Term] = [query] if isinstance(query, str | TextTerm | ImageTerm) else query
-    terms = [checked(TextTerm(one) if isinstance(one, str) else one) for one in given]
+    terms = [TextTerm(one) if isinstance(one, str) else one for one in given]
     if not terms:
         raise InputError("The query is empty.", hint="query")
     return terms

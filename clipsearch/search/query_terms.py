@@ -25,21 +25,44 @@ _CANCELLED = 1e-4
 
 @dataclass(frozen=True)
 class TextTerm:
-    """Words to look for."""
+    """Words to look for.
+
+    Raises:
+        InputError: the text is blank or no UTF-8, or the weight is zero or no number.
+    """
 
     text: str
     weight: float = 1.0
     """Negative: to stay away from."""
 
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not self.text.strip():
+            raise InputError("The query is empty.", hint="query")
+        check_utf8(self.text, "The query")
+        _check_weight(self.weight)
+
 
 @dataclass(frozen=True)
 class ImageTerm:
-    """A picture to look for others like it."""
+    """An image to look for others like it.
+
+    Raises:
+        InputError: the image has no name, or one that no file can have, or the weight is zero or no number.
+    """
 
     image: str | os.PathLike[str] | bytes
     """Its path, or the content of its file."""
     weight: float = 1.0
     """Negative: to stay away from."""
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not self.image:
+            raise InputError("An image without a name.", hint="image")
+        if not isinstance(self.image, bytes) and "\0" in os.fspath(self.image):
+            raise InputError(f"No file can be named {os.fspath(self.image)!r}.")
+        _check_weight(self.weight)
 
 
 Term = TextTerm | ImageTerm
@@ -55,7 +78,7 @@ def parse_text(given: str) -> TextTerm:
     weight, text = _split(given)
     if text.startswith("\\") and _WEIGHT.fullmatch(text[1:]):
         text = text[1:]
-    return checked(TextTerm(text, weight))
+    return TextTerm(text, weight)
 
 
 def parse_image(given: str) -> ImageTerm:
@@ -65,7 +88,7 @@ def parse_image(given: str) -> ImageTerm:
         InputError: no name is left, or the weight is none.
     """
     weight, name = _split(given)
-    return checked(ImageTerm(name, weight))
+    return ImageTerm(name, weight)
 
 
 def negated(term: _AnyTerm) -> _AnyTerm:
@@ -73,23 +96,9 @@ def negated(term: _AnyTerm) -> _AnyTerm:
     return replace(term, weight=-term.weight)
 
 
-def checked(term: _AnyTerm) -> _AnyTerm:
-    """`term` if it says something.
-
-    Raises:
-        InputError: its text is blank, or its weight is zero or no number.
-    """
-    if isinstance(term, TextTerm) and not term.text.strip():
-        raise InputError("The query is empty.", hint="query")
-    if isinstance(term, TextTerm):
-        check_utf8(term.text, "The query")
-    if isinstance(term, ImageTerm) and not term.image:
-        raise InputError("An image without a name.", hint="image")
-    if isinstance(term, ImageTerm) and not isinstance(term.image, bytes) and "\0" in os.fspath(term.image):
-        raise InputError(f"No file can be named {os.fspath(term.image)!r}.")
-    if not math.isfinite(term.weight) or term.weight == 0:
-        raise InputError(f"A weight of {term.weight:g} means nothing. Use one like 0.5 or 2.")
-    return term
+def _check_weight(weight: float) -> None:
+    if not math.isfinite(weight) or weight == 0:
+        raise InputError(f"A weight of {weight:g} means nothing. Use one like 0.5 or 2.")
 
 
 def in_words(terms: Sequence[Term]) -> str:

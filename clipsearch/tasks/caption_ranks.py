@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.index.filters import FilterArguments, Filters
+from clipsearch.index.filters import FilterArguments
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import rows_of_file, select
+from clipsearch.index.selection import filters_of, rows_of_file, select
 from clipsearch.search.encoders import Encoders, vector_of_picture
 from clipsearch.search.topk import scores_of
 from clipsearch.system.paths import absolute
@@ -61,7 +61,7 @@ def caption_ranks(
         ModelError: the model that is needed cannot be had.
         IndexDamagedError: the index contradicts itself.
     """
-    wanted = Filters.of(filters)
+    wanted = filters_of(filters, store)
     if not store.committed_rows() or not texts:
         return []
     # Before the snapshot: a writer's commit would have to wait for the model.

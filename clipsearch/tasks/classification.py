@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.index.filters import FilterArguments, Filters
+from clipsearch.index.filters import FilterArguments
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import select
+from clipsearch.index.selection import filters_of, select
 from clipsearch.models.logits import Logits
 from clipsearch.search.encoders import ImagesEncoder, readable_images
 from clipsearch.system.progress import SILENT, Progress
@@ -237,7 +237,7 @@ def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
         IndexDamagedError: the index contradicts itself.
     """
     with store.snapshot():
-        selection = select(store, Filters.of(filters))
+        selection = select(store, filters_of(filters, store))
         found = [(record.path, record.row) for record in selection.records(store)]
     return Selected([path for path, _ in found], selection.matrix, np.array([row for _, row in found], np.int64))
 

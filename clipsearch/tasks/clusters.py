@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError, NothingFoundError
-from clipsearch.index.filters import Filters
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import select
+from clipsearch.index.selection import filters_of, select
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
@@ -106,7 +105,7 @@ def find_clusters(
     _check_library()
     # 1. The vectors; a writer has to wait until they are read, and no longer.
     with store.snapshot():
-        selection = select(store, Filters.of(filters))
+        selection = select(store, filters_of(filters, store))
         rows = selection.rows()
         if len(rows) < 2:  # noqa: PLR2004  (what can be told apart)
             raise _too_few(len(rows), n, store.count(), NothingFoundError)

@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from clipsearch.errors import FileStaysError, InputError, NothingFoundError, NoTrashError
-from clipsearch.index.filters import Filters
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import select
+from clipsearch.index.selection import filters_of, select
 from clipsearch.search.distinct import distinct_contents
 from clipsearch.search.near import near
 from clipsearch.system.paths import is_below, same_place
@@ -123,7 +122,7 @@ def find_duplicates(
         raise InputError(f"A threshold is a cosine above 0 and up to 1, as in {THRESHOLD}; not {threshold:g}.")
     # 1. What takes part, and of each content one vector. A writer has to wait until they are read, and no longer.
     with store.snapshot():
-        selection = select(store, Filters.of(filters), only_sound=threshold is not None)
+        selection = select(store, filters_of(filters, store), only_sound=threshold is not None)
         # What lies in a trash is on its way out: nothing may go for its sake.
         records = [record for record in selection.records(store) if not is_in_trash(record.path)]
         if len(records) < 2:  # noqa: PLR2004  (a pair)

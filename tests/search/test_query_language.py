@@ -404,6 +404,18 @@ def test_many_queries_from_python(opened: Index) -> None:
     assert opened.search_many([]) == []
 
 
+def test_many_queries_ask_the_database_no_more_often_than_one(opened: Index) -> None:
+    def statements(queries: list[str]) -> int:
+        asked: list[str] = []
+        opened.store._database.set_trace_callback(asked.append)
+        found = opened.search_many(queries, 3, glob="*.webp")
+        opened.store._database.set_trace_callback(None)
+        assert all(found)
+        return len([sql for sql in asked if "max(row)" in sql])
+
+    assert statements(["a dog"]) == statements([f"a dog and {n} cats" for n in range(40)]) <= 3
+
+
 def test_similar_from_python(opened: Index) -> None:
     assert DOG not in paths(opened.similar(DOG))
     assert paths(opened.similar(DOG, 1, include_self=True)) == [DOG]
