@@ -28,7 +28,7 @@ def test_a_file_that_no_picture_needs_is_refused_before_it_is_read(tmp_path: Pat
     assert len(read_file(os.fsencode(path)).data) == 2600
     os.truncate(path, 8 * 2**40)  # sparse: no memory of any machine holds it
     for read in (read_file, read_picture):
-        with pytest.raises(UnreadableImageError, match=r"^too large: 8,796,093 MB or more, .* \(--max-pixels\)$"):
+        with pytest.raises(UnreadableImageError, match=r"^too large: 8,796,093 MB or more, .* more than [0-9,]+$"):
             read(os.fsencode(path))
     os.truncate(path, 2601)
     with pytest.raises(UnreadableImageError, match="too large"):

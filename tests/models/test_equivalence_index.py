@@ -262,7 +262,7 @@ def test_batches_are_halved_where_memory_is_too_small(monkeypatch: pytest.Monkey
     assert sizes == [16, 8, 4, 4, 8, 4, 4]
     assert encoder.batch_size == 4
     room = 0
-    with pytest.raises(DeviceError, match="--device cpu"):
+    with pytest.raises(DeviceError, match="too small for this model"):
         encoder.encode_images(pixels[:3])
 
 

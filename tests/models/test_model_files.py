@@ -197,17 +197,16 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
         with load_model(name) as embedder:
             assert not embedder.uses_index
-    with pytest.raises(
-        ModelMismatchError, match=f"another revision of model {SMALL}[^$]*--model {SMALL}@{COMMIT[:12]}"
-    ):
+    with pytest.raises(ModelMismatchError, match=f"another revision of model {SMALL}"):
         ModelChoice(folder, roots, f"{SMALL}@{OTHER}")
     with load_model() as embedder:
         paint(tmp_path / "new.png", "blue")
         assert embedder.image((tmp_path / "new.png").read_bytes(), b"new.png").shape == (32,)
     # The old revision goes, too: what is here is another model, and where the old one is to be had is said.
     shutil.rmtree(newer.parent / COMMIT)
-    with load_model() as embedder, pytest.raises(ModelMismatchError, match=f"models pull {SMALL}@{COMMIT[:12]}"):
+    with load_model() as embedder, pytest.raises(ModelMismatchError) as caught:
         embedder.image((tmp_path / "new.png").read_bytes(), b"new.png")
+    assert f"models pull {SMALL}@{COMMIT[:12]}" in with_hints(caught.value)
     with closing(Store.open(folder)) as store:
         model = store.model()
     assert model is not None
