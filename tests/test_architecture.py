@@ -32,7 +32,8 @@ ALLOWED = {
     "tasks": "errors unit system images datasets index search models models.disk models.in_numpy models.in_torch",
     "output": "errors system images index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
-    "api": "errors system settings index search models.disk models.in_numpy models.in_torch",
+    "model_choice": "errors settings index models.disk",
+    "api": "errors system model_choice index search models.disk models.in_numpy models.in_torch",
     "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"
     " models models.disk models.in_numpy models.in_torch",
     "__init__": "errors search models.in_torch api",

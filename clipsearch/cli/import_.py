@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +14,7 @@ from clipsearch.errors import InputError
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
-    from clipsearch.api import ModelChoice
     from clipsearch.exchange.importing import Imported
-    from clipsearch.exchange.reading import Part
 
 
 def import_(
@@ -78,10 +74,11 @@ def import_(
     the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits with 0 if it is
     done, and with 2 after an error.
     """
+    from clipsearch.api import IndexingModel, index_folder
     from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.exchange.importing import import_vectors
-    from clipsearch.exchange.reading import Part, clip_retrieval_parts
+    from clipsearch.exchange.reading import Part, clip_retrieval_parts, model_named
 
     if clip_retrieval and not vectors:
         parts = clip_retrieval_parts(clip_retrieval)
@@ -91,13 +88,13 @@ def import_(
         raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
     check_encoding(encoding, names)
     show_log(verbose=verbose)
-    folder = _folder(index)
-    choice = _choice(folder, parts, model)
+    folder = index_folder(index, may_be_new=True)
     with ProgressBar(doing="Reading") as bar:
+        chosen = IndexingModel(model, otherwise=model_named(parts[0].vectors), progress=bar)
         done = import_vectors(
             folder,
             parts,
-            choice,
+            chosen,
             progress=bar,
             start=current_folder(),
             roots=root or (),
@@ -106,7 +103,7 @@ def import_(
             wait=wait,
             encoding=encoding,
         )
-    _report(done, folder, choice.name)
+    _report(done, folder, chosen.choice.name)
     if json:
         from clipsearch.output.rows import json_bytes, json_row
 
@@ -117,42 +114,6 @@ def import_(
         }
         sys.stdout.buffer.write(json_bytes(summary, indent=2))
     return 0
-
-
-def _folder(given: Path | None) -> Path:
-    """Where the index is, or is to be: as for `clipsearch index PATH`."""
-    from clipsearch.api import index_folder
-    from clipsearch.index.format import FOLDER
-
-    named = given or os.environ.get("CLIPSEARCH_INDEX")
-    return index_folder(given) if named else current_folder() / FOLDER
-
-
-def _choice(folder: Path, parts: list[Part], flag: str | None) -> ModelChoice:
-    """The model: what `--model` or settings say, else that of the index, else what the JSON beside the vectors says."""
-    from clipsearch.api import ModelChoice
-    from clipsearch.exchange.reading import read_about
-    from clipsearch.index.format import mismatch
-    from clipsearch.index.reading import Store
-    from clipsearch.settings import wanted_model
-
-    if wanted_model(flag, [current_folder()]):
-        return ModelChoice(folder, [current_folder()], flag)
-    about = read_about(parts[0].vectors)
-    known = None
-    if Store.exists(folder):
-        with closing(Store.open(folder)) as store:
-            known = store.bound_model()
-    if known and about and known.fingerprint != about["fingerprint"]:
-        made_with = f"{about.get('model')} (from {parts[0].vectors.with_suffix('.json')})"
-        raise mismatch(folder, known, made_with)
-    if known:
-        return ModelChoice(folder, [current_folder()], None)
-    name = about.get("model")
-    if not isinstance(name, str):
-        raise InputError("Which model made these vectors? Name it: --model NAME")
-    why = f"from {parts[0].vectors.with_suffix('.json')}"
-    return ModelChoice(folder, [current_folder()], name, why=why)
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:

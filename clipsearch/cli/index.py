@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,11 +152,12 @@ def index(
     Only new and changed images are embedded. The index is written to .clipsearch in the current folder. Interrupt it
     at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
-    from clipsearch.api import ModelChoice
+    from clipsearch.api import IndexingModel, index_folder
     from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.index.updating import update
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.models.in_torch.loading import EncoderOptions
     from clipsearch.output.reports import (
         computed_text,
         damaged_text,
@@ -175,24 +174,23 @@ def index(
     if quiet and verbose:
         raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
     started = time.perf_counter()
-    folder, roots = _targets(index, paths or [])
     show_log(verbose=verbose, quiet=quiet)
     bar = ProgressBar(quiet=quiet)
-    choice = ModelChoice(
-        folder,
-        roots,
+    chosen = IndexingModel(
         model,
+        options=EncoderOptions(
+            device=device,
+            precision=Precision.FP32.value if exact else precision.value,
+            batch_size=batch_size,
+            exact=exact,
+        ),
         progress=bar,
-        device=device,
-        precision=Precision.FP32.value if exact else precision.value,
-        batch_size=batch_size,
-        exact=exact,
     )
     with bar:
         summary = update(
-            folder,
-            roots,
-            choice,
+            index_folder(index, may_be_new=bool(paths)),
+            paths or [],
+            chosen,
             progress=bar,
             rules=_rules(
                 exclude,
@@ -209,14 +207,14 @@ def index(
             skip_damaged=skip_damaged,
         )
     seconds = time.perf_counter() - started
-    used = choice.computed()
+    used = chosen.computed()
     lines = [unreadable_text(summary), damaged_text(summary)] if strict or not quiet else []
     if not quiet:
         lines += [merged_text(summary), kept_text(summary, index), passed_over_text(summary)]
         lines += [summary_text(summary, seconds), computed_text(used) if used else ""]
-        lines += [f"Note: {PICTUREBOOK_NOTE}" if choice.encoder and choice.encoder.name == BUNDLED else ""]
+        lines += [f"Note: {PICTUREBOOK_NOTE}" if chosen.encoder and chosen.encoder.name == BUNDLED else ""]
     if verbose and not used:
-        lines += [f"model: {choice.name}, not loaded: there was nothing to embed"]
+        lines += [f"model: {chosen.choice.name}, not loaded: there was nothing to embed"]
     for line in filter(None, lines):
         say(line)
     if json:
@@ -234,22 +232,3 @@ def _rules(exclude: list[str] | None, **others: bool | None) -> Rules | None:
     if others["by_name_only"] and others["include_backups"]:
         raise typer.BadParameter("--by-name-only looks into no file, nor into backups; leave --include-backups away")
     return Rules(tuple(exclude or ()), **{name: bool(value) for name, value in others.items()})
-
-
-def _targets(given: Path | None, paths: list[Path]) -> tuple[Path, list[Path]]:
-    """The index folder to write to, and the roots to read."""
-    from clipsearch.api import index_folder
-    from clipsearch.errors import InputError
-    from clipsearch.index.format import FOLDER
-    from clipsearch.index.reading import Store
-    from clipsearch.system.places import current_folder
-
-    if paths and not given and not os.environ.get("CLIPSEARCH_INDEX"):
-        return current_folder() / FOLDER, paths
-    folder = index_folder(given)
-    if not paths:
-        with closing(Store.open(folder)) as store:
-            paths = [Path(os.fsdecode(root.path)) for root in store.roots()]
-        if not paths:
-            raise InputError(f"The index in {folder} knows no folder to refresh. Name one: clipsearch index PATH")
-    return folder, paths

@@ -15,7 +15,6 @@ from clipsearch.cli.inputs import paths_in, read_input
 from clipsearch.cli.options import Format, FormatOptions, one_format, say, screen_width, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
-from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
@@ -226,20 +225,14 @@ def check_page(html: Path | None) -> None:
 
 
 def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False) -> tuple[Index, FilterArguments]:
-    """The index to search, and the filters; `folder` is what `--index` says, `verbose` what `--verbose` does.
-
-    Found from a folder below its own, an index answers for that folder.
-    """
-    from clipsearch.api import index_folder, open_index
+    """The index to search, and the filters; `folder` is what `--index` says, `verbose` what `--verbose` does."""
+    from clipsearch.api import index_to_search, open_at
     from clipsearch.cli.log import show_log
 
-    place = index_folder(folder)
-    is_named = folder is not None or bool(os.environ.get("CLIPSEARCH_INDEX"))
-    here = current_folder()
-    is_whole = is_named or same_place(absolute(place.parent), absolute(here))
-    arguments = filters.arguments(None if is_whole else here)
+    place, below = index_to_search(folder)
+    arguments = filters.arguments(below)
     show_log(verbose=verbose)
-    return open_index(place), arguments
+    return open_at(place), arguments
 
 
 def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:

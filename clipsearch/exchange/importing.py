@@ -108,6 +108,8 @@ def import_vectors(
         paths = [file.path for file in source.files]
         new_roots = _new_roots(paths, [absolute(root) for root in roots], writer.roots())
         # 2. The model.
+        model.choose(writer, writer.bound_model(), [start])
+        _check_said(writer, parts[0])
         loaded = model.load()
         _check_model(writer, parts, source, loaded.record)
         cosines = _compared(source, loaded)
@@ -226,6 +228,13 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
 
 
 # -- the model -----------------------------------------------------------------------------------------------------
+
+
+def _check_said(store: Store, part: Part) -> None:
+    """Before a model is loaded that cannot be the right one."""
+    known, about = store.bound_model(), read_about(part.vectors)
+    if known and about and known.fingerprint != about["fingerprint"]:
+        raise mismatch(store.folder, known, f"{about.get('model')} (from {part.vectors.with_suffix('.json')})")
 
 
 def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: ModelRecord) -> None:

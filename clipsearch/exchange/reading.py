@@ -128,6 +128,12 @@ def read_about(vectors: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) and "fingerprint" in about else {}
 
 
+def model_named(vectors: Path) -> tuple[str, str] | None:
+    """The model that made vectors, as the JSON beside them says, and why it is that; None if nothing says so."""
+    name = read_about(vectors).get("model")
+    return (name, f"from {vectors.with_suffix('.json')}") if isinstance(name, str) else None
+
+
 class _Named(NamedTuple):
     """A row of a file of names."""
 

@@ -27,9 +27,12 @@ from clipsearch.system.parallel import map_in_order
 from clipsearch.unit import NOTHING, are_unit
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from clipsearch.images.decoding import Picture
+    from clipsearch.index.writing import Writer
 
 Pixels = npt.NDArray[np.uint8]
 """(H, W, 3)."""
@@ -109,6 +112,9 @@ class LoadedModel(NamedTuple):
         """What makes pixels of images."""
         return self.encoder.preprocessing
 
+    def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
+        """It is chosen already."""
+
     def load(self) -> LoadedModel:
         """Itself, so that it can stand for an `IndexModel`."""
         return self
@@ -119,6 +125,13 @@ class LoadedModel(NamedTuple):
 
 class IndexModel(Protocol):
     """A model whose vectors an index is to hold, loaded when it is first needed."""
+
+    def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
+        """Decide which model it is, before all else, for an index and what is to be read; `known` is that of the index.
+
+        Raises:
+            ModelMismatchError: the index holds vectors of another model than is asked for.
+        """
 
     def load(self) -> LoadedModel:
         """The model.

@@ -114,6 +114,11 @@ def find_index(start: Path) -> Path:
     )
 
 
+def missing_index(folder: Path) -> IndexMissingError:
+    """The error for a folder that holds no index."""
+    return IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
+
+
 class Store:
     """An index opened for reading. Any number of threads may use it at the same time."""
 
@@ -144,7 +149,7 @@ class Store:
         """
         path = folder / DATABASE
         if not cls.exists(folder):
-            raise IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
+            raise missing_index(folder)
         # A crash can leave a journal that has to be rolled back, so even readers open for writing where they may.
         mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
         store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))

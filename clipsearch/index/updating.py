@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
+from clipsearch.errors import InputError
 from clipsearch.images.extras import readers
 from clipsearch.images.finding import Rules
 from clipsearch.images.kinds import total
@@ -28,6 +29,7 @@ from clipsearch.index.diff import Changes, Target, names_of, targets
 from clipsearch.index.format import FINISHED, Record
 from clipsearch.index.missing import Kept
 from clipsearch.index.pipeline import Batch, IndexModel, Item, LoadedModel, embed_images, read_images
+from clipsearch.index.reading import Store, missing_index
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import SILENT, Progress
@@ -108,7 +110,7 @@ class Summary:
 
 def update(
     folder: Path,
-    paths: list[Path],
+    paths: Sequence[Path],
     model: IndexModel,
     *,
     progress: Progress = SILENT,
@@ -116,19 +118,30 @@ def update(
 ) -> Summary:
     """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
 
+    Without `paths`, with all the folders that the index knows.
+
     `model` is loaded only when there is something to embed. Whatever ends the run, an error or an interruption,
     everything done so far is committed first.
 
     Raises:
+        IndexMissingError: there is neither an index nor a path.
         ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
             index cannot be written.
     """
-    starts = [absolute(path) for path in paths]
+    if (
+        not Store.exists(folder) and not paths
+    ):  # asked in any case: a folder that may not be searched has no other error
+        raise missing_index(folder)
     limit = options.get("max_pixels") or default_max_pixels()
     allow_empty = options.get("allow_empty", False)
     # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
     with closing(Changes()) as changes, Writer.locked(folder, wait=options.get("wait", 0)) as writer:
         roots = writer.roots()
+        paths = paths or [Path(os.fsdecode(root.path)) for root in roots]
+        if not paths:
+            raise InputError(f"The index in {folder} knows no folder to refresh.", hint="name-folder")
+        model.choose(writer, writer.model(), paths)
+        starts = [absolute(path) for path in paths]
         names = names_of(starts, roots)
         places = targets(
             [names.get(start, start) for start in starts],

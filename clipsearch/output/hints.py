@@ -88,6 +88,8 @@ HINTS = {
     "skip-missing": "To leave such pictures out: --skip-missing",
     "replace": "Choose another name, or replace it with --force.",
     "normalise": "If these are raw outputs of the model, add --normalise.",
+    "name-folder": "Name one: clipsearch index PATH",
+    "name-model": "Name it: --model NAME",
     "made-with": "Name the model that made them with --model.",
     "roots": "Name the folders that the index should know: --root DIR, once for each.",
     "more-roots": "Name one more: --root DIR",

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OF_THE_INDEX, BY_DEFAULT, AS_ASKED_FOR = "that of the index", "the default", "as asked for"
+OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
 """Why a model is used."""
 PREPARING = "Preparing the text tower of model %r, which takes some seconds."
 WHOLE_MODEL_NEEDED = (

@@ -89,7 +89,7 @@ def refused(run: Run, *arguments: str | bytes | Path, cwd: Path) -> str:
 
 def test_indexed_pictures_get_the_labels_that_python_computes(classify: Classify, sample_index: Path) -> None:
     found = classify("--indexed", *PETS, "--top", "2", "--template", "a {}", "--template", "there is {}.")
-    with load_model(folder=sample_index) as embedder, closing(Store.open(sample_index / ".clipsearch")) as store:
+    with load_model(index=sample_index) as embedder, closing(Store.open(sample_index / ".clipsearch")) as store:
         classifier = Classifier.of(["a dog", "a cat", "a pizza"], embedder, ["a {}", "there is {}."])
         texts = embedder.texts([f"{start} {what}{end}" for what in ("a dog", "a cat", "a pizza") for start, end in TWO])
         pictures = selected(store)

@@ -19,8 +19,9 @@ from clipsearch.cli.import_ import import_
 from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
 from clipsearch.index.writing import Writer
+from clipsearch.model_choice import BY_DEFAULT
 from clipsearch.models.disk.files import ModelFiles, fingerprint
-from clipsearch.search.embedder import BY_DEFAULT, Embedder, model_used
+from clipsearch.search.embedder import Embedder, model_used
 from clipsearch.tasks.model_check import check_model
 
 PB = ("--model", "picturebook")

@@ -389,6 +389,9 @@ def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) ->
     paint(tmp_path / "q" / "new.png", "cyan")
 
     class Missing:
+        def choose(self, index: object, known: object, folders: object) -> None:
+            """It is chosen."""
+
         def load(self) -> LoadedModel:
             raise ModelError("no model")
 

@@ -16,7 +16,7 @@ from conftest import PICTUREBOOK, paint
 from safetensors.numpy import load_file, save_file
 from tiny import Watcher
 
-from clipsearch.api import ModelChoice, load_model
+from clipsearch.api import IndexingModel, load_model
 from clipsearch.errors import ModelError, ModelMismatchError
 from clipsearch.index.reading import Store
 from clipsearch.index.updating import update
@@ -25,6 +25,7 @@ from clipsearch.models.disk.files import FAMILIES, find_local, fingerprint, loca
 from clipsearch.models.disk.integrity import read_header
 from clipsearch.models.disk.names import canonical, repository_of
 from clipsearch.models.in_torch.encoder import Encoder
+from clipsearch.models.in_torch.loading import FOR_QUERIES
 from clipsearch.output.hints import with_hints
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -180,7 +181,7 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     put(cache, SMALL, small_clip, COMMIT, "main")
     paint(tmp_path / "p" / "a.png", "red")
     folder, roots = tmp_path / ".clipsearch", [tmp_path / "p"]
-    made = update(folder, roots, ModelChoice(folder, roots, SMALL, device="cpu"), progress=Watcher())
+    made = update(folder, roots, IndexingModel(SMALL, options=FOR_QUERIES), progress=Watcher())
     assert made.embedded == 1
     # The branch moves on to another model.
     newer = put(cache, SMALL, small_clip, OTHER, "main")
@@ -190,27 +191,28 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     for name in (SMALL, f"hf-hub:{SMALL}", f"{SMALL}@{COMMIT}", f"{SMALL}@{COMMIT[:8]}", str(copy)):
         with load_model(name) as embedder:
             assert embedder.uses_index, name
-        choice = ModelChoice(folder, roots, name, device="cpu")
-        record = choice.load().record
-        assert choice.encoder is not None
-        assert choice.encoder.fingerprint == record.fingerprint == fingerprint(small_clip), name
+        model = IndexingModel(name, options=FOR_QUERIES)
+        assert update(folder, roots, model).images == 1
+        record = model.load().record
+        assert record.fingerprint == fingerprint(small_clip), name
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
         with load_model(name) as embedder:
             assert not embedder.uses_index
-    with pytest.raises(ModelMismatchError, match=f"another revision of model {SMALL}"):
-        ModelChoice(folder, roots, f"{SMALL}@{OTHER}")
+    with pytest.raises(ModelMismatchError, match=f"another revision of model {SMALL}") as refused:
+        update(folder, roots, IndexingModel(f"{SMALL}@{OTHER}"))
+    assert f"--model {SMALL}@{COMMIT[:12]}" in with_hints(refused.value)
     with load_model() as embedder:
         paint(tmp_path / "new.png", "blue")
         assert embedder.image((tmp_path / "new.png").read_bytes(), b"new.png").shape == (32,)
     # The old revision goes, too: what is here is another model, and where the old one is to be had is said.
     shutil.rmtree(newer.parent / COMMIT)
-    with load_model() as embedder, pytest.raises(ModelMismatchError) as caught:
+    with load_model() as embedder, pytest.raises(ModelMismatchError) as refused:
         embedder.image((tmp_path / "new.png").read_bytes(), b"new.png")
-    assert f"models pull {SMALL}@{COMMIT[:12]}" in with_hints(caught.value)
+    assert f"models pull {SMALL}@{COMMIT[:12]}" in with_hints(refused.value)
     with closing(Store.open(folder)) as store:
-        model = store.model()
-    assert model is not None
-    assert (model.name, model.revision) == (SMALL, COMMIT)
+        known = store.model()
+    assert known is not None
+    assert (known.name, known.revision) == (SMALL, COMMIT)
 
 
 # -- what lies in a folder ---------------------------------------------------------------------------------------
