@@ -170,4 +170,4 @@ def _parsed(line: str, where: str) -> TextTerm:
     try:
         return parse_text(line)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where}: {error}", hint=error.hints, **error.facts) from error

@@ -67,7 +67,8 @@ def check_heatmap(path: Path, pictures: int, texts: int) -> None:
     if max(pictures, texts) > _MOST or pictures * texts > _MOST_CELLS:
         raise InputError(
             f"{pictures} x {texts} cells are too many: a heatmap has at most {_MOST} pictures or texts, and "
-            f"{_MOST_CELLS} cells. Use --format csv."
+            f"{_MOST_CELLS} cells.",
+            hint="as-csv",
         )
     check_replaceable(path, _KIND)
 

@@ -35,6 +35,7 @@ HINTS = {
     "min-score": "Cut off by score instead (--min-score).",
     # The index
     "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
+    "refresh": "To bring the index up to date: clipsearch index",
     "go-on": "Go on with it: clipsearch index",
     "index-anew": "Make it anew: clipsearch index PATH",
     "make-index": "Make one with: clipsearch index {folder}",
@@ -78,6 +79,7 @@ HINTS = {
     "no-number": "Leave out -n, or take another --method.",
     "no-min-size": "Leave out --min-size, or add --method hdbscan.",
     # Tables and vectors
+    "as-csv": "Use --format csv.",
     "encoding": "If the file is in another encoding, name that: --encoding cp949, say, or --encoding latin-1",
     "wrong-encoding": "Is it in another encoding? Name it: --encoding NAME",
     "utf-16": "If it is UTF-16 without a byte order mark, say so: --encoding utf-16-le",

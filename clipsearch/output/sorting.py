@@ -77,7 +77,7 @@ def plan(pictures: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> 
             if os.path.lexists(place) and not os.path.isdir(place):
                 raise InputError(f"{printable(shown(place))} is no folder. Name another one.")
         if not os.path.exists(source):
-            raise InputError(f"{printable(shown(source))} is gone. To bring the index up to date: clipsearch index")
+            raise InputError(f"{printable(shown(source))} is gone.", hint="refresh")
         targets = (os.path.join(inner, candidate) for candidate in free_names(os.path.basename(source)))
         steps.append(next(step for step in (names.step(source, target) for target in targets) if step is not None))
     return steps

@@ -353,7 +353,7 @@ class Embedder:
         try:
             files = find_local(self.name, revision=revision)
         except ModelError as error:
-            raise ModelError(f"{said}be made from is not there: {error}") from error
+            raise ModelError(f"{said}be made from is not there: {error}", hint=error.hints, **error.facts) from error
         if files is None:
             pinned = f"{self.name}@{revision}" if revision and "@" not in self.name else self.name
             raise ModelError(f"{said}be made from is not on this disk.", hint="pull", model=pinned)
