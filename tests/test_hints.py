@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import logging
 import re
 import string
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from test_architecture import MODULES, folder
 
 from clipsearch.cli import _COMMANDS
+from clipsearch.cli.log import show_log
 from clipsearch.errors import InputError
 from clipsearch.output.hints import HINTS, with_hints, with_option
 
@@ -72,6 +74,17 @@ def test_an_error_is_whole_without_its_hint_and_what_is_typed_is_quoted() -> Non
     assert (
         with_hints(error) == f"It is gone. If they are gone for good: clipsearch forget '/my pictures' {HINTS['wait']}"
     )
+
+
+def test_a_warning_is_said_with_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = logging.getLogger("clipsearch")
+    for name in ("handlers", "level", "propagate"):
+        monkeypatch.setattr(log, name, getattr(log, name))  # as it was, afterwards
+    show_log()
+    log.warning("%d left.", 3, extra={"hint": "gone", "facts": {"folder": "p"}})
+    assert capsys.readouterr().err == "3 left. If they are gone for good: clipsearch forget p\n"
 
 
 def test_a_reason_from_an_older_index_is_shown_as_it_is() -> None:

@@ -243,6 +243,14 @@ def imported(folder: Path, part: Part, model: LoadedModel = TINY, **options: Any
     return import_vectors(folder, [part], model, progress=Watcher(), start=folder.parent, **options)
 
 
+def test_relative_names_are_taken_from_the_folder_that_is_given(part: Part, pictures: Path, tmp_path: Path) -> None:
+    names = part.names.read_text().splitlines()
+    part.names.write_text("".join(f"{os.path.relpath(name, pictures.parent)}\n" for name in names))
+    assert imported(pictures.parent / "index", part).imported == 10
+    with pytest.raises(InputError, match="Relative paths are taken from"):
+        imported(tmp_path / "elsewhere" / "index", part)
+
+
 def test_an_import_makes_the_index_that_indexing_makes(part: Part, pictures: Path, tmp_path: Path) -> None:
     update(tmp_path / "indexed", pictures)
     done = imported(tmp_path / "imported", part)

@@ -320,6 +320,11 @@ def test_below_a_folder_without_images_the_message_names_it(base: Path, run: Run
     assert found(run, "--under", "..", "--glob", "wide.png", cwd=tmp_path / "notes")
 
 
+def test_a_program_says_from_where_globs_are_seen(opened: Index, base: Path) -> None:
+    check(opened, base, {b"pics/dogs/rex.jpg", b"pics/dogs/turned.jpg"}, glob="/dogs/*.jpg", seen_from=base / "pics")
+    check(opened, base, set(), glob="/dogs/*.jpg")
+
+
 def test_globs_are_seen_from_the_current_folder(base: Path, run: Run) -> None:
     pics = base / "pics"
     assert found(run, "--glob", "/wide.png", cwd=pics) == {b"wide.png"}
