@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
 from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
-from clipsearch.search.encoders import warn_of_damage
+from clipsearch.search.encoders import TextEncoder, warn_of_damage
 from clipsearch.unit import NOTHING, Vectors, are_unit
 
 if TYPE_CHECKING:
@@ -53,34 +53,8 @@ _SHOWN = 40
 """So many characters are shown on both sides of the place where a text is cut."""
 
 
-class TextEncoder(Protocol):
-    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
-
-    @property
-    def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
-
-    @property
-    def dim(self) -> int:
-        """D, of the vectors."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
-
-    @property
-    def context(self) -> int:
-        """Most tokens that fit, start and end included."""
-
-    def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
-
-    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
-        """(Q, D) unit vectors of texts that `tokenize` has read."""
-
-
 class Embedder:
-    """Both towers of one model."""
+    """Makes unit vectors of texts and images with one model, and loads of it what is needed when it is first needed."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What searching needs of a model, and the vector of a picture that somebody names."""
+"""What searching and tasks need of a model, and the vector of a picture that somebody names."""
 
 from __future__ import annotations
 
@@ -17,35 +17,69 @@ from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
     from clipsearch.images.finding import ImageFile
+    from clipsearch.models.in_numpy.text_tower import Tokens
+    from clipsearch.models.logits import Logits
 
 _log = logging.getLogger(__name__)
 
 
 class Encoders(Protocol):
-    """What searching needs of a model."""
+    """What makes unit vectors of texts and images, of one model: `Embedder`, and what tests have in its place."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
 
     def texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
 
     def image(self, content: bytes, name: bytes) -> Vectors:
-        """(D,) the unit vector of a picture, from its file's content and name."""
-
-    def negatives(self) -> NegativePrompts:
-        """The neutral prompts that texts are compared with."""
-
-
-class ImagesEncoder(Protocol):
-    """What makes vectors of image files: `Embedder` is one."""
+        """(D,) the unit vector of an image, from its file's content and name."""
 
     def images(
         self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
         """The (D,) unit vector of each image, or why there is none, in order."""
 
+    def negatives(self) -> NegativePrompts:
+        """The neutral prompts that texts are compared with."""
+
+
+class TextEncoder(Protocol):
+    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+
+    @property
+    def logits(self) -> Logits:
+        """What makes probabilities of cosines."""
+
+    @property
+    def dim(self) -> int:
+        """D, of the vectors."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Texts to ids."""
+
+    @property
+    def context(self) -> int:
+        """Most tokens that fit, start and end included."""
+
+    def tokenize(self, text: str) -> Tokens:
+        """Token ids of `text`, cut to the context."""
+
+    def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
+        """(Q, D) unit vectors of texts that `tokenize` has read."""
+
 
 def readable_images(
-    encoder: ImagesEncoder,
+    encoders: Encoders,
     files: Sequence[ImageFile],
     unreadable: list[tuple[bytes, str]],
     progress: Progress = SILENT,
@@ -55,7 +89,7 @@ def readable_images(
     Path and reason of the others are added to `unreadable`. Close it if it is not read to its end.
     """
     progress.start(len(files))
-    with closing(encoder.images(files)) as found:
+    with closing(encoders.images(files)) as found:
         for place, (file, result) in enumerate(found):
             if isinstance(result, UnreadableImageError):
                 unreadable.append((file.path, str(result)))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from clipsearch.index.filters import FilterArguments
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
 from clipsearch.models.logits import Logits
-from clipsearch.search.encoders import ImagesEncoder, readable_images
+from clipsearch.search.encoders import Encoders, readable_images
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.unicode import check_utf8
 from clipsearch.tasks.similarity import TEXTS, similarities
@@ -72,17 +72,6 @@ class Label:
             raise InputError(f"The label {given!r} is empty. Write NAME, or NAME, a tab and what the picture shows.")
         check_utf8(given, "The label")
         return cls(name, words or _spelled(name))
-
-
-class TextEncoder(Protocol):
-    """What makes labels into vectors: `Embedder` is one."""
-
-    @property
-    def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
-
-    def texts(self, texts: list[str]) -> Vectors:
-        """(Q, D) unit vectors of Q texts."""
 
 
 class Predictions(NamedTuple):
@@ -167,9 +156,7 @@ class Classifier:
         """The model's."""
 
     @classmethod
-    def of(
-        cls, labels: Iterable[str | Label], encoder: TextEncoder, templates: Sequence[str] = TEMPLATES
-    ) -> Classifier:
+    def of(cls, labels: Iterable[str | Label], encoders: Encoders, templates: Sequence[str] = TEMPLATES) -> Classifier:
         """Embed each label in each template.
 
         Raises:
@@ -177,7 +164,7 @@ class Classifier:
         """
         checked = checked_labels(labels)
         checked_templates(templates)
-        return cls(checked, class_vectors(checked, encoder.texts, templates), encoder.logits)
+        return cls(checked, class_vectors(checked, encoders.texts, templates), encoders.logits)
 
     def predict(self, vectors: npt.NDArray[np.floating], top: int = 1) -> Predictions:
         """The `top` likeliest labels (or all, if there are fewer) of N pictures, from their (N, D) unit vectors."""
@@ -185,7 +172,7 @@ class Classifier:
 
     def predict_files(
         self,
-        encoder: ImagesEncoder,
+        encoders: Encoders,
         files: Sequence[ImageFile],
         top: int = 1,
         *,
@@ -196,7 +183,7 @@ class Classifier:
         unreadable: list[tuple[bytes, str]] = []
 
         def vectors() -> Generator[Vectors, None, None]:
-            with closing(readable_images(encoder, files, unreadable, progress)) as found:
+            with closing(readable_images(encoders, files, unreadable, progress)) as found:
                 for place, vector in found:
                     read.append(place)
                     yield vector

@@ -10,13 +10,13 @@ import re
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelError
-from clipsearch.search.encoders import ImagesEncoder, readable_images
+from clipsearch.search.encoders import Encoders, readable_images
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.tasks.similarity import Ranks
 from clipsearch.unit import Vectors
@@ -36,17 +36,6 @@ GATED = (*(f"recall@{k}" for k in KS), "mrr")
 _BLOCK_SCORES = 1 << 22
 """So many cosines (16 MB) are held at a time."""
 _GATE = re.compile(r"(?:(?P<direction>[^.=]*)\.)?(?P<metric>[^=]*)=(?P<value>.*)", re.DOTALL)
-
-
-class Encoders(ImagesEncoder, Protocol):
-    """What makes vectors of texts and pictures: `embedder.Embedder`."""
-
-    @property
-    def name(self) -> str:
-        """Of the model."""
-
-    def texts(self, texts: list[str]) -> Vectors:
-        """(Q, D) unit vectors."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Unpack
 
@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.errors import ClipsearchError
+from clipsearch.errors import ClipsearchError, UnreadableImageError
 from clipsearch.images.decoding import decode
+from clipsearch.images.finding import ImageFile
 from clipsearch.index import updating
 from clipsearch.index.format import UPGRADES, ModelRecord
 from clipsearch.index.pipeline import LoadedModel
@@ -74,7 +75,28 @@ class TinyEncoder:
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-class FixedEncoders:
+class NoEncoders:
+    """A model that is asked for nothing; what a test asks it for, it overrides."""
+
+    name = "none"
+    logits = Logits(1.0)
+
+    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        raise AssertionError(texts)
+
+    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
+        raise AssertionError((name, content[:8]))
+
+    def images(
+        self, files: Sequence[ImageFile]
+    ) -> Generator[tuple[ImageFile, npt.NDArray[np.float32] | UnreadableImageError], None, None]:
+        raise AssertionError(files)
+
+    def negatives(self) -> NegativePrompts:
+        raise AssertionError
+
+
+class FixedEncoders(NoEncoders):
     """What answers every text with one vector, (1, D), and takes nothing for neutral."""
 
     def __init__(self, vector: npt.NDArray[np.float32]) -> None:
@@ -82,9 +104,6 @@ class FixedEncoders:
 
     def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         return np.repeat(self._vector, len(texts), axis=0)
-
-    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
-        raise AssertionError((name, content[:8]))
 
     def negatives(self) -> NegativePrompts:
         return NegativePrompts(np.zeros_like(self._vector), 1, Logits(1.0))

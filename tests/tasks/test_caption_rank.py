@@ -23,14 +23,13 @@ import clipsearch
 from clipsearch.errors import InputError
 from clipsearch.images.decoding import decode
 from clipsearch.index.reading import Store
-from clipsearch.search.confidence import NegativePrompts
 from clipsearch.tasks.caption_ranks import caption_ranks
 
 DOG = "sample-images/dogs/dog_0.webp"
 TEXTS = ["a gray dog is sleeping on a farm", "a pizza", "a dog", "an animal", "a red car", "a house in the snow"]
 
 
-class Encoders:
+class Encoders(tiny.NoEncoders):
     """A text is the name of a colour, and its vector that of a picture in this colour."""
 
     def __init__(self) -> None:
@@ -45,9 +44,6 @@ class Encoders:
         self.embedded += 1
         pixels = tiny.TinyEncoder.preprocessing(decode(content, name).image)
         return np.asarray(tiny.TinyEncoder().encode_images(pixels[np.newaxis])[0])
-
-    def negatives(self) -> NegativePrompts:
-        raise AssertionError
 
 
 _COLOURS = {"black": (0, 0, 0), "gray": (128, 128, 128), "white": (255, 255, 255), "red": (255, 0, 0)}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from conftest import paint
-from tiny import Watcher, expected, update
+from tiny import NoEncoders, Watcher, expected, update
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
@@ -34,7 +34,7 @@ Vectors = npt.NDArray[np.float32]
 EAST, NORTH, WEST = (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)
 
 
-class Table:
+class Table(NoEncoders):
     """An encoder that looks its texts up."""
 
     def __init__(self, vectors: dict[str, tuple[float, ...]], scale: float = 1.0) -> None:
@@ -47,7 +47,7 @@ class Table:
         return np.array([self._vectors[text] for text in texts], np.float32)
 
 
-class Pictures:
+class Pictures(NoEncoders):
     """An encoder that knows the vector of each file by its name, or why there is none."""
 
     def __init__(self, vectors: dict[bytes, tuple[float, ...] | str]) -> None:

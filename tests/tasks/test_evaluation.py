@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tiny import Watcher
+from tiny import NoEncoders, Watcher
 
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
@@ -136,7 +136,7 @@ def test_what_cannot_be_ranked_is_refused() -> None:
 # -- a whole evaluation ------------------------------------------------------------------------------------------
 
 
-class Table:
+class Table(NoEncoders):
     """A model that knows the vectors of a few names."""
 
     name = "table"
