@@ -320,10 +320,10 @@ class Store:
             )
         return matrix, alive
 
-    def images(self, rows: Sequence[int]) -> list[Record]:
-        """The record of each row."""
-        if len(rows) * _SPARSE < self.committed_rows():
-            found = {row: self._row(row) for row in rows}
+    def images(self, rows: Sequence[int], among: int | None = None) -> list[Record]:
+        """The record of each row; `among` is the number of all rows, for who knows it from the same snapshot."""
+        if len(rows) * _SPARSE < (self.committed_rows() if among is None else among):
+            found = {row: self.image(row) for row in rows}
         else:  # one pass over the table is faster than many searches in it
             found = {record.row: record for record in self.records() if record.row is not None}
         try:
@@ -331,7 +331,8 @@ class Store:
         except KeyError as error:
             raise damaged(self.folder, f"row {error} belongs to no image") from error
 
-    def _row(self, row: int) -> Record:
+    def image(self, row: int) -> Record:
+        """The record of one row."""
         found = self.sql(f"SELECT {self._record} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
         if not found:
             raise damaged(self.folder, f"row {row} belongs to no image")

@@ -81,7 +81,7 @@ def _vectors(store: Store) -> Iterator[Finding]:
     """Every row that counts is a unit vector."""
     matrix, alive = store.matrix()
     if wrong := broken(matrix, alive):
-        paths = [os.fsdecode(record.path) for record in store.images(wrong[:_NAMED_AT_MOST])]
+        paths = [os.fsdecode(store.image(row).path) for row in wrong[:_NAMED_AT_MOST]]
         zeros = sum(not matrix[row].any() for row in wrong)
         no_numbers = sum(not np.isfinite(matrix[row]).all() for row in wrong)
         yield Finding(

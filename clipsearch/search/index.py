@@ -299,7 +299,7 @@ class Index:
         asked_for = k
         while True:
             rankings = self._best(rows, queries, asked_for, cut)
-            ranking = self._in_order(rankings, limits.score)
+            ranking = self._in_order(rankings, limits.score, len(rows.matrix))
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -329,8 +329,11 @@ class Index:
             mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
             mask[wrong] = False
 
-    def _in_order(self, rankings: list[Ranked], least: float | None) -> list[list[tuple[float, Record]]]:
-        """Score and record of the images of each ranking with a score of `least` or more, equal ones by path."""
+    def _in_order(self, rankings: list[Ranked], least: float | None, among: int) -> list[list[tuple[float, Record]]]:
+        """Score and record of the images of each ranking with a score of `least` or more, equal ones by path.
+
+        `among` is the number of rows in the index.
+        """
         found = [
             [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True)]
             for one in rankings
@@ -338,7 +341,7 @@ class Index:
         if least is not None:
             found = [[item for item in one if item[0] >= least] for one in found]
         rows = list(dict.fromkeys(row for one in found for _, row in one))
-        records = dict(zip(rows, self.store.images(rows), strict=True))
+        records = dict(zip(rows, self.store.images(rows, among), strict=True))
         return [
             sorted(((score, records[row]) for score, row in one), key=lambda item: (-item[0], item[1].path))
             for one in found

@@ -108,7 +108,7 @@ def _before(
         if not path or not tied.any():  # what has no path comes first among its equals
             continue
         some = np.flatnonzero(tied.any(axis=0))
-        earlier = np.array([record.path < path for record in store.images(chunk[some].tolist())])
+        earlier = np.array([record.path < path for record in store.images(chunk[some].tolist(), len(matrix))])
         before += (tied[:, some] & earlier).sum(axis=1)
     return [*map(int, before)]
 
@@ -118,4 +118,4 @@ def _found(store: Store, image: str | os.PathLike[str] | bytes) -> tuple[bytes, 
     if isinstance(image, bytes):
         return None
     rows = rows_of_file(store, absolute(image))
-    return (store.images(rows[:1])[0].path, rows[0]) if rows else None
+    return (store.image(rows[0]).path, rows[0]) if rows else None

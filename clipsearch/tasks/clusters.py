@@ -111,7 +111,7 @@ def find_clusters(
             raise _too_few(len(rows), n, store.count(), NothingFoundError)
         if len(rows) < (n or 0):
             raise _too_few(len(rows), n, store.count(), InputError)
-        vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist())
+        vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist(), len(selection.matrix))
     # 2. Different ones, and their groups.
     first, copies = _distinct(vectors)
     if n is not None and len(first) < n:

@@ -22,8 +22,10 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.errors import ClipsearchError, InputError
+from clipsearch.index import filters
 from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.in_numpy import tower_cache
+from clipsearch.search import query_terms
 from clipsearch.search.index import Hit, Index
 from clipsearch.search.query_terms import (
     ImageTerm,
@@ -413,7 +415,17 @@ def test_many_queries_ask_the_database_no_more_often_than_one(opened: Index) -> 
         assert all(found)
         return len([sql for sql in asked if "max(row)" in sql])
 
-    assert statements(["a dog"]) == statements([f"a dog and {n} cats" for n in range(40)]) <= 3
+    # Whether there is anything to search, before a model is loaded; and once within the snapshot that is searched.
+    assert statements(["a dog"]) == statements([f"a dog and {n} cats" for n in range(60)]) == 2
+
+
+def test_what_is_asked_for_is_checked_once(opened: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    monkeypatch.setattr(query_terms, "check_utf8", lambda text, _: checked.append(text))
+    filters.patterns.cache_clear()
+    assert opened.search([parse_text("a dog"), parse_text("0.5:snow")], 3, glob=["*.webp", "!cat_*"])
+    assert checked == ["a dog", "snow"]
+    assert filters.patterns.cache_info().misses == 1
 
 
 def test_similar_from_python(opened: Index) -> None:
