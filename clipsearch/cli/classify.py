@@ -307,9 +307,7 @@ def classify(
         classifier = Classifier.of(labels, embedder, templates)
         found = source.predict(classifier, max(top, TOP) if known.report else top)
         has_index = embedder.uses_index
-    _complain(found.unreadable)
-    if not found.read:
-        raise InputError("None of the pictures can be read.")
+    _complain(found)
     # 3. What is asked for.
     if expected is not None:
         code = _report(found, expected, labels, form)
@@ -318,11 +316,18 @@ def classify(
     return EXIT_STRICT if strict and found.unreadable else code
 
 
-def _complain(unreadable: Sequence[tuple[bytes, str]]) -> None:
+def _complain(found: Classified) -> None:
+    """Name what cannot be read.
+
+    Raises:
+        InputError: that is all.
+    """
     from clipsearch.output.paths import printable, shown
 
-    for path, reason in unreadable:
+    for path, reason in found.unreadable:
         say(f"Cannot read {printable(shown(path))}: {reason}")
+    if not found.read:
+        raise InputError("None of the pictures can be read.")
 
 
 # -- what becomes of them --------------------------------------------------------------------------------------------

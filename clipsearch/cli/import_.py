@@ -15,6 +15,7 @@ from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
     from clipsearch.exchange.importing import Imported
+    from clipsearch.exchange.reading import Part
 
 
 def import_(
@@ -78,14 +79,9 @@ def import_(
     from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.exchange.importing import import_vectors
-    from clipsearch.exchange.reading import Part, clip_retrieval_parts, model_named
+    from clipsearch.exchange.reading import model_named
 
-    if clip_retrieval and not vectors:
-        parts = clip_retrieval_parts(clip_retrieval)
-    elif vectors and names and not clip_retrieval:
-        parts = [Part(vectors, names)]
-    else:
-        raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
+    parts = _parts(vectors, names, clip_retrieval)
     check_encoding(encoding, names)
     show_log(verbose=verbose)
     folder = index_folder(index, may_be_new=True)
@@ -105,15 +101,30 @@ def import_(
         )
     _report(done, folder, chosen.choice.name)
     if json:
-        from clipsearch.output.rows import json_bytes, json_row
-
-        summary = done._asdict() | {
-            "skipped": [json_row({"path": path, "reason": reason}) for path, reason in done.skipped],
-            "roots": [json_row({"path": path}) for path in done.roots],
-            "lowest_cosine": round(done.lowest_cosine, 6),
-        }
-        sys.stdout.buffer.write(json_bytes(summary, indent=2))
+        _print_json(done)
     return 0
+
+
+def _parts(vectors: Path | None, names: Path | None, clip_retrieval: Path | None) -> list[Part]:
+    """The files that are named."""
+    from clipsearch.exchange.reading import Part, clip_retrieval_parts
+
+    if clip_retrieval and not vectors:
+        return clip_retrieval_parts(clip_retrieval)
+    if vectors and names and not clip_retrieval:
+        return [Part(vectors, names)]
+    raise InputError("Name two files, VECTORS and NAMES, or one folder: --clip-retrieval DIR.")
+
+
+def _print_json(done: Imported) -> None:
+    from clipsearch.output.rows import json_bytes, json_row
+
+    summary = done._asdict() | {
+        "skipped": [json_row({"path": path, "reason": reason}) for path, reason in done.skipped],
+        "roots": [json_row({"path": path}) for path in done.roots],
+        "lowest_cosine": round(done.lowest_cosine, 6),
+    }
+    sys.stdout.buffer.write(json_bytes(summary, indent=2))
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:
