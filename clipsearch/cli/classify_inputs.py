@@ -78,7 +78,9 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedd
     from clipsearch.tasks.classification import Classified, selected
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
-    options = EncoderOptions(device=model.device, precision=model.precision.value, batch_size=None, exact=False)
+    options = EncoderOptions(
+        device=model.device, precision=model.precision.value, batch_size=None, exact=False, engine="auto"
+    )
     with opened_index, Embedder(opened_index.store, options=options) as embedder:
         pictures = selected(opened_index.store, **arguments)
         if not pictures.paths:

@@ -183,6 +183,7 @@ def index(
             precision=Precision.FP32.value if exact else precision.value,
             batch_size=batch_size,
             exact=exact,
+            engine="torch",
         ),
         progress=bar,
     )

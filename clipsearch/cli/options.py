@@ -183,7 +183,9 @@ class ModelOptions:
         from clipsearch.cli.progress import ProgressBar
         from clipsearch.models.in_torch.loading import EncoderOptions
 
-        options = EncoderOptions(device=self.device, precision=self.precision.value, batch_size=None, exact=False)
+        options = EncoderOptions(
+            device=self.device, precision=self.precision.value, batch_size=None, exact=False, engine="auto"
+        )
         show_log(verbose=self.verbose)
         with ProgressBar() as bar:
             return load_model(self.model, self.index, progress=bar, options=options)

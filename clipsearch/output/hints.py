@@ -29,6 +29,7 @@ HINTS = {
     "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
     "precision": "Try --precision fp32.",
+    "engine": "Leave --engine away.",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",

@@ -25,18 +25,20 @@ from clipsearch.models.disk.catalog import BUNDLED
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, checked_fingerprint, load_encoder
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.encoders import TextEncoder, warn_of_damage
+from clipsearch.search.engine import ImageEngine, find_tower, most_images, why_no_tower
 from clipsearch.unit import NOTHING, Vectors, are_unit
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from clipsearch.images.finding import ImageFile
-    from clipsearch.index.pipeline import Item
+    from clipsearch.index.pipeline import ImageEncoder, Item
     from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.in_numpy.image_tower import ImageTower
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.models.preprocessing import Preprocessing
 
@@ -73,6 +75,9 @@ class Embedder:
         """Facts about the model; each is logged once."""
         self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
         self._options = options
+        self._engine: ImageEngine | None = None
+        self._expected = 0
+        """Images that are known to need the model."""
         self._loading = threading.RLock()
         """Threads may search at the same time; one of them loads."""
         self.damaged: list[tuple[bytes, float]] = []
@@ -134,6 +139,12 @@ class Embedder:
             )
         return vectors
 
+    @property
+    def engine(self) -> str:
+        """What embeds images, or would: numpy or torch."""
+        encoder = self.encoder
+        return encoder.name if isinstance(encoder, ImageEngine) else "torch"
+
     def image(self, content: bytes, name: bytes) -> Vectors:
         """(D,) the unit vector of a picture, as `index` would make it on this device.
 
@@ -161,6 +172,8 @@ class Embedder:
         from clipsearch.index.pipeline import embed_images, read_images
 
         _ = self._record  # asked here: the index belongs to this thread
+        if self._store is None:
+            self._expected = len(files)  # with an index, nobody knows how many it lacks
         with (
             self._counting(),
             closing(read_images(files)) as contents,
@@ -252,9 +265,7 @@ class Embedder:
     def _fingerprint(self) -> str:
         if self._record:
             return self._record.fingerprint
-        from clipsearch.models.disk.files import fingerprint
-
-        return fingerprint(self._files.folder)
+        return checked_fingerprint(self._files)
 
     @cached_property
     def _files(self) -> ModelFiles:
@@ -270,6 +281,8 @@ class Embedder:
         """What makes pixels of images; needs no torch."""
         from clipsearch.models.preprocessing import Preprocessing
 
+        if self._numpy_tower:
+            return self._numpy_tower.preprocessing
         return replace(Preprocessing.load(self._files), exact=self._options["exact"])
 
     @property
@@ -278,10 +291,31 @@ class Embedder:
             return self._text_tower
 
     @property
-    def encoder(self) -> Encoder:
-        """Both towers, loaded when they are first asked for."""
+    def encoder(self) -> ImageEncoder:
+        """The image tower, in NumPy or in torch; see `engine`."""
+        if self._engine:
+            return self._engine  # also while another thread loads torch for it
         with self._loading:
-            return self._whole_model
+            if "_whole_model" in self.__dict__:
+                return self._whole_model
+            tower = self._numpy_tower
+            if tower is None:
+                return self._in_torch(why_no_tower(self._options))
+            if self._options["engine"] == "auto" and self._expected > most_images(tower.work):
+                return self._in_torch(f"sooner than NumPy for more than {most_images(tower.work)} images")
+            if self._engine is None:
+                self._engine = ImageEngine(tower, lambda: self._whole_model, forced=self._options["engine"] == "numpy")
+                self._log_once(f"fingerprint: {self._fingerprint}", *self._engine.facts(self._fingerprint))
+            return self._engine
+
+    def _in_torch(self, why: str) -> Encoder:
+        encoder = self._whole_model
+        self._log_once(f"engine: torch ({why})")
+        return encoder
+
+    @cached_property
+    def _numpy_tower(self) -> ImageTower | None:
+        return find_tower(self.name, self._fingerprint, lambda: self._files, self._options)
 
     @cached_property
     def _text_tower(self) -> TextEncoder:
@@ -303,10 +337,10 @@ class Embedder:
 
             if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
                 _log.warning(PREPARING, self.name)
-        if not self.encoder.save_text_tower():
+        if not self._whole_model.save_text_tower():
             _log.warning(WHOLE_MODEL_NEEDED, self.name)
             self._log_once("texts: in the whole model, through transformers")
-            return self.encoder
+            return self._whole_model
         tower = tower_cache.load(self._fingerprint)
         if tower is None:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")

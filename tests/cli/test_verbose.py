@@ -18,16 +18,31 @@ from clipsearch.api import load_model, open_index, pull_model
 from clipsearch.cli.import_ import import_
 from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
+from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.model_choice import BY_DEFAULT
 from clipsearch.models.disk.files import ModelFiles, fingerprint
+from clipsearch.models.in_torch.loading import EncoderOptions
 from clipsearch.search.embedder import Embedder, model_used
 from clipsearch.tasks.model_check import check_model
 
 PB = ("--model", "picturebook")
 BUNDLED = "model: picturebook (bundled with clipsearch)"
 FINGERPRINT = f"fingerprint: {fingerprint(PICTUREBOOK)}"
-KEYS = ("index", "model", "fingerprint", "texts", "files", "device", "precision", "picture", "pictures")
+KEYS = (
+    "index",
+    "model",
+    "fingerprint",
+    "texts",
+    "images",
+    "files",
+    "device",
+    "precision",
+    "engine",
+    "picture",
+    "pictures",
+)
+IN_TORCH = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False, engine="torch")
 TEXT_TOWER = "texts: in the text tower, without torch, from "
 
 
@@ -94,19 +109,31 @@ def test_a_picture_that_the_index_knows_is_said_to_need_no_model(
     assert lines == [f"index: {sample_index / FOLDER}", "picture: known to the index, so it needs no model"]
 
 
-def test_a_picture_that_no_index_knows_tells_of_the_whole_model(
+def test_a_picture_that_no_index_knows_tells_of_the_engine(
     tmp_path: Path, sample_index: Path, logged: list[str]
 ) -> None:
     new = paint(tmp_path / "new.png", "red")
     with open_index(sample_index) as index:
         index.similar(new)
+    *told, images, engine = logged
+    assert told == [f"index: {sample_index / FOLDER}", f"{BUNDLED}, that of the index", FINGERPRINT]
+    assert images.startswith("images: in the image tower, without torch, from ")
+    assert engine.startswith("engine: numpy (sooner for up to ")
+
+
+def test_a_picture_that_torch_embeds_tells_of_the_whole_model(
+    tmp_path: Path, sample_index: Path, logged: list[str]
+) -> None:
+    new = paint(tmp_path / "new.png", "red")
+    with Embedder(Store.open(sample_index / FOLDER), options=IN_TORCH) as embedder:
+        embedder.image(new.read_bytes(), b"new.png")
     assert logged == [
-        f"index: {sample_index / FOLDER}",
         f"{BUNDLED}, that of the index",
         f"files: {PICTUREBOOK}",
         FINGERPRINT,
-        "device: cpu (enough for a query)",
+        "device: cpu (as asked for)",
         "precision: fp32 (the model is small)",
+        "engine: torch (as asked for)",
     ]
 
 
@@ -117,12 +144,13 @@ def test_pictures_are_counted_that_an_index_knows(tmp_path: Path, sample_index: 
     lines = facts(done.stderr)
     assert keys(lines) == [
         *("index", "model", "fingerprint", "texts"),
-        *("files", "device", "precision", "pictures"),
+        *("files", "device", "precision", "engine", "pictures"),
     ]
     dogs = len(list((SAMPLES / "dogs").iterdir()))
     assert lines[5] == "device: cpu (as asked for)"
     assert lines[6].startswith("precision: bf16 (as asked for")
-    assert lines[7] == f"pictures: {dogs} of {dogs + 1} known to the index"
+    assert lines[7] == "engine: torch (NumPy computes on the processor and in fp32 only)"
+    assert lines[8] == f"pictures: {dogs} of {dogs + 1} known to the index"
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ class ImageTower:
         mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
         self._factor, self._offset = np.float32(preprocessing.scale / std), np.float32(-mean / std)
 
+    @property
+    def work(self) -> int:
+        """Floating-point operations that one image takes in the layers, which is nearly all of them."""
+        elements = sum(array.size for name, array in self._weights.items() if name.startswith("encoder.layers."))
+        resize = self.preprocessing.resize
+        tokens = getattr(resize, "most", len(self._weights[_POSITIONS]))  # an image of any proportions has no more
+        return 2 * elements * tokens
+
     def sees(self, height: int, width: int) -> bool:
         """Whether an image of so many pixels has a patch for each position; others cannot be computed here."""
         if self._any_proportions:

@@ -32,11 +32,14 @@ class EncoderOptions(TypedDict):
     precision: str
     batch_size: int | None
     exact: bool
+    engine: str
+    """One of `ENGINES`: what embeds images, `search.engine` decides where it is auto."""
 
 
-BY_ITSELF = EncoderOptions(device="auto", precision="auto", batch_size=None, exact=False)
+ENGINES = ("auto", "numpy", "torch")
+BY_ITSELF = EncoderOptions(device="auto", precision="auto", batch_size=None, exact=False, engine="auto")
 """It decides."""
-FOR_QUERIES = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False)
+FOR_QUERIES = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False, engine="auto")
 """A query has a picture or two."""
 
 
@@ -58,13 +61,15 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
     check_memory(_OF_TORCH)
     check_threads(2 * available() + _OF_TORCH_ITSELF)
     with ThreadPoolExecutor(1) as pool:
-        hashed = pool.submit(_hashed, files)
+        hashed = pool.submit(checked_fingerprint, files)
         from clipsearch.models.in_torch.encoder import Encoder
 
-        return Encoder(files, **options, known_fingerprint=hashed.result())
+        device, precision = options["device"], options["precision"]
+        batch_size, exact = options["batch_size"], options["exact"]
+        return Encoder(files, device, precision, batch_size=batch_size, exact=exact, known_fingerprint=hashed.result())
 
 
-def _hashed(files: ModelFiles) -> str:
+def checked_fingerprint(files: ModelFiles) -> str:
     """The model's fingerprint, if its files are what the hub had.
 
     Damaged weights would be a model of their own, with a fingerprint of its own, and a new index would be made with

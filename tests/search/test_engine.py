@@ -1,0 +1,189 @@
+"""A few images are embedded in NumPy and many in torch, with the same vectors; a run that turns out long hands over."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import numpy.typing as npt
+import pytest
+from conftest import PICTUREBOOK, SAMPLES, paint
+from fresh import COMMAND, HEAVY, loaded_by
+from PIL import Image
+
+from clipsearch.errors import ModelError, UnreadableImageError
+from clipsearch.images.finding import find_images
+from clipsearch.models.disk.files import ModelFiles, fingerprint
+from clipsearch.models.in_numpy import image_cache
+from clipsearch.models.in_numpy.image_tower import ImageTower
+from clipsearch.models.in_torch.encoder import Encoder
+from clipsearch.models.in_torch.loading import BY_ITSELF, EncoderOptions
+from clipsearch.search import engine
+from clipsearch.search.embedder import Embedder
+from clipsearch.search.engine import ImageEngine
+
+FILES = ModelFiles("picturebook", PICTUREBOOK, None)
+DOGS = sorted(find_images(os.fsencode(SAMPLES / "dogs")))
+Vectors = npt.NDArray[np.float32]
+
+
+def options(**given: Any) -> EncoderOptions:  # noqa: ANN401  (as the options have them)
+    changed = BY_ITSELF.copy()
+    changed.update(given)  # type: ignore[typeddict-item]
+    return changed
+
+
+def vectors(embedder: Embedder) -> Vectors:
+    found = [vector for _, vector in embedder.images(DOGS)]
+    return np.stack([vector for vector in found if not isinstance(vector, UnreadableImageError)])
+
+
+@pytest.fixture
+def in_numpy() -> ImageTower:
+    image_cache.save(fingerprint(PICTUREBOOK), FILES)
+    tower = image_cache.load(fingerprint(PICTUREBOOK))
+    assert tower is not None
+    return tower
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["similar", "new.png"],
+        ["query", "a dog", "--image", "new.png"],
+        ["score", "new.png", "--text", "a dog"],
+        ["classify", "new.png", "--label", "a dog", "--label", "a cat"],
+        ["embed", "new.png", "--out", "new.npy"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_commands_that_look_at_one_new_image_load_no_model_library(
+    arguments: list[str], sample_index: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    paint(tmp_path / "new.png", "#8040c0")
+    named = {"CLIPSEARCH_INDEX": str(sample_index / ".clipsearch")}
+    loaded = loaded_by(COMMAND.format(arguments=["clipsearch", *arguments]), environment | named, tmp_path)
+    assert "PIL" in loaded  # it was really looked at
+    assert not loaded & (HEAVY - {"PIL", "csv", "html"})
+
+
+def test_both_engines_give_the_same_vectors() -> None:
+    with (
+        Embedder(FILES, options=options(engine="numpy")) as one,
+        Embedder(FILES, options=options(engine="torch")) as two,
+    ):
+        np.testing.assert_allclose(vectors(one), vectors(two), atol=1e-5, rtol=0)
+        assert (one.engine, two.engine) == ("numpy", "torch")
+
+
+@pytest.mark.parametrize("given", [{}, {"device": "cpu"}, {"precision": "fp32"}])
+def test_few_images_take_numpy_and_many_torch(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Embedder(FILES, options=options(**given)) as embedder:
+        vectors(embedder)
+        assert embedder.engine == "numpy"
+    monkeypatch.setattr(engine, "START_OF_TORCH", 1e-9)
+    with Embedder(FILES, options=options(**given)) as embedder:
+        vectors(embedder)
+        assert embedder.engine == "torch"
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_other_numbers_take_torch(precision: str) -> None:
+    with Embedder(FILES, options=options(precision=precision)) as embedder:
+        assert embedder.engine == "torch"
+    with (
+        Embedder(FILES, options=options(precision=precision, engine="numpy")) as embedder,
+        pytest.raises(ModelError, match="fp32 only"),
+    ):
+        _ = embedder.engine
+
+
+def test_a_model_that_numpy_cannot_compute_takes_torch(tmp_path: Path) -> None:
+    files = ModelFiles("test", families.make("groupvit", tmp_path / "model"), None)
+    with Embedder(files) as embedder:
+        assert embedder.engine == "torch"
+    with Embedder(files, options=options(engine="numpy")) as embedder, pytest.raises(ModelError, match="NumPy cannot"):
+        _ = embedder.engine
+
+
+def test_a_cache_that_cannot_be_written_takes_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("CLIPSEARCH_CACHE", str(tmp_path / "cache"))
+    with Embedder(FILES) as embedder:
+        assert embedder.engine == "torch"
+
+
+def test_the_more_work_an_image_is_the_fewer_are_left_to_numpy() -> None:
+    small, large = (engine.most_images(work) for work in (10**9, 10**11))
+    assert small > 10 * large > 0
+    assert engine.most_images(10**13) == 0
+
+
+# -- handing over --------------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """An engine half that counts what it is given."""
+
+    def __init__(self, half: Encoder | ImageTower) -> None:
+        self.half = half
+        self.seen = 0
+        self.real = half.encode_images
+        half.encode_images = self.encode  # type: ignore[method-assign]
+
+    def encode(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Vectors:
+        self.seen += len(pixels)
+        return self.real(pixels)
+
+
+def until_torch(handing_over: ImageEngine) -> None:
+    deadline = time.monotonic() + 60
+    while handing_over.name == "numpy":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_run_hands_over_in_its_middle_and_embeds_no_image_twice(in_numpy: ImageTower) -> None:
+    encoder = Encoder(FILES, "cpu")
+    rng = np.random.default_rng(0)
+    pixels = [in_numpy.preprocessing(noise(rng)) for _ in range(12)]
+    alone = encoder.encode_images(pixels)
+    first, second = Counting(in_numpy), Counting(encoder)
+    handing_over = ImageEngine(in_numpy, lambda: encoder)
+    handing_over.most = 4
+    parts = [handing_over.encode_images(pixels[:4])]
+    assert handing_over.name == "numpy"
+    parts.append(handing_over.encode_images(pixels[4:6]))  # more than thought: torch is loaded meanwhile
+    until_torch(handing_over)
+    assert handing_over.batch_size == encoder.batch_size
+    parts.append(handing_over.encode_images(pixels[6:]))
+    assert first.seen + second.seen == len(pixels)
+    assert second.seen >= 6
+    np.testing.assert_allclose(np.concatenate(parts), alone, atol=1e-5, rtol=0)
+
+
+def noise(rng: np.random.Generator) -> Image.Image:
+    return Image.fromarray(rng.integers(0, 256, (100, 120, 3), np.uint8))
+
+
+def test_where_torch_cannot_be_loaded_numpy_goes_on(in_numpy: ImageTower, caplog: pytest.LogCaptureFixture) -> None:
+    def load() -> Encoder:
+        raise ModelError("Memory is short.")
+
+    handing_over = ImageEngine(in_numpy, load)
+    handing_over.most = 0
+    blank = np.full((*(in_numpy.preprocessing.seen or ()), 3), 128, np.uint8)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert len(handing_over.encode_images([blank])) == 1
+            time.sleep(0.05)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Torch cannot take over, and NumPy goes on: Memory is short."
+    ]
+    assert handing_over.name == "numpy"
