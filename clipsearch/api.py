@@ -89,12 +89,13 @@ def open_index(folder: str | os.PathLike[str] | None = None) -> Index:
     return open_at(index_folder(folder))
 
 
-def open_at(folder: Path) -> Index:
-    """Open the index in just this folder, otherwise as `open_index` does."""
+def open_at(folder: Path, *, engine: str = "auto") -> Index:
+    """Open the index in just this folder, otherwise as `open_index` does; `engine` is as in `EncoderOptions`."""
     store = Store.open(folder)
     _warn_if_unfinished(store)
     _log.info(_INDEX_USED, store.folder)
-    return Index(store, Embedder(store, options=FOR_QUERIES))
+    options: EncoderOptions = FOR_QUERIES if engine == "auto" else {**FOR_QUERIES, "engine": engine}
+    return Index(store, Embedder(store, options=options))
 
 
 def _warn_if_unfinished(store: Store) -> None:

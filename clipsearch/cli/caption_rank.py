@@ -8,7 +8,7 @@ import typer
 
 from clipsearch.cli.inputs import check_inputs, picture
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import FormatOptions, IndexOption, VerboseOption, print_rows
+from clipsearch.cli.options import Engine, EngineOption, FormatOptions, IndexOption, VerboseOption, print_rows
 from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 from clipsearch.cli.text_options import TextOptions
 
@@ -28,6 +28,7 @@ def caption_rank(
     ] = None,
     filters: FilterOptions,
     output: FormatOptions,
+    engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
@@ -36,6 +37,7 @@ def caption_rank(
     A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
     among, and with 2 after an error.
     """
+    from clipsearch.models.in_torch.loading import BY_ITSELF, EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.caption_ranks import caption_ranks
 
@@ -43,10 +45,11 @@ def caption_rank(
     check_inputs(image, texts.texts_from, filters.files_from)
     sentences = list(dict.fromkeys(text for _, text in texts.read()))
     wanted = picture(image)
-    opened_index, arguments = opened(index, filters, verbose=verbose)
+    opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        ranks = caption_ranks(store, Embedder(store), wanted, sentences, **arguments)
+        options: EncoderOptions = {**BY_ITSELF, "engine": engine.value}
+        ranks = caption_ranks(store, Embedder(store, options=options), wanted, sentences, **arguments)
         rows = [one._asdict() for one in ranks[:top]]
         columns = ("rank", "images", "score", "text")
         print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)

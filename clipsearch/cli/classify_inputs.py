@@ -79,7 +79,11 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedd
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
     options = EncoderOptions(
-        device=model.device, precision=model.precision.value, batch_size=None, exact=False, engine="auto"
+        device=model.device,
+        precision=model.precision.value,
+        batch_size=None,
+        exact=False,
+        engine=model.engine.value,
     )
     with opened_index, Embedder(opened_index.store, options=options) as embedder:
         pictures = selected(opened_index.store, **arguments)

@@ -31,6 +31,14 @@ class Precision(StrEnum):
     FP16 = "fp16"
 
 
+class Engine(StrEnum):
+    """What `--engine` takes."""
+
+    AUTO = "auto"
+    NUMPY = "numpy"
+    TORCH = "torch"
+
+
 ModelOption = Annotated[
     str | None,
     typer.Option(
@@ -72,6 +80,14 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         help="The type of numbers to compute in. By default bf16 or fp16 where the device has units for it.",
+    ),
+]
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine",
+        help="What embeds images that no index knows. By default NumPy, which starts at once, for a few, and torch for "
+        "many.",
     ),
 ]
 IndexOption = Annotated[
@@ -173,6 +189,7 @@ class ModelOptions:
     model: ModelOption = None
     device: DeviceOption = "auto"
     precision: PrecisionOption = Precision.AUTO
+    engine: EngineOption = Engine.AUTO
     index: IndexOption = None
     verbose: VerboseOption = False
 
@@ -184,7 +201,11 @@ class ModelOptions:
         from clipsearch.models.in_torch.loading import EncoderOptions
 
         options = EncoderOptions(
-            device=self.device, precision=self.precision.value, batch_size=None, exact=False, engine="auto"
+            device=self.device,
+            precision=self.precision.value,
+            batch_size=None,
+            exact=False,
+            engine=self.engine.value,
         )
         show_log(verbose=self.verbose)
         with ProgressBar() as bar:

@@ -9,7 +9,7 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, picture, text_lines
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import IndexOption, VerboseOption
+from clipsearch.cli.options import Engine, EngineOption, IndexOption, VerboseOption
 from clipsearch.cli.search_options import (
     DistinctOption,
     FilterOptions,
@@ -78,6 +78,7 @@ def query(
     distinct: DistinctOption = None,
     filters: FilterOptions,
     output: OutputOptions,
+    engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
@@ -100,7 +101,7 @@ def query(
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
-    opened_index, arguments = opened(index, filters, verbose=verbose)
+    opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         wanted = [terms for _, terms in queries]
         hits = opened_index.search_many(
@@ -128,6 +129,7 @@ def similar(
     distinct: DistinctOption = None,
     filters: FilterOptions,
     output: OutputOptions,
+    engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
@@ -142,7 +144,7 @@ def similar(
     form = output.check()
     check_inputs(image, filters.files_from)
     term = _read(ImageTerm(image))
-    opened_index, arguments = opened(index, filters, verbose=verbose)
+    opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         hits = opened_index.similar(
             term.image, k, include_self=include_self, min_score=min_score, distinct=distinct, **arguments

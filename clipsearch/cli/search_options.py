@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import Format, FormatOptions, one_format, say, screen_width, writing_output
+from clipsearch.cli.options import Engine, Format, FormatOptions, one_format, say, screen_width, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.system.places import current_folder
@@ -224,15 +224,17 @@ def check_page(html: Path | None) -> None:
         check_replaceable(html, PAGE)
 
 
-def opened(folder: Path | None, filters: FilterOptions, *, verbose: bool = False) -> tuple[Index, FilterArguments]:
-    """The index to search, and the filters; `folder` is what `--index` says, `verbose` what `--verbose` does."""
+def opened(
+    folder: Path | None, filters: FilterOptions, *, engine: Engine = Engine.AUTO, verbose: bool = False
+) -> tuple[Index, FilterArguments]:
+    """The index to search, and the filters; `folder` is what `--index` says, and so are the others."""
     from clipsearch.api import index_to_search, open_at
     from clipsearch.cli.log import show_log
 
     place, below = index_to_search(folder)
     arguments = filters.arguments(below)
     show_log(verbose=verbose)
-    return open_at(place), arguments
+    return open_at(place, engine=engine.value), arguments
 
 
 def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:

@@ -13,7 +13,7 @@ import families
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import PICTUREBOOK, SAMPLES, paint
+from conftest import PICTUREBOOK, SAMPLES, Run, paint
 from fresh import COMMAND, HEAVY, loaded_by
 from PIL import Image
 
@@ -187,3 +187,22 @@ def test_where_torch_cannot_be_loaded_numpy_goes_on(in_numpy: ImageTower, caplog
         "Torch cannot take over, and NumPy goes on: Memory is short."
     ]
     assert handing_over.name == "numpy"
+
+
+@pytest.mark.parametrize("command", ["similar", "score"])
+def test_the_engine_can_be_chosen(command: str, sample_index: Path, tmp_path: Path, run: Run) -> None:
+    new = paint(tmp_path / "new.png", "#8040c0")
+    more = ["--text", "a dog"] if command == "score" else []
+    done = run(command, new, *more, "--engine", "torch", "-v", cwd=sample_index)
+    assert done.returncode == 0
+    assert b"engine: torch (as asked for)" in done.stderr
+    done = run(command, new, *more, "--engine", "numpy", "-v", cwd=sample_index)
+    assert b"engine: numpy (as asked for)" in done.stderr
+
+
+def test_an_engine_that_cannot_do_it_is_one_line_with_a_way_out(sample_index: Path, tmp_path: Path, run: Run) -> None:
+    new = paint(tmp_path / "new.png", "#8040c0")
+    done = run("score", new, "--text", "a", "--engine", "numpy", "--precision", "bf16", cwd=sample_index)
+    (said,) = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said.endswith("it computes on the processor in fp32 only. Leave --engine away.")
