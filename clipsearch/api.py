@@ -256,8 +256,8 @@ def pull_model(
 ) -> Pulled:
     """Bring a model to this disk, whole, and leave its towers where queries find them.
 
-    With `update` the hub is asked for what is new, else only for what is missing. `progress`
-    is told how much of it is there.
+    With `update` the hub is asked for what is new, else only for what is missing. `progress` is told how much of it is
+    there.
 
     Raises:
         ModelError: there is no such model, or it cannot be had.

@@ -71,8 +71,8 @@ class Writer(Store):
     def locked(cls, folder: Path, *, wait: float = 0) -> Iterator[Writer]:
         """Open or create the index in `folder` for writing; at most one process does at a time.
 
-        Another writer is waited for up to `wait` seconds. An index that is created goes
-        again if what is done within fails before anything is recorded.
+        Another writer is waited for up to `wait` seconds. An index that is created goes again if what is done within
+        fails before anything is recorded.
 
         Raises:
             IndexLockedError: another process is still writing.
