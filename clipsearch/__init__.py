@@ -13,13 +13,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipsearch.api import open_index
+    from clipsearch.api import load_model, open_index
     from clipsearch.errors import ClipsearchError
+    from clipsearch.functions import caption_ranks, classify, cluster, duplicates, evaluate, score
     from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.search.embedder import Embedder
     from clipsearch.search.index import Hit, Index
     from clipsearch.search.query_terms import ImageTerm, TextTerm
 
-__all__ = ["ClipsearchError", "Encoder", "Hit", "ImageTerm", "Index", "TextTerm", "__version__", "open_index"]
+__all__ = [
+    "ClipsearchError",
+    "Embedder",
+    "Encoder",
+    "Hit",
+    "ImageTerm",
+    "Index",
+    "TextTerm",
+    "__version__",
+    "caption_ranks",
+    "classify",
+    "cluster",
+    "duplicates",
+    "evaluate",
+    "load_model",
+    "open_index",
+    "score",
+]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -29,7 +48,12 @@ _HOMES = {
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",
     "TextTerm": "clipsearch.search.query_terms",
+    "Embedder": "clipsearch.search.embedder",
+    "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
+    **dict.fromkeys(
+        ("caption_ranks", "classify", "cluster", "duplicates", "evaluate", "score"), "clipsearch.functions"
+    ),
 }
 
 

@@ -150,7 +150,7 @@ def cluster(
             from clipsearch.tasks.clusters import name_clusters
 
             embedder = Embedder(opened_index.store)
-            found = name_clusters(found, labels, embedder.texts(labels))
+            found = name_clusters(found, labels, embedder.embed_texts(labels))
     # 3. What they are shown as.
     sizes = [len(one.hits) for one in found]
     found = [one._replace(hits=one.hits[:top]) for one in found]

@@ -108,5 +108,5 @@ def _pictures(
 def _texts(embedder: Embedder, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
     for start in range(0, len(texts), _TEXTS_TOGETHER):
         block = texts[start : start + _TEXTS_TOGETHER]
-        for text, vector in zip(block, embedder.texts(block), strict=True):
+        for text, vector in zip(block, embedder.embed_texts(block), strict=True):
             yield {"text": text}, vector

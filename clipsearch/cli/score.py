@@ -81,7 +81,7 @@ def score(
             check_heatmap(heatmap, len(files), len(sentences))
         # 1. Vectors of texts and pictures.
         with model.open() as embedder:
-            text_vectors = embedder.texts(sentences)
+            text_vectors = embedder.embed_texts(sentences)
             read, vectors = _vectors(embedder, files, typed)
             logits = embedder.logits
         # 2. Each with each.

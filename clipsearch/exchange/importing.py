@@ -6,7 +6,6 @@ The model is handed in. It embeds a few of the pictures again: vectors of anothe
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from clipsearch.datasets.tables import encoding_hint, path_in
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
-from clipsearch.images.finding import ImageFile, Rules
+from clipsearch.images.finding import ImageFile, Rules, named_file
 from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, mismatch
 from clipsearch.index.pipeline import IndexModel, LoadedModel, decode_images, embed_images, read_images
@@ -157,7 +156,7 @@ def _opened(parts: Sequence[Part], start: Path, *, normalise: bool, encoding: st
         for path in (path_in(start, path.decode("utf-8", "surrogateescape"), encoding) for path in paths):
             if path in files:
                 raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
-            files[path] = _file(path)
+            files[path] = named_file(path)
         matrices.append(vectors)
         rows = np.arange(len(vectors))
         where.append(np.stack([np.full_like(rows, number), rows], axis=1))
@@ -182,16 +181,6 @@ def _check_numbers(path: Path, vectors: Floats, *, normalise: bool) -> None:
                 f"{path}: row {start + worst} (from 0) has length {norms[worst]:.4g}; unit vectors have 1.",
                 hint="normalise",
             )
-
-
-def _file(path: bytes) -> ImageFile:
-    """A picture that is named, and the problem if it is not there."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
-    problem = None if stat.S_ISREG(status.st_mode) else "it is no file"
-    return ImageFile.of(path, status, problem)
 
 
 def _refuse(problems: Sequence[tuple[bytes, str]], start: Path, *, skip_missing: bool) -> None:

@@ -132,6 +132,15 @@ def find_images(
         raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
 
+def named_file(path: bytes) -> ImageFile:
+    """The file at `path` (absolute), which is named, and the problem if it is none or not there."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
+    return ImageFile.of(path, status, None if stat.S_ISREG(status.st_mode) else "it is no file")
+
+
 def look(file: ImageFile) -> str | None:
     """As which kind a file is left out whose name does not tell; None if its first bytes are those of a picture.
 

@@ -59,19 +59,7 @@ def _each(found: Sequence[Found], *, many: bool) -> Iterator[tuple[str | None, H
 
 
 def _row(query: str | None, hit: Hit, names: Sequence[str]) -> Row:
-    values: Row = {
-        "query": query,
-        "rank": hit.rank,
-        "score": hit.score,
-        "confidence": hit.confidence,
-        "path": hit.path_bytes,
-        "width": hit.width,
-        "height": hit.height,
-        "bytes": hit.size,
-        "date": hit.date,
-        "date_source": hit.date_source,
-        "others": hit.others,
-    }
+    values: Row = {"query": query, "others": None, **hit.as_dict(), "path": hit.path_bytes}
     return {name: values[name] for name in names}
 
 

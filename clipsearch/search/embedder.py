@@ -6,19 +6,20 @@ Texts need no torch where the model's text tower is CLIP's, and pictures that an
 from __future__ import annotations
 
 import logging
+import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Union
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import ModelError, UnreadableImageError
+from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.index.format import ModelRecord, mismatch
 from clipsearch.index.reading import Store
 from clipsearch.models.disk.catalog import BUNDLED
@@ -30,9 +31,11 @@ from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.encoders import TextEncoder, warn_of_damage
 from clipsearch.search.engine import ImageEngine, find_tower, most_images, why_no_tower
+from clipsearch.system.paths import absolute
 from clipsearch.unit import NOTHING, Vectors, are_unit
 
 if TYPE_CHECKING:
+    from PIL import Image
     from tokenizers import Tokenizer
 
     from clipsearch.images.finding import ImageFile
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.models.preprocessing import Preprocessing
 
-
 _log = logging.getLogger(__name__)
 
 OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
@@ -51,6 +53,8 @@ PREPARING = "Preparing the text tower of model %r, which takes some seconds."
 WHOLE_MODEL_NEEDED = (
     "The text tower of model %r is neither CLIP's nor SigLIP's, so every query has to load the whole model."
 )
+AnyImage = Union[str, os.PathLike[str], "Image.Image"]
+"""A path, or a Pillow image."""
 _SHOWN = 40
 """So many characters are shown on both sides of the place where a text is cut."""
 
@@ -116,8 +120,14 @@ class Embedder:
         """What makes probabilities of cosines."""
         return self._text_encoder.logits
 
-    def texts(self, texts: Sequence[str]) -> Vectors:
-        """(Q, D) unit vectors of Q texts.
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: Q of them. What does not fit into the model's context is cut off, and that is logged.
+
+        Returns:
+            (Q, D) float32 unit vectors.
 
         Raises:
             ModelError: the model makes none.
@@ -162,6 +172,32 @@ class Embedder:
             raise result
         return result
 
+    def embed_images(self, images: Iterable[AnyImage]) -> Vectors:
+        """Embed images as `index` would on this device.
+
+        Args:
+            images: N paths, or Pillow images.
+
+        Returns:
+            (N, D) float32 unit vectors. What an index of this model knows is taken from there.
+
+        Raises:
+            InputError: an image cannot be read.
+            ModelError: the model cannot be had.
+        """
+        from clipsearch.images.finding import named_file
+
+        given = list(images)
+        opened = [image for image in given if not isinstance(image, str | os.PathLike)]
+        files = [named_file(absolute(image)) for image in given if isinstance(image, str | os.PathLike)]
+        of_files, of_opened = self.images(files), iter(self._of_pixels(opened))
+        vectors = [next(of_files)[1] if isinstance(image, str | os.PathLike) else next(of_opened) for image in given]
+        of_files.close()
+        for image, vector in zip(given, vectors, strict=True):
+            if isinstance(vector, UnreadableImageError):
+                raise InputError(f"Cannot read the image {image}: {vector}")
+        return np.stack(vectors) if vectors else np.empty((0, self._text_encoder.dim), np.float32)
+
     def images(
         self, files: Sequence[ImageFile]
     ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
@@ -192,7 +228,7 @@ class Embedder:
         encoder = self._text_encoder
         if encoder.logits.bias is not None:
             return NegativePrompts(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
-        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self.texts)
+        vectors = tower_cache.remembered(self._fingerprint, NEUTRAL, encoder.dim, self.embed_texts)
         return NegativePrompts(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
@@ -241,6 +277,14 @@ class Embedder:
         self._seen_before += 1
         record = item.record._replace(damage=self._store.damage_of(item.record.hash))
         return item._replace(record=record, content=None, vector=known)
+
+    def _of_pixels(self, images: Sequence[Image.Image]) -> list[Vectors | UnreadableImageError]:
+        if not images:
+            return []
+        from clipsearch.images.pixels import as_seen
+        from clipsearch.index.pipeline import vectors_of
+
+        return vectors_of(self.encoder, self.name, [self.preprocessing(as_seen(image)) for image in images])
 
     def _pixels(self, content: bytes, name: bytes) -> tuple[npt.NDArray[np.uint8], float]:
         """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""

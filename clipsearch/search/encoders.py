@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import digest, read_picture
 from clipsearch.index.reading import Store
+from clipsearch.models.in_numpy.text_tower import Tokens
+from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
@@ -37,7 +39,7 @@ class Encoders(Protocol):
     def logits(self) -> Logits:
         """What makes probabilities of cosines."""
 
-    def texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
 
     def image(self, content: bytes, name: bytes) -> Vectors:

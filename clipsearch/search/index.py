@@ -80,6 +80,21 @@ class Hit(NamedTuple):
             date_source=record.date_source or "file",
         )
 
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """Its fields by the names that they have in the JSON of the command line; numbers are not rounded."""
+        fields: dict[str, str | int | float | None] = {
+            "rank": self.rank,
+            "score": self.score,
+            "confidence": self.confidence,
+            "path": str(self.path),
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.size,
+            "date": self.date,
+            "date_source": self.date_source,
+        }
+        return fields if self.others is None else fields | {"others": self.others}
+
     @property
     def path(self) -> Path:
         """Where the image is; absolute."""
@@ -244,7 +259,9 @@ class Index:
         """The vectors of queries; each text and picture is embedded once."""
         terms = list(dict.fromkeys(term for terms in queries for term in terms))
         texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
-        vectors: dict[object, Vectors] = dict(zip(texts, self._encoders.texts(texts), strict=True)) if texts else {}
+        vectors: dict[object, Vectors] = (
+            dict(zip(texts, self._encoders.embed_texts(texts), strict=True)) if texts else {}
+        )
         for term in terms:
             if isinstance(term, ImageTerm):
                 vectors[term.image] = vector_of_picture(self.store, self._encoders, term.image)

@@ -65,7 +65,7 @@ def caption_ranks(
     if not store.committed_rows() or not texts:
         return []
     # Before the snapshot: a writer's commit would have to wait for the model.
-    vectors = encoders.texts(list(texts))
+    vectors = encoders.embed_texts(list(texts))
     known = _found(store, image)
     own = None if known else vector_of_picture(store, encoders, image)
     with store.snapshot():

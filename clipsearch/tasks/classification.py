@@ -164,7 +164,7 @@ class Classifier:
         """
         checked = checked_labels(labels)
         checked_templates(templates)
-        return cls(checked, class_vectors(checked, encoders.texts, templates), encoders.logits)
+        return cls(checked, class_vectors(checked, encoders.embed_texts, templates), encoders.logits)
 
     def predict(self, vectors: npt.NDArray[np.floating], top: int = 1) -> Predictions:
         """The `top` likeliest labels (or all, if there are fewer) of N pictures, from their (N, D) unit vectors."""

@@ -94,7 +94,7 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
     kept = [(text, row[image]) for text, image in captions.pairs if image in row]
     # 2. Texts.
     line = {text: number for number, text in enumerate(sorted({text for text, _ in kept}))}
-    texts = encoders.texts([captions.texts[text] for text in line])
+    texts = encoders.embed_texts([captions.texts[text] for text in line])
     # 3. Both directions.
     pairs = np.array([(line[text], image) for text, image in kept], np.int64)
     images = np.stack(vectors)

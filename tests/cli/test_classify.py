@@ -91,7 +91,9 @@ def test_indexed_pictures_get_the_labels_that_python_computes(classify: Classify
     found = classify("--indexed", *PETS, "--top", "2", "--template", "a {}", "--template", "there is {}.")
     with load_model(index=sample_index) as embedder, closing(Store.open(sample_index / ".clipsearch")) as store:
         classifier = Classifier.of(["a dog", "a cat", "a pizza"], embedder, ["a {}", "there is {}."])
-        texts = embedder.texts([f"{start} {what}{end}" for what in ("a dog", "a cat", "a pizza") for start, end in TWO])
+        texts = embedder.embed_texts(
+            [f"{start} {what}{end}" for what in ("a dog", "a cat", "a pizza") for start, end in TWO]
+        )
         pictures = selected(store)
         wanted = classifier.predict_rows(pictures.matrix, pictures.rows, 2)
         vectors = np.asarray(pictures.matrix[pictures.rows], np.float64)

@@ -353,7 +353,7 @@ def test_each_fact_is_told_once(sample_index: Path, monkeypatch: pytest.MonkeyPa
 def test_a_text_tower_that_numpy_cannot_compute_is_told(tmp_path: Path, logged: list[str]) -> None:
     folder = make_clip(tmp_path / "odd", activation="gelu_new")
     with Embedder(ModelFiles("odd", folder, None)) as embedder:
-        embedder.texts(["a dog"])
+        embedder.embed_texts(["a dog"])
     assert logged[0] == "model: odd, as asked for"
     assert "texts: in the whole model, through transformers" in logged
 

@@ -127,7 +127,7 @@ def test_the_vocabulary_is_read_from_the_fiftieth_text_on(folder: Path, monkeypa
             return Tokens(text, [0, 1], None)
 
         monkeypatch.setattr(text_tower, "tokenize", by_the_library)
-        index._encoders.texts(["a dog"] * text_tower._FEW)
+        index._encoders.embed_texts(["a dog"] * text_tower._FEW)
         assert not slow
-        index._encoders.texts(["a cat"])
+        index._encoders.embed_texts(["a cat"])
         assert slow == ["a cat"]

@@ -91,6 +91,6 @@ def test_texts_and_tokens_are_those_of_the_model(sample_index: Path) -> None:
     with Embedder(Store.open(sample_index / ".clipsearch")) as embedder:
         encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu")
         texts = ["a dog", "a red car in the snow"]
-        np.testing.assert_allclose(embedder.texts(texts), encoder.encode_texts(texts), atol=4e-6)
+        np.testing.assert_allclose(embedder.embed_texts(texts), encoder.encode_texts(texts), atol=4e-6)
         assert embedder.tokenize(texts[1]) == encoder.tokenize(texts[1])
         assert embedder.logits == pytest.approx(encoder.logits)

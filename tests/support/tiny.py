@@ -102,7 +102,7 @@ class FixedEncoders(NoEncoders):
     def __init__(self, vector: npt.NDArray[np.float32]) -> None:
         self._vector = vector
 
-    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         return np.repeat(self._vector, len(texts), axis=0)
 
     def negatives(self) -> NegativePrompts:

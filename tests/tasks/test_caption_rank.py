@@ -36,7 +36,7 @@ class Encoders(tiny.NoEncoders):
         self.embedded = 0
         """Pictures so far."""
 
-    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         pixels = [np.full((4, 4, 3), _COLOURS[text], np.uint8) for text in texts]
         return tiny.TinyEncoder().encode_images(np.stack(pixels))
 
@@ -63,7 +63,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def by_hand(store: Store, text: str, path: bytes) -> int:
     """The rank of a picture by a full sort of all scores."""
-    vector = Encoders().texts([text])[0].astype(np.float64)
+    vector = Encoders().embed_texts([text])[0].astype(np.float64)
     scored = []
     for record in store.records():
         row = tiny.expected(record.path).astype(np.float64)

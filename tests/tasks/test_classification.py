@@ -42,7 +42,7 @@ class Table(NoEncoders):
         self.logits = Logits(scale)
         self.asked: list[str] = []
 
-    def texts(self, texts: list[str]) -> Vectors:
+    def embed_texts(self, texts: list[str]) -> Vectors:
         self.asked += texts
         return np.array([self._vectors[text] for text in texts], np.float32)
 
@@ -82,7 +82,7 @@ def names(*given: str) -> list[Label]:
 
 def test_templates_are_averaged_and_normalised_again() -> None:
     encoder = Table({"a x.": EAST, "the x": NORTH, "a y.": WEST, "the y": WEST})
-    vectors = class_vectors(names("x", "y"), encoder.texts, ["a {}.", "the {}"])
+    vectors = class_vectors(names("x", "y"), encoder.embed_texts, ["a {}.", "the {}"])
     wanted = np.array([[math.sqrt(0.5), math.sqrt(0.5)], [-1, 0]])
     np.testing.assert_allclose(vectors.astype(np.float64), wanted, atol=1e-7)
     assert vectors.dtype == np.float32
@@ -92,7 +92,7 @@ def test_templates_are_averaged_and_normalised_again() -> None:
 def test_templates_that_cancel_each_other_out_are_an_error() -> None:
     encoder = Table({"x": EAST, "no x": WEST, "y": NORTH, "no y": NORTH})
     with pytest.raises(InputError, match="cancel each other out for 'x'"):
-        class_vectors(names("x", "y"), encoder.texts, ["{}", "no {}"])
+        class_vectors(names("x", "y"), encoder.embed_texts, ["{}", "no {}"])
 
 
 def test_every_place_in_a_template_gets_the_label_and_nothing_else_is_special() -> None:

@@ -145,7 +145,7 @@ class Table(NoEncoders):
         self._vectors = {name: np.array(vector, np.float32) for name, vector in vectors.items()}
         self.asked: list[str] = []
 
-    def texts(self, texts: list[str]) -> Floats:
+    def embed_texts(self, texts: list[str]) -> Floats:
         self.asked = texts
         return np.stack([self._vectors[text] for text in texts])
 
