@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsearch.api import load_model, open_index
     from clipsearch.errors import ClipsearchError
-    from clipsearch.functions import caption_ranks, classify, cluster, duplicates, evaluate, score
+    from clipsearch.functions import caption_ranks, classify, cluster, delete_duplicates, duplicates, evaluate, score
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.index import Hit, Index
     from clipsearch.search.query_terms import ImageTerm, TextTerm
+    from clipsearch.system.progress import Progress
 
 __all__ = [
     "ClipsearchError",
@@ -28,11 +29,13 @@ __all__ = [
     "Hit",
     "ImageTerm",
     "Index",
+    "Progress",
     "TextTerm",
     "__version__",
     "caption_ranks",
     "classify",
     "cluster",
+    "delete_duplicates",
     "duplicates",
     "evaluate",
     "load_model",
@@ -47,12 +50,14 @@ _HOMES = {
     "Hit": "clipsearch.search.index",
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",
+    "Progress": "clipsearch.system.progress",
     "TextTerm": "clipsearch.search.query_terms",
     "Embedder": "clipsearch.search.embedder",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
     **dict.fromkeys(
-        ("caption_ranks", "classify", "cluster", "duplicates", "evaluate", "score"), "clipsearch.functions"
+        ("caption_ranks", "classify", "cluster", "delete_duplicates", "duplicates", "evaluate", "score"),
+        "clipsearch.functions",
     ),
 }
 

@@ -196,7 +196,8 @@ class Embedder:
         for image, vector in zip(given, vectors, strict=True):
             if isinstance(vector, UnreadableImageError):
                 raise InputError(f"Cannot read the image {image}: {vector}")
-        return np.stack(vectors) if vectors else np.empty((0, self._text_encoder.dim), np.float32)
+        sound = [vector for vector in vectors if not isinstance(vector, UnreadableImageError)]
+        return np.stack(sound) if sound else np.empty((0, self._text_encoder.dim), np.float32)
 
     def images(
         self, files: Sequence[ImageFile]

@@ -1,0 +1,136 @@
+"""The functions of the Python package: one obvious line for what each command does."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PICTUREBOOK, REPOSITORY, SAMPLES, Run
+from fresh import loaded_by
+from PIL import Image
+
+import clipsearch
+from clipsearch.errors import InputError
+
+DOGS = sorted(str(path) for path in (SAMPLES / "dogs").iterdir())[:3]
+
+
+@pytest.fixture(scope="module")
+def model() -> clipsearch.Embedder:
+    return clipsearch.load_model("picturebook")
+
+
+def test_paths_and_images_of_pillow_have_the_same_vectors(model: clipsearch.Embedder) -> None:
+    opened = [Image.open(path) for path in DOGS]
+    found = model.embed_images([DOGS[0], opened[1], Path(DOGS[2])])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, model.embed_images([opened[0], Path(DOGS[1]), opened[2]]), atol=1e-3)
+    assert model.embed_images([]).shape == (0, found.shape[1])
+
+
+def test_an_image_that_cannot_be_read_is_an_error_that_names_it(model: clipsearch.Embedder, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    for path in (tmp_path / "text.png", tmp_path / "missing.png"):
+        with pytest.raises(InputError, match=path.name):
+            model.embed_images([DOGS[0], path])
+
+
+def test_score_is_what_the_command_prints(model: clipsearch.Embedder, run: Run, tmp_path: Path) -> None:
+    texts = ["a dog", "a pizza"]
+    found = clipsearch.score(DOGS, texts, model=model)
+    done = run("score", *DOGS, "--text", texts[0], "--text", texts[1], "--model", PICTUREBOOK, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = {(row["path"], row["text"]): row["score"] for row in json.loads(done.stdout)}
+    for path, scores in zip(DOGS, found.scores.tolist(), strict=True):
+        for text, score in zip(texts, scores, strict=True):
+            assert printed[path, text] == pytest.approx(score, abs=1e-3)
+    assert found.probabilities.sum(axis=1).tolist() == pytest.approx([1] * len(DOGS))
+    over = clipsearch.score(DOGS, texts, model=model, among_images=True)
+    assert over.probabilities.sum(axis=0).tolist() == pytest.approx([1] * len(texts))
+
+
+def test_files_and_the_images_of_an_index_get_the_same_labels(
+    model: clipsearch.Embedder, sample_index: Path, tmp_path: Path
+) -> None:
+    labels = ["a dog", "a cat", "a pizza"]
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    files = clipsearch.classify([*DOGS[:1], broken, *DOGS[1:]], labels, top=2, model=model)
+    assert [one.path for one in files] == [Path(DOGS[0]), broken, *map(Path, DOGS[1:])]
+    assert files[1].labels == {}
+    assert files[1].error
+    assert all(len(one.labels) == 2 and one.error is None for one in files if one.path != broken)
+    with clipsearch.open_index(sample_index) as index:
+        known = clipsearch.classify(index, labels, top=2, under=sample_index / "sample-images" / "dogs")
+        by_name = {one.path.name: one for one in known}
+        for one in files:
+            if one.path != broken:
+                assert list(by_name[one.path.name].labels) == list(one.labels)
+        with pytest.raises(InputError, match="own model"):
+            clipsearch.classify(index, labels, model=model)
+    with pytest.raises(InputError, match="Filters"):
+        clipsearch.classify(DOGS, labels, model=model, min_width=1)
+
+
+def test_an_index_is_grouped_measured_and_cleaned(
+    model: clipsearch.Embedder, sample_index: Path, tmp_path: Path
+) -> None:
+    with clipsearch.open_index(sample_index) as index:
+        assert all(group.duplicates for group in clipsearch.duplicates(index, threshold=0.97))
+        assert clipsearch.duplicates(index, under=sample_index / "sample-images" / "dogs", min_width=10**5) == []
+        assert len(clipsearch.cluster(index, 3, labels=["a dog", "a pizza"])) == 3
+        ranks = clipsearch.caption_ranks(index, DOGS[0], ["a dog", "a pizza"])
+        assert ranks[0].rank <= ranks[1].rank
+        assert list(clipsearch.delete_duplicates(index, [])) == []
+    figures = clipsearch.evaluate(SAMPLES / "captions.csv", model=model)
+    assert 0 <= figures.directions[0].metrics["recall@1"] <= 1
+
+
+def test_a_hit_is_a_dictionary_with_the_fields_of_json(sample_index: Path, run: Run) -> None:
+    printed = json.loads(run("query", "a dog", "-k", "2", "--json", cwd=sample_index).stdout)
+    with clipsearch.open_index(sample_index) as index:
+        found = [hit.as_dict() for hit in index.search("a dog", k=2)]
+        other = index.search("a dog", k=1, distinct=1.0)[0].as_dict()
+    assert [list(hit) for hit in found] == [list(hit) for hit in printed]
+    assert [hit["bytes"] for hit in found] == [hit["bytes"] for hit in printed]
+    assert json.loads(json.dumps(found))[0]["path"] == str(sample_index / printed[0]["path"])
+    assert "others" in other
+
+
+# -- what is public --------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_package_loads_nothing(environment: dict[str, str], tmp_path: Path) -> None:
+    loaded = loaded_by("import clipsearch", environment, tmp_path)
+    assert not loaded & {"numpy", "torch", "PIL", "clipsearch.api"}
+
+
+def test_everything_public_is_documented_with_its_arguments() -> None:
+    for name in clipsearch.__all__:
+        public = getattr(clipsearch, name)
+        if name.startswith("__"):
+            continue
+        text = inspect.getdoc(public)
+        assert text, name
+        if inspect.isfunction(public):
+            named = [one for one in inspect.signature(public).parameters if one != "filters"]
+            described = re.findall(r"^    (\w+): ", text.split("Args:")[1], re.MULTILINE) if "Args:" in text else []
+            assert [one for one in described if one != "filters"] == named, name
+            assert "Returns:" in text, name
+
+
+def test_the_page_about_python_imports_nothing_but_the_package_and_numpy() -> None:
+    text = (REPOSITORY / "docs" / "python.md").read_text("utf-8")
+    code = "".join(re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    imported = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or "")
+    assert imported <= {"clipsearch", "numpy", "pathlib", "datetime", "logging"}
