@@ -54,9 +54,7 @@ def test_score_is_what_the_command_prints(model: clipsearch.Embedder, run: Run, 
     assert over.probabilities.sum(axis=0).tolist() == pytest.approx([1] * len(texts))
 
 
-def test_files_and_the_images_of_an_index_get_the_same_labels(
-    model: clipsearch.Embedder, sample_index: Path, tmp_path: Path
-) -> None:
+def test_files_and_the_images_of_an_index_get_the_same_labels(model: clipsearch.Embedder, sample_index: Path) -> None:
     labels = ["a dog", "a cat", "a pizza"]
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
@@ -77,9 +75,7 @@ def test_files_and_the_images_of_an_index_get_the_same_labels(
         clipsearch.classify(DOGS, labels, model=model, min_width=1)
 
 
-def test_an_index_is_grouped_measured_and_cleaned(
-    model: clipsearch.Embedder, sample_index: Path, tmp_path: Path
-) -> None:
+def test_an_index_is_grouped_measured_and_cleaned(model: clipsearch.Embedder, sample_index: Path) -> None:
     with clipsearch.open_index(sample_index) as index:
         assert all(group.duplicates for group in clipsearch.duplicates(index, threshold=0.97))
         assert clipsearch.duplicates(index, under=sample_index / "sample-images" / "dogs", min_width=10**5) == []

@@ -81,7 +81,7 @@ class NoEncoders:
     name = "none"
     logits = Logits(1.0)
 
-    def texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
+    def embed_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         raise AssertionError(texts)
 
     def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
