@@ -80,7 +80,14 @@ def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | 
 
 
 def open_index(folder: str | os.PathLike[str] | None = None) -> Index:
-    """Open an index for searching; as for `index_folder`, by default the nearest one. Loads no torch.
+    """Open an index for searching. Loads no torch.
+
+    Args:
+        folder: the index folder, or the one that holds it; by default what `CLIPSEARCH_INDEX` names, else the nearest
+            from the current folder upwards.
+
+    Returns:
+        The opened index: a context manager, which `close` closes as well.
 
     Raises:
         IndexUnfinishedError: the run that makes the index is still before its first image, or ended there.
@@ -141,11 +148,18 @@ def load_model(
     progress: Progress = SILENT,
     options: EncoderOptions = BY_ITSELF,
 ) -> Embedder:
-    """A model for work that needs no index: `name`, else as settings say, else that of the nearest index, else laion.
+    """Open a model for work that needs no index. Images that an index of this model knows are not embedded again.
 
-    Images that an index of this model knows are not embedded again: that in `index`, as for `index_folder`, or if none
-    is named, the nearest or one beside it whose name begins like its own (`.clipsearch-siglip2`). `progress` is told
-    how much of a download is there.
+    Args:
+        name: a short name, a folder or a repository on the hub; by default as settings say, else that of the nearest
+            index, else laion.
+        index: the folder of the index that is asked for images; by default the nearest, or one beside it whose name
+            begins like its own (`.clipsearch-siglip2`).
+        progress: is told how much of a download is there.
+        options: the device, the precision, and how many images are computed together.
+
+    Returns:
+        The opened model: a context manager. What it needs is loaded when it is first asked for.
 
     Raises:
         ClipsearchError: there is no such index, or the model cannot be had.

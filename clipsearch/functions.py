@@ -15,6 +15,7 @@ from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.search.index import Index
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
+from clipsearch.tasks.duplicates import THRESHOLD
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from clipsearch.tasks.duplicates import Deletion, Group
     from clipsearch.tasks.evaluation import Evaluation
     from clipsearch.tasks.similarity import Comparison
-
-_SAME = 0.95
-"""The cosine from which on `clipsearch duplicates` calls images near duplicates; see `tasks.duplicates`."""
 
 
 class Labelled(NamedTuple):
@@ -132,7 +130,7 @@ def classify(
 def duplicates(
     index: Index,
     *,
-    threshold: float | None = _SAME,
+    threshold: float | None = THRESHOLD,
     progress: Progress = SILENT,
     **filters: Unpack[FilterArguments],
 ) -> list[Group]:
@@ -228,7 +226,7 @@ def evaluate(
     """Measure how well a model finds images by captions, and captions by images.
 
     Args:
-        captions: a file with captions, in a format that `clipsearch eval` reads.
+        captions: a file with captions, as a table, or in the JSON of COCO or Karpathy.
         images: the folder that the file's paths start from; by default its own.
         split: which part of Karpathy's JSON counts, such as "test".
         skip_missing: leave out images that are missing, which are an error otherwise.

@@ -54,7 +54,9 @@ def test_score_is_what_the_command_prints(model: clipsearch.Embedder, run: Run, 
     assert over.probabilities.sum(axis=0).tolist() == pytest.approx([1] * len(texts))
 
 
-def test_files_and_the_images_of_an_index_get_the_same_labels(model: clipsearch.Embedder, sample_index: Path) -> None:
+def test_files_and_the_images_of_an_index_get_the_same_labels(
+    model: clipsearch.Embedder, sample_index: Path, tmp_path: Path
+) -> None:
     labels = ["a dog", "a cat", "a pizza"]
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
@@ -115,7 +117,7 @@ def test_everything_public_is_documented_with_its_arguments() -> None:
         assert text, name
         if inspect.isfunction(public):
             named = [one for one in inspect.signature(public).parameters if one != "filters"]
-            described = re.findall(r"^    (\w+): ", text.split("Args:")[1], re.MULTILINE) if "Args:" in text else []
+            described = re.findall(r"^    (\w+): ", text.partition("Args:")[2].partition("Returns:")[0], re.MULTILINE)
             assert [one for one in described if one != "filters"] == named, name
             assert "Returns:" in text, name
 
