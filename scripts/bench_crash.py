@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(REPOSITORY / "tests" / folder) for folder in (".", "support", "index")]
 
 from conftest import SAMPLES  # noqa: E402
-from faulty import Faults, Forker, Kind, library  # noqa: E402
+from faulty import Faults, Kind, library  # noqa: E402
 from invariants import (  # noqa: E402
     LostRowsError,
     ShiftedRowsError,
@@ -364,9 +364,9 @@ def fail(work: Path) -> tuple[dict[str, int], int]:
     except pytest.skip.Exception as reason:
         print(f"No faults: {reason}", flush=True)
         return {}, 0
-    with Forker(faults, IMPORTS, os.environ) as forker:
+    with faults.warm(os.environ, IMPORTS) as warm:
         for make in STORIES:
-            story = make(work / make.__name__, faults, forker)
+            story = make(work / make.__name__, faults, warm)
             story.checkpoint_seconds = 0
             for kind in get_args(Kind):
                 found = breaches(story, kind)
@@ -375,13 +375,11 @@ def fail(work: Path) -> tuple[dict[str, int], int]:
                 print(f"{make.__name__}: {kind} at {len(story.calls)} calls, {len(found)} failures", flush=True)
                 for breach in found:
                     print(breach, flush=True)
-    with Forker(faults, REMOVAL_IMPORTS, os.environ) as forker:
+    with faults.warm(os.environ, REMOVAL_IMPORTS) as warm:
         for number, name in enumerate(PROGRAMS):
             folder = make_pair(work / f"removal-{number}" / "before")
             with tempfile.TemporaryDirectory(dir=other_file_system(work)) as elsewhere:
-                removal = Removal(
-                    folder, PROGRAMS[name], faults, forker, Path(elsewhere) if "another" in name else None
-                )
+                removal = Removal(folder, PROGRAMS[name], faults, warm, Path(elsewhere) if "another" in name else None)
                 turns = removal.turns()
                 for kind in get_args(Kind):
                     losses = [turn for turn in turns if loses(removal, turn, kind)]

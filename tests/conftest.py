@@ -84,7 +84,6 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
     It is forked from a process that has imported PyTorch, unless something is asked for that may matter before, or
     it is to be `fresh`.
     """
-    warm = Warm(environment)
 
     def run(
         *arguments: str | bytes | Path,
@@ -96,9 +95,8 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
     ) -> subprocess.CompletedProcess[bytes]:
         changed = dict(env or {})
         if not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
-            done = warm.run([os.fsdecode(one) for one in arguments], cwd, environment | changed, timeout)
-            if done is not None:
-                return done
+            program = ["-m", "clipsearch", *map(os.fsdecode, arguments)]
+            return warm.run(program, cwd=cwd, env=changed, timeout=timeout)
         return subprocess.run(
             [*before, sys.executable, "-m", "clipsearch", *arguments],
             cwd=cwd,
@@ -109,8 +107,8 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    yield run
-    warm.close()
+    with Warm(environment) as warm:
+        yield run
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,10 @@ import numpy as np
 import pytest
 import tiny
 from conftest import SAMPLES, Run, index
-from faulty import Call, Faults, Forker, Kind, read_log
+from faulty import Call, Faults, Kind, read_log
 from invariants import State, Truth, assert_kept, observe
 from PIL import Image
+from warm import Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
@@ -84,7 +85,7 @@ class Story:
     home: Path
     """Holds the pictures and, beside them, each attempt's own copy of the index."""
     faults: Faults
-    forker: Forker
+    warm: Warm
     program: Callable[[Path], Sequence[str | Path]]
     """What is run, given the index."""
     resume: Callable[[Path], object]
@@ -101,8 +102,8 @@ class Story:
             shutil.copytree(self.before, folder)
         variables = self.faults.environment(folder, at, kind, log)
         variables["TINY_CHECKPOINT_SECONDS"] = str(self.checkpoint_seconds)
-        status, talk = self.forker.run(self.program(folder), variables)
-        ending = Ending(status, talk, read_log(log), folder)
+        done = self.warm.run(self.program(folder), env=variables)
+        ending = Ending(done.returncode, done.stderr.decode(), read_log(log), folder)
         log.unlink()
         return ending
 
@@ -174,13 +175,13 @@ def check_talk(status: int, talk: str) -> None:
     assert len(talk.splitlines()) <= 3, talk
 
 
-def first_run(home: Path, faults: Faults, forker: Forker, *, count: int = 2) -> Story:
+def first_run(home: Path, faults: Faults, warm: Warm, *, count: int = 2) -> Story:
     """Some pictures, and no index yet."""
     pictures = home / "pictures"
     story = Story(
         home,
         faults,
-        forker,
+        warm,
         lambda folder: [TINY, folder, pictures],
         lambda folder: tiny.update(folder, pictures),
     )
@@ -188,9 +189,9 @@ def first_run(home: Path, faults: Faults, forker: Forker, *, count: int = 2) -> 
     return story
 
 
-def many_changes(home: Path, faults: Faults, forker: Forker) -> Story:
+def many_changes(home: Path, faults: Faults, warm: Warm) -> Story:
     """Of the pictures some change, come, move and go, and the matrix is rewritten without the dead third."""
-    story = first_run(home, faults, forker, count=7)
+    story = first_run(home, faults, warm, count=7)
     pictures = home / "pictures"
     (pictures / "bad.png").write_bytes(b"no picture")
     story.before = home / "index-before"
@@ -205,9 +206,9 @@ def many_changes(home: Path, faults: Faults, forker: Forker) -> Story:
     return story
 
 
-def forgotten(home: Path, faults: Faults, forker: Forker) -> Story:
+def forgotten(home: Path, faults: Faults, warm: Warm) -> Story:
     """One of two folders is dropped with the real command, and the matrix is rewritten without its half."""
-    story = first_run(home, faults, forker, count=7)
+    story = first_run(home, faults, warm, count=7)
     other = home / "other"
     learn(story.truth, *(draw(other / f"{i}.png", 100 + i) for i in range(7)))
     story.before = home / "index-before"
@@ -222,9 +223,9 @@ def forgotten(home: Path, faults: Faults, forker: Forker) -> Story:
     return story
 
 
-def upgraded(home: Path, faults: Faults, forker: Forker) -> Story:
+def upgraded(home: Path, faults: Faults, warm: Warm) -> Story:
     """An index of format 1, as clipsearch 0.1 left it, meets a run that finds nothing new."""
-    story = first_run(home, faults, forker, count=7)
+    story = first_run(home, faults, warm, count=7)
     story.before = home / "index-before"
     tiny.update(story.before, home / "pictures")
     with closing(sqlite3.connect(story.before / DATABASE)) as database:
@@ -243,16 +244,16 @@ IMPORTS = ("tiny", "clipsearch.cli", "clipsearch.output.reports")
 
 
 @pytest.fixture(scope="module")
-def forker(faults: Faults, environment: dict[str, str]) -> Iterator[Forker]:
-    with Forker(faults, IMPORTS, environment) as forker:
-        yield forker
+def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
+    with faults.warm(environment, IMPORTS) as warm:
+        yield warm
 
 
 @pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.__name__)
 def story(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, faults: Faults, forker: Forker
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, faults: Faults, warm: Warm
 ) -> Story:
-    made: Story = request.param(tmp_path_factory.mktemp("story"), faults, forker)
+    made: Story = request.param(tmp_path_factory.mktemp("story"), faults, warm)
     return made
 
 
@@ -290,12 +291,12 @@ def test_power_may_fail_at_any_time(story: Story) -> None:
             named.add(call.path)
 
 
-def test_power_may_fail_after_the_first_commit_of_a_new_folder(tmp_path: Path, faults: Faults, forker: Forker) -> None:
+def test_power_may_fail_after_the_first_commit_of_a_new_folder(tmp_path: Path, faults: Faults, warm: Warm) -> None:
     pictures, log = draw(tmp_path / "pictures" / "a.png", 1).parent, tmp_path / "log"
     home = tmp_path / "home"
     home.mkdir()
-    status, talk = forker.run([TINY, home / "new" / "index", pictures], faults.environment(home, log=log))
-    assert status == 0, talk
+    done = warm.run([TINY, home / "new" / "index", pictures], env=faults.environment(home, log=log))
+    assert done.returncode == 0, done.stderr
     steps = [(call.name, call.path) for call in read_log(log)]
     made = {path: steps.index(("mkdir", path)) for path in ("new", "new/index")}
     committed = steps.index(("unlink", f"new/index/{JOURNAL}"))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import tiny
 from conftest import paint
-from faulty import Call, Faults, Forker, Kind, read_log
+from faulty import Call, Faults, Kind, read_log
+from warm import Warm
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.output.sorting import carry_out, plan
@@ -69,7 +70,7 @@ class Removal:
     """A folder with `pictures` and, where the command needs one, their index."""
     program: Program
     faults: Faults
-    forker: Forker
+    warm: Warm
     other_file_system: Path | None = None
     """Where `elsewhere` lies; None for the folder itself."""
 
@@ -87,7 +88,8 @@ class Removal:
 
     def run(self, folder: Path, env: Mapping[str, str]) -> tuple[int, str]:
         """Run the command on these files."""
-        return self.forker.run(self.program(folder), {"HOME": str(folder / "home"), **env})
+        done = self.warm.run(self.program(folder), env={"HOME": str(folder / "home"), **env})
+        return done.returncode, done.stderr.decode()
 
     def attempt(
         self, name: str, watched: str = ".", at: int = 0, kind: Kind = "kill", meanwhile: str | None = None

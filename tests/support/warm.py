@@ -1,102 +1,123 @@
-"""Commands that need not import PyTorch each time: a process that has imported it forks one for each.
+"""Python programs that need not import their libraries each time: a process that has imported them forks one for each.
 
-A command run so is a process of its own as any other, with its own arguments, folder, environment, streams and exit
-code. It only begins later: with the libraries imported that commands with a model import. What a command imports, and
-what happens while it does, is the matter of tests that start `python -m clipsearch` anew.
+A program run so is a process of its own as any other, with its own arguments, folder, environment, streams and exit
+code. It only begins later: with the libraries imported; and ends sooner: without taking all its objects apart, which
+would copy the memory that it shares. What a command imports, and what happens while it does, is the matter of tests
+that start `python -m clipsearch` anew.
 """
 
 from __future__ import annotations
 
 import array
+import atexit
+import contextlib
+import ctypes
 import gc
+import importlib
 import json
 import os
+import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
-_ALSO = (
+COMMANDS = (
     *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "rich.progress", "rich.table", "typer", "filelock"),
     *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip", "numkong", "pathspec"),
-    *(
-        "clipsearch.index.updating",
-        "clipsearch.models.in_torch.encoder",
-        "clipsearch.models.in_torch.families",
-        "clipsearch.search.index",
-    ),
+    *("clipsearch.models.in_torch.encoder", "clipsearch.models.in_torch.families"),
+    *("clipsearch.cli.", "clipsearch.index.", "clipsearch.output.", "clipsearch.search.", "clipsearch.tasks."),
 )
+"""What commands with a model import. All modules of a package where a dot ends the name."""
 
 
 class Warm:
-    """A process with the libraries imported, started when the first command comes."""
+    """Processes with `imports` imported: as many as programs run at a time, each started when it is first needed."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], imports: Sequence[str] = COMMANDS) -> None:
         self._environment = dict(environment)
-        self._free = threading.Lock()
-        self._server: subprocess.Popen[bytes] | None = None
-        self._socket: socket.socket | None = None
+        self._imports = imports
+        self._idle: list[_Process] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._idle:
+            process.close()
 
     def run(
-        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
-    ) -> subprocess.CompletedProcess[bytes] | None:
-        """`clipsearch ARGUMENTS` as `subprocess.run` would have it; None while another command is under way."""
-        if not self._free.acquire(blocking=False):
-            return None
-        try:
-            return self._run(arguments, cwd, env, timeout)
-        finally:
-            self._free.release()
-
-    def _run(
-        self, arguments: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+        self,
+        program: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60,
     ) -> subprocess.CompletedProcess[bytes]:
-        connection = self._connection()
+        """Run `FILE ARGUMENT...` or `-m MODULE ARGUMENT...` as `subprocess.run` would; `env` is added to what is set.
+
+        Standard input is empty.
+        """
+        try:
+            process = self._idle.pop()
+        except IndexError:
+            process = _Process(self._environment, self._imports)
+        try:
+            return process.run([str(word) for word in program], cwd, self._environment | dict(env or {}), timeout)
+        finally:
+            self._idle.append(process)
+
+
+class _Process:
+    """One such process; it runs one program at a time."""
+
+    def __init__(self, environment: dict[str, str], imports: Iterable[str]) -> None:
+        self._socket, theirs = socket.socketpair()
+        command = [sys.executable, __file__, str(theirs.fileno()), *imports]
+        # As clipsearch itself has it before it imports NumPy; and a process with threads should not be forked.
+        env = environment | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+
+    def run(
+        self, program: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[bytes]:
         pipes = [os.pipe(), os.pipe()]
         said: list[bytes] = [b"", b""]
         try:
-            request = {"arguments": list(arguments), "cwd": str(cwd), "env": dict(env)}
-            _send(connection, request, [0, pipes[0][1], pipes[1][1]])
+            request = {"program": program, "cwd": os.fspath(cwd or os.getcwd()), "env": dict(env)}
+            _send(self._socket, request, [writing for _, writing in pipes])
         finally:
             for _, writing in pipes:
                 os.close(writing)
         readers = [threading.Thread(target=_drain, args=(pipes[i][0], said, i)) for i in range(2)]
         for reader in readers:
             reader.start()
-        pid, _ = _receive(connection)
-        connection.settimeout(timeout)
+        pid, _ = _receive(self._socket)
+        self._socket.settimeout(timeout)
         try:
-            status, _ = _receive(connection)
+            status, _ = _receive(self._socket)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
-            connection.settimeout(None)
-            _receive(connection)
-            raise subprocess.TimeoutExpired(arguments, timeout) from None
+            self._socket.settimeout(None)
+            _receive(self._socket)
+            raise subprocess.TimeoutExpired(program, timeout) from None
         finally:
-            connection.settimeout(None)
+            self._socket.settimeout(None)
             for reader in readers:
                 reader.join()
-        return subprocess.CompletedProcess(arguments, os.waitstatus_to_exitcode(status), *said)
-
-    def _connection(self) -> socket.socket:
-        if self._socket is None:
-            self._socket, theirs = socket.socketpair()
-            command = [sys.executable, __file__, str(theirs.fileno())]
-            # As the command itself has it before it imports NumPy; and a process with threads should not be forked.
-            env = self._environment | {"OPENBLAS_NUM_THREADS": "1"}
-            self._server = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()])
-            theirs.close()
-        return self._socket
+        return subprocess.CompletedProcess(program, os.waitstatus_to_exitcode(status), *said)
 
     def close(self) -> None:
         """End the process."""
-        if self._socket is not None and self._server is not None:
-            self._socket.close()
-            self._server.wait()
+        self._socket.close()
+        self._process.wait()
 
 
 def _drain(pipe: int, into: list[bytes], at: int) -> None:
@@ -113,7 +134,7 @@ def _send(connection: socket.socket, message: Any, descriptors: Sequence[int] = 
 
 def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
     """A message with the descriptors that came with it; None when the other side is gone."""
-    head, descriptors, _, _ = socket.recv_fds(connection, 8, 3)
+    head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
     if not head:
         return None, []
     length, data = int.from_bytes(head, "little"), b""
@@ -122,38 +143,73 @@ def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
     return json.loads(data), descriptors
 
 
-def _wait_for_command() -> bool:
-    """Fork a process for each command that is asked for. True in such a process, False when no more will come."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
+# -- in the process that forks ------------------------------------------------------------------------------------
+
+
+def _serve(connection: socket.socket) -> None:
+    """Fork a process for each program that is asked for, until no more will come."""
     while True:
         request, descriptors = _receive(connection)
         if request is None:
-            connection.close()
-            return False
+            return
         pid = os.fork()
         if pid == 0:
             connection.close()
-            for stream, descriptor in enumerate(descriptors):
+            for stream, descriptor in enumerate(descriptors, start=1):
                 os.dup2(descriptor, stream)
                 os.close(descriptor)
-            os.chdir(request["cwd"])
-            os.environ.clear()
-            os.environ.update(request["env"])
-            sys.argv = ["clipsearch", *request["arguments"]]
-            return True
+            _become(**request)
         for descriptor in descriptors:
             os.close(descriptor)
         _send(connection, pid)
         _send(connection, os.waitpid(pid, 0)[1])
 
 
+def _become(program: list[str], cwd: str, env: dict[str, str]) -> NoReturn:
+    """Be the process that runs `program`."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    if "FAULT_DIR" in env:
+        ctypes.CDLL(None).faults_configure()  # it read them when it was loaded
+    status: object = None
+    try:
+        if program[0] == "-m":
+            sys.argv = program[1:]
+            runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = program
+            runpy.run_path(program[0], run_name="__main__")
+    except SystemExit as end:
+        status = end.code
+        if isinstance(status, str):
+            print(status, file=sys.stderr)  # noqa: T201
+    except BaseException:  # noqa: BLE001  (as the interpreter does)
+        traceback.print_exc()
+        status = 1
+    _end(status if isinstance(status, int) else int(status is not None))
+
+
+def _end(code: int) -> NoReturn:
+    """End as the interpreter does, with what it says of files left open, but for freeing all that was imported."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    gc.collect()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # closed or gone
+            stream.flush()
+    os._exit(code)
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        module = importlib.import_module(name.removesuffix("."))
+        if name.endswith("."):
+            _import(f"{name}{found.name}" for found in pkgutil.iter_modules(module.__path__))
+
+
 if __name__ == "__main__":
-    from importlib import import_module
-
-    for module in _ALSO:
-        import_module(module)
+    _import(sys.argv[2:])
     gc.freeze()  # or the first collection of each process would copy what it shares with this one
-    if _wait_for_command():
-        from clipsearch.cli import main
-
-        main()
+    with socket.socket(fileno=int(sys.argv[1])) as requests:
+        _serve(requests)

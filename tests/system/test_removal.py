@@ -16,8 +16,9 @@ from urllib.parse import unquote
 import pytest
 import tiny
 from conftest import Run, deny, index, paint, unprivileged
-from faulty import Faults, Forker
+from faulty import Faults
 from removal_stories import IMPORTS, OLD, PROGRAMS, Attempt, Removal, contents, make_pair, sorting
+from warm import Warm
 
 from clipsearch.errors import FileStaysError
 from clipsearch.system import copying, naming
@@ -54,9 +55,9 @@ except FileStaysError as error:
 
 
 @pytest.fixture(scope="module")
-def forker(faults: Faults, environment: dict[str, str]) -> Iterator[Forker]:
-    with Forker(faults, IMPORTS, environment) as forker:
-        yield forker
+def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
+    with faults.warm(environment, IMPORTS) as warm:
+        yield warm
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +66,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=PROGRAMS)
-def story(
-    request: pytest.FixtureRequest, tmp_path: Path, made: Path, faults: Faults, forker: Forker
-) -> Iterator[Removal]:
+def story(request: pytest.FixtureRequest, tmp_path: Path, made: Path, faults: Faults, warm: Warm) -> Iterator[Removal]:
     shutil.copytree(made, tmp_path / "before")
     another = request.getfixturevalue("another_file_system") if request.param.endswith("system") else None
-    yield Removal(tmp_path / "before", PROGRAMS[request.param], faults, forker, another)
+    yield Removal(tmp_path / "before", PROGRAMS[request.param], faults, warm, another)
     for left in tmp_path.iterdir():  # they are many
         shutil.rmtree(left, ignore_errors=True)
 
