@@ -19,6 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Threads that wait for work sleep, or are not there: by default they run on for a while and take the cores from other
+# tests and commands (three times the processor time in PyTorch, measured with two processes on two cores).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it
+
 from faulty import Faults, library
 from PIL import Image
 from warm import Warm

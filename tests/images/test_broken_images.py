@@ -166,7 +166,8 @@ def test_broken_images_are_refused_one_by_one(tmp_path: Path) -> None:
 
 def test_an_index_of_broken_images_accounts_for_every_file(tmp_path: Path, run: Run) -> None:
     paths = {os.fsencode(path) for path in broken_corpus(tmp_path)}
-    found = run("index", ".", "--model", "picturebook", "--max-pixels", str(MAX_MEGAPIXELS), "--json", cwd=tmp_path, timeout=SECONDS)
+    limit = ("--max-pixels", str(MAX_MEGAPIXELS))
+    found = run("index", ".", "--model", "picturebook", *limit, "--json", cwd=tmp_path, timeout=SECONDS)
     assert found.returncode == 0, found.stderr.decode()
     assert len(found.stderr) < 5_000
     summary = json.loads(found.stdout)
@@ -177,7 +178,7 @@ def test_an_index_of_broken_images_accounts_for_every_file(tmp_path: Path, run: 
     assert images | unreadable == paths
     assert not images & unreadable
     assert summary["images"] == len(images)
-    again = json.loads(run("index", "--max-pixels", str(MAX_MEGAPIXELS), "--json", cwd=tmp_path).stdout)
+    again = json.loads(run("index", *limit, "--json", cwd=tmp_path).stdout)
     assert (again["device"], again["reused"], len(again["unreadable"])) == (None, len(images), len(unreadable))
 
 
