@@ -14,6 +14,9 @@ from fresh import COMMAND, HEAVY, loaded_by
 
 PACKAGE = REPOSITORY / "clipsearch"
 
+LONGEST_BODY = 29
+"""Lines of a function in the command line at most, without its options and docstring."""
+
 # What the modules of each folder may import, besides one another. A folder that is not listed fails the test.
 ALLOWED = {
     "errors": "",
@@ -169,3 +172,15 @@ def test_blas_is_told_of_its_threads_before_numpy_is_imported(
     done = subprocess.run([sys.executable, "-c", code], cwd=sample_index, env=kept, capture_output=True, check=False)
     assert f"threads: {threads}\n".encode() in done.stderr
     assert done.stderr.count(b"threads:") == 1
+
+
+def test_commands_hand_over_and_do_nothing_long_themselves() -> None:
+    long = {}
+    for path in (PACKAGE / "cli").glob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                first = function.body[ast.get_docstring(function) is not None and len(function.body) > 1]
+                lines = (function.end_lineno or 0) - first.lineno + 1
+                if lines > LONGEST_BODY:
+                    long[f"{path.name}: {function.name}"] = lines
+    assert long == {}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import (
     DeviceOption,
     IndexOption,
@@ -23,12 +25,142 @@ from clipsearch.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from clipsearch.api import IndexingModel
     from clipsearch.images.finding import Rules
+    from clipsearch.index.updating import Summary
+    from clipsearch.models.in_torch.loading import EncoderOptions
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
 
 
+@dataclass(frozen=True)
+class ComputingOptions:
+    """Which model makes the vectors, and how."""
+
+    model: ModelOption = None
+    device: DeviceOption = "auto"
+    precision: PrecisionOption = Precision.AUTO
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="B",
+            min=1,
+            help="How many images the model computes together. By default what suits the device.",
+            show_default=False,
+        ),
+    ] = None
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Decode and resize images in full and compute in fp32: slower, the very numbers of CLIP."
+        ),
+    ] = False
+
+    def encoder(self) -> EncoderOptions:
+        """For the model."""
+        from clipsearch.models.in_torch.loading import EncoderOptions
+
+        if self.exact and self.precision not in (Precision.AUTO, Precision.FP32):
+            raise typer.BadParameter(f"--exact computes in fp32; leave --precision {self.precision.value} away")
+        precision = Precision.FP32 if self.exact else self.precision
+        return EncoderOptions(
+            device=self.device,
+            precision=precision.value,
+            batch_size=self.batch_size,
+            exact=self.exact,
+            engine="torch",
+        )
+
+
+@dataclass(frozen=True)
+class RulesOptions:
+    """Which files count."""
+
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            help="Leave out files and folders, with the rules of .gitignore. May be repeated. Remembered, like the "
+            "next five: a later run without any of the six uses them again.",
+            show_default=False,
+        ),
+    ] = None
+    include_hidden: Annotated[
+        bool | None,
+        typer.Option(
+            "--include-hidden/--no-include-hidden",
+            help="Take in files and folders whose names begin with a dot.",
+            show_default=False,
+        ),
+    ] = None
+    follow_symlinks: Annotated[
+        bool | None,
+        typer.Option(
+            "--follow-symlinks/--no-follow-symlinks",
+            help="Follow links to folders; each folder is read once.",
+            show_default=False,
+        ),
+    ] = None
+    by_name_only: Annotated[
+        bool | None,
+        typer.Option(
+            "--by-name-only/--no-by-name-only",
+            help="Only files that are named like pictures. By default files without an ending, or with an unknown one, "
+            "are looked into.",
+            show_default=False,
+        ),
+    ] = None
+    include_backups: Annotated[
+        bool | None,
+        typer.Option(
+            "--include-backups/--no-include-backups",
+            help="Also spare and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
+            show_default=False,
+        ),
+    ] = None
+    include_system: Annotated[
+        bool | None,
+        typer.Option(
+            "--include-system/--no-include-system",
+            help="Also folders in which systems keep thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
+            show_default=False,
+        ),
+    ] = None
+
+    def rules(self) -> Rules | None:
+        """What was asked for; None if nothing was, so that roots keep their rules."""
+        from clipsearch.images.finding import Rules
+
+        if self == RulesOptions() or self == RulesOptions(exclude=[]):
+            return None
+        if self.by_name_only and self.include_backups:
+            raise typer.BadParameter(
+                "--by-name-only looks into no file, nor into backups; leave --include-backups away"
+            )
+        others = {name: bool(value) for name, value in vars(self).items() if name != "exclude"}
+        return Rules(tuple(self.exclude or ()), **others)
+
+
+@dataclass(frozen=True)
+class TalkOptions:
+    """How much is said."""
+
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False
+    verbose: VerboseOption = False
+
+    def begin(self) -> None:
+        """From here on the log is shown so."""
+        from clipsearch.cli.log import show_log
+
+        if self.quiet and self.verbose:
+            raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
+        show_log(verbose=self.verbose, quiet=self.quiet)
+
+
+@grouped
 def index(
     paths: Annotated[
         list[Path] | None,
@@ -39,77 +171,9 @@ def index(
         ),
     ] = None,
     *,
-    model: ModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = Precision.AUTO,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "--batch-size",
-            metavar="B",
-            min=1,
-            help="How many images the model computes together. By default what suits the device.",
-            show_default=False,
-        ),
-    ] = None,
-    exact: Annotated[
-        bool,
-        typer.Option(
-            "--exact", help="Decode and resize images in full and compute in fp32: slower, the very numbers of CLIP."
-        ),
-    ] = False,
+    computing: ComputingOptions,
     index: IndexOption = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude",
-            metavar="GLOB",
-            help="Leave out files and folders, with the rules of .gitignore. May be repeated. Remembered, like the "
-            "next five: a later run without any of the six uses them again.",
-            show_default=False,
-        ),
-    ] = None,
-    include_hidden: Annotated[
-        bool | None,
-        typer.Option(
-            "--include-hidden/--no-include-hidden",
-            help="Take in files and folders whose names begin with a dot.",
-            show_default=False,
-        ),
-    ] = None,
-    follow_symlinks: Annotated[
-        bool | None,
-        typer.Option(
-            "--follow-symlinks/--no-follow-symlinks",
-            help="Follow links to folders; each folder is read once.",
-            show_default=False,
-        ),
-    ] = None,
-    by_name_only: Annotated[
-        bool | None,
-        typer.Option(
-            "--by-name-only/--no-by-name-only",
-            help="Only files that are named like pictures. By default files without an ending, or with an unknown one, "
-            "are looked into.",
-            show_default=False,
-        ),
-    ] = None,
-    include_backups: Annotated[
-        bool | None,
-        typer.Option(
-            "--include-backups/--no-include-backups",
-            help="Also spare and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
-            show_default=False,
-        ),
-    ] = None,
-    include_system: Annotated[
-        bool | None,
-        typer.Option(
-            "--include-system/--no-include-system",
-            help="Also folders in which systems keep thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
-            show_default=False,
-        ),
-    ] = None,
+    which: RulesOptions,
     max_pixels: Annotated[
         int | None,
         typer.Option(
@@ -143,8 +207,7 @@ def index(
         bool, typer.Option("--strict", help="Exit with 2 if a file could not be read or is damaged.")
     ] = False,
     wait: WaitOption = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
-    verbose: VerboseOption = False,
+    talk: TalkOptions,
     json: JsonOption = False,
 ) -> int:
     """Make or refresh the index of image folders.
@@ -153,83 +216,52 @@ def index(
     at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
     """
     from clipsearch.api import IndexingModel, index_folder
-    from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.index.updating import update
-    from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.models.in_torch.loading import EncoderOptions
-    from clipsearch.output.reports import (
-        computed_text,
-        damaged_text,
-        kept_text,
-        merged_text,
-        passed_over_text,
-        summary_json,
-        summary_text,
-        unreadable_text,
-    )
 
-    if exact and precision not in (Precision.AUTO, Precision.FP32):
-        raise typer.BadParameter(f"--exact computes in fp32; leave --precision {precision.value} away")
-    if quiet and verbose:
-        raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
-    started = time.perf_counter()
-    show_log(verbose=verbose, quiet=quiet)
-    bar = ProgressBar(quiet=quiet)
-    chosen = IndexingModel(
-        model,
-        options=EncoderOptions(
-            device=device,
-            precision=Precision.FP32.value if exact else precision.value,
-            batch_size=batch_size,
-            exact=exact,
-            engine="torch",
-        ),
-        progress=bar,
-    )
-    with bar:
+    encoder = computing.encoder()
+    talk.begin()
+    with ProgressBar(quiet=talk.quiet) as bar:
+        chosen = IndexingModel(computing.model, options=encoder, progress=bar)
         summary = update(
             index_folder(index, may_be_new=bool(paths)),
             paths or [],
             chosen,
             progress=bar,
-            rules=_rules(
-                exclude,
-                include_hidden=include_hidden,
-                follow_symlinks=follow_symlinks,
-                by_name_only=by_name_only,
-                include_backups=include_backups,
-                include_system=include_system,
-            ),
+            rules=which.rules(),
             allow_empty=allow_empty,
             reread=reread,
             wait=wait,
             max_pixels=max_pixels and max_pixels * _MILLION,
             skip_damaged=skip_damaged,
         )
-    seconds = time.perf_counter() - started
-    used = chosen.computed()
-    lines = [unreadable_text(summary), damaged_text(summary)] if strict or not quiet else []
-    if not quiet:
-        lines += [merged_text(summary), kept_text(summary, index), passed_over_text(summary)]
-        lines += [summary_text(summary, seconds), computed_text(used) if used else ""]
-        lines += [f"Note: {PICTUREBOOK_NOTE}" if chosen.encoder and chosen.encoder.name == BUNDLED else ""]
-    if verbose and not used:
-        lines += [f"model: {chosen.choice.name}, not loaded: there was nothing to embed"]
-    for line in filter(None, lines):
+    for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
         say(line)
     if json:
+        from clipsearch.output.reports import summary_json
+
         with writing_output():
-            sys.stdout.buffer.write(summary_json(summary, seconds, used))
+            sys.stdout.buffer.write(summary_json(summary, chosen.computed()))
     return EXIT_STRICT if strict and (summary.unreadable or summary.damaged) else 0
 
 
-def _rules(exclude: list[str] | None, **others: bool | None) -> Rules | None:
-    """What was asked for; None if nothing was, so that roots keep their rules."""
-    from clipsearch.images.finding import Rules
+def _lines(
+    summary: Summary, chosen: IndexingModel, talk: TalkOptions, index: Path | None, *, strict: bool
+) -> Iterator[str]:
+    """What is said of a run; some may be empty."""
+    from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
+    from clipsearch.output import reports
 
-    if not exclude and all(value is None for value in others.values()):
-        return None
-    if others["by_name_only"] and others["include_backups"]:
-        raise typer.BadParameter("--by-name-only looks into no file, nor into backups; leave --include-backups away")
-    return Rules(tuple(exclude or ()), **{name: bool(value) for name, value in others.items()})
+    used = chosen.computed()
+    if strict or not talk.quiet:
+        yield reports.unreadable_text(summary)
+        yield reports.damaged_text(summary)
+    if not talk.quiet:
+        yield reports.merged_text(summary)
+        yield reports.kept_text(summary, index)
+        yield reports.passed_over_text(summary)
+        yield reports.summary_text(summary)
+        yield reports.computed_text(used) if used else ""
+        yield f"Note: {PICTUREBOOK_NOTE}" if chosen.encoder and chosen.encoder.name == BUNDLED else ""
+    if talk.verbose and not used:
+        yield f"model: {chosen.choice.name}, not loaded: there was nothing to embed"

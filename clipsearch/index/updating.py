@@ -99,6 +99,8 @@ class Summary:
 
     damaged: list[tuple[bytes, float]] = field(default_factory=list)
     """Path of every image under the roots of which a part is missing, and the share of it, 0 to 0.5."""
+    seconds: float = 0.0
+    """How long it took, to the thousandth; the index remembers the same."""
     newly_damaged: list[tuple[bytes, float]] = field(default_factory=list)
     """Those of them that are new in the index under their path, or have another content than before."""
 
@@ -390,6 +392,7 @@ class _Run:
     def _checkpoint(self, outcome: str) -> None:
         """Commit, with word of the run so far; at its end also with what could be read."""
         computed = self._model.computed() if self.summary.embedded else None
+        self.summary.seconds = round(time.monotonic() - self._started, 3)
         known = {root.path: root.options for root in self._writer.roots()}
         for place in self._places:
             if place.start == place.root:
@@ -402,7 +405,7 @@ class _Run:
             {
                 "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "outcome": outcome,
-                "seconds": round(time.monotonic() - self._started, 3),
+                "seconds": self.summary.seconds,
                 "embedded": self.summary.embedded,
                 "reused": self.summary.reused,
                 "moved": self.summary.moved,

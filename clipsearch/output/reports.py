@@ -24,7 +24,7 @@ NAMED_AT_MOST = 20
 """So many unreadable files are named in text; JSON names all."""
 
 
-def summary_json(summary: Summary, seconds: float, used: Computed | None) -> bytes:
+def summary_json(summary: Summary, used: Computed | None) -> bytes:
     """The summary of `index --json`; device, precision and their reasons are null when no model was needed."""
     fields = {
         "images": summary.images,
@@ -42,7 +42,7 @@ def summary_json(summary: Summary, seconds: float, used: Computed | None) -> byt
         "unreadable": _unreadable_fields(summary.unreadable),
         "damaged": _damaged_fields(summary.damaged),
         "passed_over": _passed_over_fields(summary.passed_over),
-        "seconds": round(seconds, 3),
+        "seconds": summary.seconds,
         **_computed_fields(used),
     }
     return json_bytes(fields, indent=2)
@@ -114,7 +114,7 @@ def damaged_text(summary: Summary) -> str:
     return "\n".join(f"Damaged: {line}" for line in lines) + _more(summary.newly_damaged)
 
 
-def summary_text(summary: Summary, seconds: float) -> str:
+def summary_text(summary: Summary) -> str:
     """The last line of `index`."""
     counts = [
         f"{number} {word}"
@@ -131,7 +131,8 @@ def summary_text(summary: Summary, seconds: float) -> str:
         )
         if number
     ]
-    return f"{plural(summary.images, 'image')} in the index ({', '.join(counts) or 'nothing new'}) in {seconds:.1f} s"
+    done = ", ".join(counts) or "nothing new"
+    return f"{plural(summary.images, 'image')} in the index ({done}) in {summary.seconds:.1f} s"
 
 
 def _removed_text(summary: Summary) -> str:
