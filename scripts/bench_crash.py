@@ -50,10 +50,10 @@ from invariants import (  # noqa: E402
 )
 from removal_stories import IMPORTS as REMOVAL_IMPORTS  # noqa: E402
 from removal_stories import PROGRAMS, Removal, contents, make_pair  # noqa: E402
-from test_crash import IMPORTS, MANY_CHECKPOINTS, STORIES, Story, last_commit, wait_for_progress  # noqa: E402
+from test_crash import IMPORTS, STORIES, Story  # noqa: E402
 
 from clipsearch.images.decoding import decode  # noqa: E402
-from clipsearch.index.format import NEW_MATRIX  # noqa: E402
+from clipsearch.index.format import DATABASE, NEW_MATRIX  # noqa: E402
 from clipsearch.system.naming import ASIDE, restore  # noqa: E402
 
 MODEL = "picturebook"
@@ -193,6 +193,14 @@ def kill(kills: int, album: Album, work: Path) -> dict[str, int]:
     return dict(figures)
 
 
+MANY_CHECKPOINTS = """
+import clipsearch.index.updating
+clipsearch.index.updating.CHECKPOINT_SECONDS = 0.05
+from clipsearch.cli import main
+main()
+"""
+
+
 def command(album: Album, index: Path) -> list[str | Path]:
     """A run with many checkpoints."""
     return [sys.executable, "-c", MANY_CHECKPOINTS, "index", album.folder, "--model", MODEL, "--index", index]
@@ -229,6 +237,21 @@ def wait(process: subprocess.Popen[bytes], index: Path, rng: random.Random) -> N
         while process.poll() is None and not (index / NEW_MATRIX).exists():
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.01))
+
+
+def wait_for_progress(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until a run has committed something, or is over."""
+    before = last_commit(folder)
+    while process.poll() is None and last_commit(folder) == before:
+        time.sleep(0.005)
+
+
+def last_commit(folder: Path) -> int:
+    """When an index was last written to; 0 if there is none."""
+    try:
+        return (folder / DATABASE).stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def check(album: Album, index: Path, before: State, *, completed: bool) -> State:

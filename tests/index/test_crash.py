@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -27,7 +26,7 @@ from conftest import SAMPLES, Run, index
 from faulty import Call, Faults, Kind, read_log
 from invariants import State, Truth, assert_kept, observe
 from PIL import Image
-from warm import Warm
+from warm import COMMANDS, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
@@ -304,52 +303,52 @@ def test_power_may_fail_after_the_first_commit_of_a_new_folder(tmp_path: Path, f
     assert ("fsync", "new") in steps[made["new/index"] : committed]
 
 
-# -- the real command, killed at random -----------------------------------------------------------------------
+# -- the real command, killed again and again -----------------------------------------------------------------
 
 KILLS = 10
 MANY_CHECKPOINTS = """
 import clipsearch.index.updating
-clipsearch.index.updating.CHECKPOINT_SECONDS = 0.05
+clipsearch.index.updating.CHECKPOINT_SECONDS = 0
 from clipsearch.cli import main
 main()
 """
 
 
-def test_a_real_index_killed_at_random_moments_loses_nothing(
-    tmp_path: Path, run: Run, environment: dict[str, str], sample_index: Path
+def test_a_real_index_killed_again_and_again_loses_nothing(
+    tmp_path: Path, run: Run, environment: dict[str, str], sample_index: Path, faults: Faults
 ) -> None:
+    # What a killed run leaves on the disk changes with its calls only, so that a random call is a random moment.
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for picture in sorted(SAMPLES.glob("*/*.*"))[:150]:
         shutil.copy(picture, pictures / f"{picture.parent.name}-{picture.name}")
+    program = tmp_path / "program.py"
+    program.write_text(MANY_CHECKPOINTS)
     truth = truth_of(sample_index / FOLDER)
     rng = random.Random(0)
     kills = early = 0
-    for attempt in itertools.count():
-        # One index is killed again and again, until a run comes through; then comes the next one.
-        folder, state = tmp_path / f"index-{attempt}", State()
-        arguments = ["index", "pictures", "--model", "picturebook", "--index", folder.name]
-        command = [sys.executable, "-c", MANY_CHECKPOINTS, *arguments]
-        while kills < KILLS:
-            with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
-                if kills % 4 == 0:
-                    time.sleep(rng.uniform(0, 1))  # while it loads the model
-                else:
-                    wait_for_progress(process, folder)
-                    time.sleep(rng.uniform(0, 0.4))
-                process.kill()
-            before, state = state, observe(folder, truth)
-            assert_kept(before, state, before.digests)
-            if process.returncode == 0:
+    with faults.warm(environment, COMMANDS) as warm:
+        for attempt in itertools.count():
+            # One index is killed again and again, until a run comes through; then comes the next one.
+            folder, state = tmp_path / f"index-{attempt}", State()
+            arguments = ["index", "pictures", "--model", "picturebook", "--index", folder.name]
+            while kills < KILLS:
+                # Before its first commit, or after some.
+                at = rng.randint(1, 5) if kills % 4 == 0 else rng.randint(100, 3000)
+                done = warm.run([program, *arguments], cwd=tmp_path, env=faults.environment(folder, at))
+                before, state = state, observe(folder, truth)
+                assert_kept(before, state, before.digests)
+                if done.returncode == 0:
+                    break
+                assert done.returncode == -signal.SIGKILL, done.stderr
+                kills += 1
+                early += len(state.digests) == len(before.digests)
+            index(run, *arguments[1:], cwd=tmp_path)
+            end = observe(folder, truth, tidy=True)
+            assert_kept(state, end, state.digests)
+            assert len(end.digests) == 150
+            if kills == KILLS:
                 break
-            kills += 1
-            early += len(state.digests) == len(before.digests)
-        index(run, *arguments[1:], cwd=tmp_path)
-        end = observe(folder, truth, tidy=True)
-        assert_kept(state, end, state.digests)
-        assert len(end.digests) == 150
-        if kills == KILLS:
-            break
     assert 0 < early < KILLS
 
 
@@ -361,21 +360,6 @@ def truth_of(folder: Path) -> Truth:
         truth.learn_files({r.path: np.array(matrix[r.row]) for r in store.records() if r.row is not None})
     assert truth.tells_apart()
     return truth
-
-
-def wait_for_progress(process: subprocess.Popen[bytes], folder: Path) -> None:
-    """Until a run has committed something, or is over."""
-    before = last_commit(folder)
-    while process.poll() is None and last_commit(folder) == before:
-        time.sleep(0.005)
-
-
-def last_commit(folder: Path) -> int:
-    """When an index was last written to; 0 if there is none."""
-    try:
-        return (folder / DATABASE).stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 # -- readers while a writer is at work ------------------------------------------------------------------------
