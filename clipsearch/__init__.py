@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsearch.api import load_model, open_index
     from clipsearch.errors import ClipsearchError
-    from clipsearch.functions import caption_ranks, classify, cluster, delete_duplicates, duplicates, evaluate, score
+    from clipsearch.functions import (
+        caption_ranks,
+        classify,
+        cluster,
+        delete_duplicates,
+        duplicates,
+        evaluate,
+        export_vectors,
+        import_vectors,
+        score,
+    )
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.index import Hit, Index
@@ -38,6 +48,8 @@ __all__ = [
     "delete_duplicates",
     "duplicates",
     "evaluate",
+    "export_vectors",
+    "import_vectors",
     "load_model",
     "open_index",
     "score",
@@ -56,7 +68,17 @@ _HOMES = {
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
     **dict.fromkeys(
-        ("caption_ranks", "classify", "cluster", "delete_duplicates", "duplicates", "evaluate", "score"),
+        (
+            "caption_ranks",
+            "classify",
+            "cluster",
+            "delete_duplicates",
+            "duplicates",
+            "evaluate",
+            "export_vectors",
+            "import_vectors",
+            "score",
+        ),
         "clipsearch.functions",
     ),
 }

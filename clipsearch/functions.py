@@ -8,18 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipsearch.api import load_model
+from clipsearch.api import IndexingModel, index_folder, load_model
 from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.models.in_torch.loading import FOR_QUERIES
 from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.search.index import Index
 from clipsearch.system.paths import absolute
+from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.tasks.duplicates import THRESHOLD
 
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from clipsearch.exchange.importing import Imported
     from clipsearch.index.filters import FilterArguments
     from clipsearch.tasks.caption_ranks import CaptionRank
     from clipsearch.tasks.classification import Classifier, Predictions
@@ -273,6 +275,90 @@ def caption_ranks(
     from clipsearch.tasks.caption_ranks import caption_ranks as ranked
 
     return ranked(index.store, Embedder(index.store, options=FOR_QUERIES), image, texts, **filters)
+
+
+def export_vectors(
+    index: Index,
+    target: str | os.PathLike[str],
+    *,
+    names: str = "csv",
+    dtype: str = "float32",
+    replace: bool = False,
+    **filters: Unpack[FilterArguments],
+) -> tuple[int, int]:
+    """Write the vectors of an index to a .npy file, and what it knows of the images beside it.
+
+    Args:
+        index: an opened index.
+        target: FILE.npy, or a folder for files of usual names.
+        names: csv, jsonl or parquet: the format of the file beside it, with a line for each vector.
+        dtype: float32, or float16 as in the index.
+        replace: whether files that are there already are replaced.
+        filters: which images count; as for `Index.search`.
+
+    Returns:
+        (N, D) of the vectors that were written; where no image passes the filters, N is 0 and there is no file.
+
+    Raises:
+        InputError: files are there already, the place cannot be written, or an argument means nothing.
+        IndexDamagedError: the index contradicts itself.
+    """
+    from clipsearch.exchange.exporting import export
+
+    return export(index.store, Path(target), names=names, dtype=dtype, replace=replace, **filters)
+
+
+def import_vectors(
+    vectors: str | os.PathLike[str],
+    names: str | os.PathLike[str] | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    model: str | None = None,
+    roots: Iterable[str | os.PathLike[str]] = (),
+    normalise: bool = False,
+    skip_missing: bool = False,
+    encoding: str | None = None,
+    wait: float = 0,
+    progress: Progress = SILENT,
+) -> Imported:
+    """Put vectors that were made elsewhere into an index; all of them or none.
+
+    Args:
+        vectors: a .npy file (N, D), or the folder that `clip-retrieval inference` wrote.
+        names: a file with the path of the image of each vector; None for the output of clip-retrieval.
+        folder: the index, which is made if need be; by default .clipsearch in the current folder.
+        model: the name of the model that made them; by default as settings, the index or the file beside them say.
+        roots: folders that the index is to know; by default the one that all images have in common.
+        normalise: scale the vectors to length 1; otherwise another length is an error.
+        skip_missing: leave out images that are missing or unreadable, which are an error otherwise.
+        encoding: of `names`, where it is neither UTF-8 nor told by its first bytes.
+        wait: for how many seconds another writer may finish first.
+        progress: is told how many images are read.
+
+    Returns:
+        How many images were imported, were known and left out; and the least cosine of some with what the model makes.
+
+    Raises:
+        InputError: a file does not hold what it should, or an image is missing or unreadable.
+        ModelMismatchError: the vectors are not those of the model, or the index has another.
+        ModelError: the model cannot be had.
+    """
+    from clipsearch.exchange import importing
+    from clipsearch.exchange.reading import Part, clip_retrieval_parts, model_named
+
+    parts = clip_retrieval_parts(Path(vectors)) if names is None else [Part(Path(vectors), Path(names))]
+    return importing.import_vectors(
+        index_folder(folder, may_be_new=True),
+        parts,
+        IndexingModel(model, otherwise=model_named(parts[0].vectors), progress=progress),
+        progress=progress,
+        start=current_folder(),
+        roots=[Path(root) for root in roots],
+        normalise=normalise,
+        skip_missing=skip_missing,
+        wait=wait,
+        encoding=encoding,
+    )
 
 
 @contextmanager

@@ -37,7 +37,7 @@ ALLOWED = {
     "output.terminal": "errors system images index search tasks output",
     "model_choice": "errors settings index models.disk",
     "api": "errors system model_choice index search models.disk models.in_numpy models.in_torch",
-    "functions": "errors system images datasets index search tasks models.in_torch api",
+    "functions": "errors system images datasets index exchange search tasks models.in_torch api",
     "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"
     " models models.disk models.in_numpy models.in_torch",
     "__init__": "errors system search models.in_torch api functions",

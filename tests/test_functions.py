@@ -89,6 +89,19 @@ def test_an_index_is_grouped_measured_and_cleaned(model: clipsearch.Embedder, sa
     assert 0 <= figures.directions[0].metrics["recall@1"] <= 1
 
 
+def test_vectors_go_out_and_into_another_index(sample_index: Path, tmp_path: Path) -> None:
+    dogs, target = sample_index / "sample-images" / "dogs", tmp_path / "dogs.npy"
+    with clipsearch.open_index(sample_index) as index:
+        number, dim = clipsearch.export_vectors(index, target, under=dogs)
+        known = index.search("a dog", k=None, under=dogs)
+    assert np.load(target).shape == (number, dim)
+    assert number == len(known) > 0
+    done = clipsearch.import_vectors(target, tmp_path / "dogs.csv", tmp_path / ".clipsearch")
+    assert (done.imported, done.known, done.skipped) == (number, 0, [])
+    with clipsearch.open_index(tmp_path) as index:
+        assert [hit.path for hit in index.search("a dog", k=None)] == [hit.path for hit in known]
+
+
 def test_a_hit_is_a_dictionary_with_the_fields_of_json(sample_index: Path, run: Run) -> None:
     printed = json.loads(run("query", "a dog", "-k", "2", "--json", cwd=sample_index).stdout)
     with clipsearch.open_index(sample_index) as index:
