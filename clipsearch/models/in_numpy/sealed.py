@@ -22,6 +22,7 @@ from platformdirs import user_cache_path
 from clipsearch.errors import ModelError
 from clipsearch.models.disk.integrity import read_header
 from clipsearch.system.checksums import Compared, checksum, identity
+from clipsearch.system.failures import is_shortage
 from clipsearch.system.flushing import replace_flushed, sync_file, sync_folder
 from clipsearch.system.places import below_home
 
@@ -40,6 +41,9 @@ def damage(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> s
 
     Files that were compared with their checksums before, and that the file system calls unchanged since, are not read
     again, unless it is to be `thorough`. What is found damaged then is compared again by whoever needs it next.
+
+    Raises:
+        OSError: the system lacks what it takes to look, such as memory or open files.
     """
     if not os.path.lexists(folder):
         return None
@@ -52,6 +56,8 @@ def damage(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> s
         identities = [(path, identity(path)) for path in paths]
         wrong = [name for name, wanted in checksums.items() if checksum(folder / name) != wanted]
     except (OSError, ValueError) as error:
+        if is_shortage(error):
+            raise  # which says nothing of the files
         compared.forget()
         return str(error) if isinstance(error, ValueError) else f"{_name(error)}: {error.strerror or error}"
     if wrong:
