@@ -27,10 +27,18 @@ WEIGHTS, TABLES, TOKENIZER = "text_tower.safetensors", "tokens.safetensors", "to
 FILES = (WEIGHTS, TABLES, TOKENIZER, "text_tower.json", "tokens.json", "checksums.json")
 
 
+@pytest.fixture(scope="module")
+def made_cache(tmp_path_factory: pytest.TempPathFactory, run: Run, sample_index: Path) -> Path:
+    """A cache with picturebook's text tower and the neutral prompts. Tests copy it."""
+    cache = tmp_path_factory.mktemp("made") / "cache"
+    assert run("query", "a dog", cwd=sample_index, env={"CLIPSEARCH_CACHE": str(cache)}).returncode == 0
+    return cache
+
+
 @pytest.fixture
-def cache(tmp_path: Path, run: Run, sample_index: Path) -> tuple[dict[str, str], Path]:
+def cache(tmp_path: Path, run: Run, sample_index: Path, made_cache: Path) -> tuple[dict[str, str], Path]:
     """A cache of its own with picturebook's text tower, compared: variables that name it, and the tower's folder."""
-    env = {"CLIPSEARCH_CACHE": str(tmp_path / "cache")}
+    env = {"CLIPSEARCH_CACHE": str(shutil.copytree(made_cache, tmp_path / "cache"))}
     assert run("query", "a dog", cwd=sample_index, env=env).returncode == 0
     return env, tower_in(tmp_path / "cache", PICTUREBOOK)
 
