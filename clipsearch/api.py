@@ -19,8 +19,9 @@ from clipsearch.index.reading import Store, find_index
 from clipsearch.model_choice import BY_DEFAULT, ModelChoice
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
-from clipsearch.search.embedder import PREPARING, WHOLE_MODEL_NEEDED, Embedder, encoder_loaded, model_used
+from clipsearch.search.embedder import Embedder
 from clipsearch.search.index import Index
+from clipsearch.search.messages import PREPARING, WHOLE_MODEL_NEEDED, encoder_loaded, model_used
 from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress

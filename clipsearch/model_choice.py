@@ -9,10 +9,11 @@ from pathlib import Path
 from clipsearch.errors import InputError, ModelError
 from clipsearch.index.format import ModelRecord
 from clipsearch.models.disk.catalog import DEFAULT
+from clipsearch.search.messages import OF_THE_INDEX
 from clipsearch.settings import wanted_model
 
-OF_THE_INDEX, BY_DEFAULT = "that of the index", "the default"
-"""Why a model is used, where nobody asks for one."""
+BY_DEFAULT = "the default"
+"""Why a model is used that nobody asked for."""
 
 
 class ModelChoice:

@@ -22,17 +22,17 @@ import numpy.typing as npt
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.index.format import ModelRecord, mismatch
 from clipsearch.index.reading import Store
-from clipsearch.models.disk.catalog import BUNDLED
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, Tokens
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
 from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, checked_fingerprint, load_encoder
 from clipsearch.models.logits import Logits
+from clipsearch.search import messages
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.encoders import TextEncoder, warn_of_damage
 from clipsearch.search.engine import ImageEngine, find_tower, most_images, why_no_tower
 from clipsearch.system.paths import absolute
-from clipsearch.unit import NOTHING, Vectors, are_unit
+from clipsearch.unit import Vectors, are_unit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -47,16 +47,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
-"""Why a model is used."""
-PREPARING = "Preparing the text tower of model %r, which takes some seconds."
-WHOLE_MODEL_NEEDED = (
-    "The text tower of model %r is neither CLIP's nor SigLIP's, so every query has to load the whole model."
-)
 AnyImage = Union[str, os.PathLike[str], "Image.Image"]
 """A path, or a Pillow image."""
-_SHOWN = 40
-"""So many characters are shown on both sides of the place where a text is cut."""
 
 
 class Embedder:
@@ -77,7 +69,7 @@ class Embedder:
         self._known_files = None if isinstance(source, Store) else source
         self._logged: set[str] = set()
         """Facts about the model; each is logged once."""
-        self._why = why or (OF_THE_INDEX if self._store else AS_ASKED_FOR)
+        self._why = why or (messages.OF_THE_INDEX if self._store else messages.AS_ASKED_FOR)
         self._options = options
         self._engine: ImageEngine | None = None
         self._expected = 0
@@ -136,17 +128,11 @@ class Embedder:
         for text, (read, _, cut) in zip(texts, tokens, strict=True):
             if cut is not None and text not in self._cut:
                 self._cut.add(text)
-                kept, lost = read[max(0, cut - _SHOWN) : cut], read[cut : cut + _SHOWN].strip()
-                _log.warning("The text is too long for the model, which reads as far as %r and not %r.", kept, lost)
+                _log.warning(messages.CUT, *messages.around(read, cut))
         vectors = self._text_encoder.encode_tokens(tokens)
         sound = are_unit(vectors)
         if not sound.all():
-            raise ModelError(
-                f"Model {self.name!r} makes no vector of the text {texts[int(sound.argmin())]!r}: {NOTHING}. Its "
-                "weights are damaged.",
-                hint="check-model",
-                model=self.name,
-            )
+            raise messages.no_vector(self.name, texts[int(sound.argmin())])
         return vectors
 
     @property
@@ -251,7 +237,7 @@ class Embedder:
     def _log_once(self, *facts: str) -> None:
         """Log facts about the model, which is named first."""
         name, revision = (self._record or self._files).name, (self._record or self._files).revision
-        for fact in (model_used(name, revision, self._why), *facts):
+        for fact in (messages.model_used(name, revision, self._why), *facts):
             if fact not in self._logged:
                 self._logged.add(fact)
                 _log.info(fact)
@@ -372,44 +358,26 @@ class Embedder:
         try:
             tower = tower_cache.load(self._fingerprint)
         except TowerDamagedError as error:
-            self._refuse_without_model(error)
+            if not self._known_files:
+                messages.check_replaceable(self.name, self._record.revision if self._record else None, error)
             _log.warning(tower_cache.made_anew(self.name, str(error)))
         else:
             if tower:
-                self._log_once(f"fingerprint: {self._fingerprint}", self._texts_in_numpy())
+                self._log_once(f"fingerprint: {self._fingerprint}", messages.texts_in_numpy(self._fingerprint))
                 return tower
             from clipsearch.models.disk.files import family
 
             if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
-                _log.warning(PREPARING, self.name)
+                _log.warning(messages.PREPARING, self.name)
         if not self._whole_model.save_text_tower():
-            _log.warning(WHOLE_MODEL_NEEDED, self.name)
+            _log.warning(messages.WHOLE_MODEL_NEEDED, self.name)
             self._log_once("texts: in the whole model, through transformers")
             return self._whole_model
         tower = tower_cache.load(self._fingerprint)
         if tower is None:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
-        self._log_once(self._texts_in_numpy())
+        self._log_once(messages.texts_in_numpy(self._fingerprint))
         return tower
-
-    def _texts_in_numpy(self) -> str:
-        return f"texts: in the text tower, without torch, from {tower_cache.tower_folder(self._fingerprint)}"
-
-    def _refuse_without_model(self, damage: TowerDamagedError) -> None:
-        """Raise `ModelError` where the model is not at hand that a damaged text tower could be made from."""
-        if self._known_files:
-            return
-        from clipsearch.models.disk.files import find_local
-
-        revision = self._record.revision if self._record else None
-        said = f"The text tower of model {self.name!r} in the cache is damaged ({damage}), and the model that it could "
-        try:
-            files = find_local(self.name, revision=revision)
-        except ModelError as error:
-            raise ModelError(f"{said}be made from is not there: {error}", hint=error.hints, **error.facts) from error
-        if files is None:
-            pinned = f"{self.name}@{revision}" if revision and "@" not in self.name else self.name
-            raise ModelError(f"{said}be made from is not on this disk.", hint="pull", model=pinned)
 
     @cached_property
     def _whole_model(self) -> Encoder:
@@ -424,28 +392,5 @@ class Embedder:
             wanted = f"{self.name} as it is on this disk now"
             raise mismatch(self._store.folder, self._record, wanted)
         reason = "enough for a query" if self._options is FOR_QUERIES else None
-        self._log_once(*encoder_loaded(encoder, reason))
+        self._log_once(*messages.encoder_loaded(encoder, reason))
         return encoder
-
-
-def model_used(name: str, revision: str | None, why: str) -> str:
-    """A line for the log: a model's name, where it comes from, and who chose it."""
-    origin = ""
-    if revision:
-        from clipsearch.models.disk.names import repository_of
-
-        origin = f" ({repository_of(name)} at {revision})"
-    return f"model: {name}{' (bundled with clipsearch)' if name == BUNDLED else origin}, {why}"
-
-
-def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[str]:
-    """Lines for the log: where the files of a loaded model are, and how it computes.
-
-    `device_reason` beats its own.
-    """
-    return [
-        f"files: {encoder.folder}",
-        f"fingerprint: {encoder.fingerprint}",
-        f"device: {encoder.device} ({device_reason or encoder.device_reason})",
-        f"precision: {encoder.precision} ({encoder.precision_reason})",
-    ]

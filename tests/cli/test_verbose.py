@@ -23,7 +23,8 @@ from clipsearch.index.writing import Writer
 from clipsearch.model_choice import BY_DEFAULT
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.models.in_torch.loading import EncoderOptions
-from clipsearch.search.embedder import Embedder, model_used
+from clipsearch.search.embedder import Embedder
+from clipsearch.search.messages import model_used
 from clipsearch.tasks.model_check import check_model
 
 PB = ("--model", "picturebook")

@@ -1,0 +1,83 @@
+"""What is logged and said of a model at work: which it is and why, and what of it is made or missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from clipsearch.errors import ModelError
+from clipsearch.models.disk.catalog import BUNDLED
+from clipsearch.models.in_numpy.tower_cache import TowerDamagedError, tower_folder
+from clipsearch.unit import NOTHING
+
+if TYPE_CHECKING:
+    from clipsearch.models.in_torch.encoder import Encoder
+
+OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
+"""Why a model is used."""
+PREPARING = "Preparing the text tower of model %r, which takes some seconds."
+WHOLE_MODEL_NEEDED = (
+    "The text tower of model %r is neither CLIP's nor SigLIP's, so every query has to load the whole model."
+)
+CUT = "The text is too long for the model, which reads as far as %r and not %r."
+_SHOWN = 40
+"""So many characters are shown on both sides of the place where a text is cut."""
+
+
+def around(text: str, cut: int) -> tuple[str, str]:
+    """What stands before and behind the place where a text is cut."""
+    return text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
+
+
+def no_vector(model: str, text: str) -> ModelError:
+    """The error for a text that comes out as no vector."""
+    return ModelError(
+        f"Model {model!r} makes no vector of the text {text!r}: {NOTHING}. Its weights are damaged.",
+        hint="check-model",
+        model=model,
+    )
+
+
+def model_used(name: str, revision: str | None, why: str) -> str:
+    """A line for the log: a model's name, where it comes from, and who chose it."""
+    origin = ""
+    if revision:
+        from clipsearch.models.disk.names import repository_of
+
+        origin = f" ({repository_of(name)} at {revision})"
+    return f"model: {name}{' (bundled with clipsearch)' if name == BUNDLED else origin}, {why}"
+
+
+def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[str]:
+    """Lines for the log: where the files of a loaded model are, and how it computes.
+
+    `device_reason` beats its own.
+    """
+    return [
+        f"files: {encoder.folder}",
+        f"fingerprint: {encoder.fingerprint}",
+        f"device: {encoder.device} ({device_reason or encoder.device_reason})",
+        f"precision: {encoder.precision} ({encoder.precision_reason})",
+    ]
+
+
+def texts_in_numpy(fingerprint: str) -> str:
+    """A line for the log: where the text tower lies that texts are computed with."""
+    return f"texts: in the text tower, without torch, from {tower_folder(fingerprint)}"
+
+
+def check_replaceable(name: str, revision: str | None, damage: TowerDamagedError) -> None:
+    """Check that the model is at hand that a damaged text tower can be made from.
+
+    Raises:
+        ModelError: it is not.
+    """
+    from clipsearch.models.disk.files import find_local
+
+    said = f"The text tower of model {name!r} in the cache is damaged ({damage}), and the model that it could "
+    try:
+        files = find_local(name, revision=revision)
+    except ModelError as error:
+        raise ModelError(f"{said}be made from is not there: {error}", hint=error.hints, **error.facts) from error
+    if files is None:
+        pinned = f"{name}@{revision}" if revision and "@" not in name else name
+        raise ModelError(f"{said}be made from is not on this disk.", hint="pull", model=pinned)
