@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipsearch.api import load_model, open_index
+    from clipsearch.api import build_index, load_model, open_index
     from clipsearch.errors import ClipsearchError
     from clipsearch.functions import (
         caption_ranks,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         import_vectors,
         score,
     )
-    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.images.finding import Rules
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.index import Hit, Index
     from clipsearch.search.query_terms import ImageTerm, TextTerm
@@ -35,13 +35,14 @@ if TYPE_CHECKING:
 __all__ = [
     "ClipsearchError",
     "Embedder",
-    "Encoder",
     "Hit",
     "ImageTerm",
     "Index",
     "Progress",
+    "Rules",
     "TextTerm",
     "__version__",
+    "build_index",
     "caption_ranks",
     "classify",
     "cluster",
@@ -58,13 +59,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClipsearchError": "clipsearch.errors",
-    "Encoder": "clipsearch.models.in_torch.encoder",
     "Hit": "clipsearch.search.index",
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",
     "Progress": "clipsearch.system.progress",
     "TextTerm": "clipsearch.search.query_terms",
     "Embedder": "clipsearch.search.embedder",
+    "Rules": "clipsearch.images.finding",
+    "build_index": "clipsearch.api",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
     **dict.fromkeys(

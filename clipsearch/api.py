@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,10 @@ from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from clipsearch.index.pipeline import LoadedModel
+    from clipsearch.index.updating import Summary, UpdateOptions
     from clipsearch.index.writing import Writer
     from clipsearch.models.disk.files import Pulled
     from clipsearch.models.in_torch.encoder import Encoder
@@ -103,7 +107,46 @@ def open_at(folder: Path, *, engine: str = "auto") -> Index:
     _warn_if_unfinished(store)
     _log.info(_INDEX_USED, store.folder)
     options: EncoderOptions = FOR_QUERIES if engine == "auto" else {**FOR_QUERIES, "engine": engine}
-    return Index(store, Embedder(store, options=options))
+    return Index(store, Embedder(store, options=options), refresh=partial(_refreshed, store.folder))
+
+
+def build_index(
+    paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    model: str | None = None,
+    progress: Progress = SILENT,
+    **options: Unpack[UpdateOptions],
+) -> Index:
+    """Make an index of image folders, or bring it up to date, and open it. Only new and changed images are embedded.
+
+    Args:
+        paths: folders or image files, one or several.
+        folder: the index; by default .clipsearch in the current folder.
+        model: the name of a model; by default as settings say, else that of the index, else laion.
+        progress: is told how many images are found and done, and how much of a model is downloaded.
+        options: `rules` (a `Rules`: which files count) and `skip_damaged`, which are remembered; `allow_empty`, `reread`,
+            `max_pixels`, and for how many seconds to `wait` for another run. See `UpdateOptions`.
+
+    Returns:
+        The opened index. `Index.update` says what a run did, and which files it could not read.
+
+    Raises:
+        ModelMismatchError: the index has vectors of another model.
+        ClipsearchError: a path cannot be used, the model cannot be had, or the index cannot be written.
+    """
+    place = index_folder(folder, may_be_new=True)
+    some = [paths] if isinstance(paths, str | os.PathLike) else paths
+    _refreshed(place, [Path(path) for path in some], model, progress, **options)
+    return open_at(place)
+
+
+def _refreshed(
+    folder: Path, paths: Sequence[Path], model: str | None, progress: Progress, **options: Unpack[UpdateOptions]
+) -> Summary:
+    from clipsearch.index.updating import update
+
+    return update(folder, paths, IndexingModel(model, progress=progress), progress=progress, **options)
 
 
 def _warn_if_unfinished(store: Store) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,9 @@ import clipsearch
 from clipsearch.errors import InputError
 
 DOGS = sorted(str(path) for path in (SAMPLES / "dogs").iterdir())[:3]
+
+METHODS = {"Index": ("search", "search_many", "similar", "update"), "Embedder": ("embed_images", "embed_texts")}
+"""Of the public classes, those that programs call."""
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,23 @@ def test_vectors_go_out_and_into_another_index(sample_index: Path, tmp_path: Pat
         assert [hit.path for hit in index.search("a dog", k=None)] == [hit.path for hit in known]
 
 
+def test_an_index_is_built_and_brought_up_to_date(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for path in DOGS[:2]:
+        shutil.copy(path, folder)
+    with clipsearch.build_index(folder, tmp_path / ".clipsearch", model="picturebook") as index:
+        assert {hit.path.name for hit in index.search("a dog")} == {Path(path).name for path in DOGS[:2]}
+        shutil.copy(DOGS[2], folder)
+        (folder / "broken.png").write_text("no image")
+        done = index.update()
+        assert (done.images, done.embedded, done.unchanged) == (3, 1, 2)
+        assert [Path(os.fsdecode(path)).name for path, _ in done.unreadable] == ["broken.png"]
+        assert len(index.search("a dog")) == 3
+        done = index.update(rules=clipsearch.Rules(exclude=(Path(DOGS[0]).name,)))
+        assert (done.images, done.left_out) == (2, 1)
+
+
 def test_a_hit_is_a_dictionary_with_the_fields_of_json(sample_index: Path, run: Run) -> None:
     printed = json.loads(run("query", "a dog", "-k", "2", "--json", cwd=sample_index).stdout)
     with clipsearch.open_index(sample_index) as index:
@@ -128,11 +150,15 @@ def test_everything_public_is_documented_with_its_arguments() -> None:
             continue
         text = inspect.getdoc(public)
         assert text, name
-        if inspect.isfunction(public):
-            named = [one for one in inspect.signature(public).parameters if one != "filters"]
-            described = re.findall(r"^    (\w+): ", text.partition("Args:")[2].partition("Returns:")[0], re.MULTILINE)
-            assert [one for one in described if one != "filters"] == named, name
-            assert "Returns:" in text, name
+        for function in [public, *(getattr(public, method) for method in METHODS.get(name, ()))]:
+            if inspect.isfunction(function):
+                text = inspect.getdoc(function) or ""
+                named = [one for one in inspect.signature(function).parameters if one not in ("self", "filters")]
+                described = re.findall(
+                    r"^    (\w+): ", text.partition("Args:")[2].partition("Returns:")[0], re.MULTILINE
+                )
+                assert [one for one in described if one != "filters"] == named, function.__qualname__
+                assert "Returns:" in text, function.__qualname__
 
 
 def test_the_page_about_python_imports_nothing_but_the_package_and_numpy() -> None:

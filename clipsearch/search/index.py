@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -21,10 +21,13 @@ from clipsearch.search.encoders import Encoders, vector_of_picture
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, combined, in_words
 from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
 from clipsearch.system.paths import absolute
+from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Matrix, Vectors, are_unit
 
 if TYPE_CHECKING:
     from typing import Unpack
+
+    from clipsearch.index.updating import Summary, UpdateOptions
 
 _log = logging.getLogger(__name__)
 
@@ -136,8 +139,11 @@ class Index:
         self,
         store: Store,
         encoders: Encoders,
+        refresh: Callable[..., Summary] | None = None,
     ) -> None:
+        """`refresh` is for `update`: it is given paths, the name of a model, progress and `UpdateOptions`."""
         self.store = store
+        self._refresh = refresh
         self._encoders = encoders
         self._told: set[str] = set()
         """What was said of rows that are no unit vectors; once is enough."""
@@ -154,6 +160,23 @@ class Index:
         """Close the files."""
         self.store.close()
 
+    def update(self, *, progress: Progress = SILENT, **options: Unpack[UpdateOptions]) -> Summary:
+        """Bring the index up to date with the folders that it knows, as `clipsearch index` does without a path.
+
+        Args:
+            progress: is told how many images are found and done.
+            options: `rules`, `skip_damaged`, `allow_empty`, `reread`, `max_pixels` and `wait`; as for `build_index`.
+
+        Returns:
+            What was done: numbers of `images`, `embedded`, `unchanged`, `removed` and others, and what is `unreadable`.
+
+        Raises:
+            ClipsearchError: a folder is gone, the model cannot be had, or the index cannot be written.
+        """
+        if self._refresh is None:
+            raise TypeError("an index that was not opened by open_index has no model to update it with")
+        return self._refresh([], None, progress, **options)
+
     def search(
         self,
         query: Query,
@@ -164,11 +187,20 @@ class Index:
         distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
-        """The `k` images closest to `query`, best first, equal ones by path; all of them if there are fewer.
+        """Find the images closest to words, images, or several of them together.
 
-        `k` None means all. Of the images that fulfil all `filters` (see `FilterArguments`), those count whose score
-        (cosine) and confidence (see `Hit`) are high enough. With `distinct`, in (0, 1], an image is left out where a
-        better hit has the same content or, below 1, a cosine with it of at least that.
+        Args:
+            query: words, a `TextTerm`, an `ImageTerm`, or a list of these, which add up.
+            k: how many hits at most; None for all.
+            min_score: the least cosine of a hit, in [-1, 1].
+            min_confidence: its least confidence (see `Hit`), in [0, 1]; for queries in words.
+            distinct: in (0, 1]; an image is left out where a better hit has the same content or, below 1, a cosine with
+                it of at least that.
+            filters: which images are searched, all of `under`, `glob`, `seen_from`, `after`, `before`, `min_width`,
+                `min_height`, `orientation` and `files` that are given; see `FilterArguments`.
+
+        Returns:
+            The best hit first, equal ones by path.
 
         Raises:
             InputError: the query, `k`, a cut-off or a filter means nothing, or a picture cannot be read.
@@ -189,9 +221,25 @@ class Index:
         distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[list[Hit]]:
-        """The hits of each query, as `search` gives them; the matrix is read once for all of them.
+        """Find the images of several queries at once: the matrix is read once for all of them.
 
         Only queries that stay away from different things are ranked apart.
+
+        Args:
+            queries: each as for `search`, and so are the other arguments.
+            k: how many hits at most for each query; None for all.
+            min_score: their least cosine.
+            min_confidence: their least confidence.
+            distinct: from which cosine on images are alike.
+            filters: which images are searched.
+
+        Returns:
+            The hits of each query, in the order of the queries.
+
+        Raises:
+            InputError: as for `search`, and so are the others.
+            ModelError: the model that is needed cannot be had.
+            IndexDamagedError: the index contradicts itself.
         """
         limits = _Limits.checked(k, min_score, min_confidence, distinct)
         return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
@@ -206,11 +254,24 @@ class Index:
         distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
-        """The `k` images closest to a picture: a path, or the content of a file.
+        """Find the images closest to an image.
 
-        If it is in the index itself it is left out by all of its names, links among them, unless `include_self` says
-        otherwise; copies of it are not.
-        Arguments and errors are otherwise those of `search`.
+        Args:
+            image: its path, or the content of its file.
+            k: how many hits at most; None for all.
+            include_self: whether the image itself counts where it is in the index; without it, it is left out by all of
+                its names, links among them, and copies of it are not.
+            min_score: the least cosine of a hit, in [-1, 1].
+            distinct: from which cosine on images are alike; as for `search`.
+            filters: which images are searched; as for `search`.
+
+        Returns:
+            The best hit first, equal ones by path.
+
+        Raises:
+            InputError: the image cannot be read, or an argument means nothing.
+            ModelError: the model that is needed cannot be had.
+            IndexDamagedError: the index contradicts itself.
         """
         limits = _Limits.checked(k, min_score, None, distinct)
         term = ImageTerm(image)

@@ -17,6 +17,7 @@ from fresh import COMMAND, HEAVY, loaded_by
 
 import clipsearch
 from clipsearch.models.disk.files import locate
+from clipsearch.models.in_torch.encoder import Encoder
 
 MODEL = ("--model", "picturebook")
 
@@ -94,7 +95,7 @@ def test_texts_get_the_vectors_that_queries_have(run: Run, tmp_path: Path) -> No
     embedded(run, "--text", "a dog", "--texts-from", "texts.txt", "-o", "t.npy", *MODEL, cwd=tmp_path)
     texts = ["a dog", 'a "red" car, at night', "smørrebrød"]
     assert [row["text"] for row in names(tmp_path / "t.csv")] == texts
-    wanted = clipsearch.Encoder(locate("picturebook"), device="cpu").encode_texts(texts)
+    wanted = Encoder(locate("picturebook"), device="cpu").encode_texts(texts)
     np.testing.assert_allclose(np.load(tmp_path / "t.npy"), wanted, atol=1e-5)
 
     other = ("--text", "a cat", "-o", "t.npy", "--dtype", "float16", *MODEL)
