@@ -125,8 +125,8 @@ def build_index(
         folder: the index; by default .clipsearch in the current folder.
         model: the name of a model; by default as settings say, else that of the index, else laion.
         progress: is told how many images are found and done, and how much of a model is downloaded.
-        options: `rules` (a `Rules`: which files count) and `skip_damaged`, which are remembered; `allow_empty`, `reread`,
-            `max_pixels`, and for how many seconds to `wait` for another run. See `UpdateOptions`.
+        options: `rules` (a `Rules`: which files count) and `skip_damaged`, which are remembered; `allow_empty`,
+            `reread`, `max_pixels`, and for how many seconds to `wait` for another run. See `UpdateOptions`.
 
     Returns:
         The opened index. `Index.update` says what a run did, and which files it could not read.

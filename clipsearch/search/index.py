@@ -161,7 +161,7 @@ class Index:
         self.store.close()
 
     def update(self, *, progress: Progress = SILENT, **options: Unpack[UpdateOptions]) -> Summary:
-        """Bring the index up to date with the folders that it knows, as `clipsearch index` does without a path.
+        """Bring the index up to date with the folders that it knows. Only new and changed images are embedded.
 
         Args:
             progress: is told how many images are found and done.
