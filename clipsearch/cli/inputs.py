@@ -158,7 +158,7 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
 
 def say_damaged(damaged: Iterable[tuple[bytes, float]], called: Callable[[bytes], str | bytes]) -> None:
     """Name pictures of which a part is missing, by path and share; `called` is what the user called each."""
-    from clipsearch.images.shares import missing
+    from clipsearch.images.missing_share import missing
     from clipsearch.output.paths import printable, shown
 
     for path, share in sorted(set(damaged)):
@@ -177,10 +177,10 @@ def _is_stream(name: str) -> bool:
 
 
 def _content(name: str) -> bytes:
-    from clipsearch.images.reading import read_picture, read_stream
+    from clipsearch.images.reading import read_image, read_stream
 
     try:
-        return read_stream(standard_input()) if name == STDIN else read_picture(os.fsencode(name))
+        return read_stream(standard_input()) if name == STDIN else read_image(os.fsencode(name))
     except (UnreadableImageError, OSError) as error:
         where = "from standard input" if name == STDIN else name
         raise InputError(f"Cannot read the picture {where}: {error}") from error
@@ -195,7 +195,7 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
         InputError: something is not there or cannot be read, or a folder holds no image.
     """
     from clipsearch.images.finding import find_images
-    from clipsearch.images.kinds import PassedOver, listed
+    from clipsearch.images.other_files import PassedOver, listed
     from clipsearch.output.paths import printable, shown
     from clipsearch.system.paths import absolute
 

@@ -51,7 +51,7 @@ def status(
 
 def _status(store: Store, *, verify: bool) -> Status:
     """What an index holds, all of one commit."""
-    from clipsearch.images.kinds import total
+    from clipsearch.images.other_files import total
     from clipsearch.index.locking import is_locked
     from clipsearch.index.verifying import verify as findings_of
     from clipsearch.output.reports import Status

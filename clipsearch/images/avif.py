@@ -1,4 +1,4 @@
-"""What the boxes of an AVIF say of its picture, its colours and its transparency. Decodes nothing.
+"""Header of an AVIF file: size, orientation, colours and transparency of its image. Decodes nothing.
 
 Source: ISO/IEC 23008-12 (the boxes of HEIF) and AOM's "AV1 Image File Format".
 """
@@ -13,29 +13,31 @@ from clipsearch.images.boxes import bodies
 
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _TURNED = (1, 8, 3, 6)
-"""EXIF's orientation for each number of quarter turns to the left."""
+"""EXIF orientation for each number of quarter turns to the left."""
 _MIRRORED = {(0, 0): 4, (0, 1): 2, (1, 0): 5, (1, 1): 7, (2, 0): 2, (2, 1): 4, (3, 0): 7, (3, 1): 5}
-"""The same for (quarter turns, axis) of pictures that are mirrored after they are turned."""
+"""EXIF orientation for (quarter turns, axis) of an image that is mirrored after it is turned."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of the picture that is shown."""
+    """What the boxes say of the primary image of a file."""
 
     width: int
-    """As it is stored."""
+    """Pixels, as stored: before `orientation` is applied."""
     height: int
+    """Pixels, as stored."""
     bits: int
+    """Bits of a sample: 8, 10 or 12."""
     orientation: int
-    """In EXIF's numbers."""
-    formula: int | None
-    """By which brightness and colour were made of red, green and blue, in the numbers of ITU-T H.273."""
+    """EXIF orientation, 1 to 8."""
+    matrix: int | None
+    """Matrix coefficients between RGB and YCbCr (ITU-T H.273, table 4), or None if the file does not say."""
     alpha_lacks_size: bool
-    """Whether there is transparency that does not say how large it is. The format wants that; an encoder did not."""
+    """Whether the alpha plane has no size of its own. The format requires one; some encoders leave it out."""
 
 
 def header(content: bytes) -> Header | None:
-    """What a file says of itself; None if it is broken, cut off or a sequence."""
+    """Read the header of an AVIF file; None if it is broken, truncated or an image sequence."""
     try:
         items, number = _items(content)
         own = dict(items[number])
@@ -47,24 +49,24 @@ def header(content: bytes) -> Header | None:
     except (StopIteration, LookupError, struct.error):
         return None
     codes = _colours(content, b"nclx")
-    formula = int.from_bytes(codes[4:6], "big") if codes else None
+    matrix = int.from_bytes(codes[4:6], "big") if codes else None
     bits = (12 if depth & 0x20 else 10) if depth & 0x40 else 8
-    return Header(width, height, bits, orientation, formula, any(b"ispe" not in alpha for alpha in alphas))
+    return Header(width, height, bits, orientation, matrix, any(b"ispe" not in alpha for alpha in alphas))
 
 
 def colour_codes(content: bytes) -> tuple[int, int] | None:
-    """Colour primaries and transfer characteristics of the picture (ITU-T H.273), if its box says them."""
+    """Colour primaries and transfer characteristics (ITU-T H.273) of the image, or None if the file has none."""
     body = _colours(content, b"nclx")
     return struct.unpack_from(">2H", body) if len(body) >= 4 else None  # noqa: PLR2004
 
 
 def profile(content: bytes) -> bytes:
-    """The ICC profile of the picture; empty if there is none."""
+    """ICC profile of the image, or empty bytes if it has none."""
     return _colours(content, b"prof") or _colours(content, b"rICC")
 
 
 def _colours(content: bytes, kind: bytes) -> bytes:
-    """What the picture's box for colours says in this way. A gain map has one of its own."""
+    """Content of the image's `colr` box of this kind (a gain map has a `colr` box of its own), or empty bytes."""
     try:
         items, number = _items(content)
         return next(body[4:] for name, body in items[number] if name == b"colr" and body[:4] == kind)
@@ -73,7 +75,7 @@ def _colours(content: bytes, kind: bytes) -> bytes:
 
 
 def _items(content: bytes) -> tuple[dict[int, list[tuple[bytes, bytes]]], int]:
-    """The properties (kind, content) of each item, and the number of the one that is shown."""
+    """Properties (kind, content) of each item by its number, and the number of the primary item."""
     meta = next(body for kind, body in bodies(content) if kind == b"meta")
     parts = dict(reversed(list(bodies(meta[4:]))))
     properties = dict(reversed(list(bodies(parts[b"iprp"]))))
@@ -83,7 +85,7 @@ def _items(content: bytes) -> tuple[dict[int, list[tuple[bytes, bytes]]], int]:
 
 
 def _associations(box: bytes) -> Iterator[tuple[int, list[int]]]:
-    """Number of each item, and of its properties, from one on."""
+    """Yield the number of each item, and the 1-based numbers of its properties."""
     version, wide = box[0], box[3] & 1
     (count,) = struct.unpack_from(">I", box, 4)
     at = 8

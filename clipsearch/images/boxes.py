@@ -1,4 +1,4 @@
-"""The boxes that JPEG 2000, AVIF, HEIF and JPEG XL are made of: where they lie, and what is in them.
+"""Boxes, the containers of JPEG 2000, AVIF, HEIF and JPEG XL: where they lie and what they contain.
 
 Source: ISO/IEC 15444-1, annex I, and ISO/IEC 14496-12.
 """
@@ -11,19 +11,23 @@ from typing import NamedTuple
 
 
 class Box(NamedTuple):
-    """Where one lies."""
+    """Position of one box in a file, as byte offsets."""
 
     kind: bytes
-    """Four letters."""
+    """Type of the box, four letters."""
     start: int
+    """Offset of its header."""
     inner: int
-    """Where its content starts."""
+    """Offset of its content."""
     end: int
-    """Behind it; beyond the end of a file that is cut off."""
+    """Offset just past its content; in a truncated file, past the end of the file."""
 
 
 def boxes(content: bytes, start: int = 0) -> Iterator[Box]:
-    """The boxes in a file or in another box, from `start` on. One without a length ends with the file."""
+    """Yield the boxes of a file, or of the content of another box, from offset `start` on.
+
+    A box without a length extends to the end of the file.
+    """
     at = start
     while at + 8 <= len(content):
         size, kind = struct.unpack_from(">I4s", content, at)
@@ -39,7 +43,7 @@ def boxes(content: bytes, start: int = 0) -> Iterator[Box]:
 
 
 def bodies(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of each box; the first that is empty or cut off, and those behind it, are left out."""
+    """Yield kind and content of each box, up to the first that is empty or truncated."""
     for kind, _, inner, end in boxes(content):
         if end == inner or end > len(content):
             return

@@ -1,7 +1,7 @@
-"""The colours of a decoded picture into sRGB, where its file says that they are others.
+"""Conversion of a decoded image to sRGB, if its file declares another colour space.
 
-Owns what is done about ICC profiles, HDR and PNG's gamma. What is nearly sRGB stays as it is to the bit, as CLIP's own
-processor has it. Knows nothing of transparency or of models.
+Owns ICC profiles, HDR tone mapping and PNG's gamma. An image that is nearly sRGB stays the same to the bit, since
+CLIP's own processor ignores profiles. Knows nothing of transparency or of models.
 
 Sources: ICC.1:2001-04, 6 (profiles); ITU-R BT.2100-2, tables 4 and 5 (PQ, HLG); BT.2408-4, 2.1 (203 cd/m² for white);
 BT.2390-8, 5.4.1 (the tone curve).
@@ -22,40 +22,45 @@ from clipsearch.images import avif, bitmaps, jpeg2000
 from clipsearch.images.colour_tags import REC_709, SRGB, Chromaticities, Curve, Encoding, encoding
 
 Conversion = Callable[[Image.Image], Image.Image]
-"""RGB or RGBA into the same in sRGB; or CMYK into RGB."""
+"""Converts RGB or RGBA to the same mode in sRGB, or CMYK to RGB in sRGB."""
 _Numbers = npt.NDArray[np.float64]
 
 _NEARLY = 8
-"""A profile that changes no level by more leaves vectors as they are: a gamma of 2.2 (6) leaves cosines of 0.997 and
-more, one of 2.0 (9) of 0.95 and more (scripts/bench_colour.py)."""
+"""A profile that changes no level (0 to 255) by more is ignored. A gamma of 2.2 changes levels by up to 6 and gives
+vectors with a cosine of 0.997 or more to those of sRGB; 2.0 changes them by 9, with 0.95 or more
+(scripts/bench_colour.py).
+"""
 _LARGEST_PROFILE = 4 << 20
-"""Bytes. Those of printing presses have up to 3 MB."""
+"""Bytes. Profiles of printing presses have up to 3 MB."""
 _PROFILES = 8
-"""How many are kept at hand: most folders have one or two, and memory for the largest ones is bounded."""
+"""Conversions that are cached: most folders have one or two profiles, and the memory for the largest is bounded."""
 _STEPS = 9
-"""So many levels of each channel are looked at, to tell what a profile does."""
+"""Levels of each channel that are sampled to see how much a profile changes."""
 _HDR_STEPS = 65
-"""So many levels of each channel a table of HDR has, the most that Pillow takes; levels between are interpolated."""
+"""Levels of each channel in the lookup table for HDR, the most that Pillow takes; others are interpolated."""
 _GREY, _WIDE_GREY = ("1", "L", "LA", "La"), ("I", "F")
-"""Modes of Pillow, and how others begin."""
+"""Grey modes of Pillow with up to 8 bits, and prefixes of those with more."""
 
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
-"""The white of ICC profiles, X, Y and Z."""
+"""White point of ICC profiles: X, Y and Z."""
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
-"""As a profile's parametric curve of kind 3 has it: exponent, a, b, c, d."""
+"""Parameters of sRGB as an ICC parametric curve of type 3: exponent, a, b, c, d."""
 
 _WHITE = 203.0
-"""cd/m² that a sheet of white paper has in an HDR picture; a screen's white in others."""
+"""cd/m² of diffuse white in an HDR image, which becomes white in sRGB."""
 _PEAK = 1000.0
-"""cd/m² of the brightest light that is told apart from brighter ones: that of common HDR screens."""
+"""cd/m² of the brightest light that is distinguished from brighter ones: the peak of common HDR screens."""
 _PQ_PEAK = 10000.0
 
 
 def conversion(image: Image.Image, content: bytes, kind: str | None) -> Conversion | None:
-    """What makes sRGB of `image`, which was decoded from the file `content` of this kind; None if nothing has to.
+    """Return the conversion of `image` to sRGB; None if the file declares no colours, nearly sRGB, or is broken there.
 
-    That is: nothing is said of its colours, they are nearly sRGB, or what is said is broken.
+    Args:
+        image: As decoded, before any change of mode.
+        content: The file it was decoded from.
+        kind: Pillow's name of the file's format.
     """
     profile = _profile(image, content, kind)
     stated = encoding(image, content, kind, has_profile=bool(profile))
@@ -67,7 +72,7 @@ def conversion(image: Image.Image, content: bytes, kind: str | None) -> Conversi
 
 
 def _profile(image: Image.Image, content: bytes, kind: str | None) -> bytes:
-    """The ICC profile; empty if there is none. Not every decoder tells it."""
+    """ICC profile of the image, or empty bytes. For some formats it is read here, since Pillow does not."""
     found = image.info.get("icc_profile")
     if not found and kind == "JPEG2000":
         found = jpeg2000.profile(content)
@@ -82,7 +87,7 @@ def _profile(image: Image.Image, content: bytes, kind: str | None) -> bytes:
 
 
 def _by_profile(profile: bytes, image: Image.Image) -> Conversion | None:
-    # A profile for pixels of another kind says nothing of these.
+    # A profile for another number of channels does not apply.
     space, mode = profile[16:20], image.mode
     if space == b"RGB " and mode not in ("CMYK", "LAB"):
         return _profile_conversion(profile, "RGB")
@@ -95,7 +100,7 @@ def _by_profile(profile: bytes, image: Image.Image) -> Conversion | None:
 
 @functools.lru_cache(maxsize=_PROFILES)
 def _profile_conversion(profile: bytes, mode: str) -> Conversion | None:
-    """What a profile for pictures of this mode does; None if that is next to nothing, or it is broken."""
+    """Conversion by a profile for images of this mode; None if it changes next to nothing, or is broken."""
     try:
         from PIL import ImageCms  # takes long to import; some builds of Pillow lack it
     except ImportError:
@@ -129,7 +134,7 @@ def _profile_conversion(profile: bytes, mode: str) -> Conversion | None:
 
 
 def _samples(mode: str) -> Image.Image:
-    """Colours from the whole space of a mode, one beside the other."""
+    """One row of colours that covers the whole space of a mode."""
     axis = np.linspace(0, 255, _STEPS).round().astype(np.uint8)
     if mode == "L":
         return Image.fromarray(axis[None])
@@ -139,7 +144,7 @@ def _samples(mode: str) -> Image.Image:
 
 
 def _by_levels(levels: npt.NDArray[np.uint8]) -> Conversion:
-    """What gives each of 256 levels of grey its (256, 3) colour, and leaves transparency."""
+    """Conversion that maps grey level i to the colour `levels[i]` ((256, 3) uint8) and keeps alpha."""
     table = levels.T.ravel().tolist()
 
     def convert(image: Image.Image) -> Image.Image:
@@ -149,13 +154,13 @@ def _by_levels(levels: npt.NDArray[np.uint8]) -> Conversion:
 
 
 def _matrix_profile(primaries: Chromaticities, curve: Curve) -> bytes:
-    """A profile that says this, for LittleCMS; empty if no light can be made so."""
+    """ICC profile with these primaries and this curve, for LittleCMS; empty if the primaries make no sense."""
     matrix = _to_xyz(primaries)
     if matrix is None:
         return b""
     with np.errstate(all="ignore"):
         adapted = _adaptation(matrix.sum(axis=1)) @ matrix
-    if not np.abs(adapted).max() < 2**15:  # or no number
+    if not np.abs(adapted).max() < 2**15:  # not `>=`: this is also true for NaN
         return b""
     kind, numbers = (0, (curve,)) if isinstance(curve, float) else (3, _SRGB_CURVE)
     trc = b"para" + struct.pack(f">4xHxx{len(numbers)}i", kind, *(round(number * 65536) for number in numbers))
@@ -177,7 +182,7 @@ def _xyz_tag(xyz: _Numbers) -> bytes:
 
 
 def _to_xyz(primaries: Chromaticities) -> _Numbers | None:
-    """(3, 3) from linear red, green and blue to X, Y and Z; None if these chromaticities are none."""
+    """(3, 3) matrix from linear RGB to XYZ, or None if no RGB space has these chromaticities."""
     points = np.array(primaries, np.float64).reshape(4, 2)
     if not np.isfinite(points).all() or (points[:, 1] <= 0).any():
         return None
@@ -190,7 +195,7 @@ def _to_xyz(primaries: Chromaticities) -> _Numbers | None:
 
 
 def _adaptation(white: _Numbers) -> _Numbers:
-    """(3, 3) from colours under this white to those under D50."""
+    """(3, 3) matrix that adapts XYZ from this white point to D50 (Bradford)."""
     scale = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     adaptation: _Numbers = np.linalg.inv(_BRADFORD) @ np.diag(scale) @ _BRADFORD
     return adaptation
@@ -201,7 +206,7 @@ def _adaptation(white: _Numbers) -> _Numbers:
 
 @functools.lru_cache(maxsize=_PROFILES)
 def _tone_mapping(stated: Encoding) -> Conversion | None:
-    """HDR as a usual screen shows it, through a table of colours."""
+    """Conversion of HDR to sRGB by a lookup table."""
     axis = np.linspace(0, 1, _HDR_STEPS)
     blue, green, red = np.meshgrid(axis, axis, axis, indexing="ij")  # red changes fastest in Pillow's tables
     colours = tone_mapped(np.stack([red, green, blue], axis=-1).reshape(-1, 3), stated)
@@ -212,10 +217,11 @@ def _tone_mapping(stated: Encoding) -> Conversion | None:
 
 
 def tone_mapped(rgb: _Numbers, stated: Encoding) -> _Numbers | None:
-    """(N, 3) sRGB from 0 to 1 of (N, 3) numbers of PQ or HLG from 0 to 1; None if their primaries are none.
+    """Tone-map HDR: (N, 3) PQ or HLG values from 0 to 1 to (N, 3) sRGB values from 0 to 1.
 
-    Light up to about 90 cd/m² stays as it is, where 203 is white, and what is brighter up to 1000 is brought into the
-    rest, by the brightest channel, so that hues stay. Colours that sRGB lacks are cut off.
+    Light up to about 90 cd/m² is unchanged, with white at 203; light up to 1000 cd/m² is compressed into the rest, by
+    the brightest channel, so that hues stay. Colours outside sRGB are clipped. Returns None if the primaries make no
+    sense.
     """
     own, srgb = _to_xyz(stated.primaries), _to_xyz(REC_709)
     if own is None or srgb is None:
@@ -230,11 +236,11 @@ def tone_mapped(rgb: _Numbers, stated: Encoding) -> _Numbers | None:
 _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
 _A, _B, _C = 0.17883277, 0.28466892, 0.55991073
 _HLG_GAMMA = 1.2
-"""For a screen of 1000 cd/m²."""
+"""System gamma of HLG for a screen of 1000 cd/m²."""
 
 
 def _pq_to_light(pq: _Numbers) -> _Numbers:
-    """cd/m² of numbers from 0 to 1."""
+    """Light in cd/m² of PQ values from 0 to 1."""
     root = pq ** (1 / _M2)
     light: _Numbers = _PQ_PEAK * ((root - _C1).clip(0) / (_C2 - _C3 * root)) ** (1 / _M1)
     return light
@@ -247,14 +253,17 @@ def _light_to_pq(light: _Numbers) -> _Numbers:
 
 
 def _hlg_to_light(hlg: _Numbers, luminance: _Numbers) -> _Numbers:
-    """cd/m² on a screen of `_PEAK` of (N, 3) numbers from 0 to 1; `luminance` is what red, green and blue give."""
+    """Light in cd/m² of (N, 3) HLG values from 0 to 1, on a screen with the peak `_PEAK`.
+
+    `luminance` holds the shares of red, green and blue in Y.
+    """
     scene = np.where(hlg <= 0.5, hlg**2 / 3, (np.exp((hlg - _C) / _A) + _B) / 12)  # noqa: PLR2004
     whole = (scene @ luminance)[:, None]
     return _PEAK * np.where(whole > 0, whole, 1) ** (_HLG_GAMMA - 1) * scene
 
 
 def _compressed(light: _Numbers) -> _Numbers:
-    """cd/m² from 0 to `_PEAK` into 0 to `_WHITE`: unchanged up to a knee, and a smooth curve from there on."""
+    """Compress light from 0 to `_PEAK` into 0 to `_WHITE` cd/m²: unchanged up to a knee, then a smooth curve."""
     peak, white = _light_to_pq(np.array([_PEAK, _WHITE]))
     most = white / peak
     knee = 1.5 * most - 0.5

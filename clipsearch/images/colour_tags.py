@@ -1,6 +1,6 @@
-"""What a file says of its colours in numbers of its own, beside or instead of an ICC profile. Decodes nothing.
+"""Colour space that a file declares without an ICC profile: PNG chunks, and CICP in PNG, AVIF and HEIF.
 
-PNG has chunks for it, AVIF and HEIF a box. Knows which statement counts where there are several.
+Knows which declaration counts where there are several. Decodes nothing.
 
 Sources: PNG (third edition), 4.3 (which chunk counts) and 11.3.2; ITU-T H.273, tables 2 and 3 (CICP).
 """
@@ -17,26 +17,26 @@ from PIL import Image
 from clipsearch.images import avif
 
 Curve = float | str
-"""How numbers become light: a power, or "srgb", "pq" or "hlg"."""
+"""Transfer function from stored values to light: the exponent of a power, or "srgb", "pq" or "hlg"."""
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
 """x and y of white, red, green and blue."""
 
 
 class Encoding(NamedTuple):
-    """What the numbers of a picture mean."""
+    """Colour space of an image: primaries with white point, and transfer function."""
 
     primaries: Chromaticities
     curve: Curve
 
     @property
     def is_hdr(self) -> bool:
-        """Whether it reaches far beyond the white of paper."""
+        """Whether values reach far beyond diffuse white."""
         return self.curve in ("pq", "hlg")
 
 
 _D65 = (0.3127, 0.3290)
 REC_709: Chromaticities = (*_D65, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
-"""Those of sRGB, too."""
+"""Chromaticities of BT.709, which are also those of sRGB."""
 SRGB = Encoding(REC_709, "srgb")
 _PRIMARIES: Mapping[int, Chromaticities] = {
     1: REC_709,
@@ -50,15 +50,21 @@ _PRIMARIES: Mapping[int, Chromaticities] = {
     22: (*_D65, 0.630, 0.340, 0.295, 0.605, 0.155, 0.077),
 }
 _CURVES: Mapping[int, Curve] = {4: 2.2, 5: 2.8, 8: 1.0, 16: "pq", 18: "hlg"}
-"""All others are those of television, whose screens show them much like sRGB, or mean nothing here."""
+"""Transfer characteristics (ITU-T H.273) -> curve. All others are shown like sRGB, as those of television are."""
 _POWERS = (0.1, 10.0)
-"""Beyond them a gamma is a mistake."""
+"""Least and greatest exponent of a gamma that is no mistake."""
 
 
 def encoding(image: Image.Image, content: bytes, kind: str | None, *, has_profile: bool) -> Encoding | None:
-    """What the file `content` of this kind says, if it counts more than the ICC profile there may be; None if nothing.
+    """Return the colour space that a file declares without an ICC profile; None if it declares none or has a profile.
 
-    A PNG's cICP counts more than its profile, all else less. `image` is what was made of the file.
+    A PNG's cICP chunk has precedence over its profile; everything else does not.
+
+    Args:
+        image: As decoded from `content`; its `info` holds what Pillow has read.
+        content: The file.
+        kind: Pillow's name of the file's format.
+        has_profile: Whether there is an ICC profile.
     """
     codes: tuple[int, int] | None = None
     if kind == "PNG":
@@ -78,7 +84,7 @@ def encoding(image: Image.Image, content: bytes, kind: str | None, *, has_profil
 
 
 def _of_png(info: Mapping[Any, Any]) -> Encoding | None:
-    """From gAMA and cHRM, each of which may be missing: the other is sRGB's then, as browsers have it."""
+    """Encoding from the chunks gAMA and cHRM. If one of them is missing, sRGB's value stands in, as in browsers."""
     gamma: float | None = info.get("gamma")
     chromaticities: Any = info.get("chromaticity")
     power = 1 / gamma if gamma else math.inf
@@ -89,7 +95,7 @@ def _of_png(info: Mapping[Any, Any]) -> Encoding | None:
 
 
 def _png_codes(content: bytes) -> tuple[int, int] | None:
-    """Primaries and transfer characteristics of cICP."""
+    """Primaries and transfer characteristics in the chunk cICP, or None."""
     at = 8
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)

@@ -1,10 +1,9 @@
-"""A damaged picture: the pixels that are there, and what share of it is missing.
+"""Damaged images: the pixels that are there, and the share that is missing.
 
-Decoders fill in what they do not find, or leave it as it was, and say neither where nor how much. So the file is
-decoded twice, over two backgrounds and with two different ends where the format needs one: where the two pictures
-agree, the pixels come from the file. Only files that were refused as they are come here, so good ones cost nothing.
-
-Knows nothing of where a file comes from, nor of formats that its decoder refuses whole.
+Decoders fill in missing pixels, or leave them unchanged, and say neither where nor how many. So the file is decoded
+twice, over two backgrounds and, where the format needs it, completed in two ways: pixels that are the same in both come
+from the file. This is done only for files that the decoder has refused, so good ones cost nothing. Knows nothing of
+file names.
 """
 
 from __future__ import annotations
@@ -19,39 +18,39 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.cut_files import Ends, Jpeg, Scan, read_jpeg
-from clipsearch.images.shares import percent
+from clipsearch.images.missing_share import percent
+from clipsearch.images.truncated_files import Ends, Jpeg, Scan, read_jpeg
 
 LEAST_SHARE = 0.5
-"""Of a picture that must be there."""
+"""Least share of an image that must be there, or it counts as unreadable."""
 
 _GREY = (128, 128, 128)
-"""The background, and what is shown where nothing is known."""
+"""The background, and the colour of pixels of which nothing is known."""
 _EDGE_ROWS, _FADING = 16, 0.05
-"""Over how many rows a mean is taken, and over which share of the height the last row fades."""
+"""Rows over which the mean colour is taken, and the share of the height over which the last row fades into it."""
 _WIDE = ("I", "F")
-"""How the names of modes begin that have other levels than 0 to 255."""
+"""Prefixes of Pillow's modes whose levels are not 0 to 255."""
 
 _PART = 1 << 20
-"""So many pixels are compared at a time."""
+"""Pixels that are compared at a time."""
 
 
 class TooLittleError(UnreadableImageError):
-    """Less of a picture is there than the least share."""
+    """Less than `LEAST_SHARE` of the image is there."""
 
 
 class Loss(NamedTuple):
-    """What a picture lacks."""
+    """The part of an image that is missing."""
 
     share: float
-    """0 to 1."""
+    """Share of the image that is missing, 0 to 1."""
     made_up: npt.NDArray[np.bool_] | None
-    """(H, W) pixels; None if the decoder has filled them in well."""
+    """(H, W) mask of the pixels that are not from the file; None if the decoder has filled them in well."""
     is_interlaced: bool = False
-    """Whether every other line, or every other pixel, may be one of them."""
+    """Whether missing pixels may alternate with good ones."""
 
     def painted(self, image: Image.Image) -> Image.Image:
-        """An RGB picture with the colours that are next to what is missing in its place."""
+        """Fill the missing pixels of an RGB image with the colours next to them."""
         lost = self.made_up
         if lost is None or not lost.any() or lost.shape != (image.height, image.width):
             return image
@@ -66,15 +65,15 @@ class Loss(NamedTuple):
 
 
 NOTHING = Loss(0.0, None)
-"""Is missing."""
+"""The loss of an image that is whole."""
 
 
 def load_both(image: ImageFile.ImageFile, other: ImageFile.ImageFile, given: Ends) -> Loss:
-    """Load as much of two images, opened from `given`, as there is; what is missing of the first.
+    """Load two images, opened from the two files of `given`, as far as possible; return what the first lacks.
 
     Raises:
-        TooLittleError: less than the least share is there.
-        UnreadableImageError: nothing is.
+        TooLittleError: less than `LEAST_SHARE` is there.
+        UnreadableImageError: nothing is there.
     """
     _load_over(image, is_shown=True)
     _load_over(other, is_shown=False)
@@ -100,14 +99,14 @@ def _loss(image: ImageFile.ImageFile, other: ImageFile.ImageFile, given: Ends) -
 
 
 def _load_over(image: ImageFile.ImageFile, *, is_shown: bool) -> None:
-    """Load an image over one of two backgrounds, as far as that goes."""
+    """Load as much as possible of an image, over one of two backgrounds."""
     prepare = image.load_prepare
 
     def prepare_over() -> None:
         prepare()
-        # Of levels without a fixed range the least: what is black and white is told by what is found in them.
+        # Modes without a fixed range get the lowest levels: black and white depend on the values that occur.
         one, another = (0, 1) if image.mode.startswith(_WIDE) else (_GREY[0], 0)
-        # An alpha that is zero everywhere means nothing in some formats, and must stay so.
+        # In some formats, an alpha that is zero everywhere means no alpha, and must stay so.
         alone, alpha = (one, 0) if is_shown else (another, 255)
         levels = [alpha if band in "Aa" else alone for band in image.getbands()]
         image.im.paste(tuple(levels) if len(levels) > 1 else alone, (0, 0, *image.im.size))
@@ -125,7 +124,7 @@ def _load_over(image: ImageFile.ImageFile, *, is_shown: bool) -> None:
 
 
 def _made_up(image: Image.Image, other: Image.Image) -> npt.NDArray[np.bool_]:
-    """(H, W) the pixels that two pictures do not agree on."""
+    """(H, W) mask of the pixels in which two images differ."""
     made_up = np.empty((image.height, image.width), np.bool_)
     rows = max(1, _PART // image.width)
     for top in range(0, image.height, rows):
@@ -138,7 +137,7 @@ def _made_up(image: Image.Image, other: Image.Image) -> npt.NDArray[np.bool_]:
 
 @contextmanager
 def _as_far_as_it_goes() -> Iterator[None]:
-    """Within: of broken data decoders raise whatever they stumble over; what they have done so far counts."""
+    """Suppress the errors of a decoder within: broken data raises anything, and the pixels so far are kept."""
     try:
         yield
     except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -148,7 +147,7 @@ def _as_far_as_it_goes() -> Iterator[None]:
 
 
 def _spread(pixels: npt.NDArray[np.uint8], lost: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Give (H, W, 3) pixels that are lost the colours of those left of them and above; what is lost all the same."""
+    """Copy colours into lost pixels of (H, W, 3) from the left and from above; return the mask of those still lost."""
     lost = lost.copy()
     for step in (1, 2, 4):  # as far as the passes of PNG and GIF are apart
         for to, source in ((np.s_[:, step:], np.s_[:, :-step]), (np.s_[step:], np.s_[:-step])):
@@ -159,9 +158,9 @@ def _spread(pixels: npt.NDArray[np.uint8], lost: npt.NDArray[np.bool_]) -> npt.N
 
 
 def _fill_below(pixels: npt.NDArray[np.uint8], lost: npt.NDArray[np.bool_]) -> None:
-    """Fill (H, W, 3) pixels that are lost: the last row before them, fading into the mean colour there.
+    """Fill lost pixels of (H, W, 3) with the last good row, fading into the mean colour of the rows above.
 
-    Of grey, white, mirrored and repeated rows, it is this that changes a picture's vector least (docs/reliability.md).
+    Compared with grey, white, mirrored and repeated rows, this changes the vector least (docs/reliability.md).
     """
     rows = np.flatnonzero(lost.any(axis=1))
     if not rows.size:
@@ -176,7 +175,7 @@ def _fill_below(pixels: npt.NDArray[np.uint8], lost: npt.NDArray[np.bool_]) -> N
 
 
 def _lost_below(made_up: npt.NDArray[np.bool_]) -> Loss:
-    """Everything from the first row on that was made up: what is coded there depends on what came before."""
+    """Count everything from the first made-up row on as lost, since the coding of a row depends on those before."""
     rows = np.flatnonzero(made_up.any(axis=1))
     first = int(rows[0]) if rows.size else len(made_up)
     lost = np.zeros_like(made_up)
@@ -188,13 +187,13 @@ def _lost_below(made_up: npt.NDArray[np.bool_]) -> Loss:
 
 _COEFFICIENTS = 64
 _DC_BITS = 10
-"""Roughly: of the mean of a block."""
+"""Significant bits of the mean of a block, roughly."""
 
 
 def _jpeg_loss(content: bytes, made_up: npt.NDArray[np.bool_]) -> Loss:
-    """What a JPEG lacks: a share of its area, and of what is known of each block there.
+    """Loss of a JPEG: missing area, and missing detail in the blocks that are there.
 
-    A progressive one tells the mean of each block first and details later. The mean counts for one half.
+    A progressive JPEG has the mean of each block first and details later. The mean counts as one half of a block.
     """
     jpeg = read_jpeg(content)
     lost = _unreached(made_up, 8 * max((v for _, v in jpeg.sampling.values()), default=1))
@@ -204,7 +203,7 @@ def _jpeg_loss(content: bytes, made_up: npt.NDArray[np.bool_]) -> Loss:
 
 
 def _unreached(made_up: npt.NDArray[np.bool_], block_rows: int) -> npt.NDArray[np.bool_]:
-    """The area from the first block on that was made up; blocks come row by row."""
+    """(H, W) mask of everything from the first made-up block on; blocks are coded row by row."""
     lost = np.zeros_like(made_up)
     rows = np.flatnonzero(made_up.any(axis=1))
     if rows.size:
@@ -217,7 +216,7 @@ def _unreached(made_up: npt.NDArray[np.bool_], block_rows: int) -> npt.NDArray[n
 
 
 def _known(jpeg: Jpeg, scans: list[Scan]) -> float:
-    """What complete scans tell of a picture, from 0 to 1."""
+    """Share of the image's information in these scans, as if complete, from 0 to 1."""
     weights = {component: h * v for component, (h, v) in jpeg.sampling.items()}
     known = 0.0
     for component, weight in weights.items():

@@ -1,7 +1,7 @@
-"""When a picture was taken, as cameras and programs really write it into EXIF, XMP and the names of files.
+"""When an image was taken, as cameras and programs write it into EXIF, XMP and file names.
 
-All times are those of the clock on the wall where it was taken: what is said of a time zone is passed over, so that a
-picture of the evening stays one of the evening wherever it is looked at. Opens no file.
+All times are local times of the place where it was taken. Time zones are ignored, so that a photo of an evening stays
+one wherever it is looked at. Opens no file.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _EARLIEST, _LATEST = 1826, 2100
-"""Years: of the first photograph, and when the clock of a camera is certainly wrong."""
+"""Years that are believed, from the first photograph to what only a camera with a wrong clock can say."""
 _TIME = r"(\d{1,2})\s*[:.]\s*(\d{1,2})(?:\s*[:.]\s*(\d{1,2})(?:[.,]\d*)?)?"
 _MOMENT = re.compile(
     rf"(\d{{4}})\s*[-:/.]\s*(\d{{1,2}})\s*[-:/.]\s*(\d{{1,2}})(?:[\sT]+{_TIME})?\s*(?:[zZ]|[-+][\d:]*)?"
 )
 _MIDNIGHT, _LEAP = 24, 60
 EXIF, XMP, NAME = "exif", "xmp", "name"
-"""Who says when a picture was taken."""
+"""Sources of a date."""
 _MAY_BE_DATE = re.compile(rb"(?:18|19|20|21)\d\d[-_.]?[01]\d[-_.]?[0-3]\d")
 _XMP = [
     re.compile(rf"{name}\s*(?:=\s*[\"']([^\"'<>]*)[\"']|>([^<>]*)<)".encode())
     for name in ("exif:DateTimeOriginal", "photoshop:DateCreated")
 ]
 
-# -- of names --
+# --- dates in file names ---
 _DAY = r"(?<!\d)(?<!\d[-.])(?P<year>\d{4})(?P<dash>[-_.])(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?!\d)"
 _COMPACT_DAY = r"(?<!\d)(?<!\d[-.])(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)"
 _COMPACT_TIME = r"(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)(?:\d{3})?(?!\d)"
@@ -41,9 +41,9 @@ _SPACED_TIME = (
     r"(?:\s?(?P<half>[AaPp])\.?[Mm]\b)?"
 )
 _HALVES = {"오전": "a", "오후": "p", "上午": "a", "下午": "p", "午前": "a", "午後": "p"}
-"""Halves of the day as Macs write them before the time."""
+"""Words for AM and PM that macOS writes before the time -> "a" or "p"."""
 _BETWEEN = r"(?:[-_ T.]{1,3}|[ _](?:[^\W\d_]{1,4}\.?[ _]){1,2})"
-"""Date and time: 2024-05-06 07.08.09, and with a word or two, as in "at 07.08.09", "a las 07.08.09"."""
+"""What separates date and time: a space, or a word or two, as in "2024-05-06 at 07.08.09" or "a las 07.08.09"."""
 _EARLY_HALF = rf"(?:(?P<early_half>{'|'.join(_HALVES)})\s?)?"
 _NAMES = [
     re.compile(form)
@@ -64,36 +64,36 @@ _NAMES = [
         r"(?:^|^(?:IMG|VID|PXL|PANO|Screenshot|photo|image)[-_ ]?)" + _COMPACT_DAY + r"(?![0-9A-Za-z]|[-_. ]\d{5})",
     )
 ]
-"""Dates as phones and programs put them into the names of files; those that say most come first."""
+"""Patterns of dates in the file names that phones and programs make; those with more detail come first."""
 
 
 class Taken(NamedTuple):
-    """When a picture was taken, and who says so."""
+    """When an image was taken, and where that is written."""
 
     at: str
     """ISO 8601 local time, to the second."""
     source: str
-    """`EXIF`, `XMP` or `NAME`."""
+    """One of `EXIF`, `XMP` and `NAME`."""
 
 
 def taken(exif: Image.Exif, xmp: bytes = b"") -> Taken | None:
-    """When a picture was taken, from the first of its fields that holds a date.
+    """Return when an image was taken, from the first metadata field that holds a date; None if none does.
 
-    `DateTimeOriginal` and `DateTimeDigitized` of EXIF come first, then XMP, and `DateTime`, which any program sets that
-    writes the file, last. A camera whose clock was never set writes zeros or blanks: then the next one counts.
+    The order is EXIF's `DateTimeOriginal` and `DateTimeDigitized`, XMP, and at last EXIF's `DateTime`, which any
+    program sets that writes the file. A camera whose clock was never set writes zeros or blanks, which are no date.
     """
     found = ((moment(text), source) for text, source in _written(exif, xmp))
     return next((Taken(at, source) for at, source in found if at is not None), None)
 
 
 def taken_by_name(path: bytes) -> Taken | None:
-    """When a picture was taken, as the name of its file says in one of the usual forms.
+    """Return when an image was taken, from a date in one of the usual forms in its file name; None if there is none.
 
-    A day alone is its first moment. What only looks like a date is none: a part of a longer number, a day or a time
-    that does not exist.
+    A day without a time means midnight. A part of a longer number, and a day or a time that does not exist, are no
+    date.
     """
     name = os.path.basename(path)
-    if not _MAY_BE_DATE.search(name):  # soon known of most
+    if not _MAY_BE_DATE.search(name):  # a fast answer for most names
         return None
     text = unicodedata.normalize("NFC", os.fsdecode(name))
     refused = set()
@@ -119,10 +119,10 @@ def _of_name(parts: dict[str, str | None]) -> str | None:
 
 
 def moment(text: str) -> str | None:
-    """The time that a field says, as ISO 8601; None if it says none, or none that can be.
+    """Parse the text of a metadata field into ISO 8601 local time; None if it is no valid date.
 
-    The date's parts may be separated by colons, dashes, slashes or dots, and lack leading zeros; a date alone is its
-    first moment. 24:00:00 is the next day, and a second numbered 60 belongs to the next minute.
+    The parts of the date may be separated by colons, dashes, slashes or dots, and lack leading zeros. A date without a
+    time means midnight, 24:00:00 is the next day, and a leap second (60) belongs to the next minute.
     """
     found = _MOMENT.fullmatch(text.replace("\0", " ").strip())
     if found is None:
@@ -141,7 +141,7 @@ def moment(text: str) -> str | None:
 
 
 def _written(exif: Image.Exif, xmp: bytes) -> Iterator[tuple[str, str]]:
-    """The fields that may say it, the best first, each with its source. What is broken counts as not there."""
+    """Yield text and source of the fields that may hold the date, best first. A broken field counts as empty."""
     from PIL import ExifTags  # a writer of the index has no other use for Pillow
 
     with contextlib.suppress(Exception):  # Pillow lets through whatever its parser runs into

@@ -1,14 +1,13 @@
-"""The content of one image file into a picture as a person sees it.
+"""Decoding of one image file into upright RGB pixels on white, as a person sees it.
 
-Owns the way from bytes to upright pixels, and what is said of a file that cannot be read. The content alone tells what
-a file is, save for camera RAW in the form of a TIFF. Knows nothing of folders or of models.
+The format is recognised by the content alone, except for camera RAW in the form of a TIFF. Knows nothing of folders or
+models.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, cut_files, damage, jpegxl, layouts, raw, reasons, second_decoder
+from clipsearch.images import bitmaps, damage, header_checks, jpegxl, raw, reasons, second_decoder, truncated_files
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
@@ -30,10 +29,10 @@ from clipsearch.images.limits import (
     more_than,
     raise_pillow_limit,
 )
+from clipsearch.images.metadata_stripping import stripped
 from clipsearch.images.pixels import as_seen, in_order, mend_palette, reduced
-from clipsearch.images.rare import Rare, is_lossless_jpeg, rare
-from clipsearch.images.recognising import format_of, icon_sizes, is_cut
-from clipsearch.images.stripping import stripped
+from clipsearch.images.recognising import format_of, icon_sizes, is_truncated
+from clipsearch.images.second_decoder_kinds import Header, header, is_lossless_jpeg
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -44,53 +43,47 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation."""
+"""EXIF orientation -> the operation that turns the image upright."""
 _ON_ITS_SIDE, _ENDS_LEFT, _ENDS_ON_TOP = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
-"""EXIF orientations in which, upright, lines are columns of the file, and where its right or lower end comes to lie."""
-
-_SAYS_TRUNCATED = re.compile(
-    r"truncat|end of file|not enough (image )?data|not large enough|only got|reached eof|requires a buffer",
-    re.IGNORECASE,
-)
-_MEANS_NOTHING = re.compile(r"0x[0-9a-f]{6}|\\x|<.*>")
-"""Objects and bytes as Python writes them."""
-_OF_PILLOW = re.compile(r"\b(PIL|Pillow|\w+Plugin|Image\w*\.\w+|[A-Z]+_[A-Z_]+)\b")
-"""Names in its code, which help nobody who has a picture."""
-_LONGEST_REASON = 200
+"""EXIF orientations that swap width and height, and those whose right or lower edge ends up left or on top."""
 
 _BITS, _PLANES = 258, 284
-"""Of a TIFF: how many each channel has, and whether each lies in a plane of its own (2)."""
+"""Tags of a TIFF: bits of each channel, and whether each channel is stored as a plane of its own (2)."""
 _opening_tiff = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One decoded image."""
+class DecodedImage:
+    """One decoded image, with what its file says about it."""
 
     image: Image.Image
-    """RGB and upright; the first frame of an animation, on white where it was transparent. Smaller than the file's
-    picture if it was decoded so."""
+    """RGB, upright, on white where it was transparent; the first frame of an animation. It may have been decoded
+    smaller than `width` and `height`."""
     box: tuple[float, float, float, float]
-    """The part of `image` that is the picture: left, upper, right and lower edge, in its pixels."""
+    """Left, upper, right and lower edge of the content of `image`, in pixels; the rest is padding of the decoder."""
     width: int
-    """Pixels, upright and before any reduction."""
+    """Pixels of the upright image at full size."""
     height: int
+    """Pixels of the upright image at full size."""
     taken_at: str | None
-    """ISO 8601 local time from EXIF or XMP, where the file tells."""
+    """ISO 8601 local time from EXIF or XMP, or None."""
     date_source: str | None = None
-    """Which of them, as `dates.Taken` calls it."""
+    """Where `taken_at` comes from: `dates.EXIF` or `dates.XMP`."""
     missing: float = 0.0
-    """The share of the picture that is not in the file, and filled with the colours next to it; at most one half."""
+    """Share of the image that the file lacks, 0 to 0.5; it is filled with the colours next to it."""
 
 
-def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None) -> Picture:
-    """Decode an image file's content. Threads may call this at the same time.
+def decode(
+    content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None
+) -> DecodedImage:
+    """Decode the content of an image file. Threads may call this at the same time.
 
-    A JPEG is decoded smaller as long as neither side gets shorter than `at_least` pixels, and so is a picture whose
-    colours have to be changed; without a number, all are in full.
-
-    `name` is looked at for camera RAW only, since many kinds of it are TIFF files to all appearance. A picture of more
-    than `max_pixels` is refused before it takes memory; without a number, `default_max_pixels` counts.
+    Args:
+        content: The whole file.
+        name: Its name, which only tells camera RAW from other TIFF files.
+        max_pixels: An image with more is refused before it takes memory; by default `default_max_pixels`.
+        at_least: A JPEG, or an image whose colours must be converted, may be decoded smaller as long as neither side
+            gets shorter than this (pixels); by default all are decoded in full.
 
     Raises:
         UnreadableImageError: the content is no supported image, is truncated or broken, or has too many pixels.
@@ -105,82 +98,81 @@ def decode(content: bytes, name: bytes = b"", *, max_pixels: int | None = None, 
         return _decode_camera_raw(content, preview, limit, at_least)
 
 
-def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: int | None) -> Picture:
-    if preview.picture is not None:
-        picture = _decode_file(preview.picture, limit, at_least, preview.orientation)
+def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: int | None) -> DecodedImage:
+    if preview.jpeg is not None:
+        decoded = _decode_file(preview.jpeg, limit, at_least, preview.orientation)
     else:
         check_size(preview.width, preview.height, limit)
         with in_turn(preview.width * preview.height, limit):
             developed = raw.develop(content)
-            picture = _picture(developed, developed.size, 1, None)
-    at, source = _raw_taken(content, picture) or (None, None)
-    return replace(picture, width=preview.width, height=preview.height, taken_at=at, date_source=source)
+            decoded = _upright(developed, developed.size, 1, None)
+    at, source = _raw_taken(content, decoded) or (None, None)
+    return replace(decoded, width=preview.width, height=preview.height, taken_at=at, date_source=source)
 
 
-def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> Picture:
-    """`orientation` counts where the file itself does not tell."""
+def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> DecodedImage:
+    """Decode any file but camera RAW. `orientation` (EXIF) counts if the file itself has none."""
     if content.startswith(b"icns"):
-        content = layouts.icon_picture(content) or content
-    if (picture := _rare_picture(content, limit, orientation)) is not None:
-        return picture
+        content = header_checks.icon_image(content) or content
+    if (decoded := _decode_without_pillow(content, limit, orientation)) is not None:
+        return decoded
     if at_least is not None and format_of(content) == "JPEG" and is_lossless_jpeg(content):
         at_least = None
     try:
-        return _decoded(content, limit, at_least, orientation)
+        return _decode_with_pillow(content, limit, at_least, orientation)
     except TooLargeError:
         raise
     except UnreadableImageError as caught:
         error = caught
-    # The pixels that the decoder has so far would stay in memory with the traceback.
+    # The traceback would keep the pixels that were decoded so far in memory.
     for failed in filter(None, (error, error.__cause__)):
         traceback.clear_frames(failed.__traceback__)
     return _decode_refused(content, limit, orientation, error)
 
 
-def _decode_refused(content: bytes, limit: int, orientation: int, error: UnreadableImageError) -> Picture:
-    """A file that its decoder refused with `error`, by other ways; only such files pay for them."""
+def _decode_refused(content: bytes, limit: int, orientation: int, error: UnreadableImageError) -> DecodedImage:
+    """Try other ways to decode a file that its decoder refused with `error`."""
     name = format_of(content)
     if name is None:
         raise error
-    # 1. Whole: in full, and without metadata, which the decoder may stumble over.
+    # 1. The whole image: at full size, and without metadata, which the decoder may fail on.
     less = list(stripped(content, name))
     for other in [content, *less] if name == "JPEG" else less:
         with contextlib.suppress(UnreadableImageError):
-            return _decoded(other, limit, None, orientation)
-    # 2. What is there of it.
+            return _decode_with_pillow(other, limit, None, orientation)
+    # 2. The part of it that is there.
     for other in (content, *less):
         try:
-            picture = _decode_damaged(other, name, limit, orientation)
+            decoded = _decode_damaged(other, name, limit, orientation)
         except damage.TooLittleError as little:
             raise UnreadableImageError(f"{error}; {little}") from error
-        if picture is not None:
-            return picture
-    why = reasons.reason(content, name, str(error.__cause__ or ""), str(error))
-    raise UnreadableImageError(why[:_LONGEST_REASON]) from error
+        if decoded is not None:
+            return decoded
+    raise UnreadableImageError(reasons.reason(content, name, str(error.__cause__ or ""), str(error))) from error
 
 
-def _decode_damaged(content: bytes, name: str, limit: int, orientation: int) -> Picture | None:
-    """What is there of a picture; None if nothing is.
+def _decode_damaged(content: bytes, name: str, limit: int, orientation: int) -> DecodedImage | None:
+    """Decode the part of an image that is there; None if nothing can be decoded.
 
     Raises:
-        TooLittleError: less than the least share is.
+        TooLittleError: less than `damage.LEAST_SHARE` is there.
     """
 
     def decodes(file: bytes) -> bool:
         try:
-            _decoded(file, limit, None, orientation)
+            _decode_with_pillow(file, limit, None, orientation)
         except UnreadableImageError:
             return False
         return True
 
-    for ends in cut_files.ends(content, name, decodes):
+    for ends in truncated_files.ends(content, name, decodes):
 
-        def load(image: ImageFile.ImageFile, ends: cut_files.Ends = ends) -> damage.Loss:
+        def load(image: ImageFile.ImageFile, ends: truncated_files.Ends = ends) -> damage.Loss:
             with _open(ends.other, limit) as other:
                 return damage.load_both(image, other, ends)
 
         try:
-            return _decoded(ends.shown, limit, None, orientation, load)
+            return _decode_with_pillow(ends.shown, limit, None, orientation, load)
         except damage.TooLittleError:
             raise
         except UnreadableImageError:
@@ -193,13 +185,14 @@ def _load_whole(image: ImageFile.ImageFile) -> damage.Loss:
     return damage.NOTHING
 
 
-def _decoded(
+def _decode_with_pillow(
     content: bytes,
     limit: int,
     at_least: int | None,
     orientation: int,
     load: Callable[[ImageFile.ImageFile], damage.Loss] = _load_whole,
-) -> Picture:
+) -> DecodedImage:
+    """Decode with Pillow and its plugins. `load` reads the pixels of the opened image."""
     with _decoder_errors(limit):
         image = _open(content, limit)
     with image:
@@ -208,56 +201,56 @@ def _decoded(
         with in_turn(image.width * image.height, limit):
             with _decoder_errors(limit):
                 if at_least and isinstance(image, JpegImageFile):
-                    image.draft(None, (at_least, at_least))  # libjpeg leaves out each block's high frequencies
+                    image.draft(None, (at_least, at_least))  # libjpeg skips the high frequencies of each block
                 mend_palette(image)
                 loss = load(image)
             if not isinstance(image, JpegImageFile):
-                size = image.size  # some know it only now
+                size = image.size  # some decoders know the size only now
             if image.mode == "P" and image.palette is None:
                 raise UnreadableImageError("broken image: it has no palette")
             if image.format == "PNG":
                 _mend_transparency(image, depth=content[24])
             exif, xmp = _metadata(image)
-            if image.format != "HEIF":  # libheif has turned it, as the container says; EXIF does not count there
+            if image.format != "HEIF":  # libheif has applied the container's orientation; EXIF's does not count
                 orientation = _orientation(exif) or orientation
             stored, to_srgb = in_order(image, content), conversion(image, content, image.format)
             if at_least and to_srgb is not None:
                 stored = reduced(stored, at_least)
             seen = loss.painted(as_seen(stored, to_srgb))
-            picture = _picture(seen, size, orientation, taken(exif, xmp))
-            if picture.image is image:  # which keeps the file and the decoder
-                picture = replace(picture, image=image.copy())
-            return replace(picture, missing=loss.share) if loss.share else picture
+            decoded = _upright(seen, size, orientation, taken(exif, xmp))
+            if decoded.image is image:  # it would keep the file and the decoder in memory
+                decoded = replace(decoded, image=image.copy())
+            return replace(decoded, missing=loss.share) if loss.share else decoded
 
 
-def _rare_picture(content: bytes, limit: int, orientation: int) -> Picture | None:
-    """A picture of a kind that Pillow lacks or shows wrongly; None if it is no such."""
+def _decode_without_pillow(content: bytes, limit: int, orientation: int) -> DecodedImage | None:
+    """Decode an image that Pillow does not support or shows wrongly; None if it is no such image."""
     name = format_of(content)
-    found = bitmaps.layout(content) if name in ("BMP", "DDS", "DIB") else rare(content, name)
+    found = bitmaps.layout(content) if name in ("BMP", "DDS", "DIB") else header(content, name)
     if found is None:
         return None
-    if name is not None and is_cut(content, name):
-        raise UnreadableImageError(layouts.TRUNCATED)
+    if name is not None and is_truncated(content, name):
+        raise UnreadableImageError(header_checks.TRUNCATED)
     check_size(found.width, found.height, limit)
     with in_turn(found.width * found.height, limit):
         if isinstance(found, bitmaps.Layout):
             image = bitmaps.decode(content, found)
             seen = as_seen(image, conversion(image, content, name))
-            return _picture(seen, seen.size, orientation, None)
+            return _upright(seen, seen.size, orientation, None)
         image = second_decoder.decode(content, found, limit)
-        exif = _rare_exif(content, found)
+        exif = _exif(content, found)
         if found.codec == "tiff":
             image.info["icc_profile"] = exif.get(ExifTags.Base.InterColorProfile)
         seen = as_seen(image, conversion(image, content, name))
     if found.codec in ("jpeg", "tiff"):
         orientation = _orientation(exif) or orientation
-    return _picture(seen, seen.size, max(orientation, found.orientation), taken(exif))
+    return _upright(seen, seen.size, max(orientation, found.orientation), taken(exif))
 
 
-def _rare_exif(content: bytes, found: Rare) -> Image.Exif:
-    """EXIF where the second decoder does not tell it; empty if it is broken."""
+def _exif(content: bytes, found: Header) -> Image.Exif:
+    """EXIF of a file for the second decoder, which does not read it; empty if it is broken."""
     exif = Image.Exif()
-    with contextlib.suppress(Exception):  # Pillow lets through whatever its parser runs into
+    with contextlib.suppress(Exception):  # Pillow passes on whatever its parser raises
         if found.codec == "tiff":
             exif.load(content)
         elif found.codec == "jpegxl":
@@ -267,10 +260,10 @@ def _rare_exif(content: bytes, found: Rare) -> Image.Exif:
     return exif
 
 
-def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: Taken | None) -> Picture:
-    """`image` upright; it may have been decoded smaller than the `size` it has in the file."""
+def _upright(image: Image.Image, size: tuple[int, int], orientation: int, when: Taken | None) -> DecodedImage:
+    """Turn `image`, which may be smaller than its `size` in the file, upright, and describe it."""
     scale = -(-size[0] // image.width)
-    # A side that is no multiple of the scale was rounded up. What was added is at its end, until the picture is turned.
+    # A side that is no multiple of the scale was rounded up; before turning, the padding is at its end.
     width, height = size[0] / scale, size[1] / scale
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
@@ -278,29 +271,29 @@ def _picture(image: Image.Image, size: tuple[int, int], orientation: int, when: 
         size, width, height = size[::-1], height, width
     left = image.width - width if orientation in _ENDS_LEFT else 0.0
     top = image.height - height if orientation in _ENDS_ON_TOP else 0.0
-    return Picture(image, (left, top, left + width, top + height), *size, *(when or (None, None)))
+    return DecodedImage(image, (left, top, left + width, top + height), *size, *(when or (None, None)))
 
 
-# --- which decoder ---
+# --- opening ---
 
 
 def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
-    """The image with nothing but its header read, except for Windows icons: Pillow decodes them at once.
+    """Open an image and read only its header, except for Windows icons, which Pillow decodes at once.
 
-    Pillow's own `open` is passed over: it refuses large pictures without telling their size, and takes a broken header
-    for an unknown format.
+    `Image.open` is not used, since it refuses large images without naming their size, and reports a broken header as an
+    unknown format.
     """
     name = format_of(content)
     if name is None:
         raise UnreadableImageError("not an image of a known format")
-    if is_cut(content, name):
-        raise UnreadableImageError(layouts.TRUNCATED)
+    if is_truncated(content, name):
+        raise UnreadableImageError(header_checks.TRUNCATED)
     if name == "ICO":
         for width, height in icon_sizes(content):
             check_size(width, height, limit)
     if name == "TGA":
-        content = layouts.targa_as_pillow_has_it(content)
-    layouts.check(content, name)
+        content = header_checks.targa_as_pillow_has_it(content)
+    header_checks.check(content, name)
     raise_pillow_limit(limit)
     open_image, _ = Image.OPEN[name]
     if name == "TIFF":
@@ -310,17 +303,17 @@ def _open(content: bytes, limit: int) -> ImageFile.ImageFile:
     except ValueError as error:
         if name != "AVIF" or "Exif" not in str(error):
             raise
-        # libavif refuses a whole picture for its broken EXIF. Under another name it passes that over.
+        # libavif refuses an image with broken EXIF. It ignores a block with another name.
         return open_image(io.BytesIO(content.replace(b"Exif", b"none")), "")
 
 
 def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:
-    """A TIFF with nothing but its header read, by the decoder that reads it right.
+    """Open a TIFF with the decoder that reads it correctly.
 
-    Pillow's own takes planes of 16 bits for planes of 8. libtiff, which Pillow has for what is compressed, reads them,
-    but no signed numbers in another byte order, and of a file that is cut off it does not say so.
+    Pillow's own decoder reads planes of 16 bits as if they had 8. libtiff, which Pillow uses for compressed files,
+    reads them, but no signed numbers in another byte order, and it does not report a truncated file.
     """
-    with _opening_tiff:  # what chooses the decoder is a setting of the whole process
+    with _opening_tiff:  # READ_LIBTIFF is a setting of the whole process
         image = TiffImagePlugin.TiffImageFile(io.BytesIO(content), "")
         is_planar = image.tag_v2.get(_PLANES, 1) != 1
         if not is_planar or max(image.tag_v2.get(_BITS, (1,))) <= 8:  # noqa: PLR2004
@@ -333,7 +326,7 @@ def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:
 
 
 def _mend_transparency(png: Image.Image, depth: int) -> None:
-    """Scale the transparent colour to eight bits as the pixels are; Pillow leaves it in the depth of the file."""
+    """Scale the transparent colour to eight bits like the pixels; Pillow leaves it in the file's depth."""
     transparent = png.info.get("transparency")
     if png.mode == "L" and isinstance(transparent, int):
         white = 2**depth - 1
@@ -342,13 +335,13 @@ def _mend_transparency(png: Image.Image, depth: int) -> None:
         png.info["transparency"] = tuple(level >> 8 for level in transparent)
 
 
-# --- what EXIF says ---
+# --- metadata ---
 
 
 def _metadata(image: Image.Image) -> tuple[Image.Exif, bytes]:
-    """EXIF and XMP; empty if they are broken, for that must not cost the picture.
+    """EXIF and XMP of an image; empty if they are broken, which must not make the image unreadable.
 
-    Pillow takes an orientation that only XMP has for EXIF's; no browser turns a picture for it.
+    XMP is taken out of `info`: Pillow would use an orientation in it, which no browser does.
     """
     xmp = b""
     for name in ("xmp", "XML:com.adobe.xmp"):  # the latter is PNG's
@@ -356,7 +349,7 @@ def _metadata(image: Image.Image) -> tuple[Image.Exif, bytes]:
         xmp = found.encode("utf-8", "replace") if isinstance(found, str) else found or xmp
     try:
         return image.getexif(), xmp
-    except Exception:  # noqa: BLE001  (Pillow lets through whatever its parser runs into)
+    except Exception:  # noqa: BLE001  (Pillow passes on whatever its parser raises)
         return Image.Exif(), xmp
 
 
@@ -367,24 +360,24 @@ def _orientation(exif: Image.Exif) -> int | None:
     return None
 
 
-def _raw_taken(content: bytes, preview: Picture) -> Taken | None:
-    """From a RAW in the form of a TIFF itself, or else from its preview."""
+def _raw_taken(content: bytes, preview: DecodedImage) -> Taken | None:
+    """Date of a camera RAW: from its own EXIF if it has the form of a TIFF, else from its preview."""
     exif = Image.Exif()
     with contextlib.suppress(Exception):
         exif.load(content)
     when = taken(exif)
     if when is None and preview.taken_at and preview.date_source:
         when = Taken(preview.taken_at, preview.date_source)
-    # LibRaw gives previews an EXIF if they have none, with the start of 1970 (in some time zone) for an unknown time.
+    # LibRaw adds EXIF to previews that have none, with the start of 1970 (in some time zone) for an unknown time.
     return None if when is None or when.at < "1970-01-02" else when
 
 
-# --- what went wrong ---
+# --- errors ---
 
 
 @contextlib.contextmanager
 def _decoder_errors(limit: int) -> Iterator[None]:
-    """Around calls of decoders only: of broken data they raise whatever they stumble over."""
+    """Turn any error of a decoder into an `UnreadableImageError`; on broken data, they raise anything."""
     try:
         yield
     except (UnreadableImageError, MemoryError):
@@ -392,20 +385,4 @@ def _decoder_errors(limit: int) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise TooLargeError(f"too large: {more_than(limit)}") from error
     except Exception as error:
-        raise UnreadableImageError(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    """One line for people."""
-    text = "".join(character for character in " ".join(str(error).split()) if character.isprintable())
-    text = re.sub(r"\bb(?=['\"])", "", text)  # the mark of bytes: b'IHDR'
-    if _SAYS_TRUNCATED.search(text):
-        return layouts.TRUNCATED
-    if "MAX_TEXT" in text:
-        return "broken image: a text or a profile in it is too large"
-    if _OF_PILLOW.search(text):
-        return "broken image"
-    cause = error.__cause__ or error
-    if not text or _MEANS_NOTHING.search(text) or isinstance(cause, (LookupError, TypeError, ArithmeticError)):
-        return "broken image"
-    return f"broken image: {text}"[:_LONGEST_REASON]
+        raise UnreadableImageError(reasons.first_reason(error)) from error

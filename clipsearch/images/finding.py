@@ -1,6 +1,6 @@
-"""Image files in folders: what is there, as the file system describes it.
+"""Search for image files in folders.
 
-No image is opened; of files whose names do not tell what they are, the first bytes are read.
+No image is decoded. Only of files whose names do not say what they are, the first bytes are read.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from clipsearch.errors import InputError
-from clipsearch.images.extras import needed_extra
 from clipsearch.images.ignoring import IGNORE_FILE, Patterns, read_patterns
-from clipsearch.images.kinds import Sort, sort_of, system_folder
+from clipsearch.images.optional_packages import needed_extra
+from clipsearch.images.other_files import Sort, sort_of, system_folder
 from clipsearch.images.raw import RAW_EXTENSIONS
 from clipsearch.images.reading import first_bytes, stamps
-from clipsearch.images.signatures import HEAD, picture_ending
+from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.system.naming import ASIDE
 from clipsearch.system.paths import is_below
 
@@ -28,7 +28,7 @@ EXTENSIONS = RAW_EXTENSIONS | {
     *(".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif"),
     *(".tiff", ".webp"),
 }
-"""Files with these endings (in any case) are taken for images when a folder is searched."""
+"""Extensions (in any case) of the files that count as images when a folder is searched."""
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 _NOWHERE = "a link that leads nowhere"
@@ -37,48 +37,50 @@ _PUT_ASIDE = (
 )
 _Identity = tuple[int, int]
 _FOLDER, _IMAGE, _UNKNOWN = range(3)
-"""What a name in a folder is of; plain numbers, for it is asked of every file."""
+"""Kinds of folder entries; plain numbers, since they are compared for every file."""
 
 
 class ImageFile(NamedTuple):
     """An image file as the file system describes it."""
 
     path: bytes
-    """Absolute, as `os.fsencode` gives it: names need not be UTF-8."""
+    """Absolute path, as `os.fsencode` gives it: names need not be UTF-8."""
     size: int
     """Bytes."""
     mtime_ns: int
+    """Time of the last change of the content, as in `reading.stamps`."""
     problem: str | None = None
-    """Why there is nothing to open, say because it is a dangling link; None for a regular file."""
+    """Why it cannot be opened, such as a dangling link; None for a regular file."""
     ctime_ns: int | None = None
-    """As `stamps` has it, as is the next."""
+    """Time of the last change of anything, as in `reading.stamps`."""
     inode: int | None = None
+    """Number in the file system, as in `reading.stamps`."""
     by_name: bool = True
-    """Whether its name says that it is a picture; otherwise its first bytes tell (see `look`)."""
+    """Whether its name has an image extension; otherwise its first bytes decide (see `look`)."""
 
     @classmethod
     def of(cls, path: bytes, status: os.stat_result, problem: str | None = None) -> ImageFile:
-        """What a status says, that of the target if the file is a link."""
+        """Build it from a status: for a symbolic link, that of its target."""
         mtime_ns, ctime_ns, inode = stamps(status)
         return cls(path, status.st_size, mtime_ns, problem, ctime_ns, inode)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Which files of a folder count."""
+    """Which files of a folder are taken."""
 
     exclude: tuple[str, ...] = ()
-    """Patterns of what to leave out, with the rules of .gitignore, seen from the root; they beat all ignore files."""
+    """Patterns to leave out, with the rules of .gitignore, relative to the root; they beat ignore files."""
     include_hidden: bool = False
-    """Also files and folders whose names begin with a dot."""
+    """Include files and folders whose names begin with a dot."""
     follow_symlinks: bool = False
-    """Also folders that are links. Each is read once, and not at all if it lies below the root anyway."""
+    """Follow symbolic links to folders. Each folder is read once, and not again if it lies below the root anyway."""
     by_name_only: bool = False
-    """Open no file whose name is not that of a picture; such files are left out."""
+    """Leave out files without an image extension, instead of reading their first bytes."""
     include_backups: bool = False
-    """Also earlier and partial copies of pictures: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
+    """Include earlier and partial copies of images: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
     include_system: bool = False
-    """Also folders in which systems and programs keep pictures for themselves."""
+    """Include folders in which operating systems and programs keep images for themselves."""
 
     def to_json(self) -> dict[str, object]:
         """As an index remembers them."""
@@ -103,15 +105,21 @@ def find_images(
     passed_over: Callable[[str], None] = lambda _kind: None,
     looking: bool = True,
 ) -> Iterator[ImageFile]:
-    """All image files under `root` (absolute), or `root` itself if it is a file, in the order of their paths' bytes.
+    """Yield all image files under a folder, in the order of their paths' bytes. Links to files count as files.
 
-    With `start`, a file or folder below `root`, only that part; the rules are still those of the whole. Links to
-    files count as files. What lies in `others`, which are roots as well, is found by their names only and not through
-    links to folders. `unreadable` hears of each folder below that cannot be listed or examined, and why: nobody knows
-    what is in it. `mounted` hears of each on another device than the folder above it, before its images come.
+    Args:
+        root: Absolute path of a folder, or of one file.
+        rules: Which files are taken.
+        start: Search only this file or folder below `root`; ignore files above it still count.
+        others: Other roots. Links to folders do not lead into them.
+        unreadable: Called with the path of each folder that cannot be listed or examined, and the reason.
+        mounted: Called with each folder that is on another device than its parent, before its images come.
+        passed_over: Called with the kind (see `other_files`) of each file or folder that is left out.
+        looking: Whether to read the first bytes of files whose names do not say what they are; if not, they are all
+            yielded, with `by_name` False.
 
     Raises:
-        InputError: `root` or `start` does not exist or cannot be read, or a pattern cannot be understood.
+        InputError: `root` or `start` does not exist or cannot be read, or a pattern is invalid.
     """
     place = root if start is None else start
     shown = os.fsdecode(place)
@@ -125,7 +133,7 @@ def find_images(
     if entries is not None:
         walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over)
         files = walk.below(place, entries, status.st_dev)
-        yield from (file for file in files if file.by_name or _is_picture(file, passed_over)) if looking else files
+        yield from (file for file in files if file.by_name or _is_image(file, passed_over)) if looking else files
     elif stat.S_ISREG(status.st_mode):
         yield ImageFile.of(place, status)
     else:
@@ -142,19 +150,19 @@ def named_file(path: bytes) -> ImageFile:
 
 
 def look(file: ImageFile) -> str | None:
-    """As which kind a file is left out whose name does not tell; None if its first bytes are those of a picture.
+    """Read the first bytes of a file. Return None if they are those of an image, else the kind as which it is left out.
 
     Raises:
         OSError: it cannot be opened.
     """
     kind = sort_of(os.path.basename(file.path))[1]
-    ending = picture_ending(first_bytes(file.path, HEAD), file.size)
+    ending = image_ending(first_bytes(file.path, HEAD), file.size)
     if ending is None:
         return kind
     return ending if needed_extra(ending) else None
 
 
-def _is_picture(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
+def _is_image(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
     try:
         kind = look(file)
     except FileNotFoundError:  # gone since its folder was listed
@@ -167,16 +175,17 @@ def _is_picture(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
 
 
 class _Level(NamedTuple):
-    """A folder that is being walked through."""
+    """A folder during the search."""
 
     path: bytes
     entries: list[tuple[bytes, os.DirEntry[bytes], int]]
-    """Name in the order of paths, entry, what it is; last first, so that what is done is let go."""
+    """(sort key, entry, kind), last first, so that each is freed once it is done."""
     linked: bool
-    """Whether a link led here."""
+    """Whether it was reached through a symbolic link."""
     device: int
+    """Number of the device it is on."""
     ignores: tuple[Patterns, ...]
-    """Of the ignore files that apply, innermost first."""
+    """Patterns of the ignore files that apply, innermost first."""
 
 
 class _Walk:
@@ -205,12 +214,12 @@ class _Walk:
         self._exclude = Patterns(root, rules.exclude, "exclude") if rules.exclude else None
 
     def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
-        """The images in the folder `start` with these entries, which is on this device."""
+        """Yield the images in the folder `start`, which has these entries and is on this device."""
         self._followed.add(_identity(os.stat(self._root)))
         for other in self._others:
             with suppress(OSError):
                 self._followed.add(_identity(os.stat(other)))
-        # A stack, not a recursion: folders may be nested deeper than Python's calls.
+        # A stack instead of recursion: folders may be nested deeper than Python's limit.
         levels = [self._level(start, entries, self._ignores_above(start), device, linked=False)]
         while levels:
             level = levels[-1]
@@ -253,12 +262,12 @@ class _Walk:
                 others.append(entry)
             elif not (entry.is_symlink() and _leads_to_folder(entry)):
                 ordered.append((entry.name, entry, _IMAGE))
-        ordered += [(entry.name, entry, _UNKNOWN) for entry in others if self._may_be_picture(entry, ignores)]
+        ordered += [(entry.name, entry, _UNKNOWN) for entry in others if self._may_be_image(entry, ignores)]
         ordered.sort(key=lambda item: item[0], reverse=True)
         return _Level(path, ordered, linked, device, ignores)
 
-    def _may_be_picture(self, entry: os.DirEntry[bytes], ignores: tuple[Patterns, ...]) -> bool:
-        """Whether to look into a file that is not named like a picture; others that are of interest are counted."""
+    def _may_be_image(self, entry: os.DirEntry[bytes], ignores: tuple[Patterns, ...]) -> bool:
+        """Whether to read the first bytes of a file without an image extension; report it if it is left out."""
         sort, kind = sort_of(entry.name)
         wanted = sort is Sort.UNKNOWN or (sort is Sort.BACKUP and self._rules.include_backups)
         if wanted and not self._rules.by_name_only:
@@ -276,7 +285,7 @@ class _Walk:
             if linked and not self._is_new(entry):
                 return None
             entries = _entries(entry.path)
-            device = os.stat(entry.path).st_dev  # not earlier: to list a folder can be what mounts it
+            device = os.stat(entry.path).st_dev  # after listing, since that can mount it
             if device != level.device:
                 self._mounted(entry.path)
             return self._level(entry.path, entries, level.ignores, device, linked=linked)
@@ -287,7 +296,7 @@ class _Walk:
             return None
 
     def _is_new(self, entry: os.DirEntry[bytes]) -> bool:
-        """Whether a folder that a link led to is found in no other way."""
+        """Whether a folder reached through a link is not reached in another way, too."""
         if entry.is_symlink():
             place = os.path.realpath(entry.path)
             if any(is_below(place, root) for root in self._real_roots):
@@ -303,7 +312,7 @@ class _Walk:
         return name[name.rfind(b".") :].lower() in self._suffixes and b"." in name.lstrip(b".")
 
     def _is_folder(self, entry: os.DirEntry[bytes]) -> bool:
-        """Whether to look into it. What may be a folder and is out of reach is told."""
+        """Whether to enter it. A link or entry that may be a folder but cannot be examined is reported."""
         follow = self._rules.follow_symlinks
         try:
             if entry.is_dir(follow_symlinks=follow):
@@ -317,7 +326,7 @@ class _Walk:
         return False
 
     def _describe(self, entry: os.DirEntry[bytes], level: _Level) -> ImageFile | None:
-        """What lies under an image's name; None if it is gone, or nobody can tell: then its folder is to blame."""
+        """Describe the file behind an entry; None if it is gone, or if the entries of its folder cannot be examined."""
         try:
             status = entry.stat()
             problem = None if stat.S_ISREG(status.st_mode) else f"{_kind(status.st_mode)}, not a file"
@@ -338,7 +347,7 @@ class _Walk:
         return next((verdict for verdict in verdicts if verdict is not None), False)
 
     def _ignores_above(self, start: bytes) -> tuple[Patterns, ...]:
-        """Of the ignore files between the root and `start`, that of `start` itself not yet."""
+        """Patterns of the ignore files in the folders above `start`, up to the root, innermost first."""
         found: list[Patterns] = []
         folder = start
         while folder != self._root and is_below(folder, self._root):
@@ -368,7 +377,7 @@ def _is_file(entry: os.DirEntry[bytes]) -> bool:
 
 
 def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
-    """A file of which its name does not tell what it is; None for all else that has such a name, and nothing in it."""
+    """Describe a regular file without an image extension; None if it is empty or no regular file."""
     try:
         status = entry.stat()
     except OSError:

@@ -15,28 +15,27 @@ if TYPE_CHECKING:
     from pathspec import Pattern
 
 IGNORE_FILE = ".clipsearchignore"
-"""Patterns of what to leave out, with the rules of .gitignore."""
+"""Name of the ignore files, which hold patterns with the rules of .gitignore."""
 
 
 class Patterns:
-    """The lines of one ignore file, seen from the folder `base`.
+    """The patterns of one ignore file, relative to the folder `base`.
 
-    Each line is asked about a file or folder itself, never about the folders above, which were entered because they
-    are not left out. Asked about whole paths, pathspec would let the verdict on a folder pass on to all in it: after
-    `*` and `!*/`, everything below the first level would count.
+    Each pattern is matched with a file or folder itself, never with the folders above, which were entered because they
+    are not ignored. If pathspec were given whole paths, its verdict on a folder would hold for everything in it: after
+    `*` and `!*/`, everything below the first level would be taken.
 
-    A line that is not ASCII also matches names with the same letters in another form: who types `Fotos für Opa` means
-    the folder, however it is stored. That would be wrong only where one folder has two names with the same letters, one
-    of which is meant; both are left out then.
+    A pattern that is not ASCII also matches names in another Unicode normal form: `Fotos für Opa` means the folder,
+    however its name is stored. If one folder holds two names that differ only in that, both are ignored.
     """
 
     def __init__(self, base: bytes, lines: Iterable[str], source: str) -> None:
         self._base = base
         self._lines = [found for line in lines for found in _compiled(line, source)][::-1]
-        """Last first, since the last one that matches decides; and whether it says where, not only what."""
+        """(pattern, whether it contains a slash, whether it matches NFC names), last first: the last match decides."""
 
     def verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
-        """Whether `path` (absolute) is left out; None if no line says."""
+        """Whether `path` (absolute) is ignored; None if no pattern matches."""
         inner = os.fsdecode(path[len(self._base) :]).lstrip("/")
         slash = "/" if is_folder else ""
         as_is, by_letters = _seen(inner, slash), None
@@ -54,13 +53,13 @@ class Patterns:
 
 
 def _seen(inner: str, slash: str) -> tuple[str, str, str]:
-    """Name, path and folder of a file or folder as patterns see them; folders end with a slash."""
+    """Name, relative path and parent folder of a file or folder, as patterns match them; folders end with a slash."""
     above, _, name = inner.rpartition("/")
     return name + slash, inner + slash, above and above + "/"
 
 
 def _compiled(line: str, source: str) -> Iterator[tuple[Pattern, bool, bool]]:
-    """The pattern of a line, if it has one; whether it says where; and whether it is for names by their letters."""
+    """Yield the pattern of a line, if it has one, whether it contains a slash, and whether it matches NFC names."""
     from pathspec import GitIgnoreSpec
 
     forms = [(line, False)]
@@ -76,14 +75,14 @@ def _compiled(line: str, source: str) -> Iterator[tuple[Pattern, bool, bool]]:
 
 
 def read_patterns(folder: bytes) -> Patterns:
-    """Those of the ignore file in `folder`.
+    """Read the ignore file in `folder`.
 
     Raises:
-        InputError: it cannot be read, or has a line that means nothing.
+        InputError: it cannot be read, or has an invalid pattern.
     """
     path = os.fsdecode(os.path.join(folder, os.fsencode(IGNORE_FILE)))
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would have us wait for ever
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a FIFO would block for ever
             raise InputError(f"{path} is no regular file.")
         return Patterns(folder, read_list_in(path).decode("utf-8", "surrogateescape").splitlines(), path)
     except OSError as error:

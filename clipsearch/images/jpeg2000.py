@@ -1,4 +1,4 @@
-"""What a JPEG 2000 file says of its channels. Decodes nothing.
+"""Header of a JPEG 2000 file: size, channels and colours. Decodes nothing.
 
 Source: ISO/IEC 15444-1, A.5.1 (the size marker) and annex I (the boxes).
 """
@@ -14,31 +14,35 @@ _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0
 _SIGNED = 0x80
 _BY_NUMBER, _BY_PROFILE = b"\1", (b"\2", b"\3")
-"""How a colour specification box says what colours are: by a number, or by a restricted profile, or by any."""
+"""Methods of a colour specification box: an enumerated colour space, and an ICC profile (restricted, or any)."""
 CMYK, CIELAB = 12, 14
-"""Such numbers."""
+"""Enumerated colour spaces."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of one picture."""
+    """What the header of a JPEG 2000 file says."""
 
     width: int
+    """Pixels."""
     height: int
+    """Pixels."""
     bits: tuple[int, ...]
-    """Of each channel."""
+    """Bits of a sample in each channel."""
     has_signs: bool
-    """Whether numbers in some channel may be negative."""
+    """Whether samples of any channel are signed."""
     in_tiles: bool
+    """Whether it has more than one tile."""
     has_coarse_channels: bool
-    """Whether some channel has a lower resolution than the picture."""
+    """Whether any channel is subsampled."""
     has_palette: bool
+    """Whether samples are indices into a palette."""
     colour_space: int | None
-    """In the format's numbers: `CMYK`, `CIELAB` and others; None if a profile tells, or nothing."""
+    """Enumerated colour space: `CMYK`, `CIELAB` or another number of the format; None if there is none."""
 
 
 def header(content: bytes) -> Header | None:
-    """What a file says of itself; None if it is cut off before."""
+    """Read the header of a JPEG 2000 file; None if it is truncated."""
     start = content.find(_SIZE_MARKER)
     try:
         right, lower, left, upper, width, height, x, y, number = struct.unpack_from(">8IH", content, start + 8)
@@ -63,10 +67,7 @@ def _names_space(kind: bytes, body: bytes) -> bool:
 
 
 def channels(content: bytes) -> list[int] | None:
-    """Which channel of the file is red, which green, which blue, and then which alpha; None if it does not say.
-
-    Of a grey picture: which is grey, and then which alpha.
-    """
+    """Return the channels of red, green, blue and alpha, or of grey and alpha; None if the file has no such box."""
     box = next((body for kind, body in bodies(content) if kind == b"jp2h"), b"")
     definitions = next((body for kind, body in bodies(box) if kind == b"cdef"), b"")
     try:
@@ -80,7 +81,7 @@ def channels(content: bytes) -> list[int] | None:
 
 
 def profile(content: bytes) -> bytes:
-    """The ICC profile in the file; empty if there is none. Pillow does not tell it."""
+    """ICC profile of a JPEG 2000 file; empty if it has none. Pillow does not read it."""
     box = next((body for kind, body in bodies(content) if kind == b"jp2h"), b"")
     colours = next((body for kind, body in bodies(box) if kind == b"colr" and body[:1] in _BY_PROFILE), b"")
     return colours[3:]

@@ -1,4 +1,4 @@
-"""What the header of a JPEG XL says: how large the picture is, and its EXIF. Decodes nothing.
+"""Header of a JPEG XL file: size, channels and EXIF. Decodes nothing.
 
 Source: ISO/IEC 18181-1, annex D (the headers), and 18181-2 (the container).
 """
@@ -11,38 +11,44 @@ from dataclasses import dataclass
 from clipsearch.images.boxes import bodies
 
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
-"""How files begin: the bare codestream, or boxes like those of JPEG 2000."""
+"""First bytes of a file that is a bare codestream, and of one with boxes like those of JPEG 2000."""
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Width to height, where the header says only one of them."""
+"""Ratios of width to height, by which the header can leave out the width."""
 ALPHA, BLACK = 0, 4
-_SPOT, _FILTER = 2, 5
+_SPOT, _FILTER = 2, 5  # kinds of extra channel, like the two above
 _LONGEST_HEADER = 4096
-"""Bytes of the codestream that are looked at."""
+"""Bytes of the codestream that are read."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of one picture, as it is stored: the decoder turns it."""
+    """What the header of a JPEG XL file says. The decoder applies the orientation."""
 
     width: int
+    """Pixels, as stored."""
     height: int
+    """Pixels, as stored."""
     bits: int
-    """Of a sample; what white is, if samples are integers."""
+    """Bits of a sample; white is 2**bits - 1 if samples are integers."""
     extras: tuple[int, ...] = ()
-    """What each channel behind the colours is, in the format's numbers: `ALPHA`, `BLACK` and others."""
+    """Kind of each extra channel: `ALPHA`, `BLACK` or another number of the format."""
     is_premultiplied: bool = False
     """Whether colours are multiplied by alpha."""
 
 
 class _Bits:
-    """Numbers from a few bytes, the lowest bit first."""
+    """Reader of numbers from a bit stream, lowest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = int.from_bytes(data, "little")
         self._left = 8 * len(data)
 
     def take(self, count: int) -> int:
-        """The next so many bits; raises ValueError at the end."""
+        """Read the next `count` bits as a number.
+
+        Raises:
+            ValueError: there are fewer.
+        """
         if count > self._left:
             raise ValueError("the header is cut off")
         value = self._bits & ((1 << count) - 1)
@@ -51,17 +57,17 @@ class _Bits:
         return value
 
     def choose(self, *choices: tuple[int, int]) -> int:
-        """Two bits say which of four (offset, bits of a number to add to it) follows."""
+        """Read a variable-length number: two bits choose one of four (offset, number of bits that are added to it)."""
         offset, count = choices[self.take(2)]
         return offset + self.take(count)
 
 
 def header(content: bytes) -> Header | None:
-    """What a file's header says; None if it is broken or cut off."""
+    """Read the header of a JPEG XL file; None if it is broken or truncated."""
     bits = _Bits(_codestream(content)[2:_LONGEST_HEADER])
     try:
         width, height = _size(bits)
-        if bits.take(1):  # all is as usual
+        if bits.take(1):  # all default values
             return Header(width, height, 8)
         has_more = bits.take(1)
         if has_more:
@@ -76,7 +82,7 @@ def header(content: bytes) -> Header | None:
 
 
 def exif(content: bytes) -> bytes:
-    """The EXIF in a container, as a TIFF; empty if there is none."""
+    """EXIF block of a container, in the form of a TIFF; empty if there is none."""
     for kind, body in bodies(content):
         if kind == b"Exif" and len(body) > 4:  # noqa: PLR2004
             (start,) = struct.unpack_from(">I", body)
@@ -141,8 +147,8 @@ def _depth(bits: _Bits) -> int:
 
 
 def _extra(bits: _Bits) -> tuple[int, bool]:
-    """What a channel behind the colours is, and whether it is alpha that colours are multiplied by."""
-    if bits.take(1):  # all is as usual
+    """Kind of an extra channel, and whether it is an alpha that the colours are multiplied by."""
+    if bits.take(1):  # all default values
         return ALPHA, False
     kind = bits.choose((0, 0), (1, 0), (2, 4), (18, 6))
     _depth(bits)

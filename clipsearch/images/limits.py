@@ -1,4 +1,4 @@
-"""How large a picture and its file may be on this machine, and how many are decoded at the same time."""
+"""Limits of image and file size by this machine's memory, and of how many images are decoded at the same time."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from pathlib import Path, PurePosixPath
 from clipsearch.errors import UnreadableImageError
 
 _BYTES_PER_PIXEL = 20
-"""That decoding takes; measured were 8 for a JPEG, 20 for a WebP with transparency, 25 for such a JPEG 2000."""
+"""Memory for decoding. Measured: 8 for a JPEG, 20 for a WebP and 25 for a JPEG 2000, both with transparency."""
 _SHARE_OF_MEMORY = 4
-"""One picture may take a quarter of it."""
+"""One image may take a quarter of the memory."""
 _MEMORY_IF_UNKNOWN = 8 << 30
 _BYTES_PER_PIXEL_IN_FILE = 16
-"""The most that a file has for a pixel: four floats, in an uncompressed TIFF."""
+"""Most bytes that a file needs for a pixel: four floats in an uncompressed TIFF."""
 _BYTES_BESIDE = 256 << 20
-"""What else may be in a file: profiles, previews, the other pages and frames."""
+"""Bytes allowed for the rest of a file: profiles, previews, other pages and frames."""
 _pillow_limit = threading.Lock()
 
 
 @functools.cache
 def default_max_pixels() -> int:
-    """The pixels of the largest picture that fits this machine: decoding it takes a quarter of the memory at most."""
+    """Pixels of the largest image that may be decoded by default: decoding it takes a quarter of the memory."""
     return _memory() // _SHARE_OF_MEMORY // _BYTES_PER_PIXEL
 
 
 def max_bytes(max_pixels: int | None = None) -> int:
-    """Of the largest file that a picture of `max_pixels` can need; without a number, the largest picture here."""
+    """Bytes of the largest file that an image of `max_pixels` (by default `default_max_pixels`) can need."""
     return (default_max_pixels() if max_pixels is None else max_pixels) * _BYTES_PER_PIXEL_IN_FILE + _BYTES_BESIDE
 
 
 def _memory(root: Path = Path("/")) -> int:
-    """Bytes of memory in this machine, or in its container if that is less."""
+    """Bytes of memory of this machine, or of its container if that is less."""
     found = list(_control_group_limits(root))
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # Windows has no sysconf
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # not every system knows these names
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min((size for size in found if size > 0), default=_MEMORY_IF_UNKNOWN)
 
 
 def _control_group_limits(root: Path) -> Iterator[int]:
-    """The memory limits (Linux) of this process's control group and those around it, in versions 1 and 2."""
+    """Yield the memory limits of this process's control group and its parents (Linux, cgroup versions 1 and 2)."""
     try:
         lines = (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -64,11 +64,11 @@ def _control_group_limits(root: Path) -> Iterator[int]:
 
 
 class TooLargeError(UnreadableImageError):
-    """The picture has more pixels than are allowed; nothing but another limit helps."""
+    """The image has more pixels than allowed; only a higher limit helps."""
 
 
 def check_size(width: int, height: int, limit: int) -> None:
-    """Refuse a picture of too many pixels.
+    """Refuse an image of too many pixels.
 
     Raises:
         TooLargeError: it has more than `limit`.
@@ -78,7 +78,7 @@ def check_size(width: int, height: int, limit: int) -> None:
 
 
 def more_than(limit: int) -> str:
-    """The reason."""
+    """Words for an image that exceeds `limit` pixels."""
     millions = limit / 1_000_000
     number = f"{millions:g}" if millions < 1 else f"{millions:,.0f}"
     return f"more than the limit of {number} million"
@@ -98,12 +98,12 @@ def check_bytes(size: int, limit: int) -> None:
 
 
 class NoMemoryError(UnreadableImageError):
-    """There is not enough memory for the picture now; another time there may be."""
+    """There is not enough memory for the image at the moment."""
 
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Within: what does not fit into memory is a `NoMemoryError`, which ends no run."""
+    """Turn a MemoryError within into a `NoMemoryError`, which makes one image unreadable and ends no run."""
     try:
         yield
     except MemoryError as error:
@@ -111,16 +111,16 @@ def enough_memory() -> Iterator[None]:
 
 
 def raise_pillow_limit(limit: int) -> None:
-    """Pillow has one limit of its own for the whole process: it must not be below ours."""
-    from PIL import Image  # who only reads files does not need it
+    """Raise Pillow's own limit, which holds for the whole process, to at least `limit` pixels."""
+    from PIL import Image  # not needed to read files without decoding them
 
     with _pillow_limit:
         if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-class _UnderWay:
-    """The pixels that all threads are decoding. Who comes first goes first, so that no large picture waits for ever."""
+class _PixelBudget:
+    """Limit on the pixels that all threads decode at the same time. First come, first served: none starves."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -129,7 +129,7 @@ class _UnderWay:
 
     @contextlib.contextmanager
     def turn(self, pixels: int, limit: int) -> Iterator[None]:
-        """Within: so many more are; they wait until all together are no more than `limit`, or until no others are."""
+        """Take `pixels` of the budget within; wait until the sum is at most `limit`, or nothing else is decoded."""
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
@@ -149,5 +149,5 @@ class _UnderWay:
                 self._changed.notify_all()
 
 
-in_turn = _UnderWay().turn
-"""Around decoding a picture of so many pixels, with the limit of one picture: several threads together keep to it."""
+in_turn = _PixelBudget().turn
+"""Context manager around decoding an image of `pixels`: all threads together stay within the `limit` of one image."""

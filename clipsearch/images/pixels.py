@@ -1,4 +1,4 @@
-"""Pixels of every kind that Pillow knows into what a person sees: eight bits, RGB, on white. Opens no file."""
+"""Conversion of every pixel mode of Pillow to eight-bit RGB on white. Opens no file."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import numpy as np
 import numpy.typing as npt
 from PIL import GifImagePlugin, Image, ImageChops, ImagePalette, TiffImagePlugin
 
-from clipsearch.images import jpeg2000, layouts
+from clipsearch.images import header_checks, jpeg2000
 from clipsearch.images.colour import Conversion
 
 _Samples = npt.NDArray[Any]
 """(H, W) or (H, W, C) of integers or real numbers."""
 
 _PART = 1 << 20
-"""So many pixels at a time, where steps in between take much memory: four copies of a picture, or float64."""
+"""Pixels that are converted at a time: intermediate steps take four copies of an image, or float64."""
 
 _OFTEN_WITHOUT_ALPHA = ("BMP", "DIB", "TGA")
-"""Formats in which many programs leave the fourth byte of a pixel zero, although the header calls it alpha."""
+"""Formats in which many programs leave the alpha byte zero, although the header declares alpha."""
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _COLOR_MAP, _SAMPLE_FORMAT = 258, 262, 320, 339
 _WHITE_IS_ZERO = 0
 _UNSIGNED = 1
 
 
 def as_seen(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Image:
-    """`image` in RGB, on white where it is transparent; itself if there is nothing to do.
+    """Convert `image` to RGB, on white where it is transparent; return it unchanged if there is nothing to do.
 
-    A picture of up to eight bits comes out as Pillow's `convert("RGB")` makes it. A grey one with more is scaled here:
-    `convert` does not scale but makes everything from 255 on white. `to_srgb` is what its colours still need.
+    An image of up to eight bits is the same as after Pillow's `convert("RGB")`. A grey image with more bits is scaled
+    here, since `convert` clips at 255. `to_srgb` is applied to the colours.
     """
     if image.mode.startswith(("I", "F")):
         return _opaque(Image.fromarray(_wide_as_seen(image)), to_srgb)
@@ -45,9 +45,10 @@ def as_seen(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Imag
 
 
 def reduced(image: Image.Image, at_least: int) -> Image.Image:
-    """`image` averaged down as long as neither side gets shorter than `at_least` pixels, if that is simple to do.
+    """Average `image` down by a whole factor so that neither side gets shorter than `at_least` pixels.
 
-    Changing the colours of a large picture may take as long as decoding it, and of a smaller one it does not.
+    Converting the colours of a large image may take as long as decoding it. Images in other modes than RGB, CMYK and L,
+    or with transparency, are returned unchanged.
     """
     factor = min(image.size) // at_least
     is_simple = image.mode in ("RGB", "CMYK", "L") and not image.has_transparency_data
@@ -55,10 +56,10 @@ def reduced(image: Image.Image, at_least: int) -> Image.Image:
 
 
 def mend_palette(image: Image.Image) -> None:
-    """Take the colour map of a TIFF for what it is, before pixels are read: some old programs write 0 to 255 into it.
+    """Correct the palette of a TIFF, before its pixels are read, if its values are 0 to 255 instead of 0 to 65535.
 
-    The format has 0 to 65535, and Pillow keeps the upper eight bits, which leaves a black page. libtiff's tools tell
-    the two apart in this way as well.
+    Some old programs write that, and Pillow keeps the upper eight bits, which gives a black page. libtiff's tools
+    detect it in the same way.
     """
     if isinstance(image, TiffImagePlugin.TiffImageFile) and image.mode in ("P", "PA"):
         levels = image.tag_v2.get(_COLOR_MAP, ())
@@ -67,17 +68,17 @@ def mend_palette(image: Image.Image) -> None:
 
 
 def in_order(image: Image.Image, content: bytes) -> Image.Image:
-    """`image` with its channels in the order red, green, blue, alpha; `content` is the file it comes from.
+    """Put the channels of `image`, which was decoded from the file `content`, in the order red, green, blue, alpha.
 
-    Pillow passes over two peculiarities of Photoshop's files: the fourth channel may be a selection that somebody
-    saved, which is left out here, and in a bitmap one is black. In TGA of 16 bits the last one need not be alpha.
+    Pillow ignores that the fourth channel of a PSD may be a saved selection, that 1 is black in a PSD bitmap, and that
+    the last bit of a 16-bit TGA need not be alpha.
     """
-    if image.format == "TGA" and not layouts.targa_has_alpha(content):
+    if image.format == "TGA" and not header_checks.targa_has_alpha(content):
         return image.convert("RGB")
     if image.format == "PSD":
         if image.mode == "1":
             return ImageChops.invert(image)
-        if image.mode == "RGBA" and not layouts.psd_has_alpha(content):
+        if image.mode == "RGBA" and not header_checks.psd_has_alpha(content):
             return image.convert("RGB")
     order = jpeg2000.channels(content) if image.format == "JPEG2000" else None
     if order is None or order == list(range(len(order))) or sorted(order) != list(range(len(image.getbands()))):
@@ -87,7 +88,7 @@ def in_order(image: Image.Image, content: bytes) -> Image.Image:
 
 
 def _frame_on_white(gif: GifImagePlugin.GifImageFile) -> Image.Image:
-    """The first frame where it belongs on the screen. It may be smaller; around it browsers show what is behind."""
+    """Place the first frame of a GIF on its canvas, which is white around it: browsers show the page there."""
     seen = _on_white(gif) if gif.has_transparency_data else gif.convert("RGB")
     frame = gif.dispose_extent
     if frame == (0, 0, *gif.size):
@@ -119,14 +120,14 @@ def _on_white(image: Image.Image, to_srgb: Conversion | None = None) -> Image.Im
 
 
 def _parts(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
-    """Edges of stripes that are together the whole picture."""
+    """Yield boxes of horizontal stripes that cover the image."""
     rows = max(1, _PART // image.width)
     for top in range(0, image.height, rows):
         yield 0, top, image.width, min(top + rows, image.height)
 
 
 def _wide_as_seen(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W) levels of a grey picture with more than eight bits a pixel: modes I, F and the kinds of I;16."""
+    """Scale a grey image with more than eight bits (modes I, F and I;16) to (H, W) levels from 0 to 255."""
     samples: _Samples = np.asarray(image)
     bits, unsigned, white_is_zero = _tiff_tags(image)
     if image.mode == "I" and bits == 32 and unsigned:  # noqa: PLR2004
@@ -142,9 +143,9 @@ def _wide_as_seen(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _tiff_tags(image: Image.Image) -> tuple[int, bool, bool]:
-    """Bits of a sample, whether it is unsigned, whether white is zero: TIFF says so, and Pillow leaves it to its users.
+    """Bits of a sample, whether it is unsigned, and whether white is zero, by the tags of a TIFF.
 
-    (Pillow does follow these tags in pictures of up to eight bits.)
+    Pillow follows these tags only in images of up to eight bits.
     """
     if not isinstance(image, TiffImagePlugin.TiffImageFile):
         return 16, False, False
@@ -154,10 +155,10 @@ def _tiff_tags(image: Image.Image) -> tuple[int, bool, bool]:
 
 
 def black_and_white(samples: _Samples) -> tuple[float, float]:
-    """Which values are black and white, for they mean nothing by themselves.
+    """Return the values that are shown as black and white, for samples without a fixed range.
 
-    The usual ones if all values lie between them: 0 to 65535 for integers, 0 to 1 or else 0 to 255 for real numbers.
-    Otherwise the least and the greatest. What is not finite counts for nothing.
+    These are 0 and 65535 for integers, and 0 and 1, or else 0 and 255, for real numbers, if all samples lie between
+    them; otherwise the least and the greatest sample. Infinities and NaN are ignored.
     """
     real = samples.dtype.kind == "f"
     known = samples[np.isfinite(samples)] if real else samples
@@ -171,7 +172,7 @@ def black_and_white(samples: _Samples) -> tuple[float, float]:
 
 
 def levels(samples: _Samples, black: float, white: float) -> npt.NDArray[np.uint8]:
-    """`samples` of any shape as levels from 0 to 255."""
+    """Scale `samples` of any shape to uint8 levels from 0 (`black`) to 255 (`white`)."""
     found = np.empty(samples.shape, np.uint8)
     for start in range(0, samples.size, _PART):
         part = slice(start, start + _PART)
@@ -180,9 +181,9 @@ def levels(samples: _Samples, black: float, white: float) -> npt.NDArray[np.uint
 
 
 def _scaled(samples: _Samples, black: float, white: float) -> npt.NDArray[np.float64]:
-    """Levels from 0 to 255. Infinities become the ends of the range, and what is no number becomes black."""
+    """Scale to 0 to 255. Infinities become the ends of the range, and NaN becomes black."""
     low, high = min(black, white), max(black, white)
-    with np.errstate(invalid="ignore"):  # of a signalling NaN NumPy warns, and on stderr nobody could use that
+    with np.errstate(invalid="ignore"):  # NumPy would warn of a signalling NaN
         values = np.nan_to_num(samples.astype(np.float64), nan=black, neginf=low, posinf=high)
     contrast = 255 / (white - black) if white != black else 0
     return np.rint((values.clip(low, high) - black) * contrast)

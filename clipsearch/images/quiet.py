@@ -1,4 +1,4 @@
-"""Silence while decoders work: they have their say on stderr, each in its own way."""
+"""Suppression of what image decoders write to stderr, by warnings, logging or C code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipsearch.system.streams import for_talk
 
 @contextlib.contextmanager
 def quiet_decoders() -> Iterator[None]:
-    """Nothing is heard of the decoders: neither Pillow's warnings and log, nor what C libraries write to stderr.
+    """Suppress Pillow's warnings and log, and what C libraries write to stderr.
 
     For a process of our own that reports on broken files itself, as the command line does; not for a library, whose
     caller may write to stderr by any way it likes. Enter it before there are threads. libtiff and LibRaw write to
@@ -38,7 +38,7 @@ def quiet_decoders() -> Iterator[None]:
 def _descriptor_2_leads_nowhere() -> Iterator[None]:
     try:
         kept = os.dup(2)
-    except OSError:  # it is closed, so nobody hears it anyway
+    except OSError:  # it is closed, so nothing can be written to it
         yield
         return
     stream, had_faulthandler = sys.stderr, faulthandler.is_enabled()
@@ -61,7 +61,7 @@ def _descriptor_2_leads_nowhere() -> Iterator[None]:
 
 
 def _writes_to_2(stream: TextIO | None) -> bool:
-    """Not so if there is no stderr at all, or another object or file stands in for it."""
+    """Whether a stream writes to descriptor 2; False if there is no stderr, or it was replaced."""
     try:
         return stream is not None and stream.fileno() == 2  # noqa: PLR2004
     except (AttributeError, OSError, ValueError):

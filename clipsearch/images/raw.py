@@ -1,8 +1,8 @@
-"""Camera RAW: telling it from other files, and the preview that the camera put into it.
+"""Camera RAW: recognising it, and reading the preview that the camera embedded.
 
-What is read is the camera's own JPEG, as any viewer shows it; only a RAW without one is developed. This needs the
-optional package rawpy, which is imported for a RAW only, as is Pillow: who searches folders wants `RAW_EXTENSIONS` and
-nothing else. Knows nothing of other formats, nor how a JPEG is decoded.
+The camera's own JPEG is used, as any viewer shows it; only a RAW without one is developed. This needs the optional
+package rawpy, which is imported only for a RAW, as is Pillow, since searching folders needs `RAW_EXTENSIONS` alone.
+Knows nothing of other formats, nor how a JPEG is decoded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.layouts import TRUNCATED
+from clipsearch.images.header_checks import TRUNCATED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ RAW_EXTENSIONS = frozenset(
         ".x3f",
     }
 )
-"""Lower-case endings of camera RAW files."""
+"""Extensions of camera RAW files, in lower case."""
 
 SIGNATURES = (
     b"FUJIFILMCCD-RAW",  # RAF
@@ -60,33 +60,34 @@ SIGNATURES = (
     b"FOVb",  # X3F
     b"\0MRM",  # MRW
 )
-"""How files of kinds begin that are neither TIFF in form nor CR3."""
+"""First bytes of RAW files that have neither the form of a TIFF nor are CR3."""
 _LAST_ROWS = 8
-"""Of the sensor."""
+"""Rows at the end of the sensor that are checked for missing data."""
 _TIFF = (b"II*\0", b"MM\0*")
 _NEW_SUBFILE_TYPE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 330, 50706
 _REDUCED = 1
 
 _EXIF_ORIENTATION = (1, 2, 4, 3, 5, 8, 6, 7)
-"""EXIF's number for each `flip` of LibRaw: its bits mean 1 left to right, 2 upside down, 4 rows are columns."""
+"""EXIF orientation for each `flip` of LibRaw, whose bits are 1 mirrored, 2 upside down, 4 rows and columns swapped."""
 _ROWS_ARE_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a RAW shows of itself."""
+    """Embedded preview of a RAW, with the size of the RAW itself."""
 
-    picture: bytes | None
-    """A JPEG; without one the RAW has to be developed."""
+    jpeg: bytes | None
+    """The preview, a JPEG file; None if the RAW must be developed."""
     orientation: int
-    """In EXIF's numbers: how a picture that does not say so itself has to be turned."""
+    """EXIF orientation of a preview that has none of its own."""
     width: int
-    """Of the RAW itself in pixels, upright."""
+    """Pixels of the upright RAW."""
     height: int
+    """Pixels of the upright RAW."""
 
 
 def is_camera_raw(content: bytes, name: bytes = b"") -> bool:
-    """Whether this looks like camera RAW. Many are TIFF files in form; there the name counts, too."""
+    """Whether this looks like camera RAW. For files in the form of a TIFF, the extension counts, too."""
     if content.startswith(SIGNATURES) or content[4:12] == b"ftypcrx ":  # the latter is CR3
         return True
     if not content.startswith(_TIFF):
@@ -94,12 +95,12 @@ def is_camera_raw(content: bytes, name: bytes = b"") -> bool:
     if content[8:10] == b"CR" or os.path.splitext(os.fsdecode(name))[1].lower() in RAW_EXTENSIONS:  # CR2, or by name
         return True
     tags = _first_directory(content)
-    # NEF, ARW, SRW and others begin with a small version and keep the picture itself in a directory below.
+    # The first directory of NEF, ARW, SRW and others holds a thumbnail, and the image is in a subdirectory.
     return _DNG_VERSION in tags or (bool(tags.get(_NEW_SUBFILE_TYPE, 0) & _REDUCED) and _SUB_DIRECTORIES in tags)
 
 
 def _first_directory(tiff: bytes) -> dict[int, int]:
-    """Tag -> value (or where the values are) in a TIFF's first directory; empty if that is broken."""
+    """Tag -> value (or offset of the values) in the first directory of a TIFF; empty if that is broken."""
     order = "<" if tiff.startswith(b"II") else ">"
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
@@ -111,7 +112,7 @@ def _first_directory(tiff: bytes) -> dict[int, int]:
 
 
 def read_preview(content: bytes) -> Preview | None:
-    """The preview in a camera RAW; None if rawpy cannot open a TIFF that only looked like one.
+    """Read the preview of a camera RAW; None if it is a TIFF that only looked like one.
 
     Raises:
         UnreadableImageError: rawpy is not installed, or the RAW is broken.
@@ -133,36 +134,36 @@ def read_preview(content: bytes) -> Preview | None:
         sizes = raw.sizes
         try:
             thumbnail = raw.extract_thumb()
-        # The last is what rawpy raises for a kind of preview that LibRaw knows and rawpy does not.
+        # rawpy raises NotImplementedError for a kind of preview that only LibRaw supports.
         except (rawpy.LibRawNoThumbnailError, rawpy.LibRawUnsupportedThumbnailError, NotImplementedError):
-            picture = None
+            jpeg = None
         else:
-            # Not bare pixels, which some old cameras have: rawpy takes the file's word for how many there are, and
-            # reading them from a broken file leads beyond their memory.
-            picture = thumbnail.data if isinstance(thumbnail.data, bytes) else None
+            # Bare pixels of old cameras are not used: rawpy trusts the file about their number, and reading them from
+            # a broken file reads beyond the buffer.
+            jpeg = thumbnail.data if isinstance(thumbnail.data, bytes) else None
     width, height = sizes.width, sizes.height
     if sizes.flip & _ROWS_ARE_COLUMNS:
         width, height = height, width
-    return Preview(picture, _EXIF_ORIENTATION[sizes.flip & 7], width, height)
+    return Preview(jpeg, _EXIF_ORIENTATION[sizes.flip & 7], width, height)
 
 
 def develop(content: bytes) -> Image.Image:
-    """A camera RAW without a preview, developed at half its size; upright, RGB.
+    """Develop a camera RAW at half its size, upright, in RGB.
 
     Raises:
-        UnreadableImageError: the RAW is broken, or cut off.
+        UnreadableImageError: the RAW is broken or truncated.
     """
     import rawpy
 
     with _libraw_errors(), rawpy.imread(io.BytesIO(content)) as raw:
         if raw.raw_type == rawpy.RawType.Flat and not raw.raw_image_visible[-_LAST_ROWS:].any():
-            # Some decoders of LibRaw leave black what they do not find. No sensor reads zero everywhere.
+            # Some decoders of LibRaw leave missing rows black. No sensor reads zero everywhere.
             raise UnreadableImageError(TRUNCATED)
         return _image(raw.postprocess(half_size=True, use_camera_wb=True))
 
 
 def _image(samples: npt.NDArray[np.uint8]) -> Image.Image:
-    """(H, W, 3), or (H, W, 1) from a camera without colours."""
+    """Convert (H, W, 3) samples, or (H, W, 1) from a monochrome camera, to an RGB image."""
     from PIL import Image
 
     return Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples).convert("RGB")

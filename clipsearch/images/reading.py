@@ -5,38 +5,39 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.system.bounded import read_up_to
 
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 class VanishedError(UnreadableImageError):
-    """The file is no longer there."""
+    """The file no longer exists."""
 
 
 class Content(NamedTuple):
-    """A file in memory, and what the file system said when it was read."""
+    """Content of a file, with its status when it was read."""
 
     data: bytes
     digest: bytes
     """BLAKE2b of the content, 16 bytes."""
     size: int
+    """Bytes."""
     mtime_ns: int
+    """Time of the last change of the content, as in `stamps`."""
     ctime_ns: int | None = None
-    """As `stamps` has it; when reading began, so that a change meanwhile shows later."""
+    """Time of the last change of anything, as in `stamps`, before reading, so that a change meanwhile is seen."""
     inode: int | None = None
-    """As `stamps` has it."""
+    """Number in the file system, as in `stamps`."""
 
 
 def first_bytes(path: bytes, count: int) -> bytes:
-    """So many bytes from the beginning of a file, or all that it has; nobody is waited for.
+    """Read the first `count` bytes of a file, or all that it has. A FIFO does not block.
 
     Raises:
         OSError: it cannot be opened or read.
@@ -51,14 +52,14 @@ def first_bytes(path: bytes, count: int) -> bytes:
 def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     """Read a whole file, as it was at one moment.
 
-    One that is larger than any picture of `max_pixels` needs is refused before it takes memory; without a number, the
-    largest picture that fits this machine counts (see `limits`).
+    A file that is larger than any image of `max_pixels` (by default `limits.default_max_pixels`) needs is refused
+    before it takes memory.
 
     Raises:
-        VanishedError: it is not there.
+        VanishedError: it does not exist.
         UnreadableImageError: it cannot be read, is too large or no regular file, or changed meanwhile.
     """
-    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes  # text queries read no picture
+    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes  # text queries need none of these
 
     try:
         with enough_memory(), open(os.open(path, _FLAGS), "rb") as file:
@@ -66,7 +67,7 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
             if not stat.S_ISREG(before.st_mode):
                 raise UnreadableImageError("not a regular file")
             check_bytes(before.st_size, max_bytes(max_pixels))
-            data = file.read(before.st_size + 1)  # one more, to see that it grew
+            data = file.read(before.st_size + 1)  # one more byte, to notice that it grew
             after = os.fstat(file.fileno())
     except FileNotFoundError as error:
         raise VanishedError("it is gone") from error
@@ -78,8 +79,8 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     return Content(data, digest(data), len(data), mtime_ns, stamps(before)[1], inode)
 
 
-def read_picture(path: bytes) -> bytes:
-    """The content of a picture that somebody named: of a file, or what comes out of a pipe or a device.
+def read_image(path: bytes) -> bytes:
+    """Read an image that the user named: a file, a pipe or a device.
 
     Raises:
         UnreadableImageError: it cannot be read, or is too large, as for `read_file`.
@@ -96,10 +97,10 @@ def read_picture(path: bytes) -> bytes:
 
 
 def read_stream(stream: BinaryIO) -> bytes:
-    """What comes out of a pipe or a device until it ends; its length is known only then.
+    """Read a pipe or a device to its end.
 
     Raises:
-        UnreadableImageError: it is more than the largest picture needs, or cannot be read.
+        UnreadableImageError: it is more than the largest image needs, or cannot be read.
     """
     from clipsearch.images.limits import check_bytes, enough_memory, max_bytes
 
@@ -112,19 +113,19 @@ def read_stream(stream: BinaryIO) -> bytes:
 
 
 def stamps(status: os.stat_result) -> tuple[int, int | None, int | None]:
-    """What tells that a file changed without a look into it; that of the target where the status is that of a link.
+    """Return (mtime_ns, ctime_ns, inode), which show that a file changed without reading it.
 
-    `mtime_ns`: when the content was last changed, in ns since 1970, unless a program has set another time. `ctime_ns`:
-    when anything was last changed (content, name, times, owner, permissions); no program can set it. None where the
-    system has no such time: on Windows `st_ctime` is when the file was made. `inode`: the number of the file in its
-    file system, its lower 63 bits, or None. The times are cut to 64 bits: a file system may say anything.
+    `mtime_ns` is when the content was last changed (ns since 1970), unless a program has set another time. `ctime_ns`
+    is when anything was last changed (content, name, times, owner, permissions), which no program can set. `inode` is
+    the lower 63 bits of the file's number, or None. Times are clamped to 64 bits, since a file system may report
+    anything.
     """
     mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
     if not (_LEAST <= mtime <= _MOST and _LEAST <= ctime <= _MOST):
         mtime, ctime = (max(_LEAST, min(time, _MOST)) for time in (mtime, ctime))
-    return mtime, None if sys.platform == "win32" else ctime, (status.st_ino & _MOST) or None
+    return mtime, ctime, (status.st_ino & _MOST) or None
 
 
 def digest(data: bytes) -> bytes:
-    """BLAKE2b of a file's content, 16 bytes: how the index knows it again."""
+    """BLAKE2b of a file's content, 16 bytes, by which the index recognises it."""
     return hashlib.blake2b(data, digest_size=16).digest()

@@ -1,6 +1,6 @@
-"""What kind of a file it is that no decoder takes, in words of its format, and whether the kind is to blame.
+"""Words for why an image cannot be read: what kind of file it is, by its header, and whether that kind is unsupported.
 
-Decoders say "not identified by this driver" and "decoder error -2"; the header says what it was. Reads headers only.
+Decoders only say "not identified by this driver" or "decoder error -2". Reads headers only.
 
 Sources: TIFF 6.0 and its technical notes, Microsoft's BITMAPINFOHEADER, ITU-T T.81, ISO/IEC 15444-1, the TGA and PNG
 specifications.
@@ -12,27 +12,60 @@ import re
 import struct
 
 from clipsearch.images.boxes import boxes
-from clipsearch.images.layouts import TRUNCATED
-from clipsearch.images.stripping import segments
+from clipsearch.images.header_checks import TRUNCATED
+from clipsearch.images.metadata_stripping import segments
 from clipsearch.images.tiff_tags import whole_numbers
 
 _SAYS_KIND = re.compile(
     r"unsupported (bmp|\w+ mode)|unknown (pixel|raw|tga) (mode|depth)|cannot handle|unable to determine|not supported",
     re.IGNORECASE,
 )
-"""What decoders say of a kind that they lack, and not of broken data."""
+"""Decoder messages that mean an unsupported kind, not broken data."""
 _SAYS_NOTHING = re.compile(r"decoder error|not identified|broken data stream|unknown error|decoding error|cannot load")
-"""What they say that helps nobody."""
+"""Decoder messages that help nobody."""
+_SAYS_TRUNCATED = re.compile(
+    r"truncat|end of file|not enough (image )?data|not large enough|only got|reached eof|requires a buffer",
+    re.IGNORECASE,
+)
+_PYTHON_REPR = re.compile(r"0x[0-9a-f]{6}|\\x|<.*>")
+"""Objects and bytes as Python prints them."""
+_PILLOW_NAME = re.compile(r"\b(PIL|Pillow|\w+Plugin|Image\w*\.\w+|[A-Z]+_[A-Z_]+)\b")
+"""Names in Pillow's code, which mean nothing to users."""
+_LONGEST = 200
+
+
+def first_reason(error: Exception) -> str:
+    """Turn an exception of a decoder into one line for users."""
+    text = "".join(character for character in " ".join(str(error).split()) if character.isprintable())
+    text = re.sub(r"\bb(?=['\"])", "", text)  # the prefix of bytes: b'IHDR'
+    if _SAYS_TRUNCATED.search(text):
+        return TRUNCATED
+    if "MAX_TEXT" in text:
+        return "broken image: a text or a profile in it is too large"
+    if _PILLOW_NAME.search(text):
+        return "broken image"
+    cause = error.__cause__ or error
+    if not text or _PYTHON_REPR.search(text) or isinstance(cause, (LookupError, TypeError, ArithmeticError)):
+        return "broken image"
+    return f"broken image: {text}"[:_LONGEST]
 
 
 def reason(content: bytes, name: str, said: str, before: str) -> str:
-    """Why a file in the format `name` cannot be read: better words than `before`, if there are some.
+    """Return why a file cannot be read, in better words than `before` if there are any.
 
-    `said` is what the decoder said.
+    Args:
+        content: The file.
+        name: Pillow's name of its format.
+        said: The message of the decoder.
+        before: The reason so far, from `first_reason`.
     """
+    return _better_reason(content, name, said, before)[:_LONGEST]
+
+
+def _better_reason(content: bytes, name: str, said: str, before: str) -> str:
     if not before.startswith("broken image"):
         return before
-    if name in ("AVIF", "HEIF", "JPEG2000") and _is_box_cut(content):
+    if name in ("AVIF", "HEIF", "JPEG2000") and _is_box_truncated(content):
         return TRUNCATED
     lacking, kind = False, {"PPM": "Netpbm"}.get(name, name)
     try:
@@ -47,13 +80,13 @@ def reason(content: bytes, name: str, said: str, before: str) -> str:
     return before
 
 
-def _is_box_cut(content: bytes) -> bool:
+def _is_box_truncated(content: bytes) -> bool:
     ends = [end for *_, end in boxes(content)]
     return content[4:8] in (b"ftyp", b"jP  ") and bool(ends) and ends[-1] > len(content)
 
 
 def _bits(numbers: tuple[int, ...]) -> str:
-    """Of each channel: 8, or 5-6-5."""
+    """Words for the bits of each channel: "8 bits", or "5-6-5 bits"."""
     if len(set(numbers)) > 1:
         return f"{'-'.join(map(str, numbers))} bits"
     return "1 bit" if numbers[0] == 1 else f"{numbers[0]} bits"
@@ -63,7 +96,7 @@ def _channels(number: int) -> str:
     return "1 channel" if number == 1 else f"{number} channels"
 
 
-# Each: whether decoders are known to lack the kind, and what it is called.
+# Each returns whether the kind is known to be unsupported, and its name for users.
 
 
 def _bmp(content: bytes) -> tuple[bool, str]:

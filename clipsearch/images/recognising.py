@@ -1,4 +1,4 @@
-"""Which decoder a file's content is for, and whether its end is missing. Decodes nothing."""
+"""Recognition of a file's format by its content, and of truncated files. Decodes nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from clipsearch.images.layouts import is_pcx, is_sgi
+from clipsearch.images.header_checks import is_pcx, is_sgi
 from clipsearch.images.signatures import AVIF_BRANDS, HEIF_BRANDS, brands
 from clipsearch.images.tiff_tags import directory
 
@@ -19,14 +19,14 @@ DECODERS = (
 """The only Pillow decoders that are ever tried; none of them starts another program."""
 
 _WITHOUT_SIGNATURE = ("AVIF", "HEIF", "PCX", "SGI", "TGA")
-"""Told apart by more than their first bytes."""
+"""Formats that Pillow's check of the first bytes does not recognise reliably."""
 
 _SHORTEST = 16
-"""Bytes that Pillow looks at; there is no smaller picture."""
+"""Bytes that Pillow checks; no image file is smaller."""
 
 
 def format_of(content: bytes) -> str | None:
-    """Which of the `DECODERS` is for this content."""
+    """Return which of the `DECODERS` reads this content, or None."""
     Image.init()
     if content[4:8] == b"ftyp":
         return _format_of_brands(content)
@@ -40,7 +40,7 @@ def format_of(content: bytes) -> str | None:
 
 
 def _format_of_brands(content: bytes) -> str | None:
-    """AVIF and HEIF have the same form: the brands in the first box tell what is inside."""
+    """Tell AVIF from HEIF, whose files differ only in the brands in their first box."""
     found = brands(content)
     if found & AVIF_BRANDS:
         return "AVIF"
@@ -58,7 +58,7 @@ def _register_heif() -> None:
 
 
 def _is_targa(content: bytes) -> bool:
-    """Whether this is TGA. The format has no signature but, since version 2, a footer; else the header must fit."""
+    """Whether this is TGA, which has a footer since version 2; before, the fields of its header must be consistent."""
     if content.endswith(b"TRUEVISION-XFILE.\0"):
         return True
     try:
@@ -78,26 +78,26 @@ def _is_targa(content: bytes) -> bool:
     return start + least <= len(content)
 
 
-def is_cut(content: bytes, name: str) -> bool:
-    """Whether the end is missing, in the formats whose decoders make some picture of the rest, or do not say so."""
+def is_truncated(content: bytes, name: str) -> bool:
+    """Whether a file is truncated, for the formats whose decoders do not report that."""
     if name == "JPEG2000":
-        # There must be an end marker behind the start; coded data never holds these two bytes.
+        # There must be an end marker after the start; coded data never contains these two bytes.
         return content.find(b"\xff\xd9", max(content.find(b"\xff\x4f\xff\x51"), 0)) < 0
     if name == "TIFF":
-        return _is_directory_cut(content)
+        return _is_directory_truncated(content)
     if name == "WEBP":
         return 8 + int.from_bytes(content[4:8], "little") > len(content)
     return False
 
 
-def _is_directory_cut(tiff: bytes) -> bool:
-    """Whether tags of the first image are missing: then others mean something else."""
+def _is_directory_truncated(tiff: bytes) -> bool:
+    """Whether the first directory is incomplete; the meaning of its tags depends on the missing ones."""
     found = directory(tiff)
     return found is None or found.end > len(tiff)
 
 
 def icon_sizes(content: bytes) -> Iterator[tuple[int, int]]:
-    """Width and height of all pictures in a Windows icon, as their own headers have it."""
+    """Yield width and height of all images in a Windows icon, from their own headers."""
     (count,) = struct.unpack_from("<H", content, 4)
     for icon in range(count):
         (start,) = struct.unpack_from("<I", content, 6 + 16 * icon + 12)

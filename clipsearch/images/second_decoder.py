@@ -1,8 +1,7 @@
-"""The second decoder, for pictures of rare kinds: imagecodecs and tifffile, at work in a process of their own.
+"""The second decoder, imagecodecs and tifffile in a process of their own, for images that Pillow does not read.
 
-The process is started when the first such picture comes, answers one after the other, and is started again after it
-crashed. It has a limit to its time and its memory, and ends with the process that started it. Knows nothing of formats
-but their names.
+The process is started for the first such image, decodes one image after the other, and is started again after a crash.
+Its time and memory are limited, and it ends with the process that started it. Knows nothing of formats but their names.
 """
 
 from __future__ import annotations
@@ -20,62 +19,67 @@ from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import second_decoder_worker
-from clipsearch.images.extras import install_command, is_installed
-from clipsearch.images.layouts import TRUNCATED
+from clipsearch.images.header_checks import TRUNCATED
 from clipsearch.images.limits import check_size
-from clipsearch.images.rare import Rare
+from clipsearch.images.optional_packages import install_command, is_installed
+from clipsearch.images.second_decoder_kinds import Header
 from clipsearch.system.cores import available
 
 _SECONDS, _PIXELS_A_SECOND = 30, 1_000_000
-"""How long a picture may take: so many seconds, and more for large ones. Usual are 20 million pixels a second."""
+"""Time limit of an image: a base, plus its pixels divided by a rate. Decoders usually do 20 million pixels a second."""
 _BYTES, _BYTES_PER_THREAD, _BYTES_PER_PIXEL = 2 << 30, 128 << 20, 48
-"""How much memory the process may have: with what its libraries and threads reserve and never touch."""
+"""Address space of the process, including what its libraries and threads reserve and never use."""
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from clipsearch.images.second_decoder_worker import main; main()"
 )
 
 
-def decode(content: bytes, rare: Rare, limit: int) -> Image.Image:
-    """The picture as it is stored, in eight bits: grey, RGB, CMYK or CIELAB, maybe with alpha.
+def decode(content: bytes, header: Header, limit: int) -> Image.Image:
+    """Decode an image, without applying its orientation, to eight-bit grey, RGB, CMYK or CIELAB, maybe with alpha.
+
+    Args:
+        content: The file.
+        header: What `second_decoder_kinds` found about it.
+        limit: Most pixels.
 
     Raises:
-        UnreadableImageError: the packages for it are not installed, the content is broken or cut off, or has more
+        UnreadableImageError: the packages for it are not installed, the content is broken or truncated, or has more
             than `limit` pixels.
         MemoryError: there is not enough memory for it.
     """
-    if not is_installed(rare.extra):
-        command = install_command(rare.extra)
-        raise UnreadableImageError(f"{rare.kind}: read once you install the extra: {command}")
+    if not is_installed(header.extra):
+        command = install_command(header.extra)
+        raise UnreadableImageError(f"{header.kind}: read once you install the extra: {command}")
     threads = available()
-    header, data = _process.ask(
+    answer, data = _process.ask(
         {
-            "codec": rare.codec,
-            "bits": rare.bits,
-            "channels": rare.channels,
+            "codec": header.codec,
+            "bits": header.bits,
+            "channels": header.channels,
             "pixels": limit,
             "threads": threads,
-            "seconds": _SECONDS + rare.width * rare.height / _PIXELS_A_SECOND,
+            "seconds": _SECONDS + header.width * header.height / _PIXELS_A_SECOND,
             "memory": _BYTES + threads * _BYTES_PER_THREAD + limit * _BYTES_PER_PIXEL,
         },
         content,
     )
-    problem = header.get("problem")
+    problem = answer.get("problem")
     if problem is None:
-        return Image.frombytes(header["mode"], tuple(header["size"]), data)
+        return Image.frombytes(answer["mode"], tuple(answer["size"]), data)
     if problem == second_decoder_worker.NO_MEMORY:
         raise MemoryError
     if problem == second_decoder_worker.TOO_LARGE:
-        width, height = header["size"]
+        width, height = answer["size"]
         check_size(width, height, limit)
     if problem == second_decoder_worker.TRUNCATED:
         raise UnreadableImageError(TRUNCATED)
     what = "unsupported" if problem == second_decoder_worker.UNSUPPORTED else "broken image"
-    raise UnreadableImageError(f"{what}: {rare.kind}")
+    raise UnreadableImageError(f"{what}: {header.kind}")
 
 
 class _Process:
-    """The one process, and who talks to it."""
+    """The decoder's process, shared by all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -83,19 +87,19 @@ class _Process:
         self._owner = 0
 
     def ask(self, request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], bytes]:
-        """The answer, and the pixels with it; one with a `problem` if the process does not live to give it."""
+        """Send a request; return the answer and the pixels. If the process crashes, the answer is a `problem`."""
         with self._lock:
             try:
                 return self._asked(self._running() or self._start(), request, content)
             except (OSError, EOFError):
                 self.stop()
-            except BaseException:  # Ctrl-C, say: the answer that is still to come would be taken for the next one's
+            except BaseException:  # such as Ctrl-C: the pending answer would be taken for that to the next request
                 self.stop()
                 raise
             return {"problem": "it crashed"}, b""
 
     def _running(self) -> subprocess.Popen[bytes] | None:
-        if self._owner != os.getpid():  # a copy of the process that started it must not talk to it
+        if self._owner != os.getpid():  # after a fork, the child must not use its parent's decoder
             self._child, self._owner = None, os.getpid()
         if self._child is not None and self._child.poll() is not None:  # killed from outside
             self.stop()
@@ -103,8 +107,8 @@ class _Process:
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", _START, json.dumps(sys.path)]
-        # In a session of its own: Ctrl-C in a terminal goes to all programs of a session, and this one must not die of
-        # it in the middle of a picture that is then taken for a broken one.
+        # In a session of its own: Ctrl-C in a terminal goes to all programs of a session, and if it ended this one, the
+        # image that is being decoded would be reported as broken.
         self._child = subprocess.Popen(  # noqa: S603
             command,
             stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
-"""The process in which the second decoder works: pictures of rare kinds come in, bytes of eight bits go out.
+"""The process of the second decoder: reads image files on stdin, writes eight-bit pixels to stdout.
 
-Started by `second`, and only there, so that a crash, a hang or a leak of a decoder ends nothing but this process. A
-request is a line of JSON and the file's content; so is the answer, with the pixels. It ends when its input does, or by
-itself when one picture takes too long. Knows nothing of limits but those that it is given.
+Started by `second_decoder` alone, so that a crash, hang or leak of a decoder ends only this process. A request is a
+line of JSON and the file's content; an answer is a line of JSON and the pixels. The process ends with its input, or
+when an image exceeds its time limit. All limits come with the request.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _BITS_OF_BYTE = 8
 
 TRUNCATED, TOO_LARGE, NO_MEMORY, UNSUPPORTED = "truncated", "too large", "no memory", "unsupported"
-"""What an answer may say under `problem`, besides the words of a decoder."""
+"""Values of `problem` in an answer, besides messages of decoders."""
 
 
 class TruncatedError(Exception):
-    """The file ends before the picture does."""
+    """The file is truncated."""
 
 
 class TooLargeError(Exception):
-    """The picture has more pixels than the header that was looked at before says: width and height."""
+    """The image has more pixels than its header promised. Its arguments are width and height."""
 
 
 def main() -> None:
     """Answer requests until there are no more."""
-    # Ctrl-C is for the one that started this; some decoders print to standard output.
+    # Ctrl-C is handled by the parent. Some decoders print to stdout, so the answers get a copy of its descriptor.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "wb") as nowhere:
@@ -53,7 +53,7 @@ def main() -> None:
         if len(content) < request["length"]:
             return
         _limit_memory(request["memory"])
-        faulthandler.dump_traceback_later(request["seconds"], exit=True)  # works whatever a decoder is doing
+        faulthandler.dump_traceback_later(request["seconds"], exit=True)  # works even while a decoder is in C code
         header, data = _answer(request, content)
         faulthandler.cancel_dump_traceback_later()
         _send(answers, header, data)
@@ -68,10 +68,10 @@ def _answer(request: dict[str, Any], content: bytes) -> tuple[dict[str, Any], by
         return {"problem": TOO_LARGE, "size": error.args}, b""
     except MemoryError:
         return {"problem": NO_MEMORY}, b""
-    except NotImplementedError:  # what imagecodecs and tifffile raise for a kind that they lack
+    except NotImplementedError:  # raised by imagecodecs and tifffile for an unsupported kind
         return {"problem": UNSUPPORTED}, b""
-    except Exception as error:  # noqa: BLE001  (of broken data, decoders raise whatever they stumble over)
-        # libjxl asks for more in place of saying that the file is cut off.
+    except Exception as error:  # noqa: BLE001  (on broken data, decoders raise anything)
+        # libjxl asks for more input if the file is truncated.
         return {"problem": TRUNCATED if "NEED_MORE_INPUT" in str(error) else str(error)[:500]}, b""
     height, width = seen.shape[:2]
     return {"mode": mode, "size": (width, height), "length": seen.nbytes}, np.ascontiguousarray(seen).data.cast("B")
@@ -84,7 +84,7 @@ def _send(answers: BinaryIO, header: dict[str, Any], data: bytes | memoryview) -
 
 
 def _limit_memory(size: int) -> None:
-    """This process, from now on, to so many bytes more than it had at first (where the system can do that)."""
+    """Limit the address space of this process to `size` bytes, if the system supports that."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
@@ -92,7 +92,7 @@ def _limit_memory(size: int) -> None:
 
 
 def _decode(request: dict[str, Any], content: bytes) -> tuple[str, npt.NDArray[np.uint8]]:
-    """Pillow's name of the mode, and (H, W) or (H, W, C)."""
+    """Decode to Pillow's mode and (H, W) or (H, W, C) pixels."""
     import imagecodecs
 
     codec, bits, threads = request["codec"], request["bits"], request["threads"]
@@ -116,7 +116,7 @@ def _decode(request: dict[str, Any], content: bytes) -> tuple[str, npt.NDArray[n
 
 
 def _with_channels(mode: str, seen: npt.NDArray[np.uint8], channels: str) -> tuple[str, npt.NDArray[np.uint8]]:
-    """As the header says what they are."""
+    """Correct mode and channels by what the header says about them."""
     if channels == "CMYK" and mode == "RGBA":
         return "CMYK", seen
     if channels == "without alpha" and mode in ("LA", "RGBA"):
@@ -125,13 +125,13 @@ def _with_channels(mode: str, seen: npt.NDArray[np.uint8], channels: str) -> tup
 
 
 def _check_end(jpeg: bytes) -> None:
-    """Without an end mark behind the last scan, decoders fill up what is missing, or search for it for seconds."""
+    """Refuse a JPEG without an end marker after its last scan: decoders make up the rest, or search for seconds."""
     if jpeg.rfind(b"\xff\xd9") < jpeg.rfind(b"\xff\xda"):
         raise TruncatedError
 
 
 def _in_eight_bits(samples: _Samples, white: float) -> tuple[str, npt.NDArray[np.uint8]]:
-    """By the rules of `pixels`: `white` counts for unsigned integers, the values themselves decide for others."""
+    """Scale to mode and uint8 pixels: unsigned integers by `white`, others by `pixels.black_and_white`."""
     if samples.ndim == 2:  # noqa: PLR2004
         samples = samples[..., None]
     samples = samples[..., : max(_MODES)]
@@ -144,7 +144,7 @@ def _in_eight_bits(samples: _Samples, white: float) -> tuple[str, npt.NDArray[np
     else:
         seen = np.empty(samples.shape, np.uint8)
         seen[..., :colours] = levels(samples[..., :colours], *black_and_white(samples[..., :colours]))
-        # Alpha has its own scale: 1 of a real number, or the largest that there is.
+        # Alpha has its own scale: opaque is 1.0, or the largest integer of its type.
         largest = 1 if samples.dtype.kind == "f" else np.iinfo(samples.dtype).max
         seen[..., colours:] = levels(samples[..., colours:], 0, largest)
     return _MODES[channels], seen[..., 0] if channels == 1 else seen
@@ -154,16 +154,16 @@ def _in_eight_bits(samples: _Samples, white: float) -> tuple[str, npt.NDArray[np
 
 _GREY, _RGB, _CMYK, _CIELAB, _ICC_LAB = (0, 1), 2, 5, 8, 9
 _PREMULTIPLIED, _ALPHA = 1, (1, 2)
-"""Kinds of extra sample that are alpha."""
+"""Values of the tag ExtraSamples: premultiplied alpha, and any alpha."""
 
 
 def _tiff(content: bytes, most_pixels: int) -> tuple[str, npt.NDArray[np.uint8]]:
-    """The first page of a TIFF."""
+    """Decode the first page of a TIFF to mode and pixels."""
     import imagecodecs
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
-        page: Any = file.pages[0]  # its types say that it may be without tags, which only later ones are
+        page: Any = file.pages[0]  # its type allows pages without tags, which only later ones are
         width, height = page.imagewidth, page.imagelength
         if width * height * page.imagedepth > most_pixels:
             raise TooLargeError(width, height)
@@ -180,7 +180,7 @@ def _tiff(content: bytes, most_pixels: int) -> tuple[str, npt.NDArray[np.uint8]]
 
 
 def _upright(content: bytes, page: Any) -> bytes:  # noqa: ANN401  (no types)
-    """The same file with the usual orientation: libtiff would turn the picture, by halves only."""
+    """Set the orientation of a TIFF to 1: libtiff would apply it, but only in part."""
     tag = page.tags.get(274)
     if tag is None:
         return content
@@ -209,7 +209,7 @@ def _tiff_seen(samples: _Samples, page: Any) -> tuple[str, npt.NDArray[np.uint8]
 
 
 def _lab(samples: _Samples, *, signed: bool) -> npt.NDArray[np.uint8]:
-    """CIELAB as Pillow takes it: L* from 0 to 255, and a* and b* as signed bytes."""
+    """Convert to CIELAB as in Pillow: L* from 0 to 255, a* and b* as signed bytes."""
     if samples.dtype.kind == "f":
         limits = np.array([0, -128, -128]), np.array([255, 127, 127])
         scaled = np.rint(np.clip(np.nan_to_num(samples) * [255 / 100, 1, 1], *limits))

@@ -1,7 +1,7 @@
-"""Which kind of picture a file is by its first bytes. Neither decodes anything nor imports Pillow.
+"""Recognition of image files by their first bytes, without Pillow: used for files without an image extension.
 
-It takes what `recognising` takes, where it takes it for a signature or a header: not TGA, which has neither. Where the
-signature is a letter or two, more of the header must make sense, for here anything may come.
+Recognises the formats of `recognising` except TGA, which has no signature. For formats with a short signature, more of
+the header must be valid, since any file may come here.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 import struct
 
 from clipsearch.images import jpegxl
-from clipsearch.images.layouts import is_pcx, is_sgi
+from clipsearch.images.header_checks import is_pcx, is_sgi
 from clipsearch.images.raw import SIGNATURES as RAW_SIGNATURES
 
 HEAD = 1024
-"""So many bytes tell; only the brands of AVIF and HEIF can take more than 128."""
+"""Bytes that are needed; only the brands of AVIF and HEIF can take more than 128."""
 
 AVIF_BRANDS = frozenset({b"avif", b"avis"})
 HEIF_BRANDS = frozenset({b"heic", b"heim", b"heis", b"heix", b"hevc", b"hevm", b"hevs", b"hevx", b"mif1", b"msf1"})
 
 _LEAST = 16
-"""Bytes; no picture is smaller."""
+"""Bytes of the smallest file that is considered."""
 _BEGINNINGS = (
     (b"\xff\xd8\xff", ".jpg"),
     (b"\x89PNG\r\n\x1a\n", ".png"),
@@ -43,10 +43,12 @@ _BITMAP_DEPTHS = (1, 2, 4, 8, 16, 24, 32)
 _ICON_HEADER, _ICON_ENTRY = 6, 16
 
 
-def picture_ending(head: bytes, size: int) -> str | None:
-    """The usual ending of the kind of picture that a file is, or None if it is none.
+def image_ending(head: bytes, size: int) -> str | None:
+    """Return the usual extension of an image file's format, or None if it is no image.
 
-    `head` are its first `HEAD` bytes, or all that it has; `size` is the number of all of its bytes.
+    Args:
+        head: The first `HEAD` bytes of the file, or all that it has.
+        size: Bytes of the whole file.
     """
     if len(head) < _LEAST:
         return None
@@ -71,13 +73,13 @@ def _ending_of_brands(head: bytes) -> str | None:
 
 
 def brands(content: bytes) -> set[bytes]:
-    """What the first box of a file says that is inside it."""
+    """Major and compatible brands in the first box of a file."""
     box = content[: min(int.from_bytes(content[:4], "big"), HEAD)]
     return {content[8:12], *(box[at : at + 4] for at in range(16, len(box), 4))}
 
 
 def _is_bitmap(head: bytes, _: int) -> bool:
-    """BMP, or the same without its first header, as it lies in a clipboard (DIB)."""
+    """Whether this is a BMP, or a BMP without its file header (DIB)."""
     start = 14 if head.startswith(b"BM") else 0
     try:
         (length,) = struct.unpack_from("<I", head, start)

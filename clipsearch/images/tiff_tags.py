@@ -1,4 +1,4 @@
-"""The first directory of a TIFF: where it lies, and the whole numbers in it. Decodes nothing.
+"""The first directory of a TIFF: its position, and its integer tags. Decodes nothing.
 
 Source: TIFF 6.0, section 2, and the description of BigTIFF.
 """
@@ -9,46 +9,49 @@ import struct
 from typing import NamedTuple
 
 _BIG = (b"+\0", b"\0+")
-"""In place of the usual asterisk: the form with offsets of eight bytes."""
+"""Version number of BigTIFF, which has 8-byte offsets, in both byte orders."""
 _LETTERS = {1: "B", 3: "H", 4: "I", 16: "Q"}
-"""`struct`'s letters for the types that whole numbers have."""
+"""Integer type of a tag -> its format character in `struct`."""
 _MOST_VALUES = 16
-"""Of one tag: what is asked for here has a value for each channel."""
+"""Most values of a tag that is read: the tags needed here have one value a channel."""
 
 
 class Directory(NamedTuple):
-    """Where a directory lies, whole or not."""
+    """Position of a directory, which may be truncated."""
 
     order: str
-    """Of bytes, as `struct` has it."""
+    """Byte order, as a format character of `struct`."""
     is_big: bool
     """Whether this is a BigTIFF."""
     start: int
+    """Offset of the directory."""
     first: int
-    """Where its first entry is."""
+    """Offset of its first entry."""
     entries: int
+    """Number of its entries."""
     entry_bytes: int
+    """Bytes of an entry."""
 
     @property
     def end(self) -> int:
-        """Behind its last entry; maybe beyond the end of the file."""
+        """Offset after its last entry, which may lie past the end of the file."""
         return self.first + self.entries * self.entry_bytes
 
 
 def directory(tiff: bytes) -> Directory | None:
-    """The first one; None if the file is cut off before it says how many entries there are."""
+    """Find the first directory; None if the file is truncated before the number of its entries."""
     order, is_big = "<" if tiff.startswith(b"II") else ">", tiff[2:4] in _BIG
     where, number, entry = ("8xQ", "Q", 20) if is_big else ("4xI", "H", 12)
     try:
         (start,) = struct.unpack_from(order + where, tiff)
         (entries,) = struct.unpack_from(order + number, tiff, start)
-    except (struct.error, OverflowError):  # the latter for places beyond what Python can count
+    except (struct.error, OverflowError):  # the latter for offsets that are too large for Python
         return None
     return Directory(order, is_big, start, start + struct.calcsize(order + number), entries, entry)
 
 
 def whole_numbers(tiff: bytes) -> dict[int, tuple[int, ...]]:
-    """Tag -> values, of up to 16; empty if the directory, or what it points to, is cut off."""
+    """Tag -> values of the integer tags with up to 16 values; empty if the directory or its data is truncated."""
     found = directory(tiff)
     if found is None or found.end > len(tiff):
         return {}

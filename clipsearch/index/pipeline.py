@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from clipsearch.images.decoding import Picture
+    from clipsearch.images.decoding import DecodedImage
     from clipsearch.index.writing import Writer
 
 Pixels = npt.NDArray[np.uint8]
@@ -325,7 +325,7 @@ def _with_result(item: Item, result: npt.NDArray[np.float32] | UnreadableImageEr
 
 def pixels_of(
     wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None = None
-) -> tuple[Picture, npt.NDArray[np.uint8]]:
+) -> tuple[DecodedImage, npt.NDArray[np.uint8]]:
     """A picture, and the (H, W, 3) pixels of it that a model wants to see.
 
     Raises:

@@ -20,11 +20,11 @@ from typing import NamedTuple, TypedDict, Unpack
 import numpy as np
 
 from clipsearch.errors import InputError
-from clipsearch.images.extras import readers
 from clipsearch.images.finding import Rules
-from clipsearch.images.kinds import total
 from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.shares import missing
+from clipsearch.images.missing_share import missing
+from clipsearch.images.optional_packages import readers
+from clipsearch.images.other_files import total
 from clipsearch.index.diff import Changes, Target, names_of, targets
 from clipsearch.index.format import FINISHED, Record
 from clipsearch.index.missing import Kept

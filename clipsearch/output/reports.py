@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsearch.images.kinds import install_for, listed, rule_for
-from clipsearch.images.shares import missing
+from clipsearch.images.missing_share import missing
+from clipsearch.images.other_files import install_for, listed, rule_for
 from clipsearch.index.format import Computed, ModelRecord
 from clipsearch.index.reading import Contents, Folder
 from clipsearch.index.updating import Summary

@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.reading import digest, read_picture
+from clipsearch.images.reading import digest, read_image
 from clipsearch.index.reading import Store
 from clipsearch.models.in_numpy.text_tower import Tokens
 from clipsearch.models.logits import Logits
@@ -113,7 +113,7 @@ def vector_of_picture(
     """
     name = b"" if isinstance(image, bytes) else absolute(image)
     try:
-        content = image if isinstance(image, bytes) else read_picture(name)
+        content = image if isinstance(image, bytes) else read_image(name)
         known = store.vector_of(digest(content))
         if known is None:
             return encoders.image(content, name)
@@ -128,6 +128,6 @@ def vector_of_picture(
 
 def warn_of_damage(path: bytes, share: float) -> None:
     """Log that a part of an image is missing that a query names; without a path it came from standard input."""
-    from clipsearch.images.shares import missing  # no text query needs it
+    from clipsearch.images.missing_share import missing  # no text query needs it
 
     _log.warning("Damaged: %s: %s", os.fsdecode(path) or "standard input", missing(share))

@@ -100,12 +100,12 @@ def test_the_folder_above_is_named(run: Run, folder: Path, tmp_path: Path) -> No
 
 
 def test_reasons_name_nothing_of_pillow() -> None:
-    from clipsearch.images.decoding import _reason
+    from clipsearch.images.reasons import first_reason
 
     inner = ValueError("Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK")
-    assert _reason(inner) == "broken image: a text or a profile in it is too large"
-    assert _reason(ValueError("set ImageFile.SOME_OPTION to go on")) == "broken image"
-    assert _reason(ValueError("bad palette")) == "broken image: bad palette"
+    assert first_reason(inner) == "broken image: a text or a profile in it is too large"
+    assert first_reason(ValueError("set ImageFile.SOME_OPTION to go on")) == "broken image"
+    assert first_reason(ValueError("bad palette")) == "broken image: bad palette"
 
 
 def test_captions_come_from_standard_input_too_and_name_files_in_any_locale(run: Run, folder: Path) -> None:

@@ -25,7 +25,7 @@ from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_
 from rare_files import rare_files
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import Picture, decode
+from clipsearch.images.decoding import DecodedImage, decode
 from clipsearch.images.quiet import quiet_decoders
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
@@ -207,7 +207,7 @@ def _outcome(path: Path) -> str:
         assert 0 < len(reason) <= 200
         assert " at 0x" not in reason
         return reason.partition(":")[0]
-    assert isinstance(picture, Picture)
+    assert isinstance(picture, DecodedImage)
     assert picture.image.mode == "RGB"
     assert picture.width * picture.height <= MAX_MEGAPIXELS * 10**6
     return "picture"

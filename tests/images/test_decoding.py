@@ -44,10 +44,10 @@ from image_files import (
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import decoding, limits, recognising
-from clipsearch.images.decoding import Picture, decode
-from clipsearch.images.extras import readers
+from clipsearch.images import decoding, limits, reasons, recognising
+from clipsearch.images.decoding import DecodedImage, decode
 from clipsearch.images.limits import default_max_pixels
+from clipsearch.images.optional_packages import readers
 from clipsearch.images.recognising import DECODERS
 
 EXIF_PHOTOS = REPOSITORY.parent / "shared" / "photos" / "exif-orientation"
@@ -72,7 +72,7 @@ def stored_for(orientation: int) -> Pixels:
     return np.asarray(upright if undo is None else upright.transpose(undo))
 
 
-def pixels(picture: Picture) -> Pixels:
+def pixels(picture: DecodedImage) -> Pixels:
     assert picture.image.mode == "RGB"
     return np.asarray(picture.image)
 
@@ -698,13 +698,13 @@ def test_reasons_are_short_lines_for_people() -> None:
         OSError("x" * 1000),
         OSError(),
     ):
-        said = decoding._reason(error)
+        said = reasons.first_reason(error)
         assert said.startswith("broken image")
         assert said.isprintable()
         assert len(said) <= 200
         assert "0x" not in said
         assert "\\x" not in said
-    assert decoding._reason(SyntaxError("bad b'eXIf'")) == "broken image: bad 'eXIf'"
+    assert reasons.first_reason(SyntaxError("bad b'eXIf'")) == "broken image: bad 'eXIf'"
 
 
 # --- camera RAW ---
@@ -816,7 +816,7 @@ def test_seldom_needed_decoders_are_loaded_when_they_are_needed(tmp_path: Path) 
 import sys
 from pathlib import Path
 from clipsearch.images.decoding import decode
-from clipsearch.images.extras import readers
+from clipsearch.images.optional_packages import readers
 readers()
 decode(Path(sys.argv[1], "a.png").read_bytes())
 assert not {"pillow_heif", "rawpy"} & set(sys.modules)

@@ -18,11 +18,11 @@ from image_files import ImageFile, image_files
 from tiny import Watcher, update
 
 from clipsearch.errors import InputError
-from clipsearch.images import extras
+from clipsearch.images import optional_packages
 from clipsearch.images.finding import EXTENSIONS, Rules, find_images
-from clipsearch.images.kinds import Sort, listed, sort_of
+from clipsearch.images.other_files import Sort, listed, sort_of
 from clipsearch.images.recognising import format_of
-from clipsearch.images.signatures import HEAD, picture_ending
+from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 from clipsearch.output.hints import with_hints
@@ -71,7 +71,7 @@ def opened() -> Iterator[list[bytes]]:
 
 @pytest.mark.parametrize("file", image_files(), ids=lambda file: file.name)
 def test_first_bytes_tell_what_the_decoders_take(file: ImageFile) -> None:
-    is_found = picture_ending(file.content[:HEAD], len(file.content)) is not None
+    is_found = image_ending(file.content[:HEAD], len(file.content)) is not None
     assert is_found == (format_of(file.content) not in (None, "TGA"))
 
 
@@ -83,14 +83,14 @@ def test_texts_and_noise_are_no_pictures() -> None:
         b"\n\n\n\n" * 90,
     )
     for content in (*texts, b"(" + bytes(400), bytes(2000), b"RIFF\0\0\0\0WAVEfmt " * 9, b"\0\0\0\x20ftypisom" * 9):
-        assert picture_ending(content[:HEAD], len(content)) is None, content[:16]
+        assert image_ending(content[:HEAD], len(content)) is None, content[:16]
     noise = random.Random(0)
     weak = [b"BM", b"\0\0\1\0", b"\x0a", b"\1\xda", b"P6 ", b"(\0\0\0", b"Pf\n", b"P"]
     found = [
         start
         for start in weak
         for _ in range(2000)
-        if picture_ending(content := start + noise.randbytes(200), len(content)) is not None
+        if image_ending(content := start + noise.randbytes(200), len(content)) is not None
     ]
     assert found == []
 
@@ -212,7 +212,7 @@ def test_names_that_all_end_differently_are_one_kind(tmp_path: Path) -> None:
 @pytest.fixture
 def no_jxl(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the extra is not installed."""
-    monkeypatch.setattr(extras, "is_installed", lambda _extra: False)
+    monkeypatch.setattr(optional_packages, "is_installed", lambda _extra: False)
 
 
 @pytest.mark.usefixtures("no_jxl")
@@ -412,12 +412,12 @@ def test_some_that_are_left_out_and_some_that_are_gone_are_told_apart(tmp_path: 
 
 
 def test_the_lists_in_the_documents_are_those_of_the_code() -> None:
-    from clipsearch.images import kinds
+    from clipsearch.images import other_files
 
     text = (REPOSITORY / "docs" / "formats.md").read_text("utf-8")
     section = text.partition("## What is left out\n")[2].partition("\n## ")[0]
-    for kind in kinds._OF_SYSTEMS:
+    for kind in other_files._OF_SYSTEMS:
         assert f"`{kind}`" in section
     named = {word for line in section.splitlines() if line.startswith("| ") for word in line.split("`")[1::2]}
-    for lists in (kinds._OTHER, kinds._BESIDE, kinds._BACKUP):
+    for lists in (other_files._OTHER, other_files._BESIDE, other_files._BACKUP):
         assert {os.fsdecode(ending) for ending in lists} <= named

@@ -10,7 +10,7 @@ import pytest
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images import limits
-from clipsearch.images.reading import read_file, read_picture
+from clipsearch.images.reading import read_file, read_image
 from clipsearch.system import bounded
 
 
@@ -27,7 +27,7 @@ def test_a_file_that_no_picture_needs_is_refused_before_it_is_read(tmp_path: Pat
     path.write_bytes(bytes(2600))
     assert len(read_file(os.fsencode(path)).data) == 2600
     os.truncate(path, 8 * 2**40)  # sparse: no memory of any machine holds it
-    for read in (read_file, read_picture):
+    for read in (read_file, read_image):
         with pytest.raises(UnreadableImageError, match=r"^too large: 8,796,093 MB or more, .* more than [0-9,]+$"):
             read(os.fsencode(path))
     os.truncate(path, 2601)
@@ -42,12 +42,12 @@ def test_a_pipe_or_device_is_read_to_its_end_or_to_the_limit(tmp_path: Path) -> 
     os.mkfifo(pipe)
     writer = threading.Thread(target=pipe.write_bytes, args=(b"x" * 2600,))
     writer.start()
-    assert read_picture(os.fsencode(pipe)) == b"x" * 2600
+    assert read_image(os.fsencode(pipe)) == b"x" * 2600
     writer.join()
     with pytest.raises(UnreadableImageError, match="too large"):
-        read_picture(b"/dev/zero")
+        read_image(b"/dev/zero")
     with pytest.raises(UnreadableImageError, match="Is a directory"):
-        read_picture(os.fsencode(tmp_path))
+        read_image(os.fsencode(tmp_path))
 
 
 def test_a_list_is_read_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

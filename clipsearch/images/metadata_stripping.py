@@ -1,7 +1,7 @@
-"""Image files without what is no part of the picture: texts, comments, profiles, times. Decodes nothing.
+"""Removal of metadata (texts, comments, profiles, times) from image files. Decodes nothing.
 
-For a file that its decoder refuses: it may stumble over metadata, which must never cost a picture. What is left out is
-not read, so a text that unpacks to gigabytes costs nothing.
+For a file that its decoder refuses: broken metadata must not make an image unreadable. What is removed is not unpacked,
+so a text that unpacks to gigabytes does no harm.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from clipsearch.images.boxes import boxes
 from clipsearch.images.tiff_tags import directory
 
 _Stripper = Callable[[bytes, bool], bytes]
-"""Content, and whether to keep what tells time, orientation and colours as long as it is sound."""
+"""Strips a file; the second argument says whether to keep valid metadata about time, orientation and colours."""
 
 
 def stripped(content: bytes, name: str) -> Iterator[bytes]:
-    """The content in the format `name` without metadata: first with that which says something about the picture.
+    """Yield the content without most metadata, then without any; `name` is Pillow's name of its format.
 
-    Only what differs from the content and from what came before.
+    The first keeps valid metadata about time, orientation and colours. A version that equals the content or the one
+    before is left out.
     """
     strip = _STRIPPERS.get(name)
     if strip is None:
@@ -38,11 +39,11 @@ def stripped(content: bytes, name: str) -> Iterator[bytes]:
 
 _PNG_START = 8
 _MOST_UNPACKED = 1 << 20
-"""Bytes of a text or a profile: Pillow refuses more."""
+"""Bytes of an unpacked text or profile; Pillow refuses more."""
 _PNG_SIZES = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4}
 _XMP = b"XML:com.adobe.xmp\0"
 _TRANSPARENT_BYTES = {0: (2,), 2: (6,), 3: range(1, 257)}
-"""Of the chunk with what is transparent, by colour type."""
+"""Colour type -> valid lengths of the chunk tRNS."""
 
 
 def _png(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
@@ -61,7 +62,7 @@ def _png(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
 
 
 def _is_sound(kind: bytes, png: bytes, at: int, length: int) -> bool:
-    """Whether a chunk says something about the picture, and is as it should be."""
+    """Whether a chunk is about the image and valid."""
     data = png[at + 8 : at + 8 + length]
     if png[at + 8 + length : at + 12 + length] != zlib.crc32(kind + data).to_bytes(4, "big"):
         return False
@@ -89,13 +90,14 @@ def _unpacks(packed: bytes) -> bool:
 
 
 class Segment(NamedTuple):
-    """A part of a JPEG from one marker to before the next."""
+    """Position of a JPEG segment: a marker and its parameters."""
 
     marker: int
-    """Its second byte."""
+    """Second byte of the marker."""
     start: int
+    """Offset of the marker."""
     end: int
-    """Behind the parameters; behind the end of the file if they are cut off."""
+    """Offset after the parameters, which is past the end of a truncated file."""
 
 
 _START_OF_SCAN, _END_OF_IMAGE, _COMMENT = 0xDA, 0xD9, 0xFE
@@ -103,11 +105,11 @@ _ALONE = (0x01, *range(0xD0, 0xD9), _END_OF_IMAGE)
 """Markers without parameters."""
 _JFIF, _EXIF, _PROFILE, _ADOBE = 0xE0, 0xE1, 0xE2, 0xEE
 _MARKS_OF_COLOURS = {_JFIF: (b"JFIF\0", 14), _ADOBE: (b"Adobe", 12)}
-"""What decoders need, as it tells how colours are coded: how it begins, and its least bytes."""
+"""Application segments that decoders need, since they say how colours are coded -> (prefix, least length)."""
 
 
 def segments(jpeg: bytes, start: int = 2) -> Iterator[Segment]:
-    """The segments of a JPEG up to its first scan, that included; what is between them is passed over."""
+    """Yield the segments of a JPEG from offset `start` on, up to and including the next scan."""
     at = start
     while True:
         at = jpeg.find(b"\xff", at)
@@ -129,20 +131,20 @@ def _jpeg(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
     parts, at = [content[:2]], 2
     for segment in segments(content):
         part = content[segment.start : segment.end]
-        if _is_part_of_picture(segment.marker, part) or (keep and _tells_of_picture(segment.marker, part)):
+        if _is_part_of_image(segment.marker, part) or (keep and _tells_of_image(segment.marker, part)):
             parts.append(part)
         at = segment.end
     return b"".join([*parts, content[at:]])
 
 
-def _is_part_of_picture(marker: int, part: bytes) -> bool:
+def _is_part_of_image(marker: int, part: bytes) -> bool:
     if marker == _COMMENT or marker in range(0xE0, 0xF0):
         begins, least = _MARKS_OF_COLOURS.get(marker, (b"", len(part)))
         return part[4:].startswith(begins) and len(part) - 4 >= least if begins else False
     return True
 
 
-def _tells_of_picture(marker: int, part: bytes) -> bool:
+def _tells_of_image(marker: int, part: bytes) -> bool:
     data = part[4:]
     if marker == _EXIF:
         return data.startswith((b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"))
@@ -154,11 +156,11 @@ def _tells_of_picture(marker: int, part: bytes) -> bool:
 _CANVAS, _ANIMATION, _FRAME, _ALPHA = b"VP8X", b"ANIM", b"ANMF", b"ALPH"
 _PIXELS = (b"VP8 ", b"VP8L")
 _WEBP_FLAGS = {b"ICCP": 0x20, b"EXIF": 0x08, b"XMP ": 0x04}
-"""The kinds of metadata, and the bit of the canvas that announces each."""
+"""Chunk of metadata -> the flag in the chunk VP8X that announces it."""
 
 
 def webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-    """Kind and data of each chunk of a WebP, and how many bytes are missing at its end."""
+    """Yield kind and data of each chunk of a WebP, and the number of bytes that it lacks."""
     at = 12
     while at + 8 <= len(content):
         kind, size = struct.unpack_from("<4sI", content, at)
@@ -168,7 +170,7 @@ def webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, int]]:
 
 
 def webp(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """A WebP of these chunks."""
+    """Build a WebP of these chunks."""
     body = b"".join(
         kind + struct.pack("<I", len(data)) + data + bytes(len(data) & 1) for kind, data in _announced(chunks)
     )
@@ -176,7 +178,7 @@ def webp(chunks: list[tuple[bytes, bytes]]) -> bytes:
 
 
 def _announced(chunks: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
-    """The chunks with a canvas that announces no metadata but what is there."""
+    """Yield the chunks; the flags of VP8X announce only metadata that is there."""
     kinds = {kind for kind, _ in chunks}
     absent = sum(flag for kind, flag in _WEBP_FLAGS.items() if kind not in kinds)
     for kind, data in chunks:
@@ -186,8 +188,8 @@ def _announced(chunks: list[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes
 def _webp(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
     kept: list[tuple[bytes, bytes]] = []
     for kind, data, missing in webp_chunks(content):
-        has_picture = any(known in (*_PIXELS, _FRAME) for known, _ in kept)
-        if missing and (has_picture or kind in _WEBP_FLAGS):
+        has_image = any(known in (*_PIXELS, _FRAME) for known, _ in kept)
+        if missing and (has_image or kind in _WEBP_FLAGS):
             continue  # a later frame, or metadata
         if kind in (_CANVAS, _ANIMATION, _FRAME, _ALPHA, *_PIXELS) or (keep and kind in _WEBP_FLAGS):
             if missing:
@@ -202,7 +204,7 @@ _IMAGE, _EXTENSION, _GRAPHIC_CONTROL = 0x2C, 0x21, 0xF9
 
 
 def _gif(content: bytes, keep: bool) -> bytes:  # noqa: ARG001, FBT001  (a `_Stripper`)
-    """Without comments and the like before the first image; what follows it is never read."""
+    """Remove extensions before the first image; what follows it is never read."""
     if len(content) < 13:  # noqa: PLR2004  (its header)
         return content
     flags = content[10]
@@ -220,24 +222,24 @@ def _gif(content: bytes, keep: bool) -> bytes:  # noqa: ARG001, FBT001  (a `_Str
 
 # --- TIFF ---
 
-_OF_PICTURE = frozenset(
+_NEEDED_TAGS = frozenset(
     {
         *(254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 297, 317, 320, 321, 322, 323, 324),
         *(325, 330, 332, 334, 338, 339, 340, 341, 342, 347, 50706),
         *range(512, 533),
     }
 )
-"""Tags of a TIFF without which its pixels cannot be read, or mean something else."""
-_ABOUT_PICTURE = frozenset({306, 700, 34665, 34675})
-"""Date, XMP, EXIF, colour profile."""
+"""Tags of a TIFF that are needed to read its pixels."""
+_METADATA_TAGS = frozenset({306, 700, 34665, 34675})
+"""Tags of date, XMP, EXIF and colour profile."""
 
 
 def _tiff(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
-    """The same file with fewer entries in its first directory."""
+    """Remove entries from the first directory."""
     found = directory(content)
     if found is None or found.end > len(content):
         return content
-    wanted = _OF_PICTURE | (_ABOUT_PICTURE if keep else frozenset())
+    wanted = _NEEDED_TAGS | (_METADATA_TAGS if keep else frozenset())
     entries = [content[at : at + found.entry_bytes] for at in range(found.first, found.end, found.entry_bytes)]
     kept = [item for item in entries if struct.unpack(found.order + "H", item[:2])[0] in wanted]
     count = struct.pack(found.order + ("Q" if found.is_big else "H"), len(kept))
@@ -247,8 +249,8 @@ def _tiff(content: bytes, keep: bool) -> bytes:  # noqa: FBT001  (a `_Stripper`)
 
 # --- JPEG 2000 ---
 
-_BOX_OF_PICTURE = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
-_BOX_OF_HEADER = (b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef")
+_NEEDED_BOXES = (b"jP  ", b"ftyp", b"jp2h", b"jp2c")
+_NEEDED_HEADER_BOXES = (b"ihdr", b"bpcc", b"colr", b"pclr", b"cmap", b"cdef")
 
 
 def _jpeg2000(content: bytes, keep: bool) -> bytes:  # noqa: ARG001, FBT001  (a `_Stripper`)
@@ -256,9 +258,9 @@ def _jpeg2000(content: bytes, keep: bool) -> bytes:  # noqa: ARG001, FBT001  (a 
     for kind, start, inner, end in boxes(content):
         if kind == b"jp2h":
             header = content[inner:end]
-            body = b"".join(header[a:b] for known, a, _, b in boxes(header) if known in _BOX_OF_HEADER)
+            body = b"".join(header[a:b] for known, a, _, b in boxes(header) if known in _NEEDED_HEADER_BOXES)
             parts.append(struct.pack(">I4s", 8 + len(body), kind) + body)
-        elif kind in _BOX_OF_PICTURE:
+        elif kind in _NEEDED_BOXES:
             parts.append(content[start:end])
     return b"".join(parts) if content[4:8] == b"jP  " else content
 

@@ -1,4 +1,4 @@
-"""What the headers of seldom formats say, and which of their layouts Pillow would show wrongly. Decodes nothing.
+"""Headers of PSD, PCX, SGI, TGA and ICNS, and the variants of them that Pillow would show wrongly. Decodes nothing.
 
 Sources: Adobe's "Photoshop File Formats Specification", ZSoft's "PCX Technical Reference Manual", SGI's "Image File
 Format Specification", and for Apple's icons the types that Pillow knows.
@@ -15,14 +15,14 @@ from clipsearch.images import jpeg2000
 TRUNCATED = "truncated: the file ends before the picture does"
 
 _PSD_MODES = {0: (1, 8), 1: (8,), 2: (8,), 3: (8,), 4: (8,), 8: (8,), 9: (8,)}
-"""Colour mode -> bits of a channel that are read: bitmap, grey, palette, RGB, CMYK, duotone (shown in grey), CIELAB."""
+"""Colour mode -> supported bits of a channel: bitmap, grey, palette, RGB, CMYK, duotone (shown in grey), CIELAB."""
 _PSD_RAW, _PSD_RUNS = 0, 1
 _PSD_VERSION_INFO = 1057
-"""The resource that says whether there is a flattened picture at all."""
+"""Number of the resource that says whether there is a flattened image."""
 
 _SGI_HEADER, _PCX_HEADER = 512, 128
 _PCX_PALETTE = 769
-"""Bytes at the end of a file with 256 colours, the first of which is 12."""
+"""Bytes of the palette of 256 colours at the end of a PCX, with the byte 12 before it."""
 _PCX_GREY = 2
 _PCX_VERSIONS = (0, 2, 3, 5)
 _PCX_WITHOUT_PALETTE = (0, 3)
@@ -31,16 +31,16 @@ _ICON_HEADER = 8
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 _BARE_ICONS = {b"it32": 128, b"ih32": 48, b"il32": 32, b"is32": 16}
-"""Kinds of icon without a file format of their own -> width; Pillow reads them."""
+"""Type of an icon that is stored as bare pixels, which Pillow reads -> its width."""
 _LONGEST_HEADER = 4096
-"""Of a JPEG 2000: within so many bytes it says its size."""
+"""Bytes in which the size of a JPEG 2000 is searched for."""
 
 
 def check(content: bytes, name: str) -> None:
-    """Refuse what Pillow would show wrongly, or refuse without saying which kind it is. `name` is its decoder.
+    """Refuse a file that Pillow would show wrongly, or would refuse without saying why. `name` is Pillow's format name.
 
     Raises:
-        UnreadableImageError: the content is such a file, or it is cut off within what tells.
+        UnreadableImageError: the content is such a file, or its header is truncated.
     """
     checks = {"PSD": _check_psd, "PCX": _check_pcx, "SGI": _check_sgi, "JPEG2000": _check_jpeg_2000}
     if name in checks:
@@ -76,7 +76,7 @@ def _check_psd(content: bytes) -> None:
 
 
 def psd_has_alpha(content: bytes) -> bool:
-    """Whether the channel behind red, green and blue is transparency: it may be a selection that somebody saved."""
+    """Whether the fourth channel of a PSD is transparency, and not a saved selection."""
     try:
         _, layers, _ = _psd_sections(content)
         (count,) = struct.unpack_from(">h", layers, 4)
@@ -86,7 +86,7 @@ def psd_has_alpha(content: bytes) -> bool:
 
 
 def _psd_sections(content: bytes) -> tuple[bytes, bytes, int]:
-    """Resources, layers, and where the flattened picture begins."""
+    """Resources and layers of a PSD, and the offset of its flattened image."""
     at = 26
     sections = []
     for _ in range(3):  # the first has the colours of a palette
@@ -97,7 +97,7 @@ def _psd_sections(content: bytes) -> tuple[bytes, bytes, int]:
 
 
 def _psd_resources(section: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each."""
+    """Yield number and content of each resource of a PSD."""
     at = 0
     while at + 12 <= len(section):
         kind, length = struct.unpack_from(">4xHB", section, at)
@@ -109,11 +109,11 @@ def _psd_resources(section: bytes) -> Iterator[tuple[int, bytes]]:
         at += 4 + (size + 1) // 2 * 2
 
 
-# --- PCX and SGI, which have signatures of two bytes ---
+# --- PCX and SGI, whose signatures have only two bytes ---
 
 
 def is_pcx(content: bytes) -> bool:
-    """Whether the whole header makes sense."""
+    """Whether the content starts with a valid PCX header."""
     try:
         magic, version, runs, bits, left, top, right, bottom = struct.unpack_from("<4B4H", content)
         planes, line = struct.unpack_from("<BH", content, 65)
@@ -136,7 +136,7 @@ def _check_pcx(content: bytes) -> None:
 
 
 def is_sgi(content: bytes) -> bool:
-    """Whether the whole header makes sense."""
+    """Whether the content starts with a valid SGI header."""
     try:
         magic, runs, size, dimensions, width, height, channels = struct.unpack_from(">HBBHHHH", content)
     except struct.error:
@@ -163,17 +163,17 @@ def _check_sgi(content: bytes) -> None:
 
 _MAPPED = 1
 _FIFTEEN = (15, 16)
-"""Bits of a colour: five for each channel, and one left over."""
+"""Bits of a colour with five for each channel, and one left over."""
 
 
 def targa_as_pillow_has_it(content: bytes) -> bytes:
-    """The same TGA with 16 instead of 15 bits for a colour: they take as much place, and Pillow knows only those."""
+    """Declare 15-bit colours as 16-bit ones: both take two bytes, and Pillow supports only the latter."""
     at = 7 if content[1] == _MAPPED else 16
     return content[:at] + b"\x10" + content[at + 1 :] if content[at] == _FIFTEEN[0] else content
 
 
 def targa_has_alpha(content: bytes) -> bool:
-    """Whether the bit that is left over of 16 is alpha: the header says so. With more bits, the values tell."""
+    """Whether the header of a TGA with 16-bit colours declares the last bit as alpha; True with more bits."""
     bits = content[7] if content[1] == _MAPPED else content[16]
     return bits not in _FIFTEEN or bool(content[17] & 15)
 
@@ -181,25 +181,25 @@ def targa_has_alpha(content: bytes) -> bool:
 # --- Apple's icons ---
 
 
-def icon_picture(content: bytes) -> bytes | None:
-    """The largest picture in Apple's icons, a PNG or JPEG 2000 of its own; None if that is of the old, bare kinds.
+def icon_image(content: bytes) -> bytes | None:
+    """Return the largest image in an Apple icon file if it is a PNG or JPEG 2000; None if it is stored as bare pixels.
 
-    It is read like any other file of its format, with all that is looked at there.
+    The caller decodes it as a file of its own, with all checks of its format.
 
     Raises:
-        UnreadableImageError: the file is cut off, and what is missing may be the largest.
+        UnreadableImageError: the file is truncated, and the missing part may hold the largest image.
     """
     if int.from_bytes(content[4:8], "big") > len(content):
         raise UnreadableImageError(TRUNCATED)
     best: tuple[int, bytes | None] = (0, None)
     for kind, data in _icons(content):
-        width, picture = _BARE_ICONS.get(kind, 0), None
+        width, image = _BARE_ICONS.get(kind, 0), None
         if data.startswith(_PNG) and len(data) > 24:  # noqa: PLR2004
-            width, picture = int.from_bytes(data[16:20], "big"), data
+            width, image = int.from_bytes(data[16:20], "big"), data
         elif data.startswith(_JPEG_2000):
             start = data.find(_JPEG_2000[0], 0, _LONGEST_HEADER)
-            width, picture = int.from_bytes(data[start + 8 : start + 12], "big"), data
-        best = max(best, (width, picture), key=lambda icon: icon[0])
+            width, image = int.from_bytes(data[start + 8 : start + 12], "big"), data
+        best = max(best, (width, image), key=lambda icon: icon[0])
     return best[1]
 
 

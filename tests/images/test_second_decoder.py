@@ -24,8 +24,8 @@ from clipsearch.errors import UnreadableImageError
 from clipsearch.images import avif, jpegxl, second_decoder
 from clipsearch.images.decoding import decode
 from clipsearch.images.limits import NoMemoryError
-from clipsearch.images.rare import rare
 from clipsearch.images.recognising import format_of
+from clipsearch.images.second_decoder_kinds import header
 
 FILES = {file.name: file for file in rare_files()}
 RGB_FLOAT, JXL = FILES["rgb-float-little.tiff"].content, FILES["rgb.jxl"].content
@@ -80,12 +80,12 @@ def test_a_truncated_one_is_refused_or_shows_the_whole_picture(file: ImageFile) 
 
 
 def test_what_pillow_reads_well_is_left_to_pillow() -> None:
-    found = [file.name for file in image_files() if rare(file.content, format_of(file.content))]
+    found = [file.name for file in image_files() if header(file.content, format_of(file.content))]
     assert found == ["rgb.qoi", "rgba.qoi"]  # which it reads well, and slowly
 
 
 def test_without_the_second_decoder_pillow_reads_qoi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsearch.images.rare.is_installed", lambda _extra: False)
+    monkeypatch.setattr("clipsearch.images.second_decoder_kinds.is_installed", lambda _extra: False)
     monkeypatch.setattr(second_decoder._process, "ask", lambda *_: pytest.fail("it was asked"))
     for file in image_files():
         if file.name.endswith(".qoi"):
@@ -98,9 +98,9 @@ def test_jpeg_2000_in_tiles_with_coarser_colours_is_left_to_the_second_decoder()
     for content, kind in ((tiled, "JPEG 2000 in tiles whose colours have a lower resolution"), (whole, None)):
         marker = content.index(b"\xff\x4f\xff\x51")
         coarse = content[: marker + 46] + b"\2\2" + content[marker + 48 :]  # of the second channel, every other pixel
-        found = rare(coarse, "JPEG2000")
+        found = header(coarse, "JPEG2000")
         assert (found and found.kind) == kind
-        assert rare(content, "JPEG2000") is None
+        assert header(content, "JPEG2000") is None
 
 
 def test_orientation_and_date_come_from_where_each_kind_has_them() -> None:

@@ -1,6 +1,6 @@
-"""Valid pictures of kinds that Pillow lacks or shows wrongly, and the second decoder reads: told by their headers.
+"""Kinds of images that Pillow does not support or shows wrongly, and the second decoder reads; recognised by headers.
 
-Decodes nothing. A kind is named here, so that it is refused by name where the second decoder is not installed.
+Decodes nothing. Each kind has a name, by which it is refused if the second decoder is not installed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Literal
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import avif, jpeg2000, jpegxl
-from clipsearch.images.extras import is_installed
+from clipsearch.images.optional_packages import is_installed
 from clipsearch.images.tiff_tags import whole_numbers
 
 Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "qoi", "tiff"]
@@ -20,30 +20,35 @@ Channels = Literal["usual", "CMYK", "without alpha", "premultiplied"]
 
 
 @dataclass(frozen=True)
-class Rare:
-    """A picture for the second decoder."""
+class Header:
+    """What the second decoder must know about an image."""
 
     codec: Codec
     kind: str
-    """For people: "TIFF with real numbers in colour"."""
+    """Name for users: "TIFF with real numbers in colour"."""
     width: int
-    """As it is stored."""
+    """Pixels, as stored."""
     height: int
+    """Pixels, as stored."""
     bits: int = 8
-    """Of a sample, if samples are integers: what white is."""
+    """Bits of a sample; white is 2**bits - 1 if samples are integers."""
     orientation: int = 1
-    """In EXIF's numbers, where it is the container that tells and not EXIF."""
+    """EXIF orientation that the container declares."""
     channels: Channels = "usual"
-    """What is to be made of them, where the decoder does not tell."""
+    """How the decoded channels are interpreted, if the decoder does not say."""
     extra: str = "formats"
-    """The extra of clipsearch that reads it."""
+    """Extra of clipsearch that must be installed."""
 
 
-def rare(content: bytes, name: str | None) -> Rare | None:
-    """What the picture is, if it is one of these; `name` is the decoder of Pillow that its content is for.
+def header(content: bytes, name: str | None) -> Header | None:
+    """Return the header of an image for the second decoder, or None if it is not for it.
+
+    Args:
+        content: The file.
+        name: Pillow's name of its format, or None if Pillow does not know it.
 
     Raises:
-        UnreadableImageError: it is of a kind that neither decoder reads right, or a JPEG XL that is broken.
+        UnreadableImageError: neither decoder reads this kind correctly, or the header of a JPEG XL is broken.
     """
     if content.startswith((jpegxl.CODESTREAM, jpegxl.CONTAINER)):
         return _jpeg_xl(content)
@@ -51,7 +56,7 @@ def rare(content: bytes, name: str | None) -> Rare | None:
     return finders[name](content) if name in finders else None
 
 
-def _jpeg_xl(content: bytes) -> Rare:
+def _jpeg_xl(content: bytes) -> Header:
     found = jpegxl.header(content)
     if found is None:
         raise UnreadableImageError("broken image: JPEG XL whose header makes no sense, or is cut off")
@@ -60,26 +65,26 @@ def _jpeg_xl(content: bytes) -> Rare:
     channels: Channels = "premultiplied" if found.is_premultiplied else "usual"
     if found.extras[:1] != (jpegxl.ALPHA,):
         channels = "without alpha"
-    return Rare("jpegxl", "JPEG XL", found.width, found.height, found.bits, channels=channels, extra="jxl")
+    return Header("jpegxl", "JPEG XL", found.width, found.height, found.bits, channels=channels, extra="jxl")
 
 
-_UNKNOWN_FORMULAS = (3, 10, 11, 13, 14)
-"""Of ITU-T H.273: those that libavif knows and cannot undo, or does not know."""
+_UNKNOWN_MATRICES = (3, 10, 11, 13, 14)
+"""Matrix coefficients (ITU-T H.273) that libavif does not support."""
 
 
-def _avif(content: bytes) -> Rare | None:
+def _avif(content: bytes) -> Header | None:
     found = avif.header(content)
     if found is None:
         return None
-    if found.formula in _UNKNOWN_FORMULAS:
-        raise UnreadableImageError(f"unsupported: AVIF whose colours are coded by a rare formula ({found.formula})")
+    if found.matrix in _UNKNOWN_MATRICES:
+        raise UnreadableImageError(f"unsupported: AVIF whose colours are coded by a rare formula ({found.matrix})")
     if not found.alpha_lacks_size:
         return None
     kind = "AVIF whose transparency does not say its size"
-    return Rare("avif", kind, found.width, found.height, found.bits, found.orientation)
+    return Header("avif", kind, found.width, found.height, found.bits, found.orientation)
 
 
-def _jpeg_2000(content: bytes) -> Rare | None:
+def _jpeg_2000(content: bytes) -> Header | None:
     found = jpeg2000.header(content)
     if found is None or min(found.width, found.height) <= 0 or not 1 <= len(found.bits) <= 4:  # noqa: PLR2004
         return None
@@ -97,46 +102,46 @@ def _jpeg_2000(content: bytes) -> Rare | None:
     if kind is None:
         return None
     channels: Channels = "CMYK" if found.colour_space == jpeg2000.CMYK else "usual"
-    return Rare("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth, channels=channels)
+    return Header("jpeg2000", f"JPEG 2000 {kind}", found.width, found.height, depth, channels=channels)
 
 
 _END_OF_QOI = bytes(7) + b"\1"
 
 
-def _qoi(content: bytes) -> Rare | None:
-    """Only if the second decoder is there: Pillow reads it as well, but in Python, with all threads waiting."""
+def _qoi(content: bytes) -> Header | None:
+    """Only if the second decoder is installed: Pillow reads QOI too, but in Python, with the interpreter lock."""
     if not content.endswith(_END_OF_QOI) or not is_installed("formats"):
         return None
     width, height = struct.unpack_from(">2I", content, 4)
-    return Rare("qoi", "QOI", width, height)
+    return Header("qoi", "QOI", width, height)
 
 
 # --- JPEG ---
 
 _ALONE = {0x01, *range(0xD0, 0xD9)}
-"""Markers that nothing belongs to."""
+"""Markers without parameters."""
 _START_OF_SCAN, _JPEG_LS = 0xDA, 0xF7
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA, 0xCB, _JPEG_LS}
-"""Those that say the size, of the processes that some decoder knows."""
+"""Markers of frame headers, which have the size, of the coding processes that a decoder supports."""
 _LOSSLESS = {0xC3, 0xCB}
 
 
 def is_lossless_jpeg(content: bytes) -> bool:
-    """Whether a JPEG is lossless. Pillow reads it, but not at a reduced size: old releases (12.0) crash over that."""
+    """Whether a JPEG is lossless. Pillow 12.0 crashes if it is asked to decode one at reduced size."""
     return (frame := _frame(content)) is not None and frame[0] in _LOSSLESS
 
 
-def _jpeg(content: bytes) -> Rare | None:
+def _jpeg(content: bytes) -> Header | None:
     if (frame := _frame(content)) is None:
         return None
     marker, bits, height, width, channels = frame
     if not width * height or not 2 <= bits <= 16 or channels not in (1, 3):  # noqa: PLR2004
         return None
     if marker == _JPEG_LS:
-        return Rare("jpegls", "JPEG-LS", width, height, bits)
+        return Header("jpegls", "JPEG-LS", width, height, bits)
     if bits == 8:  # noqa: PLR2004
         return None
-    return Rare("jpeg", f"{'lossless ' * (marker in _LOSSLESS)}JPEG with {bits} bits", width, height, bits)
+    return Header("jpeg", f"{'lossless ' * (marker in _LOSSLESS)}JPEG with {bits} bits", width, height, bits)
 
 
 def _frame(content: bytes) -> tuple[int, int, int, int, int] | None:
@@ -178,7 +183,7 @@ _GREY_OF_PILLOW = {
 """Photometric interpretation, format, bits, byte order."""
 
 
-def _tiff(content: bytes) -> Rare | None:
+def _tiff(content: bytes) -> Header | None:
     order = "<" if content.startswith(b"II") else ">"
     tags = whole_numbers(content)
     photometric, planes = tags.get(_PHOTOMETRIC, (0,))[0], tags.get(_PLANES, (1,))[0]
@@ -201,7 +206,7 @@ def _tiff(content: bytes) -> Rare | None:
     elif not _pillow_reads_colours(photometric, samples, bits, numbers, planes):
         name = _COLOURS.get(photometric, "grey with transparency")
         kind = f"TIFF in {name} with {samples} x {max(bits)} bits{_of(numbers)}"
-    return Rare("tiff", kind, width, height, max(bits)) if kind else None
+    return Header("tiff", kind, width, height, max(bits)) if kind else None
 
 
 def _of(numbers: int) -> str:

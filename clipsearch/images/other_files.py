@@ -1,6 +1,6 @@
-"""What the names of files and folders tell that are not named like a picture, and in which words they are counted.
+"""Files and folders without an image extension: what their names say, and how those left out are counted and listed.
 
-Knows nothing of what is on the disk, nor of which names pictures have.
+Knows nothing of the disk, nor of the extensions of images.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from clipsearch.images.extras import install_command, needed_extra
+from clipsearch.images.optional_packages import install_command, needed_extra
 
 NO_ENDING = ""
-"""The kind of files that have no ending."""
+"""Kind of the files without an extension."""
 
 
 class Sort(enum.Enum):
-    """What to make of a file that is not named like a picture."""
+    """What the name says about a file without an image extension."""
 
     UNKNOWN = enum.auto()
-    """Its name does not tell; its first bytes do."""
+    """The name says nothing; the first bytes must be read."""
     BACKUP = enum.auto()
-    """An earlier, partial or spare copy of something that may be a picture."""
+    """An earlier, partial or spare copy of a file that may be an image."""
     OTHER = enum.auto()
-    """Something else that people look at, or that may have pictures in it; it is counted."""
+    """Something else to look at, or that may contain images; it is counted."""
     BESIDE = enum.auto()
-    """What lies beside pictures and shows nothing: texts, tables, settings, programs' own data; it is not counted."""
+    """Text, table, settings or data of a program; it is not counted."""
 
 
 def _endings(text: str) -> frozenset[bytes]:
@@ -36,7 +36,7 @@ def _endings(text: str) -> frozenset[bytes]:
 _OTHER = _endings(
     "3g2 3gp avi flv insv lrv m2ts m4v mkv mov mp4 mpeg mpg mts ogv vob webm wmv "  # films
     "ai cdr emf eps ps svg svgz wmf "  # drawings
-    "afphoto blend clip exr fit fits hdr jxr kra ora psb wdp xcf dcm nii "  # pictures that are not read
+    "afphoto blend clip exr fit fits hdr jxr kra ora psb wdp xcf dcm nii "  # images that are not read
     "djvu doc docx epub indd key odg odp ods odt pages pdf ppt pptx pub vsd xls xlsx "  # documents
     "7z bz2 cbr cbz dmg gz iso rar tar tgz xz zip zst tfrecord "  # archives
     "3ds fbx glb gltf stl"  # solids
@@ -58,7 +58,7 @@ _NAMES_BESIDE = frozenset({b".clipsearchignore", b".ds_store", b".gitignore", b"
 
 _BACKUP = _endings("backup bak crdownload download filepart old opdownload orig part partial sav save swo swp temp tmp")
 _MARKS = (b"~", b"_original")
-"""What editors, and exiftool, put behind the whole name."""
+"""Suffixes that editors and exiftool append to the whole name of a backup."""
 
 _ENDING = re.compile(rb"(?<=[^.])\.[a-z0-9_+-]{1,12}\Z")
 
@@ -83,11 +83,11 @@ _OF_SYSTEMS = (
     "*.aplibrary/Thumbnails/",
     "*.aplibrary/Previews/",
 )
-"""Folders in which systems and programs keep pictures for themselves: copies, previews, what was thrown away."""
+"""Folders in which operating systems and programs keep copies, previews and deleted images."""
 
 
 def _compiled(kind: str) -> re.Pattern[bytes]:
-    """For whole paths, in any case."""
+    """Pattern for whole paths, in any case."""
     regex = "/" + re.escape(kind.rstrip("/")).replace(r"\*", "[^/]*") + r"\Z"
     return re.compile(os.fsencode(regex), re.IGNORECASE)
 
@@ -97,18 +97,15 @@ _LAST_WORDS = re.compile(
     b"|".join(os.fsencode(re.escape(kind.rstrip("/").rpartition("/")[2]).replace(r"\*", ".*")) for kind in _OF_SYSTEMS),
     re.IGNORECASE,
 )
-"""The names of such folders without where they lie: all folders are asked about, and few are any of them."""
+"""Names of such folders without their parents: a fast check, since few folders match."""
 
 
 def sort_of(name: bytes) -> tuple[Sort, str]:
-    """What to make of a file by its name, and as which kind it counts: its ending in lower case, or `NO_ENDING`.
-
-    Backups count by the end that makes them such: `*~`, `.bak`.
-    """
+    """Classify a file by its name: its extension in lower case, or `NO_ENDING`; of backups `*~` or `.bak`."""
     lower = name.lower()
     ending = _ending(lower)
     mark, was = _backup(lower, ending)
-    if mark:  # what it is a backup of tells whether it may be a picture
+    if mark:  # what it is a backup of tells whether it may be an image
         ending = _ending(was)
     if ending in _BESIDE or lower in _NAMES_BESIDE:
         return Sort.BESIDE, ending.decode("ascii")
@@ -118,13 +115,13 @@ def sort_of(name: bytes) -> tuple[Sort, str]:
 
 
 def _ending(lower: bytes) -> bytes:
-    """What follows the last dot, with it, if it looks like an ending: short, letters and digits."""
+    """Extension of a name with its dot, if it is short and of letters and digits; else empty."""
     found = _ENDING.search(lower)
     return found[0] if found else b""
 
 
 def _backup(lower: bytes, ending: bytes) -> tuple[bytes, bytes]:
-    """What makes a name that of a backup, and the name without it; nothing and the name if it is none."""
+    """Suffix that marks a name as that of a backup, and the name without it; an empty suffix if there is none."""
     if ending in _BACKUP:
         return ending, lower.removesuffix(ending)
     for mark in _MARKS:
@@ -135,30 +132,30 @@ def _backup(lower: bytes, ending: bytes) -> tuple[bytes, bytes]:
 
 
 def system_folder(path: bytes) -> str | None:
-    """Which of the `_OF_SYSTEMS` a folder (absolute) is."""
+    """Return which of the `_OF_SYSTEMS` a folder (absolute path) is, or None."""
     if not _LAST_WORDS.fullmatch(os.path.basename(path)):
         return None
     return next((kind for kind, pattern in _SYSTEM_FOLDERS.items() if pattern.search(path)), None)
 
 
 class PassedOver:
-    """Numbers of the files and folders that were left out, by kind."""
+    """Counts of the files and folders that were left out, by kind."""
 
     _MOST_KINDS = 200
-    """What comes after so many kinds counts as one without an ending: names of caches may all end differently."""
+    """Further kinds count as files without an extension: files of a cache may all have different ones."""
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
 
     def add(self, kind: str) -> None:
-        """One more."""
+        """Count one file or folder."""
         if kind not in self.counts and len(self.counts) >= self._MOST_KINDS:
             kind = NO_ENDING
         self.counts[kind] = self.counts.get(kind, 0) + 1
 
 
 def total(parts: list[Mapping[str, int]]) -> dict[str, int]:
-    """The numbers of all of `parts` together, the greatest first."""
+    """Sum of the counts in `parts`, the greatest first."""
     kinds = {kind for part in parts for kind in part}
     sums = {kind: sum(part.get(kind, 0) for part in parts) for kind in kinds}
     return dict(sorted(sums.items(), key=lambda item: (-item[1], item[0])))

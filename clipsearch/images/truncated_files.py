@@ -1,6 +1,6 @@
-"""A file that is cut off with ends that its decoder takes, so that it gives the pixels that are there.
+"""Truncated files completed so that a decoder accepts them and gives the pixels that are there.
 
-Reads headers only; what of the decoded pixels comes from the file is the matter of `damage`.
+Reads headers only. Which of the decoded pixels come from the file is decided in `damage`.
 """
 
 from __future__ import annotations
@@ -12,29 +12,34 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from clipsearch.images.boxes import boxes
-from clipsearch.images.stripping import segments, webp, webp_chunks
+from clipsearch.images.metadata_stripping import segments, webp, webp_chunks
 
 _NOISE = 1 << 16
-"""Bytes of it: more than a decoder reads ahead."""
+"""Bytes of filling: more than a decoder reads ahead."""
 _END = b"\xff\xd9"
-"""Of a JPEG and of a JPEG 2000."""
+"""End marker of JPEG and of JPEG 2000."""
 _PADDING = 16
-"""Bytes of the same kind at the end, from which on they are no data but what was left where nothing was written."""
+"""A run of at least this many equal bytes (0 or 255) at the end is no data but unwritten space."""
 
 
 class Ends(NamedTuple):
-    """Two files with the same beginning, the first of which is to be shown."""
+    """The same truncated file completed in two ways; where the decoded pixels differ, they are made up."""
 
     shown: bytes
+    """The file whose pixels are used."""
     other: bytes
+    """The file that is only compared."""
     missing: float | None = None
-    """The share of the picture's bytes that is not there, where its headers tell."""
+    """Share of the image's bytes that is missing, 0 to 1; None if the headers do not say."""
 
 
 def ends(content: bytes, name: str, decodes: Callable[[bytes], bool]) -> Iterator[Ends]:
-    """The ways to have a decoder of the format `name` give the pixels that are in `content`; none if there is none.
+    """Yield the ways to complete a truncated file, if there are any.
 
-    `decodes` says whether the decoder takes a file whole.
+    Args:
+        content: The truncated file.
+        name: Pillow's name of its format.
+        decodes: Says whether the decoder accepts a file.
     """
     if name == "JPEG":
         yield _jpeg_ends(content)
@@ -45,7 +50,7 @@ def ends(content: bytes, name: str, decodes: Callable[[bytes], bool]) -> Iterato
     elif name in ("AVIF", "HEIF"):
         yield from _two_ends(_box_files(content), decodes)
     else:
-        # Where pixels are packed, what stands for nothing written would be taken for some.
+        # In compressed data, a decoder would take unwritten space for pixels.
         there = _without_padding(content) if name in ("PNG", "GIF") else content
         yield Ends(there, there)
 
@@ -61,37 +66,42 @@ def _without_padding(content: bytes) -> bytes:
 # --- JPEG ---
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""What ends the coded data of a scan."""
+"""Marker that ends the coded data of a scan."""
 _FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
 _LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 class Scan(NamedTuple):
-    """One pass over the picture."""
+    """One scan of a JPEG: a pass over the image for some components and coefficients."""
 
     components: tuple[int, ...]
+    """Numbers of its colour components."""
     first: int
+    """First DCT coefficient, 0 to 63."""
     last: int
-    """Coefficients, 0 to 63."""
+    """Last DCT coefficient, 0 to 63."""
     bits_left: int
-    """Of each coefficient, that later scans have."""
+    """Low bits of each coefficient that are left for later scans."""
 
 
 class Jpeg(NamedTuple):
-    """What a JPEG says of its own parts."""
+    """Structure of a JPEG, as far as the file goes."""
 
     sampling: dict[int, tuple[int, int]]
-    """Of each component: horizontal and vertical factor."""
+    """Number of each component -> its horizontal and vertical sampling factor."""
     is_lossless: bool
+    """Whether it is coded without DCT."""
     scans: list[Scan]
+    """The scans, the last of which may be truncated."""
     is_ended: bool
+    """Whether there is an end marker."""
     cut: int
-    """Where the part starts that is cut off; else the end of the file."""
+    """Offset of a segment whose header is truncated, or the length of the file."""
 
 
 def read_jpeg(content: bytes) -> Jpeg:
-    """What `content` says of its parts, as far as it goes."""
+    """Read the structure of a JPEG, which may be truncated."""
     sampling: dict[int, tuple[int, int]] = {}
     scans: list[Scan] = []
     is_lossless = is_ended = False
@@ -119,13 +129,13 @@ def read_jpeg(content: bytes) -> Jpeg:
 
 
 def _jpeg_ends(content: bytes) -> Ends:
-    """With an end marker, and with noise before it; both the same if nothing was cut off."""
+    """Complete a JPEG with an end marker, and with noise and an end marker; unchanged if it has one already."""
     jpeg = read_jpeg(content)
     if jpeg.is_ended:
         return Ends(content, content)
     there = _without_padding(content[: jpeg.cut])
     if there.endswith(b"\xff"):
-        there = there[:-1]  # one half of what stands for such a byte, or of a marker
+        there = there[:-1]  # the first half of an escaped 0xFF, or of a marker
     noise = random.Random(0).randbytes(_NOISE).replace(b"\xff", b"\x7f")  # noqa: S311  (any will do)
     return Ends(there + _END, there + noise + _END)
 
@@ -136,7 +146,7 @@ _CODESTREAM, _TILE_PART, _TILE_PART_BYTES = b"\xff\x4f\xff\x51", b"\xff\x90", 12
 
 
 def _jpeg2000_ends(content: bytes) -> Iterator[Ends]:
-    """The last tile filled with zeros, which mean that nothing more is known; how much is missing is told in bytes."""
+    """Complete a JPEG 2000: its last tile is filled with zeros, which mean that no more detail is known."""
     start = content.find(_CODESTREAM)
     content = _without_padding(content)
     at = content.find(_TILE_PART, start)
@@ -159,7 +169,7 @@ def _jpeg2000_ends(content: bytes) -> Iterator[Ends]:
 
 
 def _tiles(content: bytes, start: int) -> int:
-    """How many tiles a JPEG 2000 has."""
+    """Number of tiles of a JPEG 2000."""
     try:
         sizes: tuple[int, ...] = struct.unpack_from(">8I", content, start + 8)
     except struct.error:
@@ -173,15 +183,13 @@ def _tiles(content: bytes, start: int) -> int:
 # --- formats whose parts say how long they are ---
 
 _SHORTER = (0, 64, 256, 1024)
-"""Bytes that are left out before what is missing: a decoder that refuses one end may take another."""
-
-
+"""Bytes that are dropped from the end before filling: a decoder that refuses one end may accept another."""
 _MOST_FILLED = 4
-"""Times as much as is there: of less than that not half of a picture can come."""
+"""Missing bytes for each byte that is there: with more missing, not half of the image can be decoded."""
 
 
 def _two_ends(files: Iterator[tuple[bytes, float]], decodes: Callable[[bytes], bool]) -> Iterator[Ends]:
-    """Of the first two files that the decoder takes; each with the share of it that is missing."""
+    """Yield the first two files that the decoder accepts. `files` are (file, share that is missing)."""
     good = ((file, missing) for file, missing in files if decodes(file))
     first, second = next(good, None), next(good, None)
     if first is not None and second is not None:
@@ -189,7 +197,7 @@ def _two_ends(files: Iterator[tuple[bytes, float]], decodes: Callable[[bytes], b
 
 
 def _filled(data: bytes, missing: int) -> Iterator[bytes]:
-    """`data` with as many bytes behind it as are missing."""
+    """Yield `data` with filling of different kinds in place of its `missing` bytes."""
     for shorter in _SHORTER:
         there = data[: len(data) - shorter]
         for filling in (b"\0", b"\xff"):
