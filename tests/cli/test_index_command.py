@@ -283,22 +283,21 @@ def shown_on_a_terminal(command: list[str], folder: Path, environment: dict[str,
     return shown
 
 
-def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str]) -> None:
+def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str], run: Run) -> None:
     command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
     shown = shown_on_a_terminal(command, pictures.parent, environment)
     assert b"10/10" in shown
     assert b"images" in shown
-    quiet = subprocess.run(
-        [*command, "--index", "other"], cwd=pictures.parent, env=environment, capture_output=True, check=True
-    )
+    quiet = run("index", "pictures", *PB, "--index", "other", cwd=pictures.parent)
+    assert quiet.returncode == 0
     assert b"10/10" not in quiet.stderr
 
 
 def test_the_progress_bar_is_back_after_the_model_and_has_no_rate_for_what_is_known(
-    pictures: Path, environment: dict[str, str]
+    pictures: Path, environment: dict[str, str], run: Run
 ) -> None:
     command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
-    shown_on_a_terminal(command, pictures.parent, environment)
+    index(run, "pictures", *PB, cwd=pictures.parent)
     for i in range(300):
         shutil.copy(pictures / "cold" / "red.png", pictures / f"{i}.png")
     shown = shown_on_a_terminal(command, pictures.parent, environment)
