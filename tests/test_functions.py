@@ -21,7 +21,11 @@ from clipsearch.errors import InputError
 
 DOGS = sorted(str(path) for path in (SAMPLES / "dogs").iterdir())[:3]
 
-METHODS = {"Index": ("search", "search_many", "similar", "update"), "Embedder": ("embed_images", "embed_texts")}
+METHODS = {
+    "Hit": ("as_dict",),
+    "Index": ("search", "search_many", "similar", "update"),
+    "Embedder": ("embed_images", "embed_texts"),
+}
 """Of the public classes, those that programs call."""
 
 

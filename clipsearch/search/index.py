@@ -84,7 +84,12 @@ class Hit(NamedTuple):
         )
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Its fields by the names that they have in the JSON of the command line; numbers are not rounded."""
+        """Make a dictionary of it.
+
+        Returns:
+            Its fields by the names that they have in the JSON of the command line; numbers are not rounded, and `path` is
+            absolute.
+        """
         fields: dict[str, str | int | float | None] = {
             "rank": self.rank,
             "score": self.score,
