@@ -104,7 +104,7 @@ def test_karpathys_json_and_its_splits(folder: Path) -> None:
     assert told(read_captions(path, split="test"), folder) == test
     assert told(read_captions(path, split="train"), folder) == [("in/b.jpg", "a cat")]
     assert sorted(told(read_captions(path), folder)) == sorted([*test, ("in/b.jpg", "a cat")])
-    with pytest.raises(InputError, match="has no split 'val', but 'test', 'train'"):
+    with pytest.raises(InputError, match=r"'val'.* 'test', 'train'"):
         read_captions(path, split="val")
 
 
@@ -137,7 +137,7 @@ def test_images_come_from_the_folder_that_is_named(folder: Path, monkeypatch: py
     assert told(read_captions(absolute), folder) == [("in/b.jpg", "a cat")]
     monkeypatch.chdir(folder / "in")
     assert read_captions(Path("../captions"), images=Path()).images[0].path == os.fsencode(folder / "in" / "b.jpg")
-    with pytest.raises(InputError, match="There is no folder"):
+    with pytest.raises(InputError, match="folder"):
         read_captions(path, images=folder / "out")
 
 
@@ -171,7 +171,7 @@ def test_missing_images_are_counted_and_named(folder: Path) -> None:
 def test_if_all_images_are_missing_leaving_them_out_does_not_help(folder: Path) -> None:
     path = written(folder, "x.jpg#0\ta dog\n")
     for skip in (False, True):
-        with pytest.raises(InputError, match="1 of 1 images are not in") as error:
+        with pytest.raises(InputError, match="1 of 1 images") as error:
             read_captions(path, skip_missing=skip)
         assert "--skip-missing" not in with_hints(error.value)
 
@@ -234,20 +234,20 @@ def test_what_cannot_be_understood_is_named(content: Any, said: str, folder: Pat
 
 
 def test_files_that_cannot_be_read(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"Cannot read .*: No such file"):
+    with pytest.raises(InputError, match="No such file"):
         read_captions(folder / "nothing.csv")
-    with pytest.raises(InputError, match=r"Cannot read .*: Is a directory"):
+    with pytest.raises(InputError, match="Is a directory"):
         read_captions(folder / "in")
 
 
 @pytest.mark.parametrize("content", [CSV, "a.jpg#0\ta dog\n", coco()])
 def test_only_karpathys_json_has_splits(content: str | dict[str, Any], folder: Path) -> None:
-    with pytest.raises(InputError, match="has no splits"):
+    with pytest.raises(InputError, match="split"):
         read_captions(written(folder, content), split="test")
 
 
 def test_a_split_that_is_not_said_of_each_image_is_an_error(folder: Path) -> None:
     data = karpathy()
     del data["images"][1]["split"]
-    with pytest.raises(InputError, match=r"images\[1\]: split is missing"):
+    with pytest.raises(InputError, match=r"images\[1\]: split"):
         read_captions(written(folder, data), split="test")

@@ -247,7 +247,7 @@ def test_cifar_10_has_no_coarse_labels(tmp_path: Path) -> None:
 def test_a_batch_without_the_file_beside_it_says_so(tmp_path: Path) -> None:
     batch = cifar_10(tmp_path, rows(1), [0])
     (tmp_path / "batches.meta").unlink()
-    with pytest.raises(InputError, match="unpack the whole archive"):
+    with pytest.raises(InputError, match="unpack"):
         read_cifar(batch)
     (tmp_path / "batches.meta").write_bytes(python_2_pickle({b"label_names": 7}))
     with pytest.raises(InputError, match="label_names"):
@@ -328,7 +328,7 @@ def test_a_csv_that_cannot_be_used_says_where(content: str | bytes, said: str, t
 
 def test_a_csv_without_a_picture_names_it(three: Path) -> None:
     csv = write(three / "truth.csv", "image,label\nin/a.png,cat\n")
-    with pytest.raises(InputError, match=r"no label for .*b\.png, nor for 1 more"):
+    with pytest.raises(InputError, match=r"b\.png.* 1 more"):
         labels_of([os.fsencode(three / "in" / name) for name in ("a.png", "b.png", "z.png")], table_labels(csv), csv)
     with pytest.raises(InputError, match="Cannot read"):
         table_labels(three / "missing.csv")

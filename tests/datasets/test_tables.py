@@ -166,7 +166,7 @@ def test_a_byte_that_does_not_fit_is_named_with_its_line() -> None:
 
 @pytest.mark.parametrize("encoding", ["klingon", "base64", "rot13", "undefined", "a\0b"])
 def test_what_is_no_encoding_is_refused(encoding: str) -> None:
-    with pytest.raises(InputError, match=r"There is no encoding .* cp949"):
+    with pytest.raises(InputError, match="cp949"):
         check_encoding(encoding)
     assert "There is no encoding" in refused(PLAIN, encoding)
 

@@ -140,7 +140,7 @@ def test_an_existing_index_takes_more_of_its_own_model_only(
     update(tmp_path / FOLDER, pictures)
     assert "was made with model tiny, not picturebook" in refused(run, *files, cwd=tmp_path)
     said = refused(run, *files, "--model", "openai", cwd=tmp_path)
-    assert "was made with model tiny, not openai (as asked for)" in said
+    assert re.search(r"\btiny\b.* openai\b", said)
     shutil.copytree(dogs, tmp_path / "copy")
     summary = imported(run, *files, cwd=tmp_path / "copy")
     assert (summary["imported"], summary["images"]) == (5, 10)

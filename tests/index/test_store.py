@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
+from clipsearch.errors import IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
 from clipsearch.index.format import FOLDER, ModelRecord, Record
 from clipsearch.index.reading import Store, find_index
 from clipsearch.index.verifying import verify
@@ -156,7 +156,7 @@ def test_a_half_written_compaction_is_ignored(folder: Path) -> None:
 def test_only_one_writer_at_a_time(folder: Path) -> None:
     with (
         Writer.locked(folder),
-        pytest.raises(IndexLockedError, match="Another clipsearch is writing"),
+        pytest.raises(IndexLockedError),
         Writer.locked(folder),
     ):
         pass
@@ -206,7 +206,7 @@ def test_is_below() -> None:
 
 
 def test_the_nearest_index_upwards_is_found(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(IndexMissingError, match="or any folder above it"):
+    with pytest.raises(IndexMissingError):
         find_index(tmp_path)
     fill(folder, ["a"])
     (tmp_path / "x" / "y").mkdir(parents=True)
@@ -217,7 +217,7 @@ def test_a_newer_format_is_refused(folder: Path) -> None:
     fill(folder, ["a"])
     with closing(sqlite3.connect(folder / "index.db")) as database, database:
         database.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
-    with pytest.raises(IndexDamagedError, match="format 99"):
+    with pytest.raises(IndexDamagedError, match="99"):
         Store.open(folder)
 
 
@@ -230,13 +230,13 @@ def test_damage_is_named(folder: Path, damage: str) -> None:
         os.truncate(folder / "embeddings.npy", 140)
     else:
         (folder / "index.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(IndexDamagedError, match="is damaged"), closing(Store.open(folder)) as store:
+    with pytest.raises(IndexDamagedError), closing(Store.open(folder)) as store:
         store.matrix()
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ClipsearchError, match="Cannot write the index"), Writer.locked(tmp_path / "file" / FOLDER):
+    with pytest.raises(IndexWriteError), Writer.locked(tmp_path / "file" / FOLDER):
         pass
 
 
@@ -320,7 +320,7 @@ def test_a_format_that_is_no_number_is_damage(folder: Path, value: str) -> None:
     fill(folder, ["a"])
     with closing(sqlite3.connect(folder / "index.db")) as database, database:
         database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (value,))
-    with pytest.raises(IndexDamagedError, match="names no format"):
+    with pytest.raises(IndexDamagedError, match="format"):
         Store.open(folder)
 
 

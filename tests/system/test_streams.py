@@ -118,4 +118,4 @@ def test_an_ignore_file_that_is_a_pipe_does_not_hang(tmp_path: Path, run: Run) -
     os.mkfifo(tmp_path / "p" / ".clipsearchignore")
     done = run("index", "p", *PB, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-    assert b".clipsearchignore is no regular file" in done.stderr
+    assert b".clipsearchignore" in done.stderr

@@ -142,9 +142,9 @@ def test_dead_rows_are_no_rivals(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["nowhere.png", "broken.png"])
 def test_a_picture_that_cannot_be_read_is_an_error(store: Store, tmp_path: Path, name: str) -> None:
     (tmp_path / "broken.png").write_text("no picture")
-    with pytest.raises(InputError, match=f"Cannot read the picture .*{name}: "):
+    with pytest.raises(InputError, match=name):
         caption_ranks(store, Encoders(), tmp_path / name, ["red"])
-    with pytest.raises(InputError, match="from standard input"):
+    with pytest.raises(InputError, match="standard input"):
         caption_ranks(store, Encoders(), b"no picture", ["red"])
 
 

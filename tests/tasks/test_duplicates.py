@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import closing
@@ -167,7 +168,7 @@ def test_dead_rows_are_no_duplicates(twice: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [0, -0.5, 1.01, float("nan")])
 def test_a_threshold_that_means_nothing_is_refused(twice: Path, threshold: float) -> None:
-    with pytest.raises(InputError, match="cosine above 0 and up to 1"):
+    with pytest.raises(InputError, match="cosine"):
         found_in(twice / ".clipsearch", threshold)
 
 
@@ -289,7 +290,7 @@ def test_only_the_real_copy_is_deleted(run: Run, names: Path) -> None:
     assert "pictures/original.png, pictures/a-best/link.png" in table
     done = run("duplicates", "--exact", "--delete", "--yes", "--permanently", cwd=names)
     assert done.returncode == 0, done.stderr.decode()
-    assert f"Deleted 1 file, which freed {size} bytes." in done.stderr.decode()
+    assert re.search(rf"\b1 file\b.* {size} bytes", done.stderr.decode())
     assert sorted(path.name for path in (names / "pictures").rglob("*.png")) == [
         "hard-link.png",
         "link.png",
@@ -338,7 +339,7 @@ def test_a_link_that_leads_nowhere_after_a_deletion_is_named(run: Run, tmp_path:
     update(tmp_path / ".clipsearch", pictures)
     done = run("duplicates", "--threshold", "0.99", "--delete", "--yes", "--permanently", cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
-    assert "The link pictures/album.png leads nowhere now: it led to pictures/small.png." in done.stderr.decode()
+    assert re.search(r"pictures/album\.png .* pictures/small\.png", done.stderr.decode())
     assert sorted(os.listdir(pictures)) == ["album.png", "large.png"]
 
 
@@ -417,7 +418,7 @@ def test_the_command_names_groups_keepers_and_what_is_free_to_go(run: Run, folde
     assert {mark for mark, _ in by_mark} == {"keep", "near", "copy"}
     assert [row["group"] for row in rows] == [1, 1, 2, 2]
     freed = sum(row["bytes"] for row in rows if row["mark"] != "keep")
-    assert f"2 duplicates in 2 groups. To delete the duplicates would free {freed} bytes" in done.stderr.decode()
+    assert re.search(rf"2 duplicates .*2 groups.* {freed} bytes", done.stderr.decode())
 
 
 def test_paths_are_those_of_all_but_the_keepers_with_their_own_bytes(run: Run, folder: Path) -> None:
@@ -485,7 +486,7 @@ def test_an_index_with_one_image_has_nothing_to_compare(run: Run, tmp_path: Path
     update(tmp_path / ".clipsearch", paint(tmp_path / "one.png", "red"))
     done = run("duplicates", "--html", "page.html", "--json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, b"[]\n")
-    assert "the index holds 1 image. To add more: clipsearch index PATH" in done.stderr.decode()
+    assert re.search("1 image.* clipsearch index PATH", done.stderr.decode())
     assert not (tmp_path / "page.html").exists()
 
 
@@ -493,7 +494,7 @@ def test_delete_with_yes_deletes_and_says_what_it_freed(run: Run, twice: Path) -
     size = (twice / "pictures" / "b" / "red.png").stat().st_size
     done = run("duplicates", "--delete", "--yes", "--permanently", "--exact", cwd=twice)
     assert done.returncode == 0
-    assert f"Deleted 1 file, which freed {size} bytes." in done.stderr.decode()
+    assert re.search(rf"\b1 file\b.* {size} bytes", done.stderr.decode())
     assert "clipsearch index" in done.stderr.decode()
     assert not (twice / "pictures" / "b" / "red.png").exists()
     assert (twice / "pictures" / "a" / "red.png").exists()

@@ -126,7 +126,7 @@ def test_many_more_pairs_than_fit_one_block() -> None:
 
 def test_what_cannot_be_ranked_is_refused() -> None:
     texts, images = sides([[0.5, 0.1], [0.2, 0.3]])
-    with pytest.raises(ValueError, match="each query needs"):
+    with pytest.raises(ValueError, match="query"):
         ranks(texts, images, pairs_of((0, 0)))
     images[0, 1] = np.nan
     with pytest.raises(ModelError, match="not finite"):
@@ -190,7 +190,7 @@ def test_unreadable_pictures_take_their_captions_with_them() -> None:
 
 
 def test_if_no_picture_can_be_read_there_is_nothing_to_measure() -> None:
-    with pytest.raises(InputError, match="None of 1 images can be read, /a for one: it is broken"):
+    with pytest.raises(InputError, match=r"\b1\b.* /a\b.*: it is broken"):
         evaluate(Table({"t": [1]}), captions_of(("t", "/a")))
 
 
