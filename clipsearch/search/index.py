@@ -87,8 +87,8 @@ class Hit(NamedTuple):
         """Make a dictionary of it.
 
         Returns:
-            Its fields by the names that they have in the JSON of the command line; numbers are not rounded, and `path` is
-            absolute.
+            Its fields by the names that they have in the JSON of the command line; numbers are not rounded, and
+            `path` is absolute.
         """
         fields: dict[str, str | int | float | None] = {
             "rank": self.rank,
