@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.index.pipeline import LoadedModel
-    from clipsearch.index.updating import Summary, UpdateOptions
+    from clipsearch.index.summary import Summary
+    from clipsearch.index.updating import UpdateOptions
     from clipsearch.index.writing import Writer
     from clipsearch.models.disk.files import Pulled
     from clipsearch.models.in_torch.encoder import Encoder

@@ -27,7 +27,7 @@ from clipsearch.cli.options import (
 if TYPE_CHECKING:
     from clipsearch.api import IndexingModel
     from clipsearch.images.finding import Rules
-    from clipsearch.index.updating import Summary
+    from clipsearch.index.summary import Summary
     from clipsearch.models.in_torch.loading import EncoderOptions
 
 EXIT_STRICT = 2

@@ -20,9 +20,9 @@ from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
 from clipsearch.images.finding import ImageFile, Rules, named_file
 from clipsearch.index.diff import Target
-from clipsearch.index.format import ModelRecord, Record, mismatch
+from clipsearch.index.format import ModelRecord, Record, Root, mismatch
 from clipsearch.index.pipeline import IndexModel, LoadedModel, decode_images, embed_images, read_images
-from clipsearch.index.reading import Root, Store
+from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import Progress

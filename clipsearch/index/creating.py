@@ -1,4 +1,4 @@
-"""How an index comes to be, and goes again if nothing came of it: an empty database, complete or not there."""
+"""How the database of an index comes to be, complete or not at all, is upgraded, and goes if nothing came of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from clipsearch.errors import ClipsearchError
+from clipsearch.images.dates import taken_by_name
 from clipsearch.index.connections import connect
 from clipsearch.index.format import (
     DATABASE,
@@ -17,6 +18,7 @@ from clipsearch.index.format import (
     NEW_DATABASE,
     NEW_MATRIX,
     SCHEMA,
+    UPGRADES,
     guarded,
 )
 from clipsearch.system.flushing import sync_folder
@@ -38,6 +40,22 @@ def create(folder: Path) -> None:
             database.execute("INSERT INTO meta VALUES ('format', ?)", (str(FORMAT),))
         new.replace(folder / DATABASE)
         sync_folder(folder)
+
+
+def upgrade(database: sqlite3.Connection, version: int) -> None:
+    """Bring a database of an older format up to date, in one transaction."""
+    database.create_function("date_in_name", 1, _date_in_name, deterministic=True)
+    database.execute("BEGIN")
+    for older in range(version, FORMAT):
+        for statement in UPGRADES[older].split(";"):
+            database.execute(statement)
+    database.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (str(FORMAT),))
+    database.commit()
+
+
+def _date_in_name(path: bytes) -> str | None:
+    found = taken_by_name(path)
+    return found and found.at
 
 
 def discard_if_empty(folder: Path, made: Iterable[Path]) -> None:

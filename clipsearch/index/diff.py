@@ -16,8 +16,9 @@ from typing import NamedTuple
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import ImageFile, Rules, find_images, look
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
+from clipsearch.index.format import Folder, Known, Root
 from clipsearch.index.missing import Drives, Kept, Missing
-from clipsearch.index.reading import Folder, Known, Root, Store
+from clipsearch.index.reading import Store
 from clipsearch.system.paths import is_below, second_names
 
 _TOLD_EVERY = 1000

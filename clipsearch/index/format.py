@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError, ModelMismatchError
 
@@ -137,6 +137,52 @@ class Record(NamedTuple):
     content does not tell."""
     damage: float | None = None
     """The share of the picture that is missing in the file, 0 to 0.5; None if it is whole."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Figures of an index: numbers of images and dead rows, and its size in bytes."""
+
+    images: int
+    dead_rows: int
+    bytes: int
+
+
+class Root(NamedTuple):
+    """A folder or file that was indexed."""
+
+    path: bytes
+    """Absolute."""
+    options: dict[str, Any]
+    """How it is searched; the store does not know what it means."""
+
+
+class Folder(NamedTuple):
+    """A folder in a root of which something is remembered."""
+
+    path: bytes
+    """Absolute."""
+    drive: str | None
+    """The file system that is mounted there, as `system.drives` calls it; None if none is known to be."""
+    kept: int = 0
+    """Images below it that the last run did not find, and whose records stay."""
+    away: bool = False
+    """Whether they stay because the drive is not there."""
+
+
+class Known(NamedTuple):
+    """The least that tells whether a file changed."""
+
+    path: bytes
+    size: int
+    mtime_ns: int
+    error: str | None
+    opened: bool
+    """Whether its content was read; otherwise the error says nothing about the content."""
+    ctime_ns: int | None
+    inode: int | None
+    damaged: bool = False
+    """Whether a part of the picture is missing."""
 
 
 def header(rows: int, dim: int) -> bytes:

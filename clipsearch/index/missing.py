@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from clipsearch.index.reading import Folder
+from clipsearch.index.format import Folder
 from clipsearch.system.drives import drive_at, is_certain, is_mounted_at
 from clipsearch.system.paths import inside, is_below
 

@@ -8,9 +8,8 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +24,23 @@ from clipsearch.index.format import (
     HEADER_BYTES,
     MATRIX,
     NEW_MATRIX,
+    Contents,
+    Folder,
+    Known,
     ModelRecord,
     Record,
+    Root,
     broken_rows,
     damaged,
     guarded,
 )
-from clipsearch.system.paths import inside, is_below, logical_folder
+from clipsearch.index.matrix_file import broken
+from clipsearch.index.stored_paths import StoredPaths
+from clipsearch.system.paths import is_below, logical_folder
 from clipsearch.system.places import is_there
 from clipsearch.unit import Matrix, are_unit
 
 _BUSY_SECONDS = 30
-_BLOCK_ROWS = 256
-"""Converted to float32 at a time; few enough to stay in a core's own cache."""
 _SPARSE = 20
 """If fewer than one row in so many is asked for, each is looked up."""
 _OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
@@ -48,52 +51,6 @@ _OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
 """What `date_source` would have been up to format 2."""
 DATE_SOURCES = ("exif", "xmp", "name", "file")
 """Where the date of an image can be from: its own fields, its file's name, or the time when the file was changed."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """Figures of an index: numbers of images and dead rows, and its size in bytes."""
-
-    images: int
-    dead_rows: int
-    bytes: int
-
-
-class Root(NamedTuple):
-    """A folder or file that was indexed."""
-
-    path: bytes
-    """Absolute."""
-    options: dict[str, Any]
-    """How it is searched; the store does not know what it means."""
-
-
-class Folder(NamedTuple):
-    """A folder in a root of which something is remembered."""
-
-    path: bytes
-    """Absolute."""
-    drive: str | None
-    """The file system that is mounted there, as `system.drives` calls it; None if none is known to be."""
-    kept: int = 0
-    """Images below it that the last run did not find, and whose records stay."""
-    away: bool = False
-    """Whether they stay because the drive is not there."""
-
-
-class Known(NamedTuple):
-    """The least that tells whether a file changed."""
-
-    path: bytes
-    size: int
-    mtime_ns: int
-    error: str | None
-    opened: bool
-    """Whether its content was read; otherwise the error says nothing about the content."""
-    ctime_ns: int | None
-    inode: int | None
-    damaged: bool = False
-    """Whether a part of the picture is missing."""
 
 
 def find_index(start: Path) -> Path:
@@ -125,7 +82,7 @@ class Store:
     def __init__(self, folder: Path, make_connection: Callable[[], sqlite3.Connection]) -> None:
         """What `make_connection` makes is used by the thread that asks, and closed by whichever calls `close`."""
         self.folder = folder
-        self._parent = os.fsencode(os.path.dirname(os.path.abspath(folder)))
+        self._paths = StoredPaths(os.fsencode(os.path.dirname(os.path.abspath(folder))))
         self._connections = Connections(folder, make_connection)
         self._record = RECORD
         """What to select for a `Record`."""
@@ -215,14 +172,14 @@ class Store:
         """The folders and files that were indexed, by path."""
         # Format 1 had no options.
         found = ((path, *rest) for path, *rest in self.sql("SELECT * FROM roots"))
-        return sorted(Root(self._absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
+        return sorted(Root(self._paths.absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
 
     def folders(self, root: bytes | None = None) -> list[Folder]:
         """What is remembered of folders, all or those of `root` and below (absolute), by path."""
         if self._record != RECORD:  # formats before 3 had none
             return []
         found = (
-            Folder(self._absolute(path), drive, kept, bool(away))
+            Folder(self._paths.absolute(path), drive, kept, bool(away))
             for path, drive, kept, away in self.sql("SELECT path, drive, kept, away FROM folders")
         )
         return sorted(folder for folder in found if root is None or is_below(folder.path, root))
@@ -260,7 +217,7 @@ class Store:
         """How many images lie below `root`."""
         return sum(
             self.sql(f"SELECT count(row) FROM images WHERE {where}", values)[0][0]  # noqa: S608  (our own words)
-            for where, values in self._ranges(root)
+            for where, values in self._paths.ranges(root)
         )
 
     def date_sources(self) -> dict[str, int]:
@@ -336,17 +293,17 @@ class Store:
         found = self.sql(f"SELECT {self._record} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
         if not found:
             raise damaged(self.folder, f"row {row} belongs to no image")
-        return Record(self._absolute(found[0][0]), *found[0][1:])
+        return Record(self._paths.absolute(found[0][0]), *found[0][1:])
 
     def row_of(self, path: bytes) -> int | None:
         """The row of the image with this absolute path."""
-        found = self.sql("SELECT row FROM images WHERE path = ?", (self._stored(path),))
+        found = self.sql("SELECT row FROM images WHERE path = ?", (self._paths.stored(path),))
         return found[0][0] if found else None
 
     def rows_with(self, digest: bytes) -> list[tuple[bytes, int]]:
         """Absolute path and row of each image with this content hash."""
         found = self.sql("SELECT path, row FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
-        return [(self._absolute(path), row) for path, row in found]
+        return [(self._paths.absolute(path), row) for path, row in found]
 
     def vector_of(self, digest: bytes) -> npt.NDArray[np.float32] | None:
         """(D,) the unit vector of an image with this content; None if the index knows none that is one."""
@@ -359,7 +316,7 @@ class Store:
 
     def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[int]:
         """The rows of images below `root` for which a condition on the columns holds; for this package."""
-        for where, more in self._ranges(root):
+        for where, more in self._paths.ranges(root):
             sql = f"SELECT row FROM images WHERE {where} AND row IS NOT NULL AND {condition}"  # noqa: S608  (our own words)
             with guarded(self.folder):
                 for (row,) in self._database.execute(sql, (*more, *values)):
@@ -419,53 +376,13 @@ class Store:
                 f"SELECT {columns} FROM images WHERE {where} AND {condition} ORDER BY path",  # noqa: S608  (our own words)
                 (*values, *more),
             )
-            for where, values in self._ranges(root)
+            for where, values in self._paths.ranges(root)
         ]
         return parts[0] if len(parts) == 1 else heapq.merge(*parts)
 
     def _stream(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
-        parent = inside(self._parent)
         with guarded(self.folder):
-            for row in self._database.execute(sql, values):
-                if row[0] == b".":
-                    yield self._parent, *row[1:]
-                else:
-                    yield row if row[0].startswith(b"/") else (parent + row[0], *row[1:])
-
-    def _ranges(self, root: bytes | None) -> list[tuple[str, tuple[bytes, ...]]]:
-        """Conditions on the stored paths of `root` and below; each holds for a range in the order of absolute paths."""
-        # Relative paths come before "/" or after it; "0" is the byte that follows "/".
-        relative: list[tuple[str, tuple[bytes, ...]]] = [
-            ("path = ?", (b".",)),  # the parent itself
-            ("path < ? AND path <> ?", (b"/", b".")),
-            ("path >= ?", (b"0",)),
-        ]
-        between = "path >= ? AND path < ?"
-        if root is None:
-            return [*relative, (between, (b"/", b"0"))]
-        if root == self._parent:
-            return relative
-        stored = self._stored(root)
-        below = [("path = ?", (stored,)), (between, (inside(stored), inside(stored)[:-1] + b"0"))]
-        return [*below, *relative] if is_below(self._parent, root) else below
-
-    def _absolute(self, path: bytes) -> bytes:
-        return self._parent if path == b"." else os.path.join(self._parent, path)
-
-    def _stored(self, path: bytes) -> bytes:
-        # What os.path.relpath says of paths without "..", in a tenth of its time.
-        return b"." if path == self._parent else path.removeprefix(inside(self._parent))
-
-
-def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
-    """The rows that are alive and no unit vectors."""
-    wrong: list[int] = []
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        bad = ~are_unit(matrix[start : start + _BLOCK_ROWS])
-        if alive is not None:
-            bad &= alive[start : start + len(bad)]
-        wrong += (np.flatnonzero(bad) + start).tolist()
-    return wrong
+            yield from self._paths.with_absolute(self._database.execute(sql, values))
 
 
 def _opened(path: Path) -> BinaryIO | None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from clipsearch.index.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
-from clipsearch.index.reading import Store, broken
+from clipsearch.index.matrix_file import broken
+from clipsearch.index.reading import Store
 
 _NAMED_AT_MOST = 5
 

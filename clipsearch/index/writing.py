@@ -6,11 +6,11 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,26 +18,25 @@ import numpy.typing as npt
 from clipsearch.errors import InputError
 from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.index.connections import connect
-from clipsearch.index.creating import create, discard_if_empty
+from clipsearch.index.creating import create, discard_if_empty, upgrade
 from clipsearch.index.format import (
     DATABASE,
     FORMAT,
-    HEADER_BYTES,
     MATRIX,
     NEW_MATRIX,
-    UPGRADES,
+    Folder,
     ModelRecord,
     Record,
     guarded,
-    header,
     mismatch,
 )
 from clipsearch.index.locking import lock
-from clipsearch.index.reading import RECORD, Folder, Store
-from clipsearch.system.flushing import sync, sync_folder
+from clipsearch.index.matrix_file import MatrixFile, read_row, write_rows
+from clipsearch.index.reading import RECORD, Store
+from clipsearch.system.flushing import sync_folder
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.paths import is_below, spellings
-from clipsearch.unit import Matrix, are_unit
+from clipsearch.unit import are_unit
 
 _DEAD_SHARE = 0.25
 """The matrix is rewritten when more than this share of its rows is dead."""
@@ -61,10 +60,7 @@ class Writer(Store):
         """Whether all changes so far went well."""
         self.created = False
         """Whether there was no index before."""
-        self._matrix: BinaryIO | None = None
-        """The matrix file, unbuffered, once it is written to."""
-        self._rows_written = 0
-        """Rows in the matrix, committed or not."""
+        self._matrix = MatrixFile(folder)
 
     @classmethod
     @contextmanager
@@ -96,8 +92,7 @@ class Writer(Store):
     def close(self) -> None:
         """Close the files; what was not committed is lost."""
         self._database.rollback()
-        if self._matrix is not None:
-            self._matrix.close()
+        self._matrix.close()
         super().close()
 
     # -- what an index is about --------------------------------------------------------------------------------
@@ -130,15 +125,15 @@ class Writer(Store):
         with self._changing():
             for other in known:
                 if is_below(other, root):
-                    self._execute("DELETE FROM roots WHERE path = ?", (self._stored(other),))
-            self._execute("INSERT INTO roots VALUES (?, ?)", (self._stored(root), json.dumps(options)))
+                    self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(other),))
+            self._execute("INSERT INTO roots VALUES (?, ?)", (self._paths.stored(root), json.dumps(options)))
 
     def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
         """Remember these folders, all of them `root` or below (absolute), and no others there."""
         with self._changing():
             self._forget_folders(root)
             for path, *rest in folders:
-                self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._stored(path), *rest))
+                self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._paths.stored(path), *rest))
 
     def rename(self, place: bytes, name: bytes) -> None:
         """Give the records of `place` and below the `name` that it has in another root (both absolute).
@@ -149,11 +144,11 @@ class Writer(Store):
             for old in list(self.records(place)):
                 new = name + old.path[len(place) :]
                 there = self.record(new)
-                self._delete("path = ?", (self._stored(old.path),))
+                self._delete("path = ?", (self._paths.stored(old.path),))
                 if there is None or (there.row is None and old.row is not None):
                     self._put(old._replace(path=new))
             self._forget_folders(place)
-            self._execute("DELETE FROM roots WHERE path = ?", (self._stored(place),))
+            self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(place),))
 
     def forget(self, roots: Sequence[bytes]) -> list[int]:
         """Drop roots, or folders whose images are kept though they are not there, and all records below them.
@@ -180,9 +175,9 @@ class Writer(Store):
         images = [self.count(root) for root in roots]
         with self._changing():
             for root in roots:
-                for where, values in self._ranges(root):
+                for where, values in self._paths.ranges(root):
                     self._delete(where, values)
-                self._execute("DELETE FROM roots WHERE path = ?", (self._stored(root),))
+                self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(root),))
                 self._forget_folders(root)
             for folder in self.folders():
                 gone = sum(number for root, number in zip(roots, images, strict=True) if is_below(root, folder.path))
@@ -190,7 +185,7 @@ class Writer(Store):
                     left = max(0, folder.kept - gone)
                     self._execute(
                         "UPDATE folders SET kept = ?, away = away AND ? WHERE path = ?",
-                        (left, left > 0, self._stored(folder.path)),
+                        (left, left > 0, self._paths.stored(folder.path)),
                     )
         self.compact()
         return images
@@ -199,7 +194,7 @@ class Writer(Store):
 
     def record(self, path: bytes) -> Record | None:
         """What is known of one file (absolute)."""
-        found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._stored(path),))  # noqa: S608
+        found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._paths.stored(path),))  # noqa: S608
         return Record(path, *found[0][1:]) if found else None
 
     def same_content(self, digest: bytes) -> list[Record]:
@@ -211,19 +206,25 @@ class Writer(Store):
         columns = "row, 0, 0, hash, width, height, taken_at, NULL, NULL, NULL, date_source, damage"
         dead = self.sql(f"SELECT {columns} FROM dead WHERE hash = ?", (digest,))  # noqa: S608
         found = [
-            *(Record(self._absolute(path), *rest) for path, *rest in living),
+            *(Record(self._paths.absolute(path), *rest) for path, *rest in living),
             *(Record(b"", *rest) for rest in dead),
         ]
         return [record for record in found if record.row is not None and self._is_vector(record.row)]
 
     def _is_vector(self, row: int) -> bool:
         """Whether a row, committed or not, is a unit vector."""
-        model, file = self.model(), self._matrix or self.open_matrix()
-        if model is None or file is None:
+        model = self.model()
+        if model is None:
             return False
-        with nullcontext() if file is self._matrix else file, guarded(self.folder):
-            file.seek(HEADER_BYTES + row * model.dim * 2)
-            numbers = np.frombuffer(file.read(model.dim * 2), np.float16)
+        with guarded(self.folder):
+            if self._matrix.is_open:
+                content = self._matrix.row(row, model.dim)
+            elif file := self.open_matrix():
+                with file:
+                    content = read_row(file, row, model.dim)
+            else:
+                return False
+        numbers = np.frombuffer(content, np.float16)
         return len(numbers) == model.dim and bool(are_unit(numbers[np.newaxis])[0])
 
     def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
@@ -232,7 +233,7 @@ class Writer(Store):
         if model is None or vectors.shape != (len(records), model.dim):
             raise ValueError(f"vectors of shape {vectors.shape} for {len(records)} records and model {model}")
         with self._changing():
-            first = self._append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
+            first = self._open_matrix(model.dim).append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
             for row, record in enumerate(records, first):
                 self._put(record._replace(row=row))
 
@@ -242,9 +243,8 @@ class Writer(Store):
         if model is None or record.row is None:
             raise ValueError(f"no row to copy: {record}")
         with self._changing():
-            file = self._open_matrix(model.dim)
-            file.seek(HEADER_BYTES + record.row * model.dim * 2)
-            self._put(record._replace(row=self._append(file.read(model.dim * 2), model.dim)))
+            matrix = self._open_matrix(model.dim)
+            self._put(record._replace(row=matrix.append(matrix.row(record.row, model.dim), model.dim)))
 
     def put(self, record: Record) -> None:
         """Write a record in place of any other for its path; a row that it replaces is dead, its own is alive."""
@@ -257,32 +257,28 @@ class Writer(Store):
         waiting = iter(statuses)
         while block := list(islice(waiting, _COPY_ROWS)):  # so that a transaction fits into memory
             with self._changing():
-                self._database.executemany(sql, ((*known, self._stored(path)) for path, *known in block))
+                self._database.executemany(sql, ((*known, self._paths.stored(path)) for path, *known in block))
             self.commit()
 
     def move(self, old: bytes, record: Record) -> None:
         """Put `record`, which took over the row of the record for the path `old`."""
         with self._changing():
-            self._execute("DELETE FROM images WHERE path = ?", (self._stored(old),))
+            self._execute("DELETE FROM images WHERE path = ?", (self._paths.stored(old),))
             self._put(record)
 
     def remove(self, paths: Iterable[bytes]) -> None:
         """Delete the records of these paths; their rows are dead."""
         with self._changing():
             for path in paths:
-                self._delete("path = ?", (self._stored(path),))
+                self._delete("path = ?", (self._paths.stored(path),))
 
     # -- commit ------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
         """Flush the rows to the disk, then commit their records."""
         with self._changing():
-            if self._matrix is not None:
-                sync(self._matrix.fileno())
-                # The length in the header is for other programs. It follows the rows, so it never says too much.
-                model = self.model()
-                _write_all(self._matrix, header(self._rows_written, model.dim if model else 0), 0)
-                sync(self._matrix.fileno())
+            model = self.model()
+            self._matrix.flush(model.dim if model else 0)
             self._database.commit()
 
     def compact(self) -> None:
@@ -295,7 +291,7 @@ class Writer(Store):
         kept = np.flatnonzero(alive)
         try:
             with guarded(self.folder):
-                _write_matrix(self.folder / NEW_MATRIX, matrix, kept)
+                write_rows(self.folder / NEW_MATRIX, matrix, kept)
                 sync_folder(self.folder)
         except BaseException:
             with suppress(OSError):
@@ -311,11 +307,9 @@ class Writer(Store):
             self._set_meta("renaming", "yes")
             self._database.commit()
             # 3. The usual name.
-            if self._matrix is not None:
-                self._matrix.close()
-                self._matrix = None
+            self._matrix.close()
             self._finish_renaming()
-            self._rows_written = self.committed_rows()
+            self._matrix.rows = self.committed_rows()
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -330,30 +324,15 @@ class Writer(Store):
         older = self.format()
         with self._changing():
             if older < FORMAT:
-                self.teach("date_in_name", _date_in_name)
-                self._execute("BEGIN")
-                for version in range(older, FORMAT):
-                    for statement in UPGRADES[version].split(";"):
-                        self._execute(statement)
-                self._set_meta("format", str(FORMAT))
-                self._database.commit()
+                upgrade(self._database, older)
             self._finish_renaming()
-            self._rows_written = self.committed_rows()
+            self._matrix.rows = self.committed_rows()
             model = self.model()
-            used = self._rows_written or (self.folder / MATRIX).exists()
-            if model and used and not self._is_as_committed(model.dim):
-                self._open_matrix(model.dim)
-
-    def _is_as_committed(self, dim: int) -> bool:
-        """Whether the matrix file has the committed rows and says so, neither more nor less."""
-        self._map()  # complains if it is missing or short
-        with (self.folder / MATRIX).open("rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            return file.read(HEADER_BYTES) == header(self._rows_written, dim) and length == self._end(dim)
-
-    def _end(self, dim: int) -> int:
-        """Bytes of the matrix file up to the last row written."""
-        return HEADER_BYTES + self._rows_written * dim * 2
+            used = self._matrix.rows or (self.folder / MATRIX).exists()
+            if model and used:
+                self._map()  # complains if it is missing or short
+                if not self._matrix.is_tidy(model.dim):
+                    self._matrix.open(model.dim)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -368,27 +347,11 @@ class Writer(Store):
                 self._database.rollback()
                 raise
 
-    def _append(self, rows: bytes, dim: int) -> int:
-        """Write rows behind the last one; the number of the first."""
-        file = self._open_matrix(dim)
-        first = self._rows_written
-        _write_all(file, rows, self._end(dim))
-        self._rows_written += len(rows) // (dim * 2)
-        return first
-
-    def _open_matrix(self, dim: int) -> BinaryIO:
-        """The matrix file, cut off behind its committed rows."""
-        if self._matrix is None:
-            if self._rows_written:
-                self._map()  # complains if it is missing or short
-                self._matrix = (self.folder / MATRIX).open("r+b", buffering=0)
-                # In this order, so that the header never names more rows than there are.
-                _write_all(self._matrix, header(self._rows_written, dim), 0)
-                self._matrix.truncate(self._end(dim))
-            else:
-                self._matrix = (self.folder / MATRIX).open("w+b", buffering=0)
-                _write_all(self._matrix, header(0, dim), 0)
-                sync_folder(self.folder)
+    def _open_matrix(self, dim: int) -> MatrixFile:
+        """The matrix file, open and cut off behind its committed rows."""
+        if self._matrix.rows and not self._matrix.is_open:
+            self._map()  # complains if it is missing or short
+        self._matrix.open(dim)
         return self._matrix
 
     def _finish_renaming(self) -> None:
@@ -404,12 +367,12 @@ class Writer(Store):
 
     def _forget_folders(self, root: bytes) -> None:
         for folder in self.folders(root):
-            self._execute("DELETE FROM folders WHERE path = ?", (self._stored(folder.path),))
+            self._execute("DELETE FROM folders WHERE path = ?", (self._paths.stored(folder.path),))
 
     def _put(self, record: Record) -> None:
         # By whatever way it came by its content and its name.
         record = _dated_by_name(record)
-        path = self._stored(record.path)
+        path = self._paths.stored(record.path)
         self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
         self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
         values = ", ".join("?" * len(record))
@@ -433,28 +396,3 @@ def _dated_by_name(record: Record) -> Record:
         return record
     at, source = taken_by_name(record.path) or (None, None)
     return record._replace(taken_at=at, date_source=source)
-
-
-def _date_in_name(path: bytes) -> str | None:
-    """For SQL."""
-    found = taken_by_name(path)
-    return found and found.at
-
-
-def _write_matrix(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
-    """A flushed .npy file of some rows of a matrix."""
-    with path.open("w+b", buffering=0) as file:
-        at = _write_all(file, header(len(rows), matrix.shape[1]), 0)
-        for start in range(0, len(rows), _COPY_ROWS):
-            at = _write_all(file, matrix[rows[start : start + _COPY_ROWS]].tobytes(), at)
-        sync(file.fileno())
-
-
-def _write_all(file: BinaryIO, content: bytes, at: int) -> int:
-    """Write `content` at a place in an unbuffered file, however many calls that takes; where it ends."""
-    file.seek(at)
-    view = memoryview(content)
-    while view:
-        written = file.write(view)
-        view, at = view[written:], at + written
-    return at

@@ -10,9 +10,8 @@ from typing import Any
 
 from clipsearch.images.missing_share import missing
 from clipsearch.images.other_files import install_for, listed, rule_for
-from clipsearch.index.format import Computed, ModelRecord
-from clipsearch.index.reading import Contents, Folder
-from clipsearch.index.updating import Summary
+from clipsearch.index.format import Computed, Contents, Folder, ModelRecord
+from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import Finding
 from clipsearch.models.disk.names import repository_of
 from clipsearch.output.counting import plural

@@ -27,7 +27,8 @@ from clipsearch.unit import Matrix, Vectors, are_unit
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from clipsearch.index.updating import Summary, UpdateOptions
+    from clipsearch.index.summary import Summary
+    from clipsearch.index.updating import UpdateOptions
 
 _log = logging.getLogger(__name__)
 

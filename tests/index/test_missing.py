@@ -19,10 +19,10 @@ from conftest import COLOURS, Run, deny, index, paint
 from tiny import TinyEncoder, Watcher, update
 
 from clipsearch.images.finding import Rules
-from clipsearch.index.format import FOLDER
+from clipsearch.index.format import FOLDER, Folder
 from clipsearch.index.missing import Drives, Kept, Missing
-from clipsearch.index.reading import Folder, Store
-from clipsearch.index.updating import Summary
+from clipsearch.index.reading import Store
+from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
 

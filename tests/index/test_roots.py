@@ -19,7 +19,7 @@ from clipsearch.errors import InputError
 from clipsearch.images.finding import Rules
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
-from clipsearch.index.updating import Merged, Summary
+from clipsearch.index.summary import Merged, Summary
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import second_names

@@ -174,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(step=st.sampled_from(["sync", "_write_all", "sync_folder"]), content=contents)
     def fail(self, step: str, content: int) -> None:
         """A change or a commit fails; from then on the writer refuses everything."""
-        with mock.patch(f"clipsearch.index.writing.{step}", side_effect=OSError(5, "Input/output error")):
+        with mock.patch(f"clipsearch.index.matrix_file.{step}", side_effect=OSError(5, "Input/output error")):
             try:
                 self.add({NAMES[0]: content})
                 self.writer.commit()

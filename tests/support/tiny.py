@@ -23,6 +23,7 @@ from clipsearch.images.finding import ImageFile
 from clipsearch.index import updating
 from clipsearch.index.format import UPGRADES, ModelRecord
 from clipsearch.index.pipeline import LoadedModel
+from clipsearch.index.summary import Summary
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.system.progress import Progress
@@ -133,7 +134,7 @@ def update(
     encoder: TinyEncoder | None = None,
     progress: Progress | None = None,
     **options: Unpack[updating.UpdateOptions],
-) -> updating.Summary:
+) -> Summary:
     """Index `paths` into `folder` with the small encoder."""
     return updating.update(
         folder,
