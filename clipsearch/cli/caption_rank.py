@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipsearch.cli.inputs import check_inputs, picture
+from clipsearch.cli.inputs import check_inputs, image_input
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import Engine, EngineOption, FormatOptions, IndexOption, VerboseOption, print_rows
 from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
@@ -44,7 +44,7 @@ def caption_rank(
     form = output.form()
     check_inputs(image, texts.texts_from, filters.files_from)
     sentences = list(dict.fromkeys(text for _, text in texts.read()))
-    wanted = picture(image)
+    wanted = image_input(image)
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         store = opened_index.store

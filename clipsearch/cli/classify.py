@@ -225,7 +225,7 @@ class SortOptions:
         if self.folder and not source.is_lasting:
             raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
 
-    def plan(self, pictures: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
+    def plan(self, images: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
         """What is to be done with pictures that have labels."""
         if self.folder is None:
             return []
@@ -233,7 +233,7 @@ class SortOptions:
 
         names = folder_names([label.name for label in labels])
         move = self.move_into is not None
-        return plan([(picture.path, names[picture.labels[0]]) for picture in pictures], self.folder, move=move)
+        return plan([(image.path, names[image.labels[0]]) for image in images], self.folder, move=move)
 
 
 class _Labelled(NamedTuple):
@@ -336,56 +336,54 @@ def _complain(found: Classified) -> None:
 def _labelled(found: Classified, source: Source, truth: list[str] | None, least: float) -> list[_Labelled]:
     """The pictures whose likeliest label has a probability of `least` or more, and as many labels as have."""
     columns = (column.tolist() for column in found.predictions)
-    pictures = []
+    images = []
     for place, labels, probabilities, scores in zip(found.read, *columns, strict=True):
         number = source.numbers[place] if source.numbers else None
         enough = sum(p >= least for p in probabilities)
         if enough:
             known = truth[place] if truth else None
-            picture = _Labelled(source.paths[place], number, known, labels, probabilities[:enough], scores)
-            pictures.append(picture)
-    if not pictures:
+            image = _Labelled(source.paths[place], number, known, labels, probabilities[:enough], scores)
+            images.append(image)
+    if not images:
         top = float(found.predictions.probabilities.max())
         say(f"No picture has a label with a probability of {least:g} or more; the highest is {top:.4f}.")
-    return pictures
+    return images
 
 
-def _put(
-    pictures: list[_Labelled], labels: Sequence[Label], sorting: SortOptions, form: str, *, has_index: bool
-) -> int:
+def _put(images: list[_Labelled], labels: Sequence[Label], sorting: SortOptions, form: str, *, has_index: bool) -> int:
     """Print pictures with their labels, once they are where they belong."""
     if not sorting.folder:
-        _print(pictures, labels, None, form)
-        return 0 if pictures else EXIT_NOTHING
+        _print(images, labels, None, form)
+        return 0 if images else EXIT_NOTHING
     from clipsearch.output.sorting import carry_out, in_words
 
     move = sorting.move_into is not None
     if move and not sorting.dry_run:
-        put_back_leftovers([os.path.dirname(picture.path) for picture in pictures])
-    steps = sorting.plan(pictures, labels)
+        put_back_leftovers([os.path.dirname(image.path) for image in images])
+    steps = sorting.plan(images, labels)
     done: list[Step] = []
     try:
         for step in steps if sorting.dry_run else carry_out(steps, move=move):
             done.append(step)  # noqa: PERF402  (an error ends it, and then what was done is told)
     finally:
-        _print(pictures[: len(done)], labels, done, form)
+        _print(images[: len(done)], labels, done, form)
     say(in_words(done, sorting.folder, move=move, dry_run=sorting.dry_run))
     if has_index and move and not sorting.dry_run and not all(step.there for step in done):
         say("To bring the index up to date: clipsearch index")
-    return 0 if pictures else EXIT_NOTHING
+    return 0 if images else EXIT_NOTHING
 
 
-def _print(pictures: Sequence[_Labelled], labels: Sequence[Label], steps: list[Step] | None, form: str) -> None:
+def _print(images: Sequence[_Labelled], labels: Sequence[Label], steps: list[Step] | None, form: str) -> None:
     rows: list[Row] = []
-    for i, picture in enumerate(pictures):
-        about: dict[str, Value] = {"path": picture.path}
-        if picture.number is not None:
-            about["number"] = picture.number
-        for rank, sure in enumerate(picture.probabilities, 1):
-            label = labels[picture.labels[rank - 1]].name
-            row = about | {"rank": rank, "label": label, "probability": sure, "score": picture.scores[rank - 1]}
-            if picture.truth is not None:
-                row["truth"] = picture.truth
+    for i, image in enumerate(images):
+        about: dict[str, Value] = {"path": image.path}
+        if image.number is not None:
+            about["number"] = image.number
+        for rank, sure in enumerate(image.probabilities, 1):
+            label = labels[image.labels[rank - 1]].name
+            row = about | {"rank": rank, "label": label, "probability": sure, "score": image.scores[rank - 1]}
+            if image.truth is not None:
+                row["truth"] = image.truth
             if steps is not None:
                 row["target"] = steps[i].target if rank == 1 else None
             rows.append(row)

@@ -82,7 +82,7 @@ def embed(
     with named_images(paths or ()) as (files, typed), model.open() as embedder:
         about = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
-        with closing(_pictures(embedder, files, typed, unreadable) if files else _texts(embedder, words)) as items:
+        with closing(_images(embedder, files, typed, unreadable) if files else _texts(embedder, words)) as items:
             rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
     for path, reason in unreadable:
         say(f"{printable(shown(os.fsencode(typed.get(path, path))))}: {reason}")
@@ -93,7 +93,7 @@ def embed(
     return EXIT_UNREADABLE if strict and unreadable else 0
 
 
-def _pictures(
+def _images(
     embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[tuple[bytes, str]]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
     """What can be read, with its vector; the rest is put into `unreadable`."""

@@ -133,8 +133,8 @@ def _report(done: Imported, folder: Path, model: str) -> None:
 
     for path, reason in done.skipped:
         say(f"Left out {printable(shown(path))}: {reason}")
-    pictures = plural(done.compared, "picture")
-    say(f"Compared {pictures} with what {model} makes of them: cosine {done.lowest_cosine:.4f} at least.")
+    images = plural(done.compared, "picture")
+    say(f"Compared {images} with what {model} makes of them: cosine {done.lowest_cosine:.4f} at least.")
     also = f", {done.known} known" if done.known else ""
     also += f", {len(done.skipped)} left out" if done.skipped else ""
     say(f"{plural(done.imported, 'image')} imported{also}; {plural(done.images, 'image')} in the index {folder}")

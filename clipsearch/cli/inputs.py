@@ -119,7 +119,7 @@ def paths_in(content: bytes) -> list[str]:
     return [os.fsdecode(path) for path in lines if path]
 
 
-def picture(name: str) -> str | bytes:
+def image_input(name: str) -> str | bytes:
     """What to look at for a picture that was named: its file, or the content of what can be read only once.
 
     That is standard input (`-`), and pipes such as `<(...)`.
@@ -132,12 +132,12 @@ def picture(name: str) -> str | bytes:
 
 @contextmanager
 def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile], dict[bytes, str]]]:
-    """`image_files` of what was named, also of standard input and pipes, as for `picture`.
+    """`image_files` of what was named, also of standard input and pipes, as for `image`.
 
     What can be read only once lies in temporary files within; the second value has their paths, and what was typed.
 
     Raises:
-        InputError: as for `image_files` and `picture`.
+        InputError: as for `image_files` and `image`.
     """
     import tempfile  # for all that a text query needs, starting it would take longest
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, picture, text_lines
+from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, image_input, text_lines
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import Engine, EngineOption, IndexOption, VerboseOption
 from clipsearch.cli.search_options import (
@@ -90,10 +90,10 @@ def query(
     from clipsearch.search.query_terms import in_words, negated, parse_image, parse_text
 
     form = output.check()
-    pictures = [parse_image(given) for given in image or ()]
-    check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in pictures))
+    images = [parse_image(given) for given in image or ()]
+    check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in images))
     check_encoding(encoding, queries_from)
-    common: list[Term] = [*map(parse_text, terms or ()), *map(_read, pictures)]
+    common: list[Term] = [*map(parse_text, terms or ()), *map(_read, images)]
     common += [negated(parse_text(given)) for given in unwanted or ()]
     queries: list[tuple[str, list[Term]]] = [(in_words(common), common)]
     if queries_from is not None:
@@ -158,7 +158,7 @@ def similar(
 
 def _read(term: ImageTerm) -> ImageTerm:
     """With the content of what can be read only once."""
-    return replace(term, image=picture(str(term.image)))
+    return replace(term, image=image_input(str(term.image)))
 
 
 def _lines(name: str, encoding: str | None) -> list[tuple[str, TextTerm]]:

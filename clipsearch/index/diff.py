@@ -230,7 +230,7 @@ class Changes:
                 old = next(known, None)
             same = old is not None and old.path == file.path
             is_unchanged = same and old is not None and not target.reread and _is_unchanged(file, old, target)
-            if not (is_unchanged or file.by_name or self._is_picture(file, target, is_known=same)):
+            if not (is_unchanged or file.by_name or self._is_image(file, target, is_known=same)):
                 continue
             if gone.is_open:
                 gone.found(file.path)
@@ -252,7 +252,7 @@ class Changes:
             old = next(known, None)
         self.gone.found(None)
 
-    def _is_picture(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
+    def _is_image(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
         """Whether to take a file whose name does not tell; what the index knows and cannot be opened now is taken."""
         try:
             kind = look(file)

@@ -145,11 +145,11 @@ def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
     workers = available()
     seen: dict[bytes, _Shown | str] = {}
     first = True
-    with contextlib.closing(map_in_order(lambda path: _embed(path, side), paths, workers, 2 * workers)) as pictures:
+    with contextlib.closing(map_in_order(lambda path: _embed(path, side), paths, workers, 2 * workers)) as images:
         for number, section in enumerate(sections, 1):
             file.write(_section_head(section, number, alone=len(sections) == 1).encode())
             for hit in section.hits:
-                file.write(_tile(hit, _image(hit, seen, pictures), seen[hit.path_bytes], first=first))
+                file.write(_tile(hit, _image(hit, seen, images), seen[hit.path_bytes], first=first))
                 first = False
             file.write(b"</ul>\n</section>\n" if section.hits else b"</section>\n")
 
@@ -173,7 +173,7 @@ def _embed(path: bytes, side: int) -> _Embedded | str:
     return _Embedded(out.getvalue(), picture.width, picture.height)
 
 
-def _image(hit: Hit, seen: dict[bytes, _Shown | str], pictures: Iterator[_Embedded | str]) -> bytes:
+def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
     """What fills the frame of a tile. Where the picture is in the page already, the script takes it from there."""
     name = _html(_name(hit))
     if hit.path_bytes in seen:
@@ -182,7 +182,7 @@ def _image(hit: Hit, seen: dict[bytes, _Shown | str], pictures: Iterator[_Embedd
             return _gone(known)
         size = f'width="{known.width}" height="{known.height}"'
         return f'<img data-same="p{known.number}" alt="{name}" {size}>'.encode()
-    picture = next(pictures)
+    picture = next(images)
     if isinstance(picture, str):
         seen[hit.path_bytes] = picture
         return _gone(picture)

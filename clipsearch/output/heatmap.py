@@ -54,8 +54,8 @@ class Cell(NamedTuple):
     best: bool
 
 
-def check_heatmap(path: Path, pictures: int, texts: int) -> None:
-    """Make sure that a heatmap of so many `pictures` and `texts` may be written to `path`, as far as can be told.
+def check_heatmap(path: Path, images: int, texts: int) -> None:
+    """Make sure that a heatmap of so many `images` and `texts` may be written to `path`, as far as can be told.
 
     Raises:
         InputError: its ending is unknown, or it would be too large, or there is something else than a heatmap of ours.
@@ -64,9 +64,9 @@ def check_heatmap(path: Path, pictures: int, texts: int) -> None:
         raise InputError(
             f"A heatmap is a page: {path} has to end with .html. For a picture or a PDF, print the page from a browser."
         )
-    if max(pictures, texts) > _MOST or pictures * texts > _MOST_CELLS:
+    if max(images, texts) > _MOST or images * texts > _MOST_CELLS:
         raise InputError(
-            f"{pictures} x {texts} cells are too many: a heatmap has at most {_MOST} pictures or texts, and "
+            f"{images} x {texts} cells are too many: a heatmap has at most {_MOST} pictures or texts, and "
             f"{_MOST_CELLS} cells.",
             hint="as-csv",
         )
@@ -82,7 +82,7 @@ def write_heatmap(path: Path, found: Comparison, files: Sequence[bytes], *, prob
     Raises:
         InputError: as for `check_heatmap`, or `path` cannot be written.
     """
-    check_heatmap(path, len(found.pictures), len(found.texts))
+    check_heatmap(path, len(found.images), len(found.texts))
     content = _page(found, _thumbnails(files), probabilities=probabilities)
     with replacing(path, _KIND) as file:
         file.write(content)
@@ -121,24 +121,24 @@ def shade(share: float) -> tuple[str, str]:
 
 def _thumbnails(files: Sequence[bytes]) -> list[Image.Image | None]:
     workers = available()
-    with contextlib.closing(map_in_order(_thumbnail, files, workers, 2 * workers)) as pictures:
-        return list(pictures)
+    with contextlib.closing(map_in_order(_thumbnail, files, workers, 2 * workers)) as images:
+        return list(images)
 
 
 def _thumbnail(path: bytes) -> Image.Image | None:
     """Without the profile that a picture may still have, for it is nearly sRGB, which is all that a drawing has."""
     try:
-        picture = thumbnail(path, _SIDE)
+        image = thumbnail(path, _SIDE)
     except UnreadableImageError:
         return None
-    picture.info.clear()
-    return picture
+    image.info.clear()
+    return image
 
 
 # --- the page ---
 
 
-def _page(found: Comparison, pictures: Sequence[Image.Image | None], *, probabilities: bool) -> bytes:
+def _page(found: Comparison, images: Sequence[Image.Image | None], *, probabilities: bool) -> bytes:
     template = resources.files("clipsearch.output").joinpath("heatmap.html").read_text("utf-8")
     # 1. The style, which the policy knows by its hash.
     shades = ((step / (_SHADES - 1), step) for step in range(_SHADES))
@@ -149,7 +149,7 @@ def _page(found: Comparison, pictures: Sequence[Image.Image | None], *, probabil
     own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # 2. The rest, in one go, so that a text that looks like a place in the template stays what it is.
     low, high, what = _legend(found, probabilities=probabilities)
-    names = [name_of(picture) for picture in found.pictures]
+    names = [name_of(image) for image in found.images]
     texts = [escaped(text) for text in found.texts]
     values = {
         "generator": f"clipsearch {__version__}",
@@ -157,24 +157,24 @@ def _page(found: Comparison, pictures: Sequence[Image.Image | None], *, probabil
         "low": low,
         "high": high,
         "what": what,
-        "pictures": "".join(map(_column, names, pictures)),
+        "pictures": "".join(map(_column, names, images)),
         "texts": "".join(map(_line, texts, _cells(found, probabilities=probabilities))),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template).encode("utf-8", "replace")
 
 
-def _column(name: str, picture: Image.Image | None) -> str:
+def _column(name: str, image: Image.Image | None) -> str:
     shown = '<span class="gone"></span>'
-    if picture:
-        data = base64.b64encode(_jpeg(picture)).decode()
-        shown = f'<img alt="" width="{picture.width}" height="{picture.height}" src="data:image/jpeg;base64,{data}">'
+    if image:
+        data = base64.b64encode(_jpeg(image)).decode()
+        shown = f'<img alt="" width="{image.width}" height="{image.height}" src="data:image/jpeg;base64,{data}">'
     title = escape(name)
     return f'<th scope="col" title="{title}">{shown}<span class="name">{escape(os.path.basename(name))}</span></th>\n'
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=85)
+    image.save(out, "JPEG", quality=85)
     return out.getvalue()
 
 

@@ -33,18 +33,18 @@ def write_matrix(
 def records(found: Comparison, *, probabilities: bool = False) -> list[Row]:
     """A row for each picture and text, in their order."""
     rows: list[Row] = []
-    for i, picture in enumerate(found.pictures):
+    for i, image in enumerate(found.images):
         for j, text in enumerate(found.texts):
-            row: dict[str, Value] = {"path": picture, "text": text, "score": float(found.scores[i, j])}
+            row: dict[str, Value] = {"path": image, "text": text, "score": float(found.scores[i, j])}
             if probabilities:
                 row["probability"] = float(found.probabilities[i, j])
             rows.append(row | {"rank": int(found.ranks[i, j])})
     return rows
 
 
-def name_of(picture: bytes | str) -> str:
+def name_of(image: bytes | str) -> str:
     """A picture for people."""
-    return printable(shown(picture)) if isinstance(picture, bytes) else escaped(picture)
+    return printable(shown(image)) if isinstance(image, bytes) else escaped(image)
 
 
 def _matrix(found: Comparison, screen: int | None, *, probabilities: bool) -> list[Row] | None:
@@ -57,12 +57,12 @@ def _matrix(found: Comparison, screen: int | None, *, probabilities: bool) -> li
         [f"{value:7.4f}{'*' if rank == 1 else ' '}" for value, rank in zip(*pair, strict=True)]
         for pair in zip(values.tolist(), found.ranks.tolist(), strict=True)
     ]
-    pictures = [name_of(picture) for picture in found.pictures]
+    images = [name_of(image) for image in found.images]
     if screen is not None:
-        widths = [max(map(cell_len, column)) for column in (pictures, *zip(names, *lines, strict=True))]
+        widths = [max(map(cell_len, column)) for column in (images, *zip(names, *lines, strict=True))]
         if sum(widths) + _GAP * (len(widths) - 1) > screen:
             return None
     if len(set(names)) < len(names):  # once what a terminal would obey is written as escapes
         return None
     # No text is empty, so none takes the place of the pictures.
-    return [{"": picture, **dict(zip(names, line, strict=True))} for picture, line in zip(pictures, lines, strict=True)]
+    return [{"": image, **dict(zip(names, line, strict=True))} for image, line in zip(images, lines, strict=True)]

@@ -60,7 +60,7 @@ def folder_names(labels: Sequence[str]) -> list[str]:
     return names
 
 
-def plan(pictures: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> list[Step]:
+def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> list[Step]:
     """Where each picture (absolute path, name of its folder) goes within `folder`; touches nothing.
 
     They keep their names; where one is taken, by another of them or by what is there, the next number is put behind it.
@@ -71,7 +71,7 @@ def plan(pictures: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> 
     top = os.fsencode(os.path.abspath(folder))
     names = _Names(move=move)
     steps: list[Step] = []
-    for source, name in pictures:
+    for source, name in images:
         inner = os.path.join(top, os.fsencode(name))
         for place in (top, inner):
             if os.path.lexists(place) and not os.path.isdir(place):

@@ -101,7 +101,7 @@ def readable_images(
                 progress.advance(1)
 
 
-def vector_of_picture(
+def vector_of_image(
     store: Store,
     encoders: Encoders,
     image: str | os.PathLike[str] | bytes,

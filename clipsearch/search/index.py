@@ -17,7 +17,7 @@ from clipsearch.index.format import Record, broken_rows
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, rows_of_file, select
 from clipsearch.search.confidence import NegativePrompts
-from clipsearch.search.encoders import Encoders, vector_of_picture
+from clipsearch.search.encoders import Encoders, vector_of_image
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, combined, in_words
 from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
 from clipsearch.system.paths import absolute
@@ -331,7 +331,7 @@ class Index:
         )
         for term in terms:
             if isinstance(term, ImageTerm):
-                vectors[term.image] = vector_of_picture(self.store, self._encoders, term.image)
+                vectors[term.image] = vector_of_image(self.store, self._encoders, term.image)
 
         def sum_of(terms: list[Term]) -> Vectors:
             parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]

@@ -16,7 +16,7 @@ from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, rows_of_file, select
-from clipsearch.search.encoders import Encoders, vector_of_picture
+from clipsearch.search.encoders import Encoders, vector_of_image
 from clipsearch.search.topk import scores_of
 from clipsearch.system.paths import absolute
 from clipsearch.unit import Matrix, Vectors
@@ -67,7 +67,7 @@ def caption_ranks(
     # Before the snapshot: a writer's commit would have to wait for the model.
     vectors = encoders.embed_texts(list(texts))
     known = _found(store, image)
-    own = None if known else vector_of_picture(store, encoders, image)
+    own = None if known else vector_of_image(store, encoders, image)
     with store.snapshot():
         # 1. Who takes part.
         selection = select(store, wanted)

@@ -127,8 +127,8 @@ def find_duplicates(
         records = [record for record in selection.records(store) if not is_in_trash(record.path)]
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise _too_few(len(records), store.count())
-        pictures = _best_first(_pictures(records, copies_only=threshold is None))
-        rows, content_of = distinct_contents([picture.record for picture in pictures])
+        candidates = _best_first(_images(records, copies_only=threshold is None))
+        rows, content_of = distinct_contents([image.record for image in candidates])
         vectors = None if threshold is None else np.asarray(selection.matrix[rows])
     # 2. Which content each is a duplicate of.
     keeper_of, scores = np.arange(len(rows)), np.ones(len(rows), np.float32)
@@ -139,16 +139,16 @@ def find_duplicates(
     wanted = np.flatnonzero(np.bincount(keepers)[keepers] > 1).tolist()
     groups: dict[int, Group] = {}
     for number in wanted:
-        content, keeper, picture = int(content_of[number]), int(keepers[number]), pictures[number]
+        content, keeper, image = int(content_of[number]), int(keepers[number]), candidates[number]
         if keeper not in groups:  # the best comes first
-            groups[keeper] = Group(picture.record, [], picture.also)
+            groups[keeper] = Group(image.record, [], image.also)
         else:
             score, is_copy = float(scores[content]), content == keeper
-            duplicate = Duplicate(picture.record, score, is_copy, picture.also, picture.is_link)
+            duplicate = Duplicate(image.record, score, is_copy, image.also, image.is_link)
             groups[keeper].duplicates.append(duplicate)
     for group in groups.values():
         group.duplicates.sort(key=lambda one: (not one.is_copy, -one.score, one.record.path))
-    return sorted(groups.values(), key=lambda group: (-_bytes(group), group.keeper.path)), len(pictures)
+    return sorted(groups.values(), key=lambda group: (-_bytes(group), group.keeper.path)), len(candidates)
 
 
 def reclaimable(groups: Iterable[Group]) -> int:
@@ -197,7 +197,7 @@ def delete_duplicates(
 # -- how ---------------------------------------------------------------------------------------------------------
 
 
-class _Picture(NamedTuple):
+class _Candidate(NamedTuple):
     """A file, by the record of one of its names."""
 
     record: Record
@@ -209,16 +209,16 @@ class _Picture(NamedTuple):
         return 1 + len(self.also.hard) + len(self.also.symbolic)
 
 
-def _pictures(records: Sequence[Record], *, copies_only: bool) -> list[_Picture]:
+def _images(records: Sequence[Record], *, copies_only: bool) -> list[_Candidate]:
     """Each file once, with all its names. With `copies_only`, files without a copy are not looked at."""
     contents = Counter(record.hash for record in records)
-    pictures: list[_Picture] = []
+    candidates: list[_Candidate] = []
     files: dict[tuple[int, int], list[tuple[bool, Record]]] = {}
     for record in records:
         matters = not copies_only or (record.hash is not None and contents[record.hash] > 1)
         found = _identity(record.path) if matters else None
         if found is None:  # or it is not there: then nothing is known of it
-            pictures.append(_Picture(record))
+            candidates.append(_Candidate(record))
         else:
             identity, is_link = found
             files.setdefault(identity, []).append((is_link, record))
@@ -230,8 +230,8 @@ def _pictures(records: Sequence[Record], *, copies_only: bool) -> list[_Picture]
             tuple(other.path for other_is_link, other in others if not other_is_link),
             tuple(other.path for other_is_link, other in others if other_is_link),
         )
-        pictures.append(_Picture(record, also, is_link))
-    return pictures
+        candidates.append(_Candidate(record, also, is_link))
+    return candidates
 
 
 def _identity(path: bytes) -> tuple[tuple[int, int], bool] | None:
@@ -252,15 +252,15 @@ def _place(path: bytes) -> bytes:
     return os.path.join(os.path.realpath(folder), name)
 
 
-def _best_first(pictures: list[_Picture]) -> list[_Picture]:
+def _best_first(candidates: list[_Candidate]) -> list[_Candidate]:
     """The best to keep first. Whatever has more names is kept before others, so that these lead somewhere."""
 
-    def key(picture: _Picture) -> tuple[bool, int, int, int, int, bytes]:
-        one = picture.record
+    def key(image: _Candidate) -> tuple[bool, int, int, int, int, bytes]:
+        one = image.record
         pixels = (one.width or 0) * (one.height or 0)
-        return picture.is_link, -pixels, -one.size, -picture.names, one.mtime_ns, one.path
+        return image.is_link, -pixels, -one.size, -image.names, one.mtime_ns, one.path
 
-    return sorted(pictures, key=key)
+    return sorted(candidates, key=key)
 
 
 def _too_few(found: int, images: int) -> NothingFoundError:

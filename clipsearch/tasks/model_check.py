@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.models.disk.files import ModelFiles, check, check_architecture, find_local, verify
-from clipsearch.models.disk.golden_values import DRAWN, KNOWN, Features, KnownValues, PairLogits, Picture, Pixels
+from clipsearch.models.disk.golden_values import DRAWN, KNOWN, Features, KnownImage, KnownValues, PairLogits, Pixels
 from clipsearch.models.disk.names import canonical, without_revision
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.unit import Array
@@ -143,7 +143,7 @@ class _Comparison:
 
     def __init__(self, files: ModelFiles, known: KnownValues, folder: Path | None) -> None:
         self._files, self._known, self._folder = files, known, folder
-        self._pictures = _found(known, folder)
+        self._images = _found(known, folder)
 
     def run(self) -> Iterator[Check]:
         from clipsearch.models.in_torch.encoder import Encoder
@@ -168,10 +168,10 @@ class _Comparison:
             yield self._check(f"tokens of {known.text!r}", ids == known.ids, _ids(known.ids), _ids(ids))
 
     def _pixels(self, encoder: Encoder, known: Pixels) -> Check:
-        what = f"pixels of {known.picture.name}"
-        image = self._pictures.get(known.picture)
+        what = f"pixels of {known.image.name}"
+        image = self._images.get(known.image)
         if image is None:
-            return self._missing(what, known.picture)
+            return self._missing(what, known.image)
         preprocessing = encoder.preprocessing
         levels = hashlib.sha256(preprocessing(image).tobytes()).hexdigest()
         normal = np.allclose([*preprocessing.mean, *preprocessing.std], [*known.mean, *known.std], rtol=0, atol=1e-6)
@@ -183,10 +183,10 @@ class _Comparison:
         )
 
     def _logits(self, encoder: Encoder, known: PairLogits) -> Check:
-        what = f"logits of {known.picture.name} with {', '.join(map(repr, known.texts))}"
-        image = self._pictures.get(known.picture)
+        what = f"logits of {known.image.name} with {', '.join(map(repr, known.texts))}"
+        image = self._images.get(known.image)
         if image is None:
-            return self._missing(what, known.picture)
+            return self._missing(what, known.image)
         picture = encoder.encode_images([encoder.preprocessing(image)])[0]
         logits = encoder.logits.of(encoder.encode_texts(known.texts) @ picture)
         same = np.allclose(logits, known.logits, rtol=0, atol=_TOLERANCE_OF_LOGITS)
@@ -198,7 +198,7 @@ class _Comparison:
             features = plain.text_features([known.of])[0]
         else:
             what = f"image features of {known.of.name}"
-            image = self._pictures.get(known.of)
+            image = self._images.get(known.of)
             if image is None:
                 return self._missing(what, known.of)
             features = plain.image_features([image])[0]
@@ -215,7 +215,7 @@ class _Comparison:
     def _check(self, what: str, same: bool, expected: str, got: str) -> Check:  # noqa: FBT001  (its one result)
         return Check(what, AS_EXPECTED if same else DIFFERS, expected, got, self._known.source)
 
-    def _missing(self, what: str, picture: Picture) -> Check:
+    def _missing(self, what: str, picture: KnownImage) -> Check:
         where = f"is not in {self._folder}" if self._folder else "was not given"
         return Check(what, NOT_RUN, "", "", f"{picture.name} {where}", None if self._folder else "pictures")
 
@@ -287,10 +287,10 @@ def _drawn() -> list[Image.Image]:
     return pictures
 
 
-def _found(known: KnownValues, folder: Path | None) -> dict[Picture, Image.Image]:
+def _found(known: KnownValues, folder: Path | None) -> dict[KnownImage, Image.Image]:
     """The pictures of known values that can be had."""
-    wanted = {one.picture for one in known.pixels} | {one.picture for one in known.logits}
-    wanted |= {one.of for one in known.features if isinstance(one.of, Picture)}
+    wanted = {one.image for one in known.pixels} | {one.image for one in known.logits}
+    wanted |= {one.of for one in known.features if isinstance(one.of, KnownImage)}
     found = {DRAWN: _drawn()[0]} if DRAWN in wanted else {}
     for path in sorted(folder.iterdir()) if folder else ():
         with suppress(OSError, UnreadableImageError):

@@ -52,7 +52,7 @@ def ranks(scores: npt.NDArray[np.floating], axis: int = TEXTS) -> Ranks:
 class Comparison:
     """N pictures and M texts, each with each."""
 
-    pictures: Sequence[bytes | str]
+    images: Sequence[bytes | str]
     """N names: absolute paths as bytes, or what stands for a picture without one."""
     texts: Sequence[str]
     scores: Scores
@@ -64,20 +64,20 @@ class Comparison:
 
 
 def compare(
-    pictures: Sequence[bytes | str],
-    images: npt.NDArray[np.float32],
+    images: Sequence[bytes | str],
+    image_vectors: npt.NDArray[np.float32],
     texts: Sequence[str],
-    vectors: npt.NDArray[np.float32],
+    text_vectors: npt.NDArray[np.float32],
     *,
     logits: Logits,
     axis: int = TEXTS,
 ) -> Comparison:
-    """Compare `pictures` with `texts` by their (N, D) and (M, D) unit vectors; along `axis` they compete.
+    """Compare `images` with `texts` by their (N, D) and (M, D) unit vectors; along `axis` they compete.
 
     `logits` are those of the model.
 
     Raises:
         InputError: the vectors are of different models.
     """
-    scores = similarities(images, vectors)
-    return Comparison(pictures, texts, scores, logits.probabilities(scores, axis), ranks(scores, axis))
+    scores = similarities(image_vectors, text_vectors)
+    return Comparison(images, texts, scores, logits.probabilities(scores, axis), ranks(scores, axis))

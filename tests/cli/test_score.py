@@ -212,7 +212,7 @@ def test_texts_that_only_look_alike_lose_no_column() -> None:
 def test_competing_images_have_ranks_among_each_other() -> None:
     found = comparison()
     other = compare(
-        found.pictures, found.scores, found.texts, np.eye(3, dtype=np.float32), logits=Logits(10), axis=IMAGES
+        found.images, found.scores, found.texts, np.eye(3, dtype=np.float32), logits=Logits(10), axis=IMAGES
     )
     assert [row["rank"] for row in records(other)] == [1, 1, 2, 1, 2, 1]
     assert [row["rank"] for row in records(found)] == [2, 1, 2, 3, 2, 1]

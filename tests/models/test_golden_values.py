@@ -12,7 +12,7 @@ import pytest
 from conftest import REPOSITORY, Run
 
 from clipsearch.models.disk.clip_bpe import VOCABULARY, find_tokenizer
-from clipsearch.models.disk.golden_values import KNOWN, Picture
+from clipsearch.models.disk.golden_values import KNOWN, KnownImage
 from clipsearch.models.in_numpy.text_tower import tokenize
 
 GOLDENS = REPOSITORY.parent / "shared" / "goldens"
@@ -38,7 +38,7 @@ def test_explain_tokens_are_clips(goldens: dict[str, Any], tmp_path: Path) -> No
 
 
 def test_known_values_are_the_published_ones(goldens: dict[str, Any]) -> None:
-    def name(of: str | Picture) -> str:
+    def name(of: str | KnownImage) -> str:
         return of if isinstance(of, str) else of.name
 
     known = KNOWN["openai"]
@@ -49,7 +49,7 @@ def test_known_values_are_the_published_ones(goldens: dict[str, Any]) -> None:
         assert ours.first == pytest.approx(golden["first_5"], abs=1e-8)
         assert ours.total == pytest.approx(golden["sum"], abs=1e-8)
     assert not features
-    logits = {one.picture.name: one for one in known.logits}
+    logits = {one.image.name: one for one in known.logits}
     for golden in goldens["similarity"]:
         pair = logits.pop(golden["image"])
         assert list(pair.texts) == golden["texts"]

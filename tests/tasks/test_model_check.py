@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from clipsearch.models.disk.clip_bpe import VOCABULARY, find_tokenizer
 from clipsearch.models.disk.files import fingerprint
-from clipsearch.models.disk.golden_values import KNOWN, KnownValues, Picture, TokenIds
+from clipsearch.models.disk.golden_values import KNOWN, KnownImage, KnownValues, TokenIds
 from clipsearch.models.disk.open_clip import CONFIG, WEIGHTS, Checkpoint
 from clipsearch.models.in_numpy import sealed, tower_cache
 from clipsearch.output.checks import write_checks
@@ -244,8 +244,8 @@ def test_values_that_are_no_numbers_differ() -> None:
 def test_pictures_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     known = replace(KNOWN["openai"], features=(), logits=())
-    pretended = Picture("broken.jpg", 3, hashlib.sha256(b"\xff\xd8\xff").hexdigest())
-    assert model_check._found(replace(known, pixels=(replace(known.pixels[0], picture=pretended),)), tmp_path) == {}
+    pretended = KnownImage("broken.jpg", 3, hashlib.sha256(b"\xff\xd8\xff").hexdigest())
+    assert model_check._found(replace(known, pixels=(replace(known.pixels[0], image=pretended),)), tmp_path) == {}
 
 
 @pytest.mark.parametrize(

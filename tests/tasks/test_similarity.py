@@ -63,7 +63,7 @@ def test_ranks_count_from_one_and_equal_scores_share_the_better_one() -> None:
 
 def test_a_comparison_has_all_of_them() -> None:
     found = compare(["a", b"/b"], UNIT[:2], ["x", "y", "z"], UNIT, logits=Logits(math.log(2)), axis=IMAGES)
-    assert (list(found.pictures), list(found.texts)) == (["a", b"/b"], ["x", "y", "z"])
+    assert (list(found.images), list(found.texts)) == (["a", b"/b"], ["x", "y", "z"])
     np.testing.assert_array_equal(found.scores, UNIT[:2])
     np.testing.assert_allclose(found.probabilities, [[2 / 3, 1 / 3, 0.5], [1 / 3, 2 / 3, 0.5]])
     np.testing.assert_array_equal(found.ranks, [[1, 2, 1], [2, 1, 1]])

@@ -11,7 +11,7 @@ from clipsearch.models.disk.catalog import BUNDLED
 
 
 @dataclass(frozen=True)
-class Picture:
+class KnownImage:
     """A picture that known values belong to."""
 
     name: str
@@ -33,7 +33,7 @@ class TokenIds:
 class Pixels:
     """What preprocessing makes of a picture, before it is normalised."""
 
-    picture: Picture
+    image: KnownImage
     sha256: str
     """Of the (H, W, 3) uint8 levels, line by line."""
     mean: tuple[float, float, float]
@@ -44,7 +44,7 @@ class Pixels:
 class Features:
     """A tower's vector of a text or a picture, not yet of unit length."""
 
-    of: str | Picture
+    of: str | KnownImage
     first: tuple[float, ...]
     """Its first components."""
     total: float
@@ -55,7 +55,7 @@ class Features:
 class PairLogits:
     """Cosines of a picture with texts, times the model's scale (plus its bias, where it has one)."""
 
-    picture: Picture
+    image: KnownImage
     texts: tuple[str, ...]
     logits: tuple[float, ...]
 
@@ -71,10 +71,10 @@ class KnownValues:
     logits: tuple[PairLogits, ...] = ()
 
 
-DRAWN = Picture("a drawn picture")
+DRAWN = KnownImage("a drawn picture")
 """The first of those that the check draws."""
-_DIAGRAM = Picture("CLIP.png", 252444, "308a3ca4503f1c7a07803916c369d78c4ef501e5ab7fc727da9b5e1d2f9ec85b")
-_KAFKA = Picture("franz-kafka.jpg", 80530, "9cc2d8dab8961599121615d337856f3cc60c42accb66461fd7d29a1ba8a44807")
+_DIAGRAM = KnownImage("CLIP.png", 252444, "308a3ca4503f1c7a07803916c369d78c4ef501e5ab7fc727da9b5e1d2f9ec85b")
+_KAFKA = KnownImage("franz-kafka.jpg", 80530, "9cc2d8dab8961599121615d337856f3cc60c42accb66461fd7d29a1ba8a44807")
 
 _CLIP_TOKENS = (
     TokenIds("Hello World!", (49406, 3306, 1002, 256, 49407)),

@@ -130,9 +130,9 @@ def wrong_with(folder: Path, names: Sequence[str], weights: Sequence[Path]) -> s
             for path in weights:
                 if path.suffix == ".safetensors":
                     tensors |= read_header(path)
-            pictures = next((configs[name] for name in _PREPROCESSING if name in configs), {})
+            images = next((configs[name] for name in _PREPROCESSING if name in configs), {})
             size = sum(path.stat().st_size for path in weights)
-            for problem in (*_against_weights(config, tensors, size), *_against_pictures(config, pictures)):
+            for problem in (*_against_weights(config, tensors, size), *_against_images(config, images)):
                 return f"{folder / 'config.json'}: {problem}."
     except ValueError as error:
         return f"{folder}: {error}."
@@ -285,12 +285,12 @@ def _parameters(config: Mapping[str, Any]) -> int:
     return total
 
 
-def _against_pictures(config: Mapping[str, Any], pictures: Mapping[str, Any]) -> Iterator[str]:
+def _against_images(config: Mapping[str, Any], images: Mapping[str, Any]) -> Iterator[str]:
     """Whether pictures come out as large as the tower sees them."""
-    given = pictures.get("image_processor", pictures)
+    given = images.get("image_processor", images)
     vision = _tower(config, "vision")
     image, patch = vision.get("image_size"), vision.get("patch_size")
-    if not pictures or not isinstance(given, dict) or type(patch) is not int:
+    if not images or not isinstance(given, dict) or type(patch) is not int:
         return  # without a configuration whoever reads it says that it is missing
     cut = given.get("patch_size")
     if cut is not None and cut != patch:

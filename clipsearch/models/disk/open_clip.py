@@ -132,7 +132,7 @@ class Checkpoint:
     folder: Path
     model: Mapping[str, Any]
     """The architecture."""
-    pictures: Mapping[str, Any]
+    images: Mapping[str, Any]
     """How they are prepared."""
 
     @classmethod
@@ -213,7 +213,7 @@ class Checkpoint:
         transformers' `down`.
         """
         side = self._side("image_size")  # what preprocess_cfg calls `size` is not asked by open_clip either
-        given = {name: value for name, value in self.pictures.items() if value is not None}
+        given = {name: value for name, value in self.images.items() if value is not None}
         mode = given.get("resize_mode", "shortest")
         interpolation = given.get("interpolation", "bicubic")
         if mode not in ("shortest", "squash") or interpolation not in _RESAMPLE:

@@ -174,11 +174,11 @@ class Encoder:
         # 1. Patches of all, filled up to the same number.
         batch = np.zeros((len(pixels), patches.most, patches.side**2 * 3), np.uint8)
         real = np.zeros((len(pixels), patches.most), np.int64)
-        for i, picture in enumerate(pixels):
-            cut = patches.cut(picture)
+        for i, image in enumerate(pixels):
+            cut = patches.cut(image)
             batch[i, : len(cut)] = cut
             real[i, : len(cut)] = 1
-        grids = np.array([picture.shape[:2] for picture in pixels]) // patches.side
+        grids = np.array([image.shape[:2] for image in pixels]) // patches.side
         # 2. Normalised, with zeros where there is nothing.
         factor, offset = (values.flatten().repeat(patches.side**2) for values in (self._factor, self._offset))
         mask = self._on_device(real)
