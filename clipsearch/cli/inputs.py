@@ -84,7 +84,7 @@ def called(name: str) -> str:
 def text_lines(name: str, what: str, encoding: str | None = None) -> list[tuple[int, str]]:
     """The lines of a file that are not blank, with their numbers; `what` one line is, say "query".
 
-    It is in UTF-8 unless its byte order mark or `encoding` says otherwise, and then the user hears of it.
+    It is in UTF-8 unless its byte order mark or `encoding` says otherwise, and then the user is told.
 
     Raises:
         InputError: it cannot be read, is in another encoding, or has no such line.

@@ -41,7 +41,7 @@ _COLUMNS = (
 )
 
 _NAMED = 3
-"""So many missing images are named."""
+"""Number of missing images that are named."""
 _TOKEN = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 _FORMATS = (
     "a table with a header, Karpathy's JSON (images with sentences), COCO's captions_*.json (images and annotations), "

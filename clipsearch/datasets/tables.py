@@ -39,7 +39,7 @@ _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """The usual one first."""
 _SAMPLE = 100
-"""So many rows are compared where the header does not decide."""
+"""Number of rows that are compared where the header does not decide."""
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 

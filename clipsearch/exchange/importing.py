@@ -98,7 +98,7 @@ def import_vectors(
         ModelMismatchError: the vectors are not the model's, or the index has another model.
         ClipsearchError: the model cannot be loaded, or the index cannot be written.
     """
-    # The lock comes before all else: who may not write hears it at once. Readers do not mind it.
+    # The lock comes before all else: whoever may not write is told at once. Readers do not mind it.
     with Writer.locked(folder, wait=wait) as writer:
         # 1. The files of vectors and names.
         source = _opened(parts, start, normalise=normalise, encoding=encoding)

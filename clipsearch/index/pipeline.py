@@ -44,7 +44,7 @@ BATCH_SECONDS = 2.5
 _MOST_TOGETHER = 512
 """Images in a batch at most, those included that the model has no work with."""
 _MANY = 8
-"""If so many images fail together and not one does not, it is the model's fault."""
+"""If this many images fail together, and none does not, it is the model's fault."""
 
 
 class Preprocessing(Protocol):

@@ -42,7 +42,7 @@ from clipsearch.unit import Matrix, are_unit
 
 _BUSY_SECONDS = 30
 _SPARSE = 20
-"""If fewer than one row in so many is asked for, each is looked up."""
+"""If fewer than one row in this many is asked for, each is looked up."""
 _OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
 """The columns up to format 2."""
 RECORD = f"{_OLD_RECORD}, ctime_ns, inode, date_source, damage"

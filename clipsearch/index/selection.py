@@ -67,7 +67,7 @@ def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Select
 
 
 def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
-    """Which of so many `rows` belong to images that fulfil `filters`, (rows,); None if there are none to fulfil."""
+    """Return which of `rows` rows belong to images that fulfil `filters`, (rows,); None if there are no filters."""
     filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):
         return None

@@ -83,7 +83,7 @@ def update(
         raise missing_index(folder)
     limit = options.get("max_pixels") or default_max_pixels()
     allow_empty = options.get("allow_empty", False)
-    # The lock comes before all else: who may not write hears it at once, and need not search or load a model.
+    # The lock comes before all else: whoever may not write is told at once, without a search or a model being loaded.
     with closing(Changes()) as changes, Writer.locked(folder, wait=options.get("wait", 0)) as writer:
         roots = writer.roots()
         paths = paths or [Path(os.fsdecode(root.path)) for root in roots]
@@ -332,7 +332,7 @@ class _Run:
         return time.monotonic() - self._committed
 
     def _checkpoint_before(self, next_step: float) -> None:
-        """Make a checkpoint if the next chance for it comes too late: after a step that takes so many seconds."""
+        """Make a checkpoint if the next chance for it comes too late: after a step that takes `next_step` seconds."""
         if self._recorded and self._seconds() + next_step > CHECKPOINT_SECONDS:
             self._checkpoint("unfinished")
 

@@ -27,9 +27,9 @@ Box = tuple[float, float, float, float]
 _LONGEST = 50
 """Of longer pictures, in multiples of their width or height, only the middle is resized."""
 _REDUCING_GAP = 3.0
-"""A picture that is larger than its target by more than this is first averaged down to so many times its size."""
+"""A picture that is larger than its target by more than this is first averaged down to this multiple of its size."""
 _ENOUGH = 2.8
-"""A picture may be decoded smaller, down to so many times what it will be resized to. With 2, cosines to the vectors of
+"""A picture may be decoded smaller, to this multiple of what it will be resized to. With 2, cosines to the vectors of
 photos decoded in full fell to 0.985; with 2.8 they stay above 0.9999."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _FLEXIBLE = "Siglip2"
@@ -39,7 +39,7 @@ _LEAST_SCALE, _MOST_SCALE, _CLOSE = 1e-6, 100.0, 1e-5
 
 
 class Patches(NamedTuple):
-    """A picture keeps its proportions, roughly, and becomes at most so many square patches (SigLIP 2's NaFlex)."""
+    """A picture keeps its proportions, roughly, and becomes a limited number of square patches (SigLIP 2's NaFlex)."""
 
     side: int
     """In pixels."""

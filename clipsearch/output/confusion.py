@@ -9,7 +9,7 @@ from clipsearch.output.rows import Row, Value, json_bytes, utf8, write_rows
 from clipsearch.tasks.classification import Report
 
 _WIDEST = 20
-"""So many labels have a matrix in a table; of more, the commonest mistakes are shown."""
+"""Number of labels up to which a table shows a matrix; of more, the commonest mistakes are shown."""
 _MISTAKES = 20
 _DIGITS = 6
 COLUMNS = ("label", "images", "predicted", "correct", "precision", "recall")

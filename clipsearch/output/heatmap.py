@@ -55,7 +55,7 @@ class Cell(NamedTuple):
 
 
 def check_heatmap(path: Path, images: int, texts: int) -> None:
-    """Make sure that a heatmap of so many `images` and `texts` may be written to `path`, as far as can be told.
+    """Make sure, as far as can be told, that a heatmap may be written to `path`; `images` and `texts` are numbers.
 
     Raises:
         InputError: its ending is unknown, or it would be too large, or there is something else than a heatmap of ours.

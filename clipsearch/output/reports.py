@@ -20,7 +20,7 @@ from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
 
 NAMED_AT_MOST = 20
-"""So many unreadable files are named in text; JSON names all."""
+"""Number of unreadable files that the text names; JSON names all."""
 
 
 def summary_json(summary: Summary, used: Computed | None) -> bytes:

@@ -100,7 +100,7 @@ def _fit(
 
 
 def cut(text: str, cells: int) -> str:
-    """`text` in at most so many cells of a terminal: whole characters of its beginning and, more of, its end."""
+    """Shorten `text` to the cells of a terminal: whole characters of its beginning and, more of, its end."""
     if cell_len(text) <= cells:
         return text
     spans = split_graphemes(text)[0]  # what is seen as one character: start, end, cells

@@ -88,7 +88,7 @@ def why_no_tower(options: EncoderOptions) -> str:
 
 
 def seconds_of_image(work: int) -> float:
-    """What an image takes in NumPy on all cores, in a tower of so many floating-point operations."""
+    """Seconds that an image takes in NumPy on all cores, in a tower of so many floating-point operations."""
     return _OVERHEAD + work / (_OPERATIONS * cores.available())
 
 

@@ -36,7 +36,7 @@ Query = str | Term | Iterable[str | Term]
 """Words, or terms that add up."""
 
 _MORE = 4
-"""So many times more candidates are looked at where too many of them are alike."""
+"""Factor by which more candidates are looked at where too many of them are alike."""
 
 
 class Hit(NamedTuple):

@@ -20,7 +20,7 @@ WHOLE_MODEL_NEEDED = (
 )
 CUT = "The text is too long for the model, which reads as far as %r and not %r."
 _SHOWN = 40
-"""So many characters are shown on both sides of the place where a text is cut."""
+"""Number of characters shown on both sides of the place where a text is cut."""
 
 
 def around(text: str, cut: int) -> tuple[str, str]:

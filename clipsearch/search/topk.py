@@ -24,13 +24,13 @@ Rows = npt.NDArray[np.int64]
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
 """Rows that one thread takes at a time."""
 _CHUNK_SCORES = 1 << 22
-"""And so many scores (16 MB): with many queries the chunks are shorter."""
+"""Number of scores of a chunk at most (16 MB): with many queries the chunks are shorter."""
 _KEEPERS = 4096
 """Rows that the others are compared with at a time."""
 _SPARSE = 8
-"""If fewer than one row in so many takes part, they are gathered instead of all being scored."""
+"""If fewer than one row in this many takes part, rows are gathered instead of all being scored."""
 _LOW_BITS = np.float32(2**11)
-"""float16 has so many steps from one power of two to the next: what it leaves of a float32 is by that much smaller."""
+"""Steps of float16 from one power of two to the next: what it leaves of a float32 is smaller by this factor."""
 
 _LARGEST = 1.05
 """A cosine with a row that was rounded is less; what is more is no cosine, but that of no unit vector."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
 """Rows that are scored at a time."""
 _CHUNK_SCORES = 1 << 22
-"""And so many scores (16 MB)."""
+"""Number of scores computed at a time (16 MB)."""
 
 
 class CaptionRank(NamedTuple):
@@ -37,7 +37,7 @@ class CaptionRank(NamedTuple):
     rank: int
     """1: this picture comes first."""
     images: int
-    """Among so many, itself included."""
+    """Number of images it is ranked among, itself included."""
     score: float
     """Cosine of sentence and picture, in [-1, 1]."""
     text: str

@@ -43,9 +43,9 @@ PLACE = "{}"
 TOP = 5
 """Of top-5 accuracy."""
 _CHUNK_SCORES = 1 << 22
-"""So many scores are computed at a time (16 MB, and 32 MB of probabilities), or those of one picture."""
+"""Number of scores computed at a time (16 MB, and 32 MB of probabilities); at least those of one image."""
 _CHUNK_ROWS = 4096
-"""And of so many pictures at most."""
+"""Number of images whose scores are computed at a time, at most."""
 _CANCELLED = 1e-4
 """A mean of unit vectors that is shorter is nothing but rounding."""
 
@@ -112,11 +112,11 @@ class ClassReport(NamedTuple):
 
     label: str
     images: int
-    """So many pictures show it."""
+    """Number of images that show it."""
     predicted: int
-    """So many were taken for it."""
+    """Number of images that were taken for it."""
     correct: int
-    """So many of both."""
+    """Number of images that show it and were taken for it."""
 
     @property
     def precision(self) -> float | None:
@@ -331,7 +331,7 @@ def _spelled(name: str) -> str:
 
 
 def _stacked(vectors: Iterator[Vectors], step: int) -> Iterator[Vectors]:
-    """(B, D) of so many at a time."""
+    """Yield (B, D) arrays of `step` vectors each."""
     while part := list(islice(vectors, step)):
         yield np.stack(part)
 

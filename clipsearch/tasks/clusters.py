@@ -36,7 +36,7 @@ MIN_SIZE = 5
 UNGROUPED = -1
 
 _FITTED, _FITTED_EACH = 20_000, 10
-"""Images that k-means learns its centres from at most, or so many a group; all others join the nearest centre."""
+"""Images that k-means learns its centres from, at most, and for each group; all others join the nearest centre."""
 _STARTS = 4
 """Of k-means, from different centres; the tightest result counts."""
 _MOST_COMPARED = 10_000
@@ -256,7 +256,7 @@ def _nearest(vectors: Matrix | Vectors, centres: Vectors) -> Labels:
 
 
 def _drawn(vectors: Matrix, number: int, seed: int) -> Vectors:
-    """At most so many of (N, D), in their order."""
+    """Draw `number` of (N, D) vectors at most, in their order."""
     if len(vectors) <= number:
         return vectors.astype(np.float32)
     rows = np.random.default_rng(seed).choice(len(vectors), number, replace=False)

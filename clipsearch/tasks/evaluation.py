@@ -34,7 +34,7 @@ GATED = (*(f"recall@{k}" for k in KS), "mrr")
 """Metrics that a gate can ask for: the higher, the better."""
 
 _BLOCK_SCORES = 1 << 22
-"""So many cosines (16 MB) are held at a time."""
+"""Number of cosines held at a time (16 MB)."""
 _GATE = re.compile(r"(?:(?P<direction>[^.=]*)\.)?(?P<metric>[^=]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -140,7 +140,7 @@ def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
 
 
 def measured(direction: str, found: Ranks, candidates: int) -> Retrieval:
-    """The metrics of (Q,) ranks among so many candidates. The median of an even number lies between the middle two."""
+    """The metrics of (Q,) ranks among `candidates`. The median of an even number lies between the middle two."""
     metrics = {f"recall@{k}": float(np.mean(found <= k)) for k in KS}
     metrics |= {"median_rank": float(np.median(found)), "mrr": float(np.mean(1 / found))}
     return Retrieval(direction, len(found), candidates, metrics)

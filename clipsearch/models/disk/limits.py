@@ -109,7 +109,7 @@ _OF_ONE_SIZE = ("altclip", "chinese_clip", "clip", "groupvit", "metaclip_2", "si
 _SMALL = 50_000_000
 """Parameters that any machine can build, so that the library may say itself what is wrong with the weights."""
 _MOST_TIMES = 8
-"""An estimate of how many parameters a configuration describes may be so many times the bytes of the weights: some
+"""An estimate of the parameters that a configuration describes may be this multiple of the bytes of the weights: some
 architectures share theirs."""
 
 

@@ -39,7 +39,7 @@ LIKE_CLIP, LIKE_SIGLIP = ("clip", "clipseg", "metaclip_2"), ("siglip", "siglip2"
 _TEXTS = 64
 """Computed together: more were no faster."""
 _FEW = 50
-"""From so many texts on it is worth while to read a tokenizer's whole vocabulary."""
+"""Number of texts from which on it is worth while to read a tokenizer's whole vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class TextTower:
         self._load_tokenizer = load_tokenizer
         self._quick = quick
         self._texts = 0
-        """So many were tokenised."""
+        """Number of texts that were tokenised."""
         self._transformer = Transformer(
             weights, shape.heads, shape.activation, shape.layer_norm_eps, causal=shape.fixed is None
         )
@@ -202,7 +202,7 @@ class TextTower:
 
 
 def foreign_token(token: int, known: int) -> str:
-    """What is said of a token that a text tower with so many has no row for."""
+    """Message about a token that a text tower has no row for."""
     return f"The tokenizer does not belong to the text tower: it has a token {token}, the tower knows {known}."
 
 

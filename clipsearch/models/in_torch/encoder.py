@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
 _TEXT = "text_model."
 _CALLS = 8
-"""At most so many batches at once on a CPU; with more cores, each gets several."""
+"""Batches at once on a CPU, at most; with more cores, each gets several."""
 _CALLS_ON_GPU = {"cuda": 2, "mps": 1}
 _BATCH, _BATCH_ON_CUDA = 16, 128
 """Larger ones were no faster on a CPU. On a GPU, more keeps more of it at work."""

@@ -42,7 +42,7 @@ NUMBERS = "".join(
 """Kitty's marks on placeholders: the first is 0, the next 1, ... Of about 300, as many as rows and columns need."""
 
 _SHARPER = 2
-"""iTerm2 counts in points, of which a Retina screen has so many pixels in each direction."""
+"""Pixels of a Retina screen for each of iTerm2's points, in each direction."""
 _JPEG_QUALITY = 90
 
 _BAND = 6
@@ -62,7 +62,7 @@ class Drawing(NamedTuple):
 
 
 def side(terminal: Terminal, columns: int, rows: int) -> int:
-    """So many pixels `draw` can make use of, along the longer side of a picture in such a box."""
+    """Number of pixels that `draw` can use along the longer side of an image in such a box."""
     if terminal.protocol == "blocks":
         return 2 * max(columns, 2 * rows)
     width, height = terminal.cell
@@ -109,7 +109,7 @@ def _through(sequence: str, terminal: Terminal) -> str:
 def _blocks(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> Drawing:
     """Two pixels in a character: the upper is the colour of its half block, the lower the one behind it."""
     cell_width, cell_height = terminal.cell
-    # So many pixels of the screen show one of the picture; at most a whole half block, which is seldom square.
+    # Pixels of the screen for one of the image; at most a whole half block, which is seldom square.
     scale = min(columns * cell_width / image.width, rows * cell_height / image.height, cell_width, cell_height / 2)
     width = round(image.width * scale / cell_width)
     height = 2 * max(1, round(image.height * scale / cell_height))
