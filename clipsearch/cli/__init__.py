@@ -45,7 +45,7 @@ _COMMANDS = {
     "status": ("status", "status"),
     "forget": ("forget", "forget"),
 }
-"""The room and the function of each, or its group of commands, in the order of `--help`, where groups come last."""
+"""Module and function of each command, or of its group of commands, in the order of `--help`; groups come last."""
 
 
 _BY_ITSELF = {"--distinct": "1"}
@@ -74,9 +74,9 @@ def make_app(only: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(version_option)
-    for name, (room, function) in _COMMANDS.items():
+    for name, (module, function) in _COMMANDS.items():
         if only in (None, name):
-            command = getattr(import_module(f"clipsearch.cli.{room}"), function)
+            command = getattr(import_module(f"clipsearch.cli.{module}"), function)
             if isinstance(command, typer.Typer):
                 app.add_typer(command, name=name)
             else:

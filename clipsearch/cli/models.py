@@ -1,4 +1,4 @@
-"""`clipsearch models`: which models there are, all about one, and fetching one; `check` has a room of its own."""
+"""`clipsearch models`: which models there are, all about one, and fetching one; `check` has a module of its own."""
 
 from __future__ import annotations
 

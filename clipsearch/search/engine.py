@@ -37,12 +37,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-START_OF_TORCH = 5.0
-"""Seconds: importing torch and transformers and building a ViT-B/32, on two cores of an AMD EPYC, as the next two."""
+START_OF_TORCH = 3.7
+"""Seconds: importing torch and transformers and building a ViT-B/32, on two cores of an AMD EPYC, as the next two
+(docs/benchmarks.md, 2026-11-26)."""
 _OPERATIONS = 60e9
-"""In a second on one core, in NumPy."""
+"""Floating-point operations of NumPy on one core, in a second."""
 _OVERHEAD = 0.002
-"""Seconds of an image besides them."""
+"""Seconds that an image takes besides them."""
 
 
 def find_tower(

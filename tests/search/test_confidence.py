@@ -48,7 +48,7 @@ def logit_scale() -> float:
 
 
 def by_hand(query: Array, unwanted: list[str], images: Array) -> Array:
-    """(N,) confidence as the docstring of the room gives it: one probability of a softmax."""
+    """(N,) confidence as the docstring of the module gives it: one probability of a softmax."""
     scale = logit_scale()
     wanted = np.exp(scale * images @ query)
     negatives = np.exp(scale * images @ vectors(*NEUTRAL).T).mean(axis=1)
