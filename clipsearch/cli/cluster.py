@@ -185,7 +185,7 @@ def _title(one: Cluster) -> str:
 
 
 def _counted(found: Sequence[Cluster], sizes: Sequence[int]) -> str:
-    from clipsearch.output.counting import plural
+    from clipsearch.system.counting import plural
 
     number = sum(1 for one in found if one.number)
     alone = sum(size for one, size in zip(found, sizes, strict=True) if not one.number)

@@ -254,7 +254,7 @@ class _Tally:
 
     def tell(self, *, permanently: bool) -> None:
         """Say it all in numbers."""
-        from clipsearch.output.counting import plural
+        from clipsearch.system.counting import plural
 
         if more := sum(self._without_trash.values()):
             say(f"{more} more {'file stays' if more == 1 else 'files stay'} for the same reason.")
@@ -267,7 +267,7 @@ class _Tally:
 
 
 def _counted(groups: Sequence[Group]) -> str:
-    from clipsearch.output.counting import plural
+    from clipsearch.system.counting import plural
 
     number = sum(len(group.duplicates) for group in groups)
     return f"{plural(number, 'duplicate')} in {plural(len(groups), 'group')}"

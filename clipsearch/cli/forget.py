@@ -25,8 +25,8 @@ def forget(
     from clipsearch.api import index_folder
     from clipsearch.index.reading import Store
     from clipsearch.index.writing import Writer
-    from clipsearch.output.counting import plural
     from clipsearch.output.paths import printable, shown
+    from clipsearch.system.counting import plural
     from clipsearch.system.paths import absolute
 
     folder = index_folder(index)

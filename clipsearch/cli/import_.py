@@ -128,8 +128,8 @@ def _print_json(done: Imported) -> None:
 
 
 def _report(done: Imported, folder: Path, model: str) -> None:
-    from clipsearch.output.counting import plural
     from clipsearch.output.paths import printable, shown
+    from clipsearch.system.counting import plural
 
     for path, reason in done.skipped:
         say(f"Left out {printable(shown(path))}: {reason}")

@@ -15,6 +15,7 @@ from clipsearch.images.boxes import boxes
 from clipsearch.images.header_checks import TRUNCATED
 from clipsearch.images.metadata_stripping import segments
 from clipsearch.images.tiff_tags import whole_numbers
+from clipsearch.system.counting import plural
 
 _SAYS_KIND = re.compile(
     r"unsupported (bmp|\w+ mode)|unknown (pixel|raw|tga) (mode|depth)|cannot handle|unable to determine|not supported",
@@ -89,11 +90,11 @@ def _bits(numbers: tuple[int, ...]) -> str:
     """Words for the bits of each channel: "8 bits", or "5-6-5 bits"."""
     if len(set(numbers)) > 1:
         return f"{'-'.join(map(str, numbers))} bits"
-    return "1 bit" if numbers[0] == 1 else f"{numbers[0]} bits"
+    return plural(numbers[0], "bit")
 
 
 def _channels(number: int) -> str:
-    return "1 channel" if number == 1 else f"{number} channels"
+    return plural(number, "channel")
 
 
 # Each returns whether the kind is known to be unsupported, and its name for users.

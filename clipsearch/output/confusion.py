@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from clipsearch.output.counting import plural
 from clipsearch.output.rows import Row, Value, json_bytes, utf8, write_rows
+from clipsearch.system.counting import plural
 from clipsearch.tasks.classification import Report
 
 _WIDEST = 20

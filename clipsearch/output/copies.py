@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clipsearch.errors import FileStaysError, InputError
-from clipsearch.output.counting import plural
 from clipsearch.output.paths import printable, shown
 from clipsearch.system.copying import copy
+from clipsearch.system.counting import plural
 from clipsearch.system.naming import free_names
 
 

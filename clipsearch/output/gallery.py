@@ -25,6 +25,7 @@ from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
+from clipsearch.system.counting import plural
 from clipsearch.system.parallel import map_in_order
 
 PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
@@ -51,6 +52,10 @@ class About(NamedTuple):
     """What a section stands for."""
     more: str = "queries"
     score: str = "cosine of query and picture"
+
+    def counted(self, number: int) -> str:
+        """`number` sections, in words."""
+        return f"{number} {self.one if number == 1 else self.more}"
 
 
 OF_QUERIES = About()
@@ -100,8 +105,8 @@ def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
     values = {
         "generator": f"clipsearch {__version__}",
         "policy": _policy(template),
-        "title": f"{only or _many(len(titles), about.one, about.more)} · clipsearch",
-        "heading": only or _many(len(titles), about.one, about.more),
+        "title": f"{only or about.counted(len(titles))} · clipsearch",
+        "heading": only or about.counted(len(titles)),
         "legend": _legend(sections, about),
         "contents": "" if only else _contents(titles),
     }
@@ -124,7 +129,7 @@ def _policy(template: str) -> str:
 def _legend(sections: Sequence[Section], about: About) -> str:
     """What the figures mean."""
     hits = [hit for section in sections for hit in section.hits]
-    legend = f"{_many(len(hits), 'hit', 'hits')} · score: {about.score}"
+    legend = f"{plural(len(hits), 'hit')} · score: {about.score}"
     if any(hit.confidence is not None for hit in hits):
         legend += " · %: how sure it is that the picture shows the query"
     return legend
@@ -156,7 +161,7 @@ def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
 
 def _section_head(section: Section, number: int, *, alone: bool) -> str:
     title = "" if alone else f"<h2>{_html(section.title)}</h2>"
-    count = "" if alone else f'<p class="muted">{_many(len(section.hits), "hit", "hits")}</p>'
+    count = "" if alone else f'<p class="muted">{plural(len(section.hits), "hit")}</p>'
     heading = f'<div class="heading">{title}{count}</div>\n' if title else ""
     body = '<ul class="grid">\n' if section.hits else "<p>Nothing found.</p>\n"
     return f'<section id="query{number}">\n{heading}{body}'
@@ -280,7 +285,3 @@ def _html(text: str) -> str:
 
 def _attributes(values: Mapping[str, str]) -> str:
     return " ".join(f'{name}="{_html(value)}"' for name, value in values.items())
-
-
-def _many(number: int, one: str, more: str) -> str:
-    return f"{number} {one if number == 1 else more}"

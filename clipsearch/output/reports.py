@@ -14,10 +14,10 @@ from clipsearch.index.format import Computed, Contents, Folder, ModelRecord
 from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import Finding
 from clipsearch.models.disk.names import repository_of
-from clipsearch.output.counting import plural
 from clipsearch.output.hints import in_words, with_option
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
+from clipsearch.system.counting import plural
 
 NAMED_AT_MOST = 20
 """Number of unreadable files that the text names; JSON names all."""

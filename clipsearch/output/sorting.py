@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError, InputError
 from clipsearch.output.copies import is_same
-from clipsearch.output.counting import plural
 from clipsearch.output.paths import printable, shown
 from clipsearch.system.copying import copy, move_link, relink
 from clipsearch.system.copying import move as move_file
+from clipsearch.system.counting import plural
 from clipsearch.system.naming import free_names
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')

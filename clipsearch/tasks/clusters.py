@@ -21,6 +21,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
 from clipsearch.search.index import Hit
 from clipsearch.system.cores import available
+from clipsearch.system.counting import plural
 from clipsearch.system.limits import check_memory, check_threads
 from clipsearch.unit import Matrix, Vectors
 
@@ -180,7 +181,7 @@ def _check_library() -> None:
 
 def _too_few(found: int, n: int | None, images: int, kind: type[InputError]) -> InputError:
     wanted = f"{n} groups" if n and n > 1 else "groups"
-    some = f"only {found} image{'' if found == 1 else 's'}" if found else "no image"
+    some = f"only {plural(found, 'image')}" if found else "no image"
     if found < images:
         return kind(f"There is too little for {wanted}: of {images} images in the index, {some} passed the filters.")
     said = f"There is too little for {wanted}: the index holds {some}."
