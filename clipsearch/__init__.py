@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     )
     from clipsearch.images.finding import Rules
     from clipsearch.search.embedder import Embedder
-    from clipsearch.search.index import Hit, Index
+    from clipsearch.search.hit import Hit
+    from clipsearch.search.index import Index
     from clipsearch.search.query_terms import ImageTerm, TextTerm
     from clipsearch.system.progress import Progress
 
@@ -59,7 +60,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ClipsearchError": "clipsearch.errors",
-    "Hit": "clipsearch.search.index",
+    "Hit": "clipsearch.search.hit",
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",
     "Progress": "clipsearch.system.progress",

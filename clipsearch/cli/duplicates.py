@@ -181,7 +181,7 @@ def _mark(one: Duplicate) -> str:
 
 def _write_page(groups: Sequence[Group], html: Path) -> None:
     from clipsearch.output.gallery import About, Section, write_gallery
-    from clipsearch.search.index import Hit
+    from clipsearch.search.hit import Hit
 
     sections = []
     for number, group in enumerate(groups, 1):

@@ -19,7 +19,8 @@ from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
     from clipsearch.output.hits import Found
-    from clipsearch.search.index import Hit, Index
+    from clipsearch.search.hit import Hit
+    from clipsearch.search.index import Index
 
 EXIT_NOTHING_FOUND = 1
 

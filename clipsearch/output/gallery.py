@@ -23,7 +23,7 @@ from clipsearch.errors import UnreadableImageError
 from clipsearch.output.atomic import Kind, replacing
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.counting import plural
 from clipsearch.system.parallel import map_in_order

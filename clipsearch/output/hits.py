@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.rows import Row, write_rows
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
 """Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from rich.cells import cell_len, split_graphemes
 
 from clipsearch.output.paths import printable, shown
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 _GAP = "  "
 _LEAST = 12

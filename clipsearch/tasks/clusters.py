@@ -19,7 +19,7 @@ from clipsearch.errors import InputError, NothingFoundError
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.counting import plural
 from clipsearch.system.limits import check_memory, check_threads

@@ -20,7 +20,8 @@ from PIL import Image
 import clipsearch
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Filters, moment
-from clipsearch.search.index import Hit, Index
+from clipsearch.search.hit import Hit
+from clipsearch.search.index import Index
 
 CAFE = b"pics/cats/caf\xe9.png"
 NOW = datetime.now().replace(microsecond=0)  # noqa: DTZ005  (local, as all dates here)

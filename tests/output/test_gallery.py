@@ -25,7 +25,7 @@ from clipsearch.output import gallery
 from clipsearch.output.atomic import check_replaceable
 from clipsearch.output.gallery import PAGE, Section, write_gallery
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -23,7 +23,7 @@ from terminal import on_a_terminal
 
 from clipsearch.output.hits import COLUMNS, Found, write_hits
 from clipsearch.output.table import cut, write_table
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 # Names of pictures, and how a terminal shows those that it may not get as they are.
 NAMES: dict[str, dict[bytes, str]] = {

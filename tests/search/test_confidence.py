@@ -20,7 +20,8 @@ from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
-from clipsearch.search.index import Hit, Index
+from clipsearch.search.hit import Hit
+from clipsearch.search.index import Index
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
 PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"

@@ -14,7 +14,8 @@ from conftest import SAMPLES, Run, index
 
 import clipsearch
 from clipsearch.errors import InputError
-from clipsearch.search.index import Hit, Index
+from clipsearch.search.hit import Hit
+from clipsearch.search.index import Index
 
 PB = ("--model", "picturebook")
 

@@ -26,7 +26,8 @@ from clipsearch.index import filters
 from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.search import query_terms
-from clipsearch.search.index import Hit, Index
+from clipsearch.search.hit import Hit
+from clipsearch.search.index import Index
 from clipsearch.search.query_terms import (
     ImageTerm,
     Term,

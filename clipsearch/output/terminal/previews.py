@@ -15,7 +15,7 @@ from clipsearch.output.table import cut
 from clipsearch.output.terminal.detection import Terminal, check_terminal, examine
 from clipsearch.output.terminal.drawing import Drawing, draw, side
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 __all__ = ["check_terminal", "show_previews"]
 

@@ -32,7 +32,7 @@ from clipsearch.output.terminal.detection import _Answers, _protocol
 from clipsearch.output.terminal.drawing import NUMBERS, Drawing
 from clipsearch.output.terminal.previews import _Tile, _write, check_terminal, show_previews
 from clipsearch.output.thumbnails import thumbnail
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 
 TIMEOUT = 120
 CELL = (10, 20)
@@ -45,7 +45,7 @@ from pathlib import Path
 from clipsearch.output.paths import show_from
 from clipsearch.output.terminal import detection
 from clipsearch.output.terminal.previews import show_previews
-from clipsearch.search.index import Hit
+from clipsearch.search.hit import Hit
 show_from(Path.cwd())
 detection._PATIENCE = float(sys.argv[1])
 before = termios.tcgetattr(terminal)
