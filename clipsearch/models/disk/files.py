@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import hub
-from clipsearch.models.disk.catalog import BUNDLED, find
+from clipsearch.models.disk.catalog import BUNDLED
 from clipsearch.models.disk.downloading import download
 from clipsearch.models.disk.integrity import damage, read_header
 from clipsearch.models.disk.limits import wrong_with
@@ -35,20 +35,14 @@ FAMILIES = frozenset(
         *("siglip", "siglip2", "vision-text-dual-encoder"),
     }
 )
-"""What `model_type` in config.json may say: dual encoders that transformers has code of its own for."""
+"""Supported values of `model_type` in config.json: dual encoders that transformers has code for."""
 TEXT_FILES = (
-    "config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
+    *("config.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"),
 )
-"""What a model's folder has beside its weights."""
+"""Files of a model besides its weights."""
 PIECES = ("spiece.model", "sentencepiece.bpe.model", "vocab.txt")
-"""Tokenizers of SigLIP, XLM-R and BERT, where they are not written as tokenizer.json too."""
+"""Files of the tokenizers of SigLIP, XLM-R and BERT, which are read if there is no tokenizer.json."""
 _CONFIGURATIONS = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json")
 SAFE, PICKLED = "model.safetensors", "pytorch_model.bin"
 
@@ -61,85 +55,73 @@ class ModelFiles:
     """A model that is on this disk."""
 
     name: str
-    """As the user would type it."""
+    """Name of the model, as the user would type it."""
     folder: Path
     revision: str | None
-    """Commit hash for a model from the hub."""
+    """Commit hash of a model from the hub; None for others."""
     layout: Layout = "transformers"
-    """Whose names and configuration the files have."""
+    """Library whose file names and configuration it has."""
 
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What a full check says of one file."""
+    """Result of a full check of one file."""
 
     name: str
     bytes: int
     whole: bool | None
-    """Whether its content is the one that the hub had; None where nobody wrote down what that is."""
+    """Whether its content has the hash that the hub had; None if no hash is known."""
 
 
-def locate(
-    name: str,
-    *,
-    revision: str | None = None,
-    progress: Progress = SILENT,
-) -> ModelFiles:
-    """The files of model `name`, fetched if need be.
+def locate(name: str, *, revision: str | None = None, progress: Progress = SILENT) -> ModelFiles:
+    """Return the files of a model, downloaded if they are not on this disk.
 
-    That is a short name, a folder, a repository on the hub (owner/name or hf-hub:owner/name) or open_clip's name for
-    one (ViT-B-32/laion2b_s34b_b79k), each of the last three also with a revision: NAME@REVISION. `revision` is a commit
-    to be preferred to what the name means now, such as the one that an index was made with. `progress` is told
-    how much of a download is there.
+    Args:
+        name: A short name, a folder, a repository on the hub (owner/name or hf-hub:owner/name) or open_clip's name for
+            one (ViT-B-32/laion2b_s34b_b79k), each of the last three also with a revision: NAME@REVISION.
+        revision: Commit that is preferred to what the name means now, such as the one that an index was made with.
+        progress: Told how much of a download is there.
 
     Raises:
         ModelError: there is no such model, it cannot be reached, or its files are incomplete or damaged.
     """
-    name = canonical(name)
-    if name == BUNDLED:
-        return _checked(ModelFiles(name, _BUNDLED_FOLDER, None))
-    if (folder := folder_of(name)) is not None:
-        return _checked(ModelFiles(name, folder, None))
-    refuse_file(name)
-    on_hub = hub_name(name)
-    if on_hub is None:
-        raise ModelError(unknown(name))
-    pinned = _pinned(on_hub, revision)
-    if pinned is None:
-        return _checked(_from_hub(on_hub, progress))
-    files = _local(pinned) or _local(on_hub) or _from_hub(pinned, progress)
-    return _checked(replace(files, name=name))
+    files = find_local(name, revision=revision)
+    if files is None:
+        on_hub, pinned = _on_hub(canonical(name), revision)
+        files = _download(pinned or on_hub, progress)
+        if pinned:
+            files = replace(files, name=canonical(name))
+    return _checked(files)
 
 
 def find_local(name: str, *, revision: str | None = None) -> ModelFiles | None:
-    """The files of model `name` if they are all on this disk; their content is not looked at.
-
-    `revision` is as for `locate`.
+    """Return the files of a model if they are all on this disk, without reading them. Arguments as for `locate`.
 
     Raises:
-        ModelError: there can be no such model.
+        ModelError: no model can have this name.
     """
     name = canonical(name)
     folder = _BUNDLED_FOLDER if name == BUNDLED else folder_of(name)
     if folder is not None:
         return _with_layout(ModelFiles(name, folder, None))
-    refuse_file(name)
-    on_hub = hub_name(name)
-    if on_hub is None:
-        raise ModelError(unknown(name))
-    pinned = _pinned(on_hub, revision)
+    on_hub, pinned = _on_hub(name, revision)
     files = (_local(pinned) if pinned else None) or _local(on_hub)
     return replace(files, name=name) if files and pinned else files
 
 
-def _pinned(on_hub: HubName, revision: str | None) -> HubName | None:
-    """A name with a commit that is to be preferred; None if there is none."""
-    return replace(on_hub, revision=revision) if revision is not None and hub.is_commit(revision) else None
+def _on_hub(name: str, revision: str | None) -> tuple[HubName, HubName | None]:
+    """Return a model's name on the hub, and the same at the commit that is preferred, if there is one."""
+    refuse_file(name)
+    on_hub = hub_name(name)
+    if on_hub is None:
+        raise ModelError(unknown(name))
+    is_pinned = revision is not None and hub.is_commit(revision)
+    return on_hub, replace(on_hub, revision=revision) if is_pinned else None
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """What `pull` did."""
+    """Result of `pull`."""
 
     files: ModelFiles
     fetched: bool
@@ -147,16 +129,11 @@ class Pulled:
     checks: list[FileCheck]
 
 
-def pull(
-    name: str,
-    *,
-    update: bool = False,
-    progress: Progress = SILENT,
-) -> Pulled:
-    """Bring a model to this disk, whole.
+def pull(name: str, *, update: bool = False, progress: Progress = SILENT) -> Pulled:
+    """Bring a whole model to this disk.
 
-    What is there is compared with the hub's hashes, and damaged files are fetched again. The hub is asked only if
-    something is missing, or with `update`, which also takes what is new.
+    Files on the disk are compared with the hub's hashes, and damaged ones are downloaded again. The hub is asked only
+    if a file is missing, or with `update`, which also takes a newer commit.
 
     Raises:
         ModelError: there is no such model, or it cannot be reached or written, or its files make no model.
@@ -176,7 +153,7 @@ def pull(
 
 
 def _remove_damaged(snapshot: Path | None) -> bool:
-    """Take what is damaged out of a snapshot, so that it is missing and can be fetched again; whether anything was."""
+    """Remove damaged files from a snapshot, so that they are downloaded again; return whether there were any."""
     if snapshot is None:
         return False
     found = False
@@ -191,7 +168,7 @@ def _remove_damaged(snapshot: Path | None) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file of the hub's cache is what the hub had; where there are no hashes, whether it looks like that."""
+    """Whether a file of the hub's cache has the hub's hash or, where no hash is known, has a valid header."""
     if hub.is_blob(path):
         return hub.blob_is_whole(path)
     try:
@@ -201,7 +178,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _local(on_hub: HubName) -> ModelFiles | None:
-    """What the hub's cache has of a model, if no file is missing; their content is not looked at."""
+    """Return the files of a model in the hub's cache if none is missing, without reading them."""
     folder = hub.on_disk(on_hub.repository, on_hub.revision)
     if folder is None:
         return None
@@ -209,20 +186,16 @@ def _local(on_hub: HubName) -> ModelFiles | None:
     return None if _missing(files) else files
 
 
-def _from_hub(on_hub: HubName, progress: Progress) -> ModelFiles:
-    return _local(on_hub) or _download(on_hub, progress)
-
-
 def _download(on_hub: HubName, progress: Progress) -> ModelFiles:
     folder = download(on_hub.whole, on_hub.repository, needed, revision=on_hub.revision, progress=progress)
     return _with_layout(ModelFiles(on_hub.whole, folder, folder.name))
 
 
-# -- what lies in a folder ---------------------------------------------------------------------------------------
+# -- files of a folder -------------------------------------------------------------------------------------------
 
 
 def layout_of(folder: Path) -> Layout:
-    """Whose names the files have: transformers' if there is a configuration and weights of it, else open_clip's."""
+    """Return the library whose file names a folder has: transformers if it has its configuration and weights."""
     if (folder / "config.json").is_file() and _has_weights(folder):
         return "transformers"
     return "open_clip" if (folder / OPEN_CLIP_CONFIG).is_file() else "transformers"
@@ -237,7 +210,7 @@ def _has_weights(folder: Path) -> bool:
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
-    """The model's config.json, or another such file.
+    """Read config.json or another JSON file of a model.
 
     Raises:
         ModelError: it is missing or no JSON object.
@@ -246,24 +219,24 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     try:
         config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise incomplete(folder, f"{path} cannot be read: {error}.") from error
+        raise hub.incomplete(folder, f"{path} cannot be read: {error}.") from error
     if not isinstance(config, dict):
-        raise incomplete(folder, f"{path} is no JSON object.")
+        raise hub.incomplete(folder, f"{path} is no JSON object.")
     return config
 
 
 def family(files: ModelFiles) -> str:
-    """What a model's configuration calls its architecture; a checkpoint of open_clip becomes a "clip"."""
+    """Return the `model_type` of a model; a checkpoint of open_clip is a "clip"."""
     return "clip" if files.layout == "open_clip" else str(read_config(files.folder).get("model_type"))
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights: safetensors if there are any, else PyTorch's; or those of open_clip.
+    """Return the files of the weights: safetensors if there are any, else PyTorch's; or open_clip's.
 
-    None if some are missing.
+    The list is empty if any is missing.
 
     Raises:
-        ModelError: the list of the parts cannot be read.
+        ModelError: the index of the shards cannot be read.
     """
     if layout_of(folder) == "open_clip":
         return [folder / OPEN_CLIP_WEIGHTS] if (folder / OPEN_CLIP_WEIGHTS).is_file() else []
@@ -277,18 +250,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(folder: Path, index: str) -> list[Path]:
-    """The parts that an index of weights names, whether they are there or not."""
+    """Return the shards that an index of weights names, whether they exist or not."""
     if not (folder / index).is_file():
         return []
     named = read_config(folder, index).get("weight_map")
     names = set(named.values()) if isinstance(named, dict) else set()
     if not names or any(not isinstance(name, str) or os.path.basename(name) != name for name in names):
-        raise incomplete(folder, f"{folder / index} does not say where the weights are.")
+        raise hub.incomplete(folder, f"{folder / index} does not say where the weights are.")
     return [folder / name for name in sorted(names)]
 
 
 def text_files(folder: Path) -> list[Path]:
-    """What decides a model's vectors beside its weights, as far as it is there, in a fixed order."""
+    """Return the files that decide a model's vectors, without the weights, in a fixed order."""
     names = [*TEXT_FILES]
     if layout_of(folder) == "open_clip":
         names.append(OPEN_CLIP_CONFIG)
@@ -298,12 +271,12 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def model_paths(folder: Path) -> list[Path]:
-    """All files that a model is loaded from, in a fixed order."""
+    """Return all files that a model is loaded from, in a fixed order."""
     return [*text_files(folder), *weight_files(folder)]
 
 
 def fingerprint(folder: Path) -> str:
-    """A hash of everything that decides a model's vectors: weights, configuration, tokenizer, preprocessing."""
+    """Hash everything that decides a model's vectors: weights, configuration, tokenizer, preprocessing."""
     digest = hashlib.blake2b(digest_size=16)
     for path in model_paths(folder):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
@@ -314,9 +287,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def needed(names: set[str]) -> set[str]:
-    """The files of a repository that a model is loaded from: safetensors if it has any, for transformers if possible.
+    """Select the files of a repository that a model is loaded from: safetensors and transformers' if possible.
 
-    None if there are no weights that can be loaded.
+    The set is empty if there are no weights that can be loaded.
     """
     wanted = {*TEXT_FILES, *PIECES, OPEN_CLIP_CONFIG}
     for weights in (SAFE, OPEN_CLIP_WEIGHTS, PICKLED):
@@ -329,11 +302,11 @@ def needed(names: set[str]) -> set[str]:
     return set()
 
 
-# -- whether it is whole -----------------------------------------------------------------------------------------
+# -- checks ------------------------------------------------------------------------------------------------------
 
 
 def verify(files: ModelFiles) -> list[FileCheck]:
-    """Compare each file of a model that lies in the hub's cache with the hash that it is named after; reads it all."""
+    """Compare each file of a model in the hub's cache with the hash that it is named after. Reads all files."""
     checks = []
     for path in model_paths(files.folder):
         whole = hub.blob_is_whole(path) if hub.is_blob(path) else None
@@ -342,16 +315,16 @@ def verify(files: ModelFiles) -> list[FileCheck]:
 
 
 def check(files: ModelFiles) -> None:
-    """See whether a model's files are all there, of a known kind, and as long as they must be. Reads no weights.
+    """Check that all files of a model exist, are of a known kind, and have the right length. Reads no weights.
 
     Raises:
-        ModelError: they are not.
+        ModelError: a file is missing, damaged or of an unknown kind.
     """
     if missing := _missing(files):
         raise missing
     for path in model_paths(files.folder):
         if wrong := _wrong(path):
-            raise incomplete(files.folder, wrong)
+            raise hub.incomplete(files.folder, wrong)
     if files.layout == "open_clip":
         read_config(files.folder, OPEN_CLIP_CONFIG)
         return
@@ -364,21 +337,21 @@ def check(files: ModelFiles) -> None:
 
 
 def check_architecture(files: ModelFiles) -> None:
-    """See whether a model is one that can be built, before anything is. Reads only headers of the weights.
+    """Check that a model can be built. Reads only the headers of the weights.
 
     Raises:
-        ModelError: its configuration is absurd, or not that of its weights or its preprocessing.
+        ModelError: its configuration is absurd, or does not fit its weights or its preprocessing.
     """
     names = (OPEN_CLIP_CONFIG,) if files.layout == "open_clip" else _CONFIGURATIONS
     weights = weight_files(files.folder)
     if wrong := wrong_with(files.folder, names, weights):
-        raise incomplete(files.folder, wrong)
+        raise hub.incomplete(files.folder, wrong)
     if files.layout == "open_clip":
         Checkpoint.load(files.folder).check(read_header(weights[0]))
 
 
 def _checked(files: ModelFiles) -> ModelFiles:
-    """`files` if they look whole."""
+    """Return `files` with their layout after `check` and `check_architecture`."""
     files = _with_layout(files)
     check(files)
     check_architecture(files)
@@ -386,7 +359,7 @@ def _checked(files: ModelFiles) -> ModelFiles:
 
 
 def _missing(files: ModelFiles) -> ModelError | None:
-    """The error for a file that is missing; None if none is."""
+    """Return the error for a missing file; None if none is missing."""
     folder = files.folder
     if files.layout == "open_clip":
         if (folder / OPEN_CLIP_WEIGHTS).is_file():
@@ -401,11 +374,11 @@ def _missing(files: ModelFiles) -> ModelError | None:
     if not weight_files(folder):
         shards = [shard for name in (SAFE, PICKLED) for shard in _shards(folder, f"{name}.index.json")]
         absent = next((shard.name for shard in shards if not shard.is_file()), f"{SAFE} (or {PICKLED})")
-        return incomplete(folder, f"{folder} holds no weights: {absent} is missing.")
+        return hub.incomplete(folder, f"{folder} holds no weights: {absent} is missing.")
     if not any((folder / name).is_file() for name in _TOKENIZERS):
-        # transformers would go on with a tokenizer that knows no words.
+        # transformers would go on with an empty tokenizer.
         pieces = ", ".join(PIECES)
-        return incomplete(
+        return hub.incomplete(
             folder,
             f"{folder} holds no tokenizer: tokenizer.json (or vocab.json and merges.txt, or {pieces}) is missing.",
         )
@@ -413,7 +386,7 @@ def _missing(files: ModelFiles) -> ModelError | None:
 
 
 def _wrong(path: Path) -> str | None:
-    """What is wrong with a file, as far as can be seen without reading all of it.
+    """Return what is wrong with a file, as far as its header and length show; None if nothing is.
 
     Raises:
         ModelError: it is JSON that cannot be read.
@@ -422,12 +395,3 @@ def _wrong(path: Path) -> str | None:
     if found is None and path.suffix == ".json":
         read_config(path.parent, path.name)
     return found
-
-
-def incomplete(folder: Path, wrong: str) -> ModelError:
-    """The error for a model in `folder` whose files are not whole; `wrong` says in a sentence what is wrong."""
-    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
-        repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-        entry = find(repository)
-        return ModelError(wrong, hint="pull-again", model=entry.name if entry else repository)
-    return ModelError(f"{wrong} Copy the whole model folder again.")

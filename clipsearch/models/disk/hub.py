@@ -10,6 +10,8 @@ import hashlib
 import re
 from pathlib import Path
 
+from clipsearch.errors import ModelError
+from clipsearch.models.disk.catalog import find
 from clipsearch.system.places import below_home
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -111,3 +113,12 @@ def digest(path: Path, like: str) -> str:
         while block := file.read(1 << 22):
             sha.update(block)
     return sha.hexdigest()
+
+
+def incomplete(folder: Path, wrong: str) -> ModelError:
+    """Return the error for a model in `folder` with incomplete files; `wrong` is a sentence that says what is wrong."""
+    if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--"):
+        repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+        entry = find(repository)
+        return ModelError(wrong, hint="pull-again", model=entry.name if entry else repository)
+    return ModelError(f"{wrong} Copy the whole model folder again.")

@@ -22,7 +22,8 @@ from transformers.utils import logging
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import clip_bpe
-from clipsearch.models.disk.files import ModelFiles, incomplete
+from clipsearch.models.disk.files import ModelFiles
+from clipsearch.models.disk.hub import incomplete
 from clipsearch.models.disk.open_clip import WEIGHTS, Checkpoint
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
 from clipsearch.models.in_torch import siglip_tokenizer

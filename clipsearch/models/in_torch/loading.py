@@ -79,7 +79,8 @@ def checked_fingerprint(files: ModelFiles) -> str:
         ModelError: they are damaged.
     """
     from clipsearch.models.disk import hub
-    from clipsearch.models.disk.files import incomplete, model_paths
+    from clipsearch.models.disk.files import model_paths
+    from clipsearch.models.disk.hub import incomplete
     from clipsearch.models.in_numpy.sealed import cache_folder
     from clipsearch.system.checksums import Compared, identity
 
