@@ -1,4 +1,4 @@
-"""Reading with a limit: a device or a pipe that a user names may never end."""
+"""Reading with a size limit, since a device or pipe that a user names may never end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 1 << 30
 
 
 def read_up_to(stream: BinaryIO, limit: int) -> bytes | None:
-    """All that comes out of `stream`; None once it is more than `limit` bytes."""
+    """Read `stream` to its end; return None as soon as it exceeds `limit` bytes."""
     content = io.BytesIO()
     while block := stream.read(_BLOCK):
         if content.tell() + len(block) > limit:
@@ -24,7 +24,7 @@ def read_up_to(stream: BinaryIO, limit: int) -> bytes | None:
 
 
 def read_list(stream: BinaryIO, name: str | os.PathLike[str]) -> bytes:
-    """A list of texts or names that a user gave, as a whole; `name` is what they call it.
+    """Read a list of texts or file names from a stream that errors call `name`.
 
     Raises:
         InputError: it is longer than any such list.
@@ -36,7 +36,7 @@ def read_list(stream: BinaryIO, name: str | os.PathLike[str]) -> bytes:
 
 
 def read_list_in(path: str | os.PathLike[str]) -> bytes:
-    """The same of a file.
+    """Read a list of texts or file names from a file.
 
     Raises:
         InputError: it cannot be read, or is too long.

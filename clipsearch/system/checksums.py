@@ -1,8 +1,7 @@
-"""Whether files are what they were when they were written: checksums, and a note of the files that were compared.
+"""Checksums of files, and a record of the files whose checksums were compared.
 
-Reading hundreds of megabytes to compare a checksum takes longer than a query. So what was compared once counts as whole
-for as long as the file system says that it is the same file, unchanged; anything else is compared again. Knows nothing
-of what the files hold.
+Reading hundreds of megabytes to compare a checksum takes longer than a query. So a file that was compared once counts
+as whole as long as its status shows no change; any other is compared again. Knows nothing of what the files contain.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from pathlib import Path
 from clipsearch.system.flushing import replace_flushed
 
 Identity = list[int]
-"""Size, time of the last change of content and of anything (ns), inode, device: who writes a file changes one."""
+"""Size, mtime and ctime (ns), inode, device. Whatever writes to a file changes one of them."""
 
 _BLOCK = 1 << 20
-"""Bytes read at a time: enough to be fast, and nothing beside what a query needs anyway."""
+"""Bytes read at a time: fast enough, and little beside the memory that a query needs anyway."""
 
 
 def checksum(path: Path) -> str:
-    """BLAKE2b-128 of a file's content, in hexadecimal digits.
+    """Return the BLAKE2b-128 of a file's content, in hexadecimal digits.
 
     Raises:
         OSError: it cannot be read.
@@ -38,45 +37,45 @@ def checksum(path: Path) -> str:
 
 
 def identity(path: Path) -> Identity:
-    """What the file system says of a file.
+    """Return the identity of a file by its status.
 
     Raises:
-        OSError: it is not there.
+        OSError: it does not exist.
     """
     found = os.stat(path)
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
 
 
 class Compared:
-    """A note of files that were found whole. Where it is damaged or cannot be written, they are compared again."""
+    """Record of files that were found whole. If it is damaged or cannot be written, they are compared again."""
 
     def __init__(self, note: Path) -> None:
-        """`note` is the file; it need not be there."""
+        """Read the record from the file `note`, which need not exist."""
         self._note = note
         self._known = _read(note)
 
     def __contains__(self, path: Path) -> bool:
-        """Whether this very file was found whole."""
+        """Whether the file was found whole and has not changed since."""
         try:
             return self._known.get(self._key(path)) == identity(path)
         except OSError:
             return False
 
     def add(self, identities: Iterable[tuple[Path, Identity]]) -> None:
-        """Note files with the identity that they had *before* they were read. What is gone is struck off."""
+        """Record files with the identity that they had *before* they were read; drop files that no longer exist."""
         kept = {name: known for name, known in self._known.items() if os.path.exists(self._note.parent / name)}
         self._known = kept | {self._key(path): known for path, known in identities}
         with suppress(OSError):
             replace_flushed(self._note, json.dumps(self._known, indent=0).encode())
 
     def forget(self) -> None:
-        """Have all of them compared again."""
+        """Delete the record, so that all files are compared again."""
         self._known = {}
         with suppress(OSError):
             self._note.unlink()
 
     def _key(self, path: Path) -> str:
-        """Files beside the note by their names, since the folder gets its own when all is written."""
+        """Name of a file beside the record, whose folder may be renamed later; path of any other."""
         return path.name if path.parent == self._note.parent else str(path)
 
 

@@ -1,6 +1,6 @@
-"""Copies of a user's files, and moving files: what arrives is whole and on the disk before anything else goes.
+"""Copying and moving of a user's files: the copy is complete and on the disk before the original is removed.
 
-Nothing is ever replaced. Knows nothing of where files are copied to and why.
+Nothing is ever replaced. Knows nothing of where files are copied to, and why.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from clipsearch.system.naming import clear, put_aside, put_back, rename, rename_
 from clipsearch.system.removal import Keeper, Seen, look, remove, remove_link, take_back
 
 PART = b".clipsearch-part-"
-"""What the name of a copy begins with until it is complete."""
+"""Prefix of the name of a copy until it is complete."""
 _TRIES = 3
-"""So often a file is copied that another program changes meanwhile."""
+"""Attempts to copy a file that another program changes meanwhile."""
 
 
 class _Part(NamedTuple):
-    """A copy that is complete, and on the disk, under a name of its own."""
+    """A complete copy on the disk, under a temporary name."""
 
     path: bytes
     source: Seen
-    """What was copied."""
+    """The original, as it was copied."""
     itself: Seen
+    """The copy."""
 
 
 def copy(source: bytes, target: bytes) -> bool:
-    """Copy a file with its times and permissions; False if the name `target` is taken.
+    """Copy a file with its times and permissions; return False if the name `target` is taken.
 
-    A copy appears under its name when it is complete, on the disk, and equal to the source, which is read again.
+    The copy gets its name when it is complete, on the disk, and equal to the source, which is read again.
 
     Raises:
-        FileStaysError: the source is changed by another program all the time.
+        FileStaysError: another program keeps changing the source.
         OSError: it cannot be read, or the copy cannot be written.
     """
     part = _copied(source, os.path.dirname(target))
@@ -47,13 +48,13 @@ def copy(source: bytes, target: bytes) -> bool:
 
 
 def move(source: bytes, target: bytes) -> bool:
-    """Move a file that is no link; False if the name `target` is taken.
+    """Move a file that is no symbolic link; return False if the name `target` is taken.
 
-    To another file system it is copied, as `copy` does, and leaves its place only if it still is what was copied.
+    To another file system it is copied like in `copy`, and the original is removed only if it equals the copy.
 
     Raises:
-        FileStaysError: another program changes it. It is where it was, and nowhere else.
-        OSError: it cannot be read, or cannot leave its folder, or the copy cannot be written.
+        FileStaysError: another program changes the file, which stays where it was; there is no copy.
+        OSError: it cannot be read or removed, or the copy cannot be written.
     """
     try:
         return rename(source, target)
@@ -78,11 +79,11 @@ def move(source: bytes, target: bytes) -> bool:
 
 
 def move_link(source: bytes, target: bytes, leads_to: bytes) -> bool:
-    """Move a symbolic link, which is to lead to `leads_to` from its new place; False if the name is taken.
+    """Move a symbolic link and have it lead to `leads_to`; return False if the name `target` is taken.
 
     Raises:
-        FileStaysError: another program changed the link. It is where it was.
-        OSError: it cannot leave its folder, or the other cannot be written.
+        FileStaysError: another program changed the link, which stays where it was.
+        OSError: it cannot be removed, or the new link cannot be made.
     """
     before = os.readlink(source)
     with shielded():
@@ -100,15 +101,15 @@ def move_link(source: bytes, target: bytes, leads_to: bytes) -> bool:
 
 
 def relink(path: bytes, leads_to: bytes) -> None:
-    """Have a symbolic link lead to another place.
+    """Change where a symbolic link leads to.
 
     Raises:
-        OSError: it is no link, or its folder cannot be changed. It is as it was.
+        OSError: it is no link, or its folder cannot be changed; the link is unchanged.
     """
     with shielded():
         aside = put_aside(path)
         try:
-            os.readlink(aside.path)  # complains if it is no link any more
+            os.readlink(aside.path)  # raises if it is no link any more
             os.symlink(leads_to, path)
         except BaseException:
             put_back(aside)
@@ -117,11 +118,11 @@ def relink(path: bytes, leads_to: bytes) -> None:
         clear(aside)
 
 
-# -- how ----------------------------------------------------------------------------------------------------------
+# -- steps --------------------------------------------------------------------------------------------------------
 
 
 def _copied(source: bytes, folder: bytes) -> _Part:
-    """A copy in `folder`, compared with what the source is after it was made."""
+    """Copy a file into `folder` under a temporary name, and compare the copy with the source afterwards."""
     descriptor, path = tempfile.mkstemp(prefix=PART, dir=folder)
     os.close(descriptor)
     try:
@@ -143,12 +144,12 @@ def _copied(source: bytes, folder: bytes) -> _Part:
 def _flush(path: bytes) -> None:
     with open(path, "rb+") as file:
         sync(file.fileno())
-        if hasattr(os, "posix_fadvise"):  # what is read of it from now on comes from the disk
+        if hasattr(os, "posix_fadvise"):  # so that comparing reads the copy from the disk
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _give_name(part: _Part, target: bytes) -> bool:
-    """False if it is taken; then nothing is left of the copy."""
+    """Rename a copy to `target`; if that is taken, remove the copy and return False."""
     try:
         done = rename_ours(part.path, target)
     except BaseException:
@@ -162,7 +163,7 @@ def _give_name(part: _Part, target: bytes) -> bool:
 
 
 def _is_another(path: bytes, seen: Seen) -> bool:
-    """Whether a file is no longer what was seen, so that it is worth a second try."""
+    """Whether a file has changed since it was seen, so that a second try is worth it."""
     try:
         status = os.stat(path)
     except OSError:

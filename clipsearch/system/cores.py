@@ -1,4 +1,4 @@
-"""How many processor cores this process may use. Imports nothing heavy, since queries ask too."""
+"""Number of processor cores that this process may use. Imports nothing heavy, since queries need it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def available() -> int:
-    """Cores that the system lets this process run on, which can be fewer than the machine has (taskset, containers)."""
+    """Return the number of cores for this process, which taskset or a container may limit below the machine's."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not Linux

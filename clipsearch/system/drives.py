@@ -1,4 +1,4 @@
-"""Which file system a folder is on, and whether one is mounted there, as far as the system tells."""
+"""Identification of the file system that a folder is on, and detection of mount points."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _CERTAIN = "id:"
 
 
 def drive_at(folder: bytes) -> str | None:
-    """What is to be known again of the file system that `folder` is on; None if there is no such folder.
+    """Return an identifier of the file system that `folder` is on; None if there is no such folder.
 
-    Some (ext4, btrfs, tmpfs, ...) have an id of their own. Of others (FAT, XFS, all on Windows) there is the device's
-    number only, which the next drive in the same slot gets as well: see `is_certain`.
+    Some file systems (ext4, btrfs, tmpfs, ...) have an id of their own. For others (FAT, XFS, all on Windows) it is the
+    number of the device, which another drive in the same slot gets as well: see `is_certain`.
     """
     try:
         device = os.stat(folder).st_dev
@@ -22,12 +22,12 @@ def drive_at(folder: bytes) -> str | None:
 
 
 def is_certain(drive: str | None) -> bool:
-    """Whether no other file system is called so."""
+    """Whether an identifier of `drive_at` belongs to one file system only."""
     return drive is not None and drive.startswith(_CERTAIN)
 
 
 def is_mounted_at(folder: bytes) -> bool:
-    """Whether `folder` is one, and on another device than the folder above it."""
+    """Whether `folder` is a folder on another device than its parent."""
     try:
         return os.path.isdir(folder) and os.stat(folder).st_dev != os.stat(os.path.dirname(folder)).st_dev
     except OSError:

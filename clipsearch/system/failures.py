@@ -1,6 +1,6 @@
-"""Errors for which the machine or its settings are to blame, and no mistake of this program: in one line each.
+"""One-line messages for errors that are caused by the machine or its settings, not by a bug.
 
-Knows nothing of what was tried when they came up.
+Knows nothing of what the program was doing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _OF_LIBRARIES = {
     "bad_alloc": _MEMORY,
     "too many open files": f"Too many open files. {_HINTS[errno.EMFILE]}.",
 }
-"""What libraries say, in lower case, where the system refuses them something, and what it means."""
+"""Part of a library's message in lower case, when the system refuses it something -> our message."""
 
 
 def of_the_environment(error: BaseException) -> str | None:
-    """What the system refused, for people; None if `error` is a bug, or nobody can tell."""
+    """Return a message about what the system refused; None if `error` may be a bug."""
     if isinstance(error, MemoryError):
         return _MEMORY
     if isinstance(error, OSError):
@@ -47,7 +47,7 @@ def of_the_environment(error: BaseException) -> str | None:
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether memory, threads, files or room were lacking, so that what was read or made is not to blame."""
+    """Whether memory, threads, open files or disk space ran out, so that the input is not to blame."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _HINTS):
         return True
     text = str(error).lower()
@@ -55,7 +55,7 @@ def is_shortage(error: Exception) -> bool:
 
 
 def _refused(error: OSError) -> str | None:
-    if error.errno is None:  # raised by Python itself, of a stream that is not for reading, say
+    if error.errno is None:  # raised by Python itself, such as for a stream that cannot be read
         return None
     if error.filename is None and isinstance(error, FileNotFoundError):
         try:

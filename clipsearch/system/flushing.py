@@ -1,7 +1,7 @@
-"""Waiting until something is on the disk itself, so that a power cut does not take it.
+"""Flushing of files and folders to the disk, so that they survive a power cut.
 
-A file system may write a new name before the content behind it, and after a power cut the name then stands for nothing
-or for zeros. So the content is flushed first, then it gets its name, and then the folder is flushed.
+A file system may write a new name before its content, and after a power cut the file is then empty or all zeros. So the
+content is flushed first, then it gets its name, and then the folder is flushed.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ if sys.platform == "darwin":
 
 
 def sync(descriptor: int) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk itself."""
-    if sys.platform == "darwin":  # its fsync leaves data in the drive's own memory
+    """Wait until an open file or folder is on the disk."""
+    if sys.platform == "darwin":  # fsync of macOS leaves data in the cache of the drive
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
 
 
 def sync_folder(folder: Path | bytes) -> None:
-    """Wait until new and renamed files of a folder are on the disk under these names."""
+    """Wait until the names of new and renamed files in a folder are on the disk."""
     if sys.platform == "win32":
         return  # Windows has no such call; its file system keeps a journal of names
     descriptor = os.open(folder, os.O_RDONLY)
@@ -34,13 +34,13 @@ def sync_folder(folder: Path | bytes) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file that somebody else wrote is on the disk itself."""
+    """Wait until a file that other code wrote is on the disk."""
     with path.open("r+b") as file:  # Windows flushes only what may be written
         sync(file.fileno())
 
 
 def replace_flushed(path: Path, content: bytes) -> None:
-    """Put a small file in the place of another, whole or not at all.
+    """Write a small file atomically, replacing an earlier one.
 
     Raises:
         OSError: the folder cannot be written.

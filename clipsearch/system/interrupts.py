@@ -1,4 +1,4 @@
-"""Hold back the signals that end a program while something is half done. Knows nothing of what that is."""
+"""Delay of the signals that end a program, while a change is half done. Knows nothing of the change."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Within: Ctrl-C and its like have to wait; they are delivered when the block is over.
+    """Delay SIGINT, SIGTERM and SIGHUP until the end of the block.
 
-    A second one does not wait: it ends the process at once, as `kill -9` would. Signals that would do that anyway, or
-    that are ignored, are left alone. Outside of the main thread there is nothing to do: Python delivers none there.
+    A second signal ends the process at once, as `kill -9` would. Signals that would do that anyway, or that are
+    ignored, are not changed. In other threads than the main one this does nothing, since Python delivers no signals
+    there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -26,7 +27,7 @@ def shielded() -> Iterator[None]:
     over = False
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if over:  # a signal that came while handlers were put back has kept this one in place
+        if over:  # another signal came while the handlers were restored
             before[number](number, frame)
             return
         if held:

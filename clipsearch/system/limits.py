@@ -1,7 +1,7 @@
-"""Limits that a user or a batch system sets to a process (ulimit), looked at before a library runs into them.
+"""Checks of a process's resource limits (ulimit) before a library hits them.
 
-OpenBLAS, OpenMP and torch do not raise an error where they get no memory or no thread: they end or abort the process,
-in part with exit code 1, which means something else here.
+OpenBLAS, OpenMP and torch raise no error if they get no memory or no thread, but end or abort the process, some with
+exit code 1, which means something else here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 
 
 def check_memory(needed: int) -> None:
-    """Make sure that `needed` bytes of address space are left, where there is a limit.
+    """Check that `needed` bytes of address space are left, if there is a limit.
 
     Raises:
         MemoryError: fewer are left.
@@ -30,7 +30,7 @@ def check_memory(needed: int) -> None:
 
 
 def check_threads(needed: int) -> None:
-    """Make sure that `needed` threads can be started at once. It takes some ten microseconds for each.
+    """Check that `needed` threads can be started. It takes some ten microseconds for each.
 
     Raises:
         RuntimeError: they cannot.

@@ -1,8 +1,7 @@
-"""Names of files: given only where they are free, and taken away so that whatever happens the file keeps one.
+"""Renaming of files without replacing any, and putting files aside so that they can be put back.
 
-A file that is put aside lies under its own name in a hidden folder beside the place where it was. So nobody opens it
-by accident, a run that is killed leaves something that tells what it was called and where, and any name fits, however
-long it is.
+A file that is put aside keeps its name, in a hidden folder beside its place. So nobody opens it by accident, a killed
+run leaves its name and place to be seen, and names of any length fit.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 ASIDE = b".clipsearch-aside-"
-"""What the name of a folder begins with in which a file was put aside."""
+"""Prefix of the name of a folder in which a file is put aside."""
 
 _AT_CWD, _NO_REPLACE, _EXCLUSIVE = -100, 1, 4
 """AT_FDCWD and RENAME_NOREPLACE of Linux, RENAME_EXCL of macOS."""
@@ -23,7 +22,7 @@ _CANNOT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 class NotAtOnceError(Exception):
-    """A file cannot get another name without replacing what has it in one step of this system, but in several."""
+    """The system has no single call that renames a file without replacing another."""
 
 
 class Aside(NamedTuple):
@@ -36,7 +35,7 @@ class Aside(NamedTuple):
 
 
 def free_names(name: bytes) -> Iterator[bytes]:
-    """`name`, and what to call a file if that is taken, and if that is too: cat.jpg, cat-2.jpg, cat-3.jpg ..."""
+    """Yield `name`, then numbered alternatives if it is taken: cat.jpg, cat-2.jpg, cat-3.jpg ..."""
     stem, ending = os.path.splitext(name)
     yield name
     number = 2
@@ -46,10 +45,10 @@ def free_names(name: bytes) -> Iterator[bytes]:
 
 
 def put_aside(path: bytes) -> Aside:
-    """Take a file's name away; nobody else has any business with the one that it gets.
+    """Move a file into a new hidden folder beside it.
 
     Raises:
-        OSError: its folder cannot be changed, or it is gone; then nothing was done.
+        OSError: its folder cannot be changed, or it is gone; nothing was done.
     """
     parent, name = os.path.split(path)
     folder = os.path.join(parent, ASIDE + os.urandom(4).hex().encode("ascii"))
@@ -64,10 +63,10 @@ def put_aside(path: bytes) -> Aside:
 
 
 def put_back(aside: Aside) -> bytes:
-    """Give a file its name back, or the next that is free, should another have it now; its path.
+    """Move a file back to its place, or to the next free name if another file is there now; return its path.
 
     Raises:
-        OSError: the folder cannot be changed; then it lies where it lay.
+        OSError: the folder cannot be changed; the file is still put aside.
     """
     folder, name = os.path.split(aside.original)
     for candidate in free_names(name):
@@ -79,13 +78,13 @@ def put_back(aside: Aside) -> bytes:
 
 
 def clear(aside: Aside) -> None:
-    """Remove the folder in which a file was put aside and is no longer."""
-    with contextlib.suppress(OSError):  # somebody else put something there, which stays
+    """Remove the folder in which a file was put aside."""
+    with contextlib.suppress(OSError):  # another program put something there, which stays
         os.rmdir(os.path.dirname(aside.path))
 
 
 def leftovers(folders: Iterable[bytes]) -> Iterator[Aside]:
-    """What lies put aside in `folders`, since a run was killed there; or because one is at work right now."""
+    """Yield the files that are put aside in `folders`: by a run that was killed, or by one that is at work now."""
     for place in _places(folders):
         with contextlib.suppress(OSError):  # gone meanwhile
             for name in sorted(os.listdir(place)):
@@ -93,38 +92,37 @@ def leftovers(folders: Iterable[bytes]) -> Iterator[Aside]:
 
 
 def restore(folders: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Put back what a run that was killed left aside in `folders`; what it was called, and what it is called now.
+    """Put back the files that a killed run left aside in `folders`; yield their earlier and their new paths.
 
-    Should another run be at work there, it meets a file that is gone for it, and leaves it alone.
+    If another run is at work there, its file is gone for it, and it leaves that file alone.
 
     Raises:
         OSError: a folder cannot be changed.
     """
     known = list(dict.fromkeys(folders))
     for aside in list(leftovers(known)):
-        with contextlib.suppress(FileNotFoundError):  # it was another run's, which goes on
+        with contextlib.suppress(FileNotFoundError):  # another run has put it back
             yield aside.original, put_back(aside)
     for place in _places(known):
-        with contextlib.suppress(OSError):  # of a kill between two steps; not if something is in it
+        with contextlib.suppress(OSError):  # left by a kill between two steps; stays if it is not empty
             os.rmdir(place)
 
 
 def _places(folders: Iterable[bytes]) -> Iterator[bytes]:
-    """The folders in which files were put aside."""
+    """Yield the folders in which files were put aside."""
     for folder in dict.fromkeys(folders):
-        with contextlib.suppress(OSError):  # what is to be done there will say so
+        with contextlib.suppress(OSError):  # the caller's next access will report it
             names = sorted(name for name in os.listdir(folder) if name.startswith(ASIDE))
             yield from (os.path.join(folder, name) for name in names)
 
 
 def rename(source: bytes, target: bytes) -> bool:
-    """Give a file another name within its file system; False if something has that name already.
+    """Rename a file within its file system; return False if the name `target` is taken.
 
-    Unlike `os.rename` it replaces nothing, and it takes whatever has the name `source` at one moment: what another
-    program saves under it a little later stays.
+    Unlike `os.rename`, it replaces nothing. What another program saves as `source` a moment later stays.
 
     Raises:
-        OSError: it cannot be done (errno EXDEV: that is another file system); then nothing was done.
+        OSError: it cannot be done (errno EXDEV: to another file system); nothing was done.
     """
     try:
         return _at_once(source, target)
@@ -142,7 +140,7 @@ def rename(source: bytes, target: bytes) -> bool:
 
 
 def rename_ours(source: bytes, target: bytes) -> bool:
-    """The same for a file whose name is known to this process alone."""
+    """Like `rename`, for a file whose name only this process knows."""
     try:
         return _at_once(source, target)
     except NotAtOnceError:
@@ -161,7 +159,7 @@ def rename_ours(source: bytes, target: bytes) -> bool:
 
 def _reserve_and_replace(source: bytes, target: bytes) -> bool:
     try:
-        descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY)  # the name is ours now
+        descriptor = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY)  # this reserves the name
     except FileExistsError:
         return False
     ours = os.fstat(descriptor)
@@ -171,17 +169,17 @@ def _reserve_and_replace(source: bytes, target: bytes) -> bool:
     except BaseException:
         with contextlib.suppress(OSError):
             now = os.lstat(target)
-            if os.path.samestat(now, ours) and not now.st_size:  # else somebody has saved something there
+            if os.path.samestat(now, ours) and not now.st_size:  # else another program has saved something there
                 os.unlink(target)
         raise
     return True
 
 
 def _at_once(source: bytes, target: bytes) -> bool:
-    """In one step of the system; False if the name is taken.
+    """Rename in a single system call; return False if the name is taken.
 
     Raises:
-        NotAtOnceError: this system, or this file system, has no such step.
+        NotAtOnceError: this system or file system has no such call.
     """
     if sys.platform == "win32":
         try:

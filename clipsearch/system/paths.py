@@ -1,7 +1,6 @@
-"""Absolute paths as bytes, the way records and searches carry them: names need not be UTF-8.
+"""Absolute paths as bytes, since names need not be UTF-8, and whether two paths lead to the same place.
 
-Also whether two paths are one place, which their texts alone do not tell: a link, or a second mount of the same
-folder, gives a place another name. That is the only thing here for which the file system is asked.
+A symbolic link or a second mount gives a place another path, so the file system is asked for that.
 """
 
 from __future__ import annotations
@@ -16,35 +15,35 @@ _Identity = tuple[int, int]
 
 
 def absolute(path: str | os.PathLike[str]) -> bytes:
-    """`path` from the top, without `..`, as bytes; as the disk has it where that is written in another form.
+    """Return the absolute path as bytes, without `..`, in the Unicode form in which the disk has it.
 
-    Macs and many archives store `ü` as two characters, keyboards send one. Where nothing has the name as it was typed,
-    what has the same letters is meant (see `same_letters`).
+    macOS and many archives store `ü` as two characters, keyboards send one. If no file has the name as typed, the one
+    that is equal in normal form is meant (see `same_letters`).
     """
     return _as_on_disk(os.fsencode(os.path.abspath(path)))
 
 
 def same_letters(path: bytes) -> bytes:
-    """The form in which two paths are equal if they are written with the same letters (Unicode's NFC)."""
+    """Return a path in Unicode's NFC, in which paths with the same letters are equal."""
     if path.isascii():
         return path
     return os.fsencode(unicodedata.normalize("NFC", os.fsdecode(path)))
 
 
 def is_below(path: bytes, folder: bytes) -> bool:
-    """Whether `path` is `folder` or lies in it by their texts (both absolute)."""
+    """Whether `path` is `folder` or lies in it, by the paths alone (both absolute)."""
     return path == folder or path.startswith(inside(folder))
 
 
 def inside(folder: bytes) -> bytes:
-    """What every path in `folder` begins with."""
+    """Return the prefix of all paths in `folder`."""
     return folder.rstrip(b"/") + b"/"
 
 
 def same_place(one: bytes, other: bytes) -> bool:
     """Whether two absolute paths lead to the same file or folder.
 
-    Device and inode tell where both are there; else only links in the paths are resolved.
+    Device and inode are compared if both exist; else symbolic links are resolved.
     """
     if one == other:
         return True
@@ -55,10 +54,10 @@ def same_place(one: bytes, other: bytes) -> bool:
 
 
 def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
-    """What `path` is called by those who name everything from one of `roots` on (all absolute); `path` itself first.
+    """Return all paths by which an index may know `path`, itself first.
 
-    An index names its images from the roots on, as they were typed. So a place in a root comes with the root's name in
-    front, however `path` gets there. `path` and what lies on the way to it need not be there any more.
+    An index stores paths below its `roots` as they were typed. So for each root that contains the place, however `path`
+    leads there, the path from that root is returned. `path` need not exist any more. All paths are absolute.
     """
     found = {path: None}
     ways = dict.fromkeys((path, os.path.realpath(path)))
@@ -72,7 +71,7 @@ def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
 
 
 def roots_in(folder: bytes, roots: Iterable[bytes]) -> list[bytes]:
-    """Which of `roots` lie in `folder` or are it, whatever links or mounts lead there (all absolute)."""
+    """Return the `roots` that are `folder` or lie in it, through any links or mounts (all absolute)."""
     own = _identity(folder)
 
     def lies_in(root: bytes) -> bool:
@@ -82,9 +81,9 @@ def roots_in(folder: bytes, roots: Iterable[bytes]) -> list[bytes]:
 
 
 def second_names(places: Sequence[bytes]) -> dict[bytes, bytes]:
-    """Those of `places` that are another one, or lie in it, under a second name; and their names from there on.
+    """Map each of `places` that is another one, or lies in it, under a second path, to its path from that one.
 
-    Where two are the same place, the one that comes first keeps its name; else the outermost place names all in it.
+    Of two equal places the first keeps its path; of nested ones, the outermost gives the path.
     """
     first: dict[_Identity, bytes] = {}
     for place in places:
@@ -102,7 +101,7 @@ def second_names(places: Sequence[bytes]) -> dict[bytes, bytes]:
 
 
 def logical_folder(current: bytes) -> bytes | None:
-    """What the shell calls the `current` folder, where the system has another name for it: `cd link` keeps `link`."""
+    """Return the shell's path of the `current` folder if it differs: after `cd link` it contains `link`. Else None."""
     shell = os.fsencode(os.environ.get("PWD", ""))
     return shell if _is_other_name(shell, current) else None
 
@@ -112,7 +111,7 @@ def _is_other_name(path: bytes, folder: bytes) -> bool:
 
 
 def _as_on_disk(path: bytes) -> bytes:
-    """`path`, or what is there under a name with the same letters; the first by bytes if there are several."""
+    """Return `path`, or the existing path with the same letters; the first by bytes if there are several."""
     if path.isascii() or os.path.lexists(path):
         return path
     folder, name = os.path.split(path)
@@ -130,13 +129,13 @@ def _as_on_disk(path: bytes) -> bytes:
 
 @lru_cache(maxsize=16)  # a list of captions asks for many files of one folder
 def _names_in(folder: bytes, _mtime_ns: int) -> dict[bytes, bytes]:
-    """The names in a folder by their letters, of those that are not ASCII."""
+    """Names in a folder that are not ASCII, by their NFC form."""
     names = sorted((name for name in os.listdir(folder) if not name.isascii()), reverse=True)
     return {same_letters(name): name for name in names}
 
 
 def _upwards(path: bytes) -> Iterator[tuple[_Identity, bytes]]:
-    """`path` and the folders above it that are there, each with the way from it to `path`."""
+    """Yield the identity of `path` and of each folder above it that exists, with the path from it to `path`."""
     place, rest = path, b""
     while True:
         if (identity := _identity(place)) is not None:
@@ -148,7 +147,7 @@ def _upwards(path: bytes) -> Iterator[tuple[_Identity, bytes]]:
 
 
 def _identity(path: bytes) -> _Identity | None:
-    """None if it is not there, or nobody may look."""
+    """Device and inode; None if it does not exist or cannot be examined."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

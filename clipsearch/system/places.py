@@ -1,6 +1,6 @@
-"""Whether a path is there, and the current folder: two questions that the system may refuse to answer.
+"""Existence of paths, the current folder and the home folder, with errors for users if the system does not answer.
 
-`Path.exists` and its like raise before Python 3.14 where a folder on the way may not be searched.
+Before Python 3.14, `Path.exists` and similar methods raise if a folder on the way may not be searched.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from clipsearch.errors import InputError
 
 
 def current_folder() -> Path:
-    """The folder that relative paths start at.
+    """Return the current folder.
 
     Raises:
-        InputError: it was deleted, or the system does not name it.
+        InputError: it was deleted, or cannot be determined.
     """
     try:
         return Path.cwd()
@@ -24,19 +24,19 @@ def current_folder() -> Path:
 
 
 def check_current_folder() -> None:
-    """For what cannot do without one, whichever it is.
+    """Check that there is a current folder.
 
     Raises:
-        InputError: there is none.
+        InputError: it was deleted, or cannot be determined.
     """
     current_folder()
 
 
 def below_home(path: Path) -> Path:
-    """`path` as a library built it from the user's home folder.
+    """Return `path`, which a library built from the user's home folder, after checking that there is one.
 
     Raises:
-        InputError: it is none, for there is no such folder: ~ is all that is known of it.
+        InputError: there is no home folder, so that the path still begins with ~.
     """
     if path.parts[:1] == ("~",):
         raise InputError("There is no home folder: HOME is not set, and the system knows none for this user. Set HOME.")
@@ -44,10 +44,10 @@ def below_home(path: Path) -> Path:
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Whether there is something at `path`, as far as links lead; what cannot be a path is not there.
+    """Whether `path`, or what it links to, exists; False if it cannot be a path.
 
     Raises:
-        InputError: the system does not say, for lack of a permission as a rule.
+        InputError: the system does not say, usually for lack of permission.
     """
     try:
         os.stat(path)

@@ -1,8 +1,8 @@
-"""Removing a user's file because another file makes it needless: the only place where that is done.
+"""Removal of a user's file because another file has the same content: the only place where that is done.
 
-Whatever was found out about two files is old by the time one of them goes. So the one is put aside first, under a name
-that nobody knows, and then all is looked at again: whether the other is there without it, and equal to what was
-compared, and whether what was put aside is what was compared. It is put back if anything differs.
+What was found out about two files may have changed when one of them is removed. So it is first put aside, under a name
+that no other program knows, and then everything is checked again: that the other file exists independently, that it has
+the expected content, and that the file put aside is the one that was compared. If anything differs, it is put back.
 
 Knows nothing of duplicates and of where files are moved to.
 """
@@ -29,16 +29,16 @@ from clipsearch.system.naming import Aside, clear, put_aside, put_back
 if sys.platform != "win32":
     import fcntl
 
-# A FIFO that took a file's place must not make us wait for somebody to write to it.
+# O_NONBLOCK: opening a FIFO that took a file's place must not block.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CHUNK = 2**20
 _CHANGED = "it was changed at this very moment"
 _SECOND, _DAY = 10**9, 86_400 * 10**9
 _COARSE = 3 * _SECOND
-"""A time stamp as young as this may stay the same in a later change: file systems count in steps of up to 2 s."""
+"""ns: a more recent time stamp may not change with the content, since file systems count in steps of up to 2 s."""
 _TRASHES = re.compile(rb"/(\.Trash(es|-\d+)?|Trash/files|\$RECYCLE\.BIN)/")
 _LOCAL = {"btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "tmpfs", "vfat", "xfs"}
-"""Linux's file systems on disks of this machine. Others show what lies in another one, or on a server."""
+"""File systems of Linux on local disks. Others show files of another file system, or of a server."""
 
 
 class Seen(NamedTuple):
@@ -50,26 +50,26 @@ class Seen(NamedTuple):
     mtime_ns: int
     ctime_ns: int
     digest: bytes
-    """BLAKE2b of the content, 16 bytes: what the index has as well."""
+    """BLAKE2b of the content, 16 bytes, as in the index."""
     at_ns: int
-    """By the clock, when the reading began."""
+    """Time when reading began, ns since 1970."""
 
 
 class Keeper(NamedTuple):
-    """The file for whose sake another one goes."""
+    """The file that stays when another one is removed."""
 
     path: bytes
     digest: bytes
-    """Of its content, as in `Seen`."""
+    """Expected hash of its content, as in `Seen`."""
     made_by_us: bool = False
-    """A copy that this process made a moment ago: it cannot be the other file under a second name."""
+    """Whether this process has just made it as a copy, so that it cannot be the other file under a second name."""
 
 
 def look(path: bytes) -> Seen:
     """Read a file, following links.
 
     Raises:
-        FileStaysError: it cannot be read, or changed meanwhile; the text has no subject.
+        FileStaysError: it cannot be read, or changed meanwhile; the message has no subject.
     """
     try:
         with _opened(path) as descriptor:
@@ -86,31 +86,36 @@ def look(path: bytes) -> Seen:
 
 
 def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
-    """Remove a file that is as `seen`, since `keeper` is there; the bytes that this freed.
+    """Remove a file and return the bytes that this freed.
 
-    With `trash` it goes to the trash of the system, which frees nothing yet.
+    Args:
+        path: The file.
+        seen: What it must still be.
+        keeper: The file that must exist with its content.
+        trash: Move it to the system's trash, which frees nothing yet.
 
     Raises:
-        FileStaysError: something is not as it was compared, or cannot be done. The file is where it was; its text says
-            so if it has another name now, since its own was given away meanwhile.
-        NoTrashError: of these, there is no trash for it.
+        FileStaysError: a file is not as it was compared, or the removal failed. The file is where it was, or has
+        another
+            name, which the message says, if its own was taken meanwhile.
+        NoTrashError: a FileStaysError, because there is no trash for it.
     """
     with shielded():
         aside = _put_aside(path)
         try:
             with _opened(aside.path) as descriptor:
-                # Nobody who has it open now may write, and nobody can open it under a name that he does not know. So
-                # what it is then it stays, and the keeper, which others can change, is looked at last.
+                # Nobody has it open for writing, and nobody knows its new name. So it cannot change after this check;
+                # the keeper, which can, is checked last.
                 _check_nobody_writes(descriptor)
                 status = _check_unchanged(descriptor, seen)
                 _check_kept(keeper, aside, seen)
-                if _times(os.fstat(descriptor)) != _times(status):  # where the system cannot tell who writes
+                if _times(os.fstat(descriptor)) != _times(status):  # for systems that cannot tell who writes
                     raise FileStaysError(_CHANGED)  # noqa: TRY301  (it is put back below)
                 if trash and sys.platform == "linux":
                     with _writable(descriptor):
                         _to_trash(aside.path)
                     _note_original(aside, descriptor)
-            if trash and sys.platform != "linux":  # other trashes note down for themselves what a file was called
+            if trash and sys.platform != "linux":  # other trashes record the original path themselves
                 _put_back(aside)
                 _to_trash(path)
             elif not trash:
@@ -127,10 +132,10 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
 
 
 def remove_link(path: bytes, leads_to: bytes) -> None:
-    """Remove a symbolic link if it still has this text.
+    """Remove a symbolic link if it still leads to `leads_to`.
 
     Raises:
-        FileStaysError: it has not, or cannot be removed.
+        FileStaysError: it leads elsewhere, or cannot be removed.
     """
     with shielded():
         aside = _put_aside(path)
@@ -149,8 +154,8 @@ def remove_link(path: bytes, leads_to: bytes) -> None:
 
 
 def take_back(path: bytes, seen: Seen) -> None:
-    """Remove a copy that this process made as `seen`, if it still is that."""
-    with contextlib.suppress(FileStaysError, OSError):  # then it is another program's now
+    """Remove a copy that this process made, if it is unchanged since it was `seen`."""
+    with contextlib.suppress(FileStaysError, OSError):  # then another program has changed it
         aside = _put_aside(path)
         status = os.stat(aside.path)
         if _times(status) == (seen.inode, seen.size, seen.mtime_ns):
@@ -160,7 +165,7 @@ def take_back(path: bytes, seen: Seen) -> None:
             put_back(aside)
 
 
-# -- aside and back ---------------------------------------------------------------------------------------------
+# -- putting aside and back -------------------------------------------------------------------------------------
 
 
 def _put_aside(path: bytes) -> Aside:
@@ -173,17 +178,21 @@ def _put_aside(path: bytes) -> Aside:
 
 
 def _put_back(aside: Aside) -> None:
-    """Raises FileStaysError if its name was given away."""
+    """Put a file back to its place.
+
+    Raises:
+        FileStaysError: another file has its name, so that it got another one.
+    """
     path = put_back(aside)
     if path != aside.original:
         raise FileStaysError(_renamed("its name was taken at this very moment", path))
 
 
 def _put_back_after(aside: Aside, reason: str) -> str:
-    """Put a file back if it is not there already; the reason, and where it is if that is not where it was."""
+    """Put a file back; return the reason, with the file's new place if it is not its old one."""
     try:
         path = put_back(aside)
-    except FileNotFoundError:  # it is back, or another program was faster
+    except FileNotFoundError:  # it is back already, or another program moved it
         return reason
     except OSError as error:
         return f"{reason}; it lies in {os.fsdecode(aside.path)} and cannot be put back ({error.strerror})"
@@ -194,11 +203,15 @@ def _renamed(reason: str, path: bytes) -> str:
     return f"{reason}; it is called {os.fsdecode(os.path.basename(path))} now, since something else has its name"
 
 
-# -- looking again ----------------------------------------------------------------------------------------------
+# -- checking again ---------------------------------------------------------------------------------------------
 
 
 def _check_kept(keeper: Keeper, aside: Aside, seen: Seen) -> None:
-    """Whether `keeper` is there while the other file lies aside, is another one, and has its content."""
+    """Check that `keeper` exists while the other file is put aside, is another file, and has the expected content.
+
+    Raises:
+        FileStaysError: it does not.
+    """
     name = f"what would be kept, {os.fsdecode(keeper.path)},"
     if not keeper.made_by_us and _is_same_file(keeper, aside, seen):
         raise FileStaysError(f"{name} seems to be the same file, reached in another way")
@@ -213,12 +226,12 @@ def _check_kept(keeper: Keeper, aside: Aside, seen: Seen) -> None:
 
 
 def _is_same_file(keeper: Keeper, aside: Aside, seen: Seen) -> bool:
-    """Whether two names, of which one was just taken away, are of one file.
+    """Whether the keeper is the file that was put aside, under another path.
 
-    Usually the other name is then gone with it, or device and inode tell. But the same folder may be reached through
-    two mounts with different numbers of devices, of which one still remembers a name that the other has taken away
-    (seen with overlays). So a mark is made on the one, and looked for on the other: a time of last access that no file
-    has, for a moment.
+    Usually the other path is then gone, too, or device and inode are equal. But the same folder may be reached through
+    two mounts with different device numbers, of which one still shows a name that was removed through the other (seen
+    with overlays). So the one file is marked for a moment with an access time that no file has, and the other is
+    checked for it.
     """
     try:
         ours = os.stat(aside.path)
@@ -243,15 +256,18 @@ def _is_same_file(keeper: Keeper, aside: Aside, seen: Seen) -> bool:
         ) from error
     if abs(found - mark) < 2 * _DAY:
         return True
-    # Others show marks late, or not at all, but the same number as the disk behind them.
+    # Other file systems show the mark late or not at all, but the inode number of the disk behind them.
     shown = not (_kind(seen.device) in _LOCAL and _kind(theirs.st_dev) in _LOCAL)
     return shown and (seen.inode, seen.size, seen.mtime_ns) == (theirs.st_ino, theirs.st_size, theirs.st_mtime_ns)
 
 
 def _check_unchanged(descriptor: int, seen: Seen) -> os.stat_result:
-    """Whether an open file, which lies aside, is what was seen; what the system says of it.
+    """Check that an open file, which is put aside, is unchanged since it was seen; return its status.
 
-    To be put aside changed its ctime, so where the other stamps could hide a change the content is read again.
+    Putting it aside has changed its ctime, so the content is read again if the other stamps could hide a change.
+
+    Raises:
+        FileStaysError: it has changed.
     """
     now = os.fstat(descriptor)
     known = (now.st_dev, *_times(now)) == (seen.device, seen.inode, seen.size, seen.mtime_ns)
@@ -262,14 +278,17 @@ def _check_unchanged(descriptor: int, seen: Seen) -> os.stat_result:
 
 
 def _check_nobody_writes(descriptor: int) -> None:
-    """Whether another program has an open file open for writing, where the system can tell.
+    """Check that no other program has an open file open for writing, if the system can tell.
 
-    Linux grants a read lease on a file that nobody writes to, and no other.
+    Linux grants a read lease only on a file that nobody has open for writing.
+
+    Raises:
+        FileStaysError: another program has it open for writing.
     """
     if sys.platform != "linux" or _kind(os.fstat(descriptor).st_dev) not in {*_LOCAL, "overlay"}:
         return  # elsewhere a refusal may mean something else
     try:
-        # Somebody who opens it now would have us told of by SIGIO, which ends a program; SIGURG does nothing.
+        # If another program opens it now, we get a signal: by default SIGIO, which ends a program; SIGURG is ignored.
         fcntl.fcntl(descriptor, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -279,7 +298,7 @@ def _check_nobody_writes(descriptor: int) -> None:
 
 
 def _kind(device: int) -> str | None:
-    """What Linux calls the file system on a device; None if that is not known."""
+    """Return Linux's name of the file system on a device; None if it is not known."""
     if sys.platform != "linux":
         return None
     wanted = f"{os.major(device)}:{os.minor(device)}"
@@ -292,7 +311,7 @@ def _kind(device: int) -> str | None:
 
 
 def _times(status: os.stat_result) -> tuple[int, int, int]:
-    """What stays the same when a file gets another name."""
+    """Return the parts of a status that renaming does not change."""
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -305,10 +324,10 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int]:
 
 @contextlib.contextmanager
 def _opened(path: bytes) -> Iterator[int]:
-    """A descriptor of a regular file.
+    """Open a regular file for reading and yield its descriptor.
 
     Raises:
-        OSError: it is none, or cannot be opened.
+        OSError: it is no regular file, or cannot be opened.
     """
     descriptor = os.open(path, _FLAGS)
     try:
@@ -332,12 +351,12 @@ def _digest(descriptor: int) -> bytes:
 
 
 def is_in_trash(path: bytes) -> bool:
-    """Whether an absolute path lies in a trash, as Linux, macOS and Windows name theirs."""
+    """Whether an absolute path lies in a trash folder of Linux, macOS or Windows."""
     return _TRASHES.search(path) is not None
 
 
 def _to_trash(path: bytes) -> None:
-    """Give a file to the system's trash.
+    """Move a file to the system's trash.
 
     Raises:
         NoTrashError: there is no trash for it.
@@ -353,7 +372,7 @@ def _to_trash(path: bytes) -> None:
 
 @contextlib.contextmanager
 def _writable(descriptor: int) -> Iterator[None]:
-    """Within: an open file may be written, for send2trash takes no others; it goes to the trash as it was."""
+    """Make an open file writable within, since send2trash refuses others; restore its permissions afterwards."""
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
     if mode & stat.S_IWUSR:
         yield
@@ -366,10 +385,10 @@ def _writable(descriptor: int) -> Iterator[None]:
 
 
 def _note_original(aside: Aside, descriptor: int) -> None:
-    """Have the trash restore a file, also open as `descriptor`, to where it was before it was put aside.
+    """Correct the original path in the trash's record of a file, which is also open as `descriptor`.
 
-    The trash of the freedesktop.org specification has a note on each file, percent-encoded, in a folder `info` beside
-    `files`. Where the file went, its descriptor tells. If this fails, it is restored beside its place.
+    By the freedesktop.org specification, the trash has a record of each file in a folder `info` beside `files`. The
+    descriptor says where the file went. If this fails, the file can still be restored beside its place.
     """
     with contextlib.suppress(OSError):
         _mend_note(aside, descriptor)

@@ -1,7 +1,7 @@
-"""The three standard streams, whatever they lead to: a full disk, a closed pipe, nothing at all.
+"""Robust standard streams, for a full disk, a closed pipe or a closed descriptor.
 
-What a program says on stderr must never change what it does or how it ends; what it has to tell on stdout must be told,
-or its end has to be an error. Knows nothing of what is written.
+Writing to stderr never changes what a program does or how it ends. Failing to write to stdout is an error. Knows
+nothing of what is written.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class OutputAbandonedError(BrokenPipeError):
-    """Whoever read standard output has seen enough."""
+    """The reader of standard output has closed it."""
 
 
 class _Wrapped(io.RawIOBase):
-    """A stream without a buffer that writes to another one."""
+    """Unbuffered stream that writes to another one."""
 
     def __init__(self, raw: BinaryIO | io.RawIOBase, name: str) -> None:
         super().__init__()
@@ -32,15 +32,15 @@ class _Wrapped(io.RawIOBase):
         self.name = name
 
     def writable(self) -> bool:
-        """True, whatever it leads to."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """Of the other stream."""
+        """Return the descriptor of the other stream."""
         return self._raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Whether the other stream is a terminal."""
         return self._raw.isatty()
 
     def write(self, data: ReadableBuffer, /) -> int:
@@ -53,24 +53,24 @@ class _Wrapped(io.RawIOBase):
 
     @abc.abstractmethod
     def _written(self, data: memoryview) -> int:
-        """How many bytes the other stream has taken; 1 or more."""
+        """Write to the other stream; return the number of bytes written, at least 1."""
 
 
 class _Talk(_Wrapped):
-    """Drops what the other stream does not take."""
+    """Drops what cannot be written."""
 
     def _written(self, data: memoryview) -> int:
-        with contextlib.suppress(OSError, ValueError):  # ValueError: somebody closed it
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
             return self._raw.write(data) or len(data)
         return len(data)
 
 
 class _Output(_Wrapped):
-    """Says by its errors that it was standard output that failed."""
+    """Raises errors that name standard output."""
 
     def _written(self, data: memoryview) -> int:
         try:
-            while (written := self._raw.write(data)) is None:  # another program has it not wait
+            while (written := self._raw.write(data)) is None:  # another program has made it non-blocking
                 import select
 
                 select.select([], [self._raw], [])
@@ -82,22 +82,21 @@ class _Output(_Wrapped):
 
 
 def for_talk(raw: BinaryIO | io.RawIOBase, encoding: str) -> TextIO:
-    """A stream for talk that writes to `raw` at once, and never fails."""
+    """Return a text stream for messages that writes to `raw` at once, and never fails."""
     return io.TextIOWrapper(_Talk(raw, "<stderr>"), encoding, "backslashreplace", write_through=True)
 
 
 def guard_streams() -> None:
-    """Make all three safe to use. To be called once, before anything else is opened.
+    """Make the standard streams safe to use. Call it once, before anything else is opened.
 
-    Where one is closed, its descriptor leads nowhere from now on: else the next file that is opened, an index say,
-    would get it, and with it what libraries write to stderr. `sys.stdin` stays None then, since there is nothing to
-    read.
+    A closed descriptor is opened on the null device: otherwise the next file that is opened, such as an index, would
+    get it, and with it what libraries write to stderr. `sys.stdin` stays None then.
 
-    Writing to `sys.stdout` raises OutputError and OutputAbandonedError, and no text is beyond its encoding.
+    Writing to `sys.stdout` raises OutputError and OutputAbandonedError. Characters outside its encoding are escaped.
     """
     for descriptor in (0, 1, 2):
         _fill(descriptor)
-    # What a debugger, say, has put in their place stays as it is.
+    # A stream that was replaced, by a debugger for example, is not changed.
     is_plain = sys.stderr is sys.__stderr__, sys.stdout is sys.__stdout__
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  (to the end)
@@ -112,14 +111,14 @@ def guard_streams() -> None:
 
 
 def let_output_go() -> None:
-    """Lead stdout nowhere: else Python would try to write what is left of it while it ends, and exit with 120."""
+    """Redirect stdout to the null device, so that Python does not fail to flush it at exit (code 120)."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
 
 
 def _raw(stream: TextIO) -> BinaryIO:
-    """What is below its buffer, if it has one (not so with `python -u`)."""
+    """Return the unbuffered stream below a text stream (with `python -u` there is no buffer)."""
     raw: BinaryIO = getattr(stream.buffer, "raw", stream.buffer)
     return raw
 
@@ -128,7 +127,7 @@ def _fill(descriptor: int) -> None:
     try:
         os.fstat(descriptor)
     except OSError:
-        opened = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+        opened = os.open(os.devnull, os.O_RDWR)  # usually this gives the lowest free descriptor, which is this one
         if opened != descriptor:
             os.dup2(opened, descriptor)
             os.close(opened)

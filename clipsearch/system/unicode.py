@@ -1,4 +1,4 @@
-"""Whether a text is Unicode: command lines and files may hold any bytes, which Python keeps as surrogates."""
+"""Check that a text is valid Unicode: Python keeps other bytes of command lines and files as surrogates."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import re
 from clipsearch.errors import InputError
 
 NO_UTF_8 = re.compile("[\udc80-\udcff]")
-"""How Python keeps bytes that are not UTF-8 (`surrogateescape`)."""
+"""Surrogates by which Python keeps bytes that are not UTF-8 (`surrogateescape`)."""
 
 
 def check_utf8(text: str, what: str, *, hint: str | tuple[str, ...] = ()) -> None:
-    """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
+    """Check that `text`, which errors call `what`, was UTF-8.
+
+    Raises:
+        InputError: it was not; `hint` is the hint of the error.
+    """
     try:
         text.encode()
     except UnicodeEncodeError as error:
