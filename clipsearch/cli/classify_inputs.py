@@ -86,15 +86,15 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedd
         engine=model.engine.value,
     )
     with opened_index, Embedder(opened_index.store, options=options) as embedder:
-        pictures = selected(opened_index.store, **arguments)
-        if not pictures.paths:
+        chosen = selected(opened_index.store, **arguments)
+        if not chosen.paths:
             say_why_nothing(opened_index, [], arguments)
 
         def predict(classifier: Classifier, top: int) -> Classified:
-            predictions = classifier.predict_rows(pictures.matrix, pictures.rows, top)
-            return Classified(list(range(len(pictures.paths))), predictions, [])
+            predictions = classifier.predict_rows(chosen.matrix, chosen.rows, top)
+            return Classified(list(range(len(chosen.paths))), predictions, [])
 
-        yield embedder, Source(pictures.paths, None, None, (), predict)
+        yield embedder, Source(chosen.paths, None, None, (), predict)
 
 
 def _files(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str]) -> Source:

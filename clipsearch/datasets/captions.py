@@ -1,10 +1,9 @@
-"""Pictures with captions, from the files in which data sets keep them. Opens no picture and knows no model.
+"""Images with captions, read from the files of data sets. Opens no image and knows no model.
 
-Which of these formats a file has is seen from its content:
+The format of a file is recognised by its content:
 
-- a table with a header (see `tables`): a column for the image and one for the caption. So open_clip is given pictures
-  to train with.
-- JSON as Karpathy and Fei-Fei split COCO and Flickr: `images`, each with `filename`, `sentences` and `split`.
+- a table with a header (see `tables`): a column for the image and one for the caption, as for training with open_clip.
+- Karpathy's and Fei-Fei's JSON of COCO and Flickr: `images`, each with `filename`, `sentences` and `split`.
 - JSON as COCO's `captions_*.json`: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
 - Flickr8k's token file: `image#number`, a tab, the caption.
 """
@@ -41,7 +40,7 @@ _COLUMNS = (
 )
 
 _NAMED = 3
-"""Number of missing images that are named."""
+"""Number of missing images that an error names."""
 _TOKEN = re.compile(r"(?P<image>[^\t]+)#\d+\t(?P<caption>.*)")
 _FORMATS = (
     "a table with a header, Karpathy's JSON (images with sentences), COCO's captions_*.json (images and annotations), "
@@ -50,25 +49,26 @@ _FORMATS = (
 
 
 class Captions(NamedTuple):
-    """Which texts are true of which pictures."""
+    """Images, texts, and which texts describe which images."""
 
     images: list[ImageFile]
-    """(N), each once."""
+    """(N) images without repetition."""
     texts: list[str]
-    """(Q), each once: equal captions are one text, which is true of each picture that it stands beside."""
+    """(Q) texts without repetition: equal captions of several images are one text."""
     pairs: list[tuple[int, int]]
-    """(P) of text and image, by their places, each once. Every text and every image is in one."""
+    """(P) pairs (index of the text, index of the image) without repetition. Every text and image is in a pair."""
     missing: list[bytes]
-    """Absolute paths of images that are not there and were left out."""
+    """Absolute paths of images that do not exist and were left out."""
 
 
 class _Line(NamedTuple):
-    """One caption, as a file has it."""
+    """One caption of a file."""
 
     image: str
+    """Path of the image, as written there."""
     caption: str
     where: str
-    """As errors name it."""
+    """File and line, for errors."""
 
 
 def read_captions(
@@ -80,16 +80,20 @@ def read_captions(
     content: bytes | None = None,
     encoding: str | None = None,
 ) -> Captions:
-    """Read a file with captions, in any of the formats above; `content` is what is in it, if that is known already.
+    """Read a file with captions in any of the formats above.
 
-    `encoding` is what it is written in, if neither UTF-8 nor told by its byte order mark. How it was read is
-    logged, unless that is plain.
+    If its encoding or separator are not UTF-8 and commas, that is logged.
 
-    Image paths are taken from the folder `images`, by default that of the file itself. `split`, for Karpathy's JSON,
-    is the part that counts, say "test". Missing images are an error, or left out with `skip_missing`.
+    Args:
+        file: The file.
+        images: Folder at which relative image paths start; by default that of the file.
+        split: Part of Karpathy's JSON to read, such as "test".
+        skip_missing: Leave out images that do not exist, instead of raising an error.
+        content: Content of the file, if it was read already.
+        encoding: Its encoding, if neither UTF-8 nor given by a byte order mark.
 
     Raises:
-        InputError: the file cannot be read or understood, has no such part, or images are missing.
+        InputError: the file cannot be read or has no known format, has no such split, or images are missing.
     """
     path = Path(file)
     text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
@@ -106,7 +110,7 @@ def read_captions(
 
 
 def _lines(text: Text, name: str, split: str | None) -> Iterable[_Line]:
-    start = text.text.lstrip()  # the rest of its first line tells
+    start = text.text.lstrip()  # the first line decides
     is_json = start[:1] in ("{", "[")
     is_tokens = not is_json and _TOKEN.fullmatch(re.split("[\r\n]", start, maxsplit=1)[0]) is not None
     if (is_json or is_tokens) and (assumed := text.assumed(name)):
@@ -121,7 +125,7 @@ def _lines(text: Text, name: str, split: str | None) -> Iterable[_Line]:
 
 
 def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Captions:
-    """What `lines` say, with each picture and each text once."""
+    """Collect the captions, with each image and each text once."""
     images: dict[bytes, int] = {}
     texts: dict[str, int] = {}
     pairs: dict[tuple[int, int], None] = {}
@@ -159,7 +163,7 @@ def _caption(line: _Line) -> str:
 
 
 def _file(path: bytes) -> ImageFile | None:
-    """What is at `path`; None if nothing is."""
+    """Describe the file at `path`; None if it does not exist."""
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
@@ -249,7 +253,7 @@ def _coco_lines(images: list[Any], annotations: object, name: str) -> Iterator[_
 
 
 def _field(item: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:  # noqa: ANN401  (JSON's)
-    """`item[name]`, which must be of this kind."""
+    """Return `item[name]` after checking its type."""
     if not isinstance(item, Mapping):
         raise InputError(f"{where} is no object.")
     if not isinstance(item.get(name), kind):

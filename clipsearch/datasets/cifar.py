@@ -1,4 +1,4 @@
-"""Pickles of plain data, read and not run. Knows nothing of what the data means.
+"""Reading of pickles of plain data without running them. Knows nothing of what the data means.
 
 A pickle is a program: unpickling calls whatever it names. This module does not unpickle. It follows the few operations
 that build dicts, lists, texts, numbers and NumPy arrays of bytes, and refuses everything else. No name in the file
@@ -27,49 +27,49 @@ _NAMES = {
     _NDARRAY: _NDARRAY,
     _DTYPE: _DTYPE,
 }
-"""What an array of bytes needs; the names are compared and never imported."""
+"""Names that a pickled uint8 array contains; they are compared and never imported."""
 _PLAIN = (
     *("BININT", "BININT1", "BININT2", "LONG1"),
     *("BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINBYTES", "BINBYTES"),
 )
-"""Operations whose argument is a value."""
+"""Operations that push their argument as a value."""
 _PYTHON_2_STRINGS = ("SHORT_BINSTRING", "BINSTRING")
 _NOTHING = ("PROTO", "FRAME")
 _LONGEST = 100
-"""Characters of a name that are shown."""
+"""Characters of a name that an error shows."""
 _NO_BYTES = "it asks for an object that is no array of bytes"
 
 
 class _Name:
-    """A name that the pickle wants to call; here it only stands for what would come of it."""
+    """A name that the pickle would call; nothing is called here."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
 
 class _Array:
-    """An array, once its content is known."""
+    """An array, whose content follows in a later operation."""
 
     def __init__(self) -> None:
         self.value: npt.NDArray[np.uint8] | None = None
 
 
 class _Bytes:
-    """The data type of an array of bytes."""
+    """The data type uint8."""
 
 
 def read_dict(content: bytes) -> dict[str, Any]:
-    """The dict that a pickle of protocol 2 to 4 holds, written by Python 2 or 3; keys are texts.
+    """Read the dict in a pickle of protocol 2 to 4, written by Python 2 or 3; keys are str.
 
     Values are lists, tuples, dicts, ints, bools, None, str, bytes (also what was `str` in Python 2) and, directly in
     the dict, uint8 arrays.
 
     Raises:
-        ValueError: it is no such pickle, is damaged, or asks for anything else; the text says what.
+        ValueError: it is no such pickle, is damaged, or contains anything else; the message says what.
     """
     try:
         found = _Machine().run(content)
-    except (IndexError, KeyError, OverflowError) as error:  # what it takes, or recalls, is not there, or cannot be
+    except (IndexError, KeyError, OverflowError) as error:  # it refers to values that are not there
         raise ValueError("it is damaged") from error
     if not isinstance(found, dict):
         raise ValueError("it holds no dict")  # noqa: TRY004  (the content is wrong, not a type of ours)
@@ -80,7 +80,7 @@ def read_dict(content: bytes) -> dict[str, Any]:
 
 
 class _Machine:
-    """A stack, and a memory of what may come again, as pickles use them."""
+    """The pickle machine: a stack, and a memory of values that are used again."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
@@ -116,7 +116,7 @@ class _Machine:
         }
 
     def run(self, content: bytes) -> object:
-        """What is left at the end."""
+        """Execute the operations, and return the value that is on the stack at the end."""
         for operation, argument, _ in pickletools.genops(content):
             if operation.name == "STOP":
                 return self._stack.pop()
@@ -165,7 +165,7 @@ class _Machine:
 
     def _build(self, state: object) -> None:
         built = self._stack[-1]
-        # Of bytes' type nothing needs to be known: they have no order and no fields.
+        # The state of a uint8 dtype is ignored: it has no byte order and no fields.
         if isinstance(built, _Array):
             built.value = _array(state)
         elif not isinstance(built, _Bytes):
@@ -179,7 +179,7 @@ def _joined(module: object, name: object) -> str:
 
 
 def _array(state: object) -> npt.NDArray[np.uint8]:
-    """What NumPy writes of an array: version, shape, data type, whether columns come first, content."""
+    """Build an array from NumPy's pickled state: version, shape, dtype, whether in Fortran order, content."""
     match state:
         case (int(), tuple() as shape, _Bytes(), int() as by_columns, bytes() as data):
             pass

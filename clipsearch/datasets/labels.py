@@ -1,9 +1,9 @@
-"""What pictures are known to show: from the names of folders, from a table, from CIFAR's own files.
+"""Known labels of images: from the names of folders, from a table, or from CIFAR's files.
 
-Owns how known labels are written down. Knows nothing of models and predictions, and runs no code from a file.
+Knows nothing of models and predictions, and runs no code from a file.
 
 CIFAR-10 and CIFAR-100 are read as their author publishes them ("python version"; A. Krizhevsky, "Learning Multiple
-Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 3072) bytes, each row a picture of
+Layers of Features from Tiny Images", 2009): pickles of a dict with `data`, (N, 3072) bytes, each row an image of
 32 x 32 pixels, all of its red before all of its green and blue.
 """
 
@@ -30,23 +30,23 @@ from clipsearch.system.paths import absolute
 _log = logging.getLogger(__name__)
 _COLUMNS = (Column("image", "paths", IMAGE_COLUMNS), Column("label", "labels", ("label",)))
 _SIDE = 32
-"""Pixels of a CIFAR picture, in both directions."""
+"""Width and height of a CIFAR image in pixels."""
 _LARGEST = 2**30
-"""Bytes; the largest of CIFAR's files has 155 MB."""
+"""Most bytes of a file that is read; the largest of CIFAR's has 155 MB."""
 _PICKLE, _PROTOCOLS = 0x80, range(2, 6)
-"""How a pickle begins; no image does."""
+"""First byte of a pickle, and the values of its second; no image begins so."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way in which CIFAR's files name what pictures show."""
+    """Names by which a variant of CIFAR stores its labels."""
 
     labels: str
-    """In a batch: a number for each picture."""
+    """Key in a batch: a label number for each image."""
     names: str
-    """In the file beside the batches: what the numbers mean."""
+    """Key in the file beside the batches: the names of the label numbers."""
     file: str
-    """The name of that one."""
+    """Name of that file."""
 
 
 CIFAR_10 = Kind("labels", "label_names", "batches.meta")
@@ -56,20 +56,20 @@ CIFAR_100_COARSE = Kind("coarse_labels", "coarse_label_names", "meta")
 
 @dataclass(frozen=True)
 class CifarBatch:
-    """The pictures of one of CIFAR's files."""
+    """Images and labels of one file of CIFAR."""
 
     path: bytes
-    """Absolute."""
+    """Absolute path of the file."""
     pixels: npt.NDArray[np.uint8]
     """(N, 32, 32, 3) RGB."""
     truth: list[str]
-    """Of N pictures, what each shows."""
+    """(N) label of each image."""
     labels: list[str]
-    """All that a picture of this kind can show, as the file beside it says."""
+    """All labels of this variant, by number."""
 
 
 def folder_labels(paths: Iterable[bytes]) -> list[str]:
-    """The name of the folder in which each picture lies, as in folders for torchvision's `ImageFolder`.
+    """Return the name of the folder that contains each image, as in torchvision's `ImageFolder`.
 
     Names that are not UTF-8 have replacement characters.
     """
@@ -77,14 +77,16 @@ def folder_labels(paths: Iterable[bytes]) -> list[str]:
 
 
 def table_labels(path: Path, *, encoding: str | None = None) -> dict[bytes, str]:
-    """What a table says of pictures: their absolute paths and labels.
+    """Read the labels of images from a table: absolute path -> label.
 
-    Its first line names the columns (see `tables`). Relative paths start at the file's own folder. `encoding` is what
-    it is written in, if neither UTF-8 nor told by its byte order mark. How it was read is logged, unless that is
-    plain.
+    The first line names the columns (see `tables`). If encoding or separator are not UTF-8 and commas, that is logged.
+
+    Args:
+        path: The table. Relative paths in it start at its folder.
+        encoding: Its encoding, if neither UTF-8 nor given by a byte order mark.
 
     Raises:
-        InputError: it cannot be read, a column or a field is missing, a picture is not there or has two labels.
+        InputError: it cannot be read, a column or a field is missing, an image does not exist or has two labels.
     """
     table = read_table(decoded(read_list_in(path), str(path), encoding), str(path), _COLUMNS)
     if table.assumed:
@@ -107,10 +109,10 @@ def table_labels(path: Path, *, encoding: str | None = None) -> dict[bytes, str]
 
 
 def labels_of(paths: Iterable[bytes], known: dict[bytes, str], source: Path) -> list[str]:
-    """What `known`, from the file `source`, says of each picture.
+    """Return the label of each image in `known`, which was read from the file `source`.
 
     Raises:
-        InputError: it says nothing of some.
+        InputError: an image has none.
     """
     paths = list(paths)
     missing = [path for path in paths if path not in known]
@@ -121,24 +123,24 @@ def labels_of(paths: Iterable[bytes], known: dict[bytes, str], source: Path) -> 
 
 
 def is_cifar(path: Path) -> bool:
-    """Whether this is a file such as CIFAR's, as far as its first bytes tell."""
+    """Whether a file is a pickle like CIFAR's, by its first bytes."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # who opens a FIFO waits
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a FIFO would block
             return False
         with open(path, "rb") as file:
             start = file.read(2)
     except OSError:
-        return False  # whoever reads it will say so
+        return False  # reading it will report the error
     return len(start) == 2 and start[0] == _PICKLE and start[1] in _PROTOCOLS  # noqa: PLR2004  (two bytes)
 
 
 def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
-    """One batch of CIFAR-10 or CIFAR-100, with labels from the file beside it (`batches.meta` or `meta`).
+    """Read a batch of CIFAR-10 or CIFAR-100, with the labels' names from the file beside it (`batches.meta` or `meta`).
 
-    `coarse` takes CIFAR-100's 20 superclasses instead of its 100 classes.
+    With `coarse`, the labels are CIFAR-100's 20 superclasses instead of its 100 classes.
 
     Raises:
-        InputError: a file cannot be read, or is not what it should be; nothing in it is ever run.
+        InputError: a file cannot be read, or is no such file; no code in it is run.
     """
     # 1. The batch.
     batch = _read(path)
@@ -150,7 +152,7 @@ def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
     data, numbers = batch["data"], batch[kind.labels]
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3 * _SIDE**2:  # noqa: PLR2004
         raise InputError(f"{path} is no batch of CIFAR: its data are not rows of {3 * _SIDE**2} bytes.")
-    # 2. What its numbers mean.
+    # 2. The names of its label numbers.
     labels = _names(path.parent / kind.file, kind)
     if not isinstance(numbers, list) or len(numbers) != len(data) or not all(n in range(len(labels)) for n in numbers):
         raise InputError(f"{path}: its {kind.labels} are not one number from 0 to {len(labels) - 1} for each picture.")
@@ -159,10 +161,10 @@ def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
 
 
 def cifar_files(batches: Iterable[CifarBatch], folder: Path) -> list[ImageFile]:
-    """The pictures of batches as image files (PPM, which loses nothing) in `folder`, in order.
+    """Write the images of batches as PPM files (lossless) into `folder`; return the files in order.
 
     Raises:
-        InputError: there is no room for them.
+        InputError: they cannot be written.
     """
     head = b"P6 %d %d 255\n" % (_SIDE, _SIDE)
     files: list[ImageFile] = []
@@ -185,7 +187,7 @@ def _check_there(path: Path, files: Iterable[bytes]) -> None:
 
 
 def _names(path: Path, kind: Kind) -> list[str]:
-    """What the numbers of a batch mean."""
+    """Read the names of the label numbers."""
     names = _read(path).get(kind.names)
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise InputError(f"{path}: there is no list of {kind.names} in it.")

@@ -1,7 +1,6 @@
-"""Tables as people and programs write them: in which encoding, separated by what, with which columns.
+"""Parsing of tables (CSV, TSV and similar) with unknown encoding and separator into rows of the wanted columns.
 
-Owns the way from bytes to rows of the columns that somebody looks for. The header decides what separates fields: as
-what it has the wanted columns. Reads no file, and does not know what becomes of the rows.
+The separator is the one with which the header has the wanted columns. Reads no file.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from clipsearch.system import unicode
 from clipsearch.system.paths import absolute
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename", "filepath", "image_path", "image_name")
-"""Columns that name pictures, in any case; where several are there, the first of these counts."""
+"""Names of a column with image paths, in any case; if a table has several, the first of these counts."""
 _OTHER_ENCODING = "encoding"
-"""The hint of errors that come of reading a file in another encoding than its own."""
+"""Hint of errors that a wrong encoding may have caused."""
 
 _UTF_8 = "UTF-8"
 _MARKS = (
@@ -34,12 +33,12 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le", "UTF-16"),
     (codecs.BOM_UTF16_BE, "utf-16-be", "UTF-16"),
 )
-"""What a file may begin with, Python's name of the encoding that it means, and the one for people."""
+"""(byte order mark, Python's name of its encoding, name for users)."""
 _MARK = "\N{ZERO WIDTH NO-BREAK SPACE}"
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-"""The usual one first."""
+"""Separator -> plural word for users; the most usual comes first."""
 _SAMPLE = 100
-"""Number of rows that are compared where the header does not decide."""
+"""Number of rows that are compared if the header does not decide."""
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
@@ -48,63 +47,64 @@ class Text(NamedTuple):
 
     text: str
     encoding: str
-    """As people call it."""
+    """Name of its encoding for users."""
 
     def assumed(self, name: str) -> str | None:
-        """What to tell the user of the file called `name`; None if it is plain."""
+        """Return a sentence about the encoding of the file `name`; None if it is UTF-8."""
         return None if self.encoding == _UTF_8 else f"{name}: read as {self.encoding}."
 
 
 class Column(NamedTuple):
-    """What is looked for."""
+    """A wanted column."""
 
     what: str
-    """In one field, as errors call it: image, caption, label."""
+    """Word for the content of a field in errors: image, caption, label."""
     plural: str
-    """In all of them, as the user is told: paths, texts, labels."""
+    """Word for the content of the column in messages: paths, texts, labels."""
     names: tuple[str, ...]
-    """What its header may be, in any case and with blanks around; the first that is there counts."""
+    """Possible names in the header, in any case and with spaces around; the first that is there counts."""
     required: bool = True
+    """Whether a table without it is an error."""
 
 
 class Row(NamedTuple):
-    """The fields of one row that were looked for."""
+    """The wanted fields of one row."""
 
     values: tuple[str, ...]
-    """One for each column, as it stands there; empty for a column that is not there and need not be."""
+    """Value of each wanted column, unchanged; empty for an optional column that the table does not have."""
     where: str
-    """File and line, as errors name it."""
+    """File and line, for errors."""
 
 
 class Table(NamedTuple):
-    """The rows of a table, and what was assumed to get them."""
+    """The rows of a table, and how they were read."""
 
     rows: Iterator[Row]
-    """Those that are not blank. Raises InputError where one cannot be read, or has not as many fields as the header."""
+    """Rows that are not blank. Raises InputError for a row that cannot be read or has fewer fields than the header."""
     assumed: str | None
-    """What to tell the user; None if it is plain: commas and UTF-8."""
+    """Sentence about encoding, separator and columns; None for UTF-8 with commas."""
 
 
 class _Layout(NamedTuple):
-    """How a table is written."""
+    """Separator and columns of a table."""
 
     separator: str
     spaced: bool
-    """Whether a blank follows each separator."""
+    """Whether a space follows each separator."""
     header: list[str]
-    """The names of its columns, without blanks around."""
+    """Names of its columns, without spaces around."""
     places: list[int | None]
-    """Where the columns that are looked for are."""
+    """Position of each wanted column; None for one that is not there."""
 
 
 def decoded(content: bytes, name: str, encoding: str | None = None, *, may_hold_nul: bool = False) -> Text:
-    """The text in a file called `name`, in UTF-8 unless its byte order mark or `encoding` says otherwise.
+    """Decode the content of the file `name`: by its byte order mark, else by `encoding`, else as UTF-8.
 
-    The mark comes first, since nobody writes one by mistake. In UTF-8, other bytes come through as Python's surrogates
-    (`surrogateescape`), since names of files may hold any; see `check_utf8`. NUL is refused unless it `may_hold_nul`.
+    In UTF-8, invalid bytes are kept as surrogates (`surrogateescape`), since file names may contain any; see
+    `check_utf8`. NUL is refused unless it `may_hold_nul`.
 
     Raises:
-        InputError: there is no such encoding, the content is not in it, or it is no text.
+        InputError: there is no such encoding, or the content is not in it or no text.
     """
     if encoding is not None:
         check_encoding(encoding)
@@ -122,7 +122,11 @@ def decoded(content: bytes, name: str, encoding: str | None = None, *, may_hold_
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises InputError if there is no encoding of this name."""
+    """Check that Python knows an encoding.
+
+    Raises:
+        InputError: it does not.
+    """
     try:
         "a".encode(encoding)
     except (LookupError, ValueError) as error:  # a codec that encodes no text is a LookupError, too
@@ -133,12 +137,16 @@ def check_encoding(encoding: str) -> None:
 
 
 def check_utf8(text: str, what: str) -> None:
-    """Raises InputError if `text`, which errors call `what`, is no Unicode: its bytes were not UTF-8."""
+    """Check that `text`, which errors call `what`, was UTF-8.
+
+    Raises:
+        InputError: it was not.
+    """
     unicode.check_utf8(text, what, hint=_OTHER_ENCODING)
 
 
 def encoding_hint(paths: Iterable[bytes]) -> tuple[str, ...]:
-    """The hints of an error about files that are not there: their names are not UTF-8 if the table is not."""
+    """Return the hints of an error about missing files: if a name is not UTF-8, the table's encoding may be wrong."""
     try:
         for path in paths:
             path.decode()
@@ -148,13 +156,13 @@ def encoding_hint(paths: Iterable[bytes]) -> tuple[str, ...]:
 
 
 def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
-    """The absolute path of the file that a table in `folder` calls `name`.
+    """Return the absolute path of the file that a table in `folder` calls `name`.
 
-    Where nothing has that name, the file counts whose name is in the table's own `encoding`, as old archives leave
-    them, and then what has the name without the blanks around it.
+    If no file has that name, one whose name is in the table's `encoding`, as in old archives, is taken, and then one
+    whose name lacks the spaces around it.
 
     Raises:
-        ValueError: no file can be named so.
+        ValueError: no file can have this name.
     """
     path = absolute(folder / os.fsdecode(name.encode("utf-8", "surrogateescape")))
     is_plain = name.isascii() and name == name.strip()
@@ -169,16 +177,16 @@ def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text, whichever system wrote it; what old Macs write counts where there is no other line end."""
+    """Split a text into lines; a carriage return alone ends a line only if there is no other line end."""
     text = text.replace("\r\n", "\n")
     return text.split("\n" if "\n" in text else "\r")
 
 
 def read_table(text: Text, name: str, columns: Sequence[Column]) -> Table:
-    """The `columns` of the table in the content of a file called `name`. Its first row has to name them.
+    """Read the wanted `columns` of the table in a file called `name`. Its first row names its columns.
 
     Raises:
-        InputError: one that is required is not there.
+        InputError: a required column is missing.
     """
     layout = _layout(text.text, name, columns)
     return Table(_rows(text.text, name, layout), _assumed(text, name, columns, layout))
@@ -210,7 +218,7 @@ def _strictly(content: bytes, encoding: str, called: str, name: str) -> str:
 
 
 def _layout(text: str, name: str, columns: Sequence[Column]) -> _Layout:
-    """By what the header has the wanted columns. Where that leaves a choice, a column alone, the first rows decide."""
+    """Choose the separator with which the header has the wanted columns, and among several by the first rows."""
     tried = [_tried(text, name, separator, columns) for separator in _SEPARATORS]
     layouts = [layout for layout in tried if isinstance(layout, _Layout)]
     if not layouts:
@@ -223,7 +231,7 @@ def _layout(text: str, name: str, columns: Sequence[Column]) -> _Layout:
 
 
 def _tried(text: str, name: str, separator: str, columns: Sequence[Column]) -> _Layout | InputError:
-    """The layout if this separates the fields, or what is wrong with the header then."""
+    """Return the layout with a separator, or the error of reading the header with it."""
     for spaced in (False, True):
         try:
             _, header = next(_records(text, name, separator, spaced=spaced), ("", []))
@@ -243,7 +251,7 @@ def _lacking(layout: _Layout, columns: Sequence[Column]) -> list[Column]:
 
 
 def _is_even(text: str, name: str, layout: _Layout) -> bool:
-    """Whether the first rows have as many fields as the header."""
+    """Whether the first rows have the same number of fields as the header."""
     records = islice(_records(text, name, layout.separator, spaced=layout.spaced), _SAMPLE)
     try:
         return all(len(record) == len(layout.header) for _, record in records)
@@ -281,7 +289,7 @@ def _assumed(text: Text, name: str, columns: Sequence[Column], layout: _Layout) 
 
 def _rows(text: str, name: str, layout: _Layout) -> Iterator[Row]:
     records = _records(text, name, layout.separator, spaced=layout.spaced)
-    for where, record in islice(records, 1, None):  # behind the header
+    for where, record in islice(records, 1, None):  # without the header
         wanted = len(layout.header)
         if len(record) < wanted or any(field.strip() for field in record[wanted:]):
             separator = _SEPARATORS[layout.separator].removesuffix("s")
@@ -291,12 +299,12 @@ def _rows(text: str, name: str, layout: _Layout) -> Iterator[Row]:
 
 
 def _records(text: str, name: str, separator: str, *, spaced: bool) -> Iterator[tuple[str, list[str]]]:
-    """What is not blank, from the header on, each after the file and line where it begins.
+    """Yield position (file and line) and fields of each row that is not blank, including the header.
 
     Raises:
-        InputError: quotes make no sense, or a field is too long.
+        InputError: quotes are invalid, or a field is too long.
     """
-    # Line ends stay as they are, and each kind of them counts.
+    # newline="": line ends within fields stay unchanged.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=spaced, strict=True)
     is_first = True
     while True:
@@ -316,5 +324,5 @@ def _records(text: str, name: str, separator: str, *, spaced: bool) -> Iterator[
 
 
 def _is_hint(record: list[str]) -> bool:
-    """Whether it is Excel's line before the header, `sep=;`, and this is what separates."""
+    """Whether a row is Excel's line `sep=;` before the header, with the separator that is being tried."""
     return len(record) == 2 and record[0].strip().lower() == "sep=" and not record[1].strip()  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""Files that a user names for an output: written whole or not at all, and nothing is replaced but an earlier output."""
+"""Atomic writing of the output files that a user names; only an earlier output of the same kind is replaced."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from clipsearch.output.paths import printable
 from clipsearch.system.flushing import sync, sync_folder
 
 _MARK_WITHIN = 512
-"""Bytes from the beginning in which the mark stands."""
+"""First bytes of a file in which the mark is searched for."""
 
 
 class Kind(NamedTuple):
     """A kind of output."""
 
     name: str
-    """What a user would call it: page."""
+    """Word for users: "page"."""
     mark: bytes
-    """By this a file is known as one of ours; it stands near its beginning."""
+    """Bytes near the beginning that mark a file as an output of this kind."""
 
 
 def check_replaceable(path: Path, kind: Kind) -> None:
-    """Make sure that an output may be written to `path`, as far as that can be told beforehand.
+    """Check, before any work, that an output may be written to `path`.
 
     Raises:
-        InputError: there is something else than an earlier output of this kind, or its folder is not there.
+        InputError: `path` is something else than an earlier output of this kind, or its folder does not exist.
     """
     name = printable(os.fsencode(path))
     if name == "-":
@@ -57,10 +57,10 @@ def check_replaceable(path: Path, kind: Kind) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, kind: Kind) -> Iterator[BinaryIO]:
-    """Within: a file to write the output to; it appears as `path` when it is complete.
+    """Yield a temporary file for the output; it becomes `path` at the end of the block.
 
     Raises:
-        InputError: as for `check_replaceable`, or it cannot be written.
+        InputError: as for `check_replaceable`, or the file cannot be written.
     """
     path = Path(os.path.realpath(path))  # through a link, as other programs write
     check_replaceable(path, kind)
@@ -70,8 +70,8 @@ def replacing(path: Path, kind: Kind) -> Iterator[BinaryIO]:
             with open(temporary, "xb") as file:
                 yield file
                 file.flush()
-                sync(file.fileno())  # a power cut must not leave neither the earlier one nor this
-            check_replaceable(path, kind)  # making it may have taken a while
+                sync(file.fileno())  # after a power cut, either the earlier output or this one must exist
+            check_replaceable(path, kind)  # again, since making it may have taken a while
             os.replace(temporary, path)
             sync_folder(path.parent)
         except BaseException:

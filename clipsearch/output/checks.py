@@ -1,4 +1,4 @@
-"""What checking a model found: for people each check with its two values below it, for programs a record each."""
+"""Report of a model check: a table with expected and actual values below each check, or a record for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report on classification: how often it was right, with which labels, and what was taken for what."""
+"""Report on a classification: accuracy, precision and recall of each label, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None
 
 
 def in_words(report: Report) -> str:
-    """In one line."""
+    """Return top-1 and top-5 accuracy in one line."""
     five = "" if report.top5 is None else f", top-5 {report.top5:.4f}"
     return f"top-1 {report.top1:.4f}{five}, of {plural(report.images, 'image')}"
 
@@ -71,7 +71,7 @@ def _classes(report: Report) -> list[Row]:
 
 
 def _matrix(report: Report) -> list[Row]:
-    """Labels have numbers, so that columns are narrow; what never happened is left blank."""
+    """Return the rows of the confusion matrix. Columns are numbers of labels, to be narrow; zeros are left blank."""
     rows: list[Row] = []
     for number, (one, counts) in enumerate(zip(report.classes, report.confusion.tolist(), strict=True), 1):
         row: dict[str, Value] = {"": number, "label": one.label}

@@ -1,4 +1,4 @@
-"""Copies of hits, or links to them, in a folder. Nothing that is there is overwritten."""
+"""Copies of hits, or links to them, in a folder, without overwriting any file; `system.copying` does the copying."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from clipsearch.system.naming import free_names
 
 
 def place(paths: Sequence[bytes], folder: Path, *, link: bool) -> str:
-    """Copy the files `paths`, or make symbolic links to them, into `folder`, which is made if need be.
+    """Copy the files `paths`, or make symbolic links to them, into `folder`, which is created if necessary.
 
-    They keep their names. Where one is taken, by another of them or by what was there before, the next number is put
-    behind it: cat.jpg, cat-2.jpg. What is there already, from an earlier call, stays as it is. Says what was done.
+    Files keep their names; if a name is taken, it gets a number: cat.jpg, cat-2.jpg. Copies and links of an earlier
+    call are recognised and left alone. Returns a sentence that says what was done.
 
     Raises:
-        InputError: `folder` cannot be written, or a file cannot be read; what was done so far stays.
+        InputError: `folder` cannot be written, or a file cannot be read; what was done before stays.
     """
     target = os.fsencode(os.path.abspath(folder))
     done = 0
@@ -45,7 +45,7 @@ def place(paths: Sequence[bytes], folder: Path, *, link: bool) -> str:
 
 
 def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
-    """False if it is there already."""
+    """Copy or link one file; return False if the folder has the copy or link already."""
     for name in free_names(os.path.basename(path)):
         target = os.path.join(folder, name)
         if os.path.lexists(target):
@@ -64,8 +64,8 @@ def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
 
 
 def _link(path: bytes, target: bytes) -> bool:
-    """False if the name was taken meanwhile."""
-    os.stat(path)  # complains if it is gone
+    """Make a symbolic link; return False if the name was taken meanwhile."""
+    os.stat(path)  # raises if it is gone
     try:
         os.symlink(path, target)
     except FileExistsError:
@@ -74,7 +74,7 @@ def _link(path: bytes, target: bytes) -> bool:
 
 
 def _copy(path: bytes, target: bytes) -> bool:
-    """False if the name was taken meanwhile."""
+    """Copy a file; return False if the name was taken meanwhile."""
     try:
         return copy(path, target)
     except FileStaysError as error:

@@ -30,11 +30,10 @@ from clipsearch.system.parallel import map_in_order
 
 PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
 _SIDES = ((120, 1024), (1200, 640))
-"""Up to so many pictures: the longest side of each, in pixels. So pages stay below 20 MB or so, and 500 pictures scroll
-smoothly."""
+"""(most images, longest side of each in pixels): pages stay below about 20 MB, and 500 images scroll smoothly."""
 _LEAST_SIDE = 320
 _QUALITY, _EFFORT = 75, 2
-"""Of WebP: 40 % smaller than JPEG to the same eye. More effort gains 3 % and takes three times as long."""
+"""Quality and effort of WebP, 40 % smaller than JPEG at the same look. More effort gains 3 % in triple time."""
 
 
 class Section(NamedTuple):
@@ -46,11 +45,12 @@ class Section(NamedTuple):
 
 
 class About(NamedTuple):
-    """What a page says of all its sections."""
+    """Words of a page."""
 
     one: str = "query"
-    """What a section stands for."""
+    """What a section shows the hits of."""
     more: str = "queries"
+    """The plural of `one`."""
     score: str = "cosine of query and picture"
 
     def counted(self, number: int) -> str:
@@ -62,7 +62,7 @@ OF_QUERIES = About()
 
 
 class _Embedded(NamedTuple):
-    """A picture for the page."""
+    """An image encoded for the page."""
 
     webp: bytes
     width: int
@@ -71,7 +71,7 @@ class _Embedded(NamedTuple):
 
 
 class _Shown(NamedTuple):
-    """A picture that is in the page already."""
+    """An image that is in the page already."""
 
     number: int
     width: int
@@ -79,9 +79,9 @@ class _Shown(NamedTuple):
 
 
 def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUERIES) -> None:
-    """Write a page that shows `sections` to `path`, whole or not at all; it replaces nothing but such a page.
+    """Write a page that shows `sections` to `path`, atomically; only an earlier page is replaced.
 
-    The pictures are read now, in threads, and are in the page, each once. A tile says so if its picture cannot be read.
+    Each image is read in a thread and embedded once. The tile of an image that cannot be read says so.
 
     Raises:
         InputError: `path` is another kind of file or a folder, or cannot be written.
@@ -97,7 +97,7 @@ def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUE
 
 
 def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
-    """What stands before the sections and after them."""
+    """Return the page before the sections, and after them."""
     template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
     head, tail = template.split("{{sections}}")
     titles = [_html(section.title) for section in sections]
@@ -110,12 +110,12 @@ def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
         "legend": _legend(sections, about),
         "contents": "" if only else _contents(titles),
     }
-    # In one go, so that a query that looks like a place in the template stays what it is.
+    # In one pass, so that a query that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], head).encode(), tail.encode()
 
 
 def _policy(template: str) -> str:
-    """Nothing from elsewhere, and no script or style but the template's own: whatever a name says, it does nothing."""
+    """Return a content security policy: nothing is loaded, and only the template's own script and style are allowed."""
     own = {
         tag: base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         for tag, content in re.findall(r"<(style|script)>(.*?)</\1>", template, re.DOTALL)
@@ -127,7 +127,7 @@ def _policy(template: str) -> str:
 
 
 def _legend(sections: Sequence[Section], about: About) -> str:
-    """What the figures mean."""
+    """Return the line that explains the figures of the tiles."""
     hits = [hit for section in sections for hit in section.hits]
     legend = f"{plural(len(hits), 'hit')} · score: {about.score}"
     if any(hit.confidence is not None for hit in hits):
@@ -144,7 +144,7 @@ def _contents(titles: Iterable[str]) -> str:
 
 
 def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
-    """Picture by picture, as they come: only a few are in memory at a time."""
+    """Write the tiles image by image, so that only a few images are in memory at a time."""
     paths = list(dict.fromkeys(hit.path_bytes for section in sections for hit in section.hits))
     side = next((side for most, side in _SIDES if len(paths) <= most), _LEAST_SIDE)
     workers = available()
@@ -168,18 +168,18 @@ def _section_head(section: Section, number: int, *, alone: bool) -> str:
 
 
 def _embed(path: bytes, side: int) -> _Embedded | str:
-    """The picture in the file `path`, in sRGB, or why there is none."""
+    """Read and encode the image in the file `path`; return the reason if it cannot be read."""
     try:
-        picture = thumbnail(path, side)
+        image = thumbnail(path, side)
     except UnreadableImageError as error:
         return str(error)
     out = io.BytesIO()
-    picture.save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
-    return _Embedded(out.getvalue(), picture.width, picture.height)
+    image.save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
+    return _Embedded(out.getvalue(), image.width, image.height)
 
 
 def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
-    """What fills the frame of a tile. Where the picture is in the page already, the script takes it from there."""
+    """Return the HTML of a tile's image. If it is in the page already, the script takes it from there."""
     name = _html(_name(hit))
     if hit.path_bytes in seen:
         known = seen[hit.path_bytes]
@@ -187,15 +187,15 @@ def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded
             return _gone(known)
         size = f'width="{known.width}" height="{known.height}"'
         return f'<img data-same="p{known.number}" alt="{name}" {size}>'.encode()
-    picture = next(images)
-    if isinstance(picture, str):
-        seen[hit.path_bytes] = picture
-        return _gone(picture)
+    image = next(images)
+    if isinstance(image, str):
+        seen[hit.path_bytes] = image
+        return _gone(image)
     number = len(seen) + 1
-    seen[hit.path_bytes] = _Shown(number, picture.width, picture.height)
-    size = f'width="{picture.width}" height="{picture.height}"'
+    seen[hit.path_bytes] = _Shown(number, image.width, image.height)
+    size = f'width="{image.width}" height="{image.height}"'
     start = f'<img id="p{number}" alt="{name}" {size} decoding="async" loading="lazy" src="data:image/webp;base64,'
-    return start.encode() + base64.b64encode(picture.webp) + b'">'
+    return start.encode() + base64.b64encode(image.webp) + b'">'
 
 
 def _gone(reason: str) -> bytes:
@@ -203,7 +203,7 @@ def _gone(reason: str) -> bytes:
 
 
 def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
-    """One hit; the script takes from its attributes what the enlarged view says."""
+    """Return the HTML of a hit; its attributes hold the text of the enlarged view for the script."""
     name = _name(hit)
     sure = "" if hit.confidence is None else f"{hit.confidence:.0%}"
     label = ", ".join(
@@ -244,7 +244,7 @@ def _name(hit: Hit) -> str:
 
 
 def _facts(hit: Hit, sure: str) -> str:
-    """The line below the path of an enlarged picture."""
+    """Return the line below the path in the enlarged view."""
     facts = [f"Rank {hit.rank}", f"score {hit.score:.3f}", *([f"{sure} sure"] if sure else [])]
     if hit.others:
         facts.append(f"and {hit.others} alike")

@@ -1,7 +1,6 @@
-"""A matrix of pictures and texts to look at: a page with the pictures in it, which a browser also prints.
+"""Heatmap of images against texts, as an HTML page with the images embedded; `heatmap.html` is its template.
 
-Owns what a cell says and its colour, the page (`heatmap.html` beside this file is its template), and that no file of
-the user's is overwritten. Knows nothing of indexes, models or the command line.
+Owns the text and colour of the cells. Knows nothing of indexes, models or the command line.
 """
 
 from __future__ import annotations
@@ -33,32 +32,36 @@ from clipsearch.tasks.similarity import Comparison
 
 _KIND = Kind("heatmap", b'<meta name="generator" content="clipsearch ')
 _SIDE = 192
-"""Pixels of a picture: twice what it is shown at, for fine screens."""
+"""Pixels of the longest side of an image: twice its size on the page, for high-resolution screens."""
 _MOST, _MOST_CELLS = 400, 10_000
-"""Pictures or texts, and pairs of them: what a person can look through."""
+"""Most images or texts, and most cells: what a person can look through."""
 _RAMP = ((0xF4, 0xF7, 0xFB), (0x74, 0xAC, 0xDB), (0x12, 0x3A, 0x7C))
-"""From the lowest value to the highest. Each is darker than the one before, so that greys tell the same."""
+
+
+"""RGB colours from the lowest value to the highest. Each is darker than the one before, also in grey."""
 _BLACK, _WHITE = "#000000", "#ffffff"
 _SWITCH = 0.725
-"""From here on numbers are white, before it black: so the contrast is 4.5 or more everywhere (WCAG 2.2, 1.4.3)."""
+"""Share from which numbers are white instead of black, so that the contrast is 4.5 or more (WCAG 2.2, 1.4.3)."""
 _SHADES = 64
-"""Of the page's cells. Its policy allows no style but that of the template, so each is a class there."""
+"""Number of cell colours. The page's policy allows no inline style, so each colour is a class of the template."""
 
 
 class Cell(NamedTuple):
-    """One picture and one text."""
+    """Cell of one image and one text."""
 
     value: str
+    """The value as text."""
     share: float
-    """Where its value stands between the lowest (0) and the highest (1)."""
+    """Position of the value between the lowest (0) and the highest (1)."""
     best: bool
+    """Whether it is the best value."""
 
 
 def check_heatmap(path: Path, images: int, texts: int) -> None:
-    """Make sure, as far as can be told, that a heatmap may be written to `path`; `images` and `texts` are numbers.
+    """Check, before any work, that a heatmap with this number of `images` and `texts` may be written to `path`.
 
     Raises:
-        InputError: its ending is unknown, or it would be too large, or there is something else than a heatmap of ours.
+        InputError: the extension is not .html, the heatmap would be too large, or `path` is another kind of file.
     """
     if path.suffix.lower() != ".html":
         raise InputError(
@@ -74,10 +77,16 @@ def check_heatmap(path: Path, images: int, texts: int) -> None:
 
 
 def write_heatmap(path: Path, found: Comparison, files: Sequence[bytes], *, probabilities: bool = False) -> str:
-    """Draw a comparison, and write it to `path`, whole or not at all; it replaces nothing but a heatmap.
+    """Write the heatmap of a comparison to `path`, atomically; only an earlier heatmap is replaced.
 
-    `files` are the (N) paths of the pictures, which are read now, in threads. A picture that cannot be read any more
-    is left blank. Says what was done.
+    Args:
+        path: The page to write.
+        found: The comparison of N images with texts.
+        files: The N paths of the images, which are read in threads. An image that cannot be read is left blank.
+        probabilities: Show probabilities instead of cosines.
+
+    Returns:
+        A sentence that says what was done.
 
     Raises:
         InputError: as for `check_heatmap`, or `path` cannot be written.
@@ -93,7 +102,7 @@ def write_heatmap(path: Path, found: Comparison, files: Sequence[bytes], *, prob
 
 
 def _cells(found: Comparison, *, probabilities: bool) -> list[list[Cell]]:
-    """A line for each text, with a cell for each picture."""
+    """Return a row for each text, with a cell for each image."""
     values = (found.probabilities if probabilities else found.scores).astype(np.float64)
     low, high = (0.0, 1.0) if probabilities else (float(values.min()), float(values.max()))
     shares = (values - low) / (high - low) if high > low else np.full(values.shape, 0.5)
@@ -105,14 +114,14 @@ def _cells(found: Comparison, *, probabilities: bool) -> list[list[Cell]]:
 
 
 def _legend(found: Comparison, *, probabilities: bool) -> tuple[str, str, str]:
-    """What the lightest colour is, what the darkest, and what the numbers are."""
+    """Return the texts for the lightest and the darkest colour, and for the meaning of the numbers."""
     if probabilities:
         return "0%", "100%", "probability; framed: what fits best"
     return f"{found.scores.min():.3f}", f"{found.scores.max():.3f}", "cosine of picture and text; framed: the best"
 
 
 def shade(share: float) -> tuple[str, str]:
-    """The colour of a cell, and that of what is written in it."""
+    """Return the colour of a cell, and of the text in it."""
     place = share * (len(_RAMP) - 1)
     first = min(int(place), len(_RAMP) - 2)
     mixed = (round(a + (b - a) * (place - first)) for a, b in zip(_RAMP[first], _RAMP[first + 1], strict=True))
@@ -126,7 +135,7 @@ def _thumbnails(files: Sequence[bytes]) -> list[Image.Image | None]:
 
 
 def _thumbnail(path: bytes) -> Image.Image | None:
-    """Without the profile that a picture may still have, for it is nearly sRGB, which is all that a drawing has."""
+    """Read an image without its colour profile (which is nearly sRGB); None if it cannot be read."""
     try:
         image = thumbnail(path, _SIDE)
     except UnreadableImageError:
@@ -140,14 +149,14 @@ def _thumbnail(path: bytes) -> Image.Image | None:
 
 def _page(found: Comparison, images: Sequence[Image.Image | None], *, probabilities: bool) -> bytes:
     template = resources.files("clipsearch.output").joinpath("heatmap.html").read_text("utf-8")
-    # 1. The style, which the policy knows by its hash.
+    # 1. The style, which the policy allows by its hash.
     shades = ((step / (_SHADES - 1), step) for step in range(_SHADES))
     colours = "\n".join(f".v{step} {{ background: {shade(s)[0]}; color: {shade(s)[1]}; }}" for s, step in shades)
     gradient = ", ".join(shade(step / 8)[0] for step in range(9))
     template = template.replace("/* shades */", colours).replace("/* gradient */", gradient)
     style = template.split("<style>")[1].split("</style>")[0]
     own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # 2. The rest, in one go, so that a text that looks like a place in the template stays what it is.
+    # 2. The rest, in one pass, so that a text that looks like a placeholder is not replaced.
     low, high, what = _legend(found, probabilities=probabilities)
     names = [name_of(image) for image in found.images]
     texts = [escaped(text) for text in found.texts]

@@ -1,4 +1,4 @@
-"""Hits for programs, in every format that searching offers; `table` has the one for people."""
+"""Hits in every format of a search; the layout of tables is in `table`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from clipsearch.output.rows import Row, write_rows
 from clipsearch.search.hit import Hit
 
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
-"""Of CSV, and the fields of JSON; with many queries, `query` comes before them, and where alike ones are left out,
-`others` behind."""
+"""Columns of CSV and fields of JSON. With many queries, `query` comes first; with --distinct, `others` comes last."""
 _TSV = ("rank", "score", "confidence", "path")
 _NUMBERS = {"score": ".4f", "confidence": ".3f"}
 
@@ -20,7 +19,7 @@ class Found(NamedTuple):
     """What one query found."""
 
     query: str
-    """In words."""
+    """The query as text."""
     hits: Sequence[Hit]
 
 
@@ -35,9 +34,14 @@ def write_hits(
 ) -> None:
     """Write hits to `out` in a format of `rows.write_rows` or as `paths`, as docs/commands.md describes them.
 
-    With `many`, each hit comes with its query. With `nul`, paths end with NUL instead of a line end. `screen` is the
-    width of the terminal that `out` is, in columns, or None: then names go out as they are, byte for byte. A terminal
-    gets control characters as escapes, unless they are asked for with `nul`.
+    Args:
+        found: Queries with their hits.
+        form: The format.
+        out: Where to write.
+        many: Write each hit with its query.
+        nul: End paths with NUL instead of a line end, and write them byte for byte.
+        screen: Width of the terminal that `out` is, in columns, which gets control characters as escapes; None if it is
+            no terminal, and then paths are written byte for byte.
     """
     if form == "table":
         from clipsearch.output.table import write_table

@@ -1,4 +1,4 @@
-"""Pictures against texts: a matrix for people where it fits the screen, and one record for each pair for programs."""
+"""Comparison of images with texts: a matrix if it fits the terminal, else one record for each pair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clipsearch.output.rows import Row, Value, write_rows
 from clipsearch.tasks.similarity import Comparison
 
 COLUMNS = ("path", "text", "score", "rank")
-"""Of records; `probability` comes before `rank` where it is asked for."""
+"""Columns of a record; `probability` comes before `rank` if it is asked for."""
 _NUMBERS = {"score": ".4f", "probability": ".4f"}
 _GAP = 2
 """Cells between columns of a table."""
@@ -20,8 +20,8 @@ def write_matrix(
 ) -> None:
     """Write a comparison to `out` in a format of `rows.write_rows`.
 
-    A table has a line for each picture and a column for each text; a star marks what fits best. Where that is wider
-    than the terminal of `screen` columns, it has a line for each pair, as the other formats do.
+    A table has a row for each image and a column for each text; a star marks the best. If that is wider than the
+    terminal of `screen` columns, it has a row for each pair, like the other formats.
     """
     rows = _matrix(found, screen, probabilities=probabilities) if form == "table" else None
     if rows is None:
@@ -31,7 +31,7 @@ def write_matrix(
 
 
 def records(found: Comparison, *, probabilities: bool = False) -> list[Row]:
-    """A row for each picture and text, in their order."""
+    """Return a row for each pair of image and text, in their order."""
     rows: list[Row] = []
     for i, image in enumerate(found.images):
         for j, text in enumerate(found.texts):
@@ -43,12 +43,12 @@ def records(found: Comparison, *, probabilities: bool = False) -> list[Row]:
 
 
 def name_of(image: bytes | str) -> str:
-    """A picture for people."""
+    """Return the name of an image for the terminal: a path, or a name that is no file."""
     return printable(shown(image)) if isinstance(image, bytes) else escaped(image)
 
 
 def _matrix(found: Comparison, screen: int | None, *, probabilities: bool) -> list[Row] | None:
-    """None if it does not fit."""
+    """Return the rows of the matrix; None if it does not fit, or two texts look the same."""
     from rich.cells import cell_len  # only tables need it
 
     values = found.probabilities if probabilities else found.scores
@@ -62,7 +62,7 @@ def _matrix(found: Comparison, screen: int | None, *, probabilities: bool) -> li
         widths = [max(map(cell_len, column)) for column in (images, *zip(names, *lines, strict=True))]
         if sum(widths) + _GAP * (len(widths) - 1) > screen:
             return None
-    if len(set(names)) < len(names):  # once what a terminal would obey is written as escapes
+    if len(set(names)) < len(names):  # after control characters were escaped
         return None
-    # No text is empty, so none takes the place of the pictures.
+    # No text is empty, so the column "" is free for the images.
     return [{"": image, **dict(zip(names, line, strict=True))} for image, line in zip(images, lines, strict=True)]

@@ -1,4 +1,4 @@
-"""File names as people and programs want them: relative where that is shorter, exact in pipes, harmless on screens."""
+"""File names for output: relative to the current folder, exact in pipes, without control characters on terminals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from pathlib import Path
 from clipsearch.system.paths import inside, logical_folder
 
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
-"""Categories of characters that are not shown but do something."""
+"""Unicode categories of control and format characters."""
 _HARMLESS = "\u200c\u200d"
-"""Of these, what only joins or parts its neighbours: Persian words and many emoji need them."""
+
+
+"""Format characters that are kept, since Persian words and many emoji need them."""
 
 
 def _python_escape(character: str) -> str:
@@ -21,37 +23,37 @@ def _python_escape(character: str) -> str:
 
 
 _starts: list[bytes] = []
-"""What paths begin with that are shown without it."""
+"""Prefixes that are removed from paths."""
 
 
 def show_from(folder: Path) -> None:
-    """From now on show paths relative to `folder`, if they lie below what the system or the shell calls that.
+    """Show paths below `folder`, by its real path or the shell's, relative to it from now on, in the whole process.
 
-    It is for the one user of a process. Where nobody says where that user is, paths are shown whole.
+    Without a call, paths are shown whole.
     """
     name = os.fsencode(folder)
     _starts[:] = [inside(one) for one in (name, logical_folder(name)) if one]
 
 
 def shown(path: bytes) -> bytes:
-    """`path` (absolute) as `show_from` has it."""
+    """Return an absolute path relative to the folder of `show_from` if it lies below, else unchanged."""
     return next((path[len(start) :] for start in _starts if path.startswith(start)), path)
 
 
 def printable(path: bytes) -> str:
-    """`path` for a terminal: undecodable bytes and control characters become escapes."""
+    """Return a path for a terminal, with escapes for control characters and bytes that are not UTF-8."""
     return escaped(path.decode("utf-8", "backslashreplace"))
 
 
 def escaped(text: str, escape: Callable[[str], str] = _python_escape) -> str:
-    """`text` with characters that a terminal would obey instead of showing them as escapes."""
+    """Return `text` with control and format characters as escapes."""
     if text.isprintable():
         return text
     return "".join(escape(c) if unicodedata.category(c) in _OBEYED and c not in _HARMLESS else c for c in text)
 
 
 def json_fields(path: bytes, name: str = "path") -> dict[str, str]:
-    """`path` for JSON: with replacement characters, and then also lossless in base64, where it is not UTF-8."""
+    """Return the JSON fields of a path; if it is not UTF-8, with replacement characters, and lossless in base64."""
     try:
         return {name: path.decode("utf-8")}
     except UnicodeDecodeError:

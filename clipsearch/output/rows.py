@@ -1,4 +1,4 @@
-"""Records of any command in every format: tables for people, TSV, CSV and JSON for programs."""
+"""Writing of records in every format: table, TSV, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import BinaryIO
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 
 Value = str | int | float | bytes | tuple[bytes, ...] | None
-"""Bytes are an absolute path, and a tuple has several."""
+"""Value of a field. Bytes are an absolute path, and a tuple is several paths."""
 Row = Mapping[str, Value]
-"""From the names of columns, which are the same in all rows and in the same order."""
+"""Column -> value. All rows have the same columns in the same order."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that spreadsheets compute, and so may run."""
+"""First characters of a cell that spreadsheets take for a formula."""
 _LONE = re.compile("[\ud800-\udfff]")
-"""Halves of characters, and the bytes of names that are not UTF-8 as Python writes them."""
+"""Lone surrogates, including those by which Python keeps bytes that are not UTF-8."""
 _DIGITS = 6
-"""Decimals of numbers in JSON and CSV."""
+"""Decimal places of numbers in JSON and CSV."""
 
 
 def write_rows(
@@ -33,15 +33,21 @@ def write_rows(
     numbers: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write `rows` to `out` as a table, tsv, csv, safe-csv, json or jsonl.
+    """Write rows in a format.
 
-    tsv has no header; csv is RFC 4180, with one, and safe-csv the same with an apostrophe before texts and paths that a
-    spreadsheet would run. JSON and CSV keep 6 decimals, `numbers` says how the others show a
-    column, as in ".4f". What is None is an empty field, or null. Paths are relative to the current folder where they
-    lie below it, with their own bytes, and in JSON also lossless where they are not UTF-8. Of several paths JSON makes
-    an array of objects; the others put a comma and a space between them. `screen` is the width of the terminal that
-    `out` is, in columns, or None: a terminal gets control characters as escapes. `columns` are the names for the header
-    of csv where there may be no row.
+    None is an empty field, or null. Paths are relative to the current folder if they lie below it, byte for byte, and
+    in JSON also lossless if they are not UTF-8. Several paths are an array of objects in JSON, and separated by a comma
+    and a space in other formats.
+
+    Args:
+        rows: The records.
+        form: One of table, tsv (without a header), csv (RFC 4180, with a header), safe-csv (csv with an apostrophe
+            before texts and paths that a spreadsheet would take for a formula), json (an array) and jsonl.
+        out: Where to write.
+        screen: Width of the terminal that `out` is, in columns, which gets control characters as escapes; None if it is
+            no terminal.
+        numbers: Number format of a column in a table or tsv, as in ".4f"; JSON and CSV have 6 decimal places.
+        columns: Names for the header of csv if there may be no row.
     """
     formats = numbers or {}
     if form == "table":
@@ -62,7 +68,7 @@ def write_rows(
 
 
 def json_row(row: Row) -> dict[str, object]:
-    """A row for JSON."""
+    """Return a row as the fields of a JSON object."""
     fields: dict[str, object] = {}
     for name, value in row.items():
         if isinstance(value, bytes):
@@ -75,15 +81,15 @@ def json_row(row: Row) -> dict[str, object]:
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """JSON with a line end, in ASCII: any encoding can print it, and no terminal obeys what stands in it.
+    """Return JSON with a line end, in ASCII, so that it can be printed in any encoding and holds no control characters.
 
-    What is no number is null, since JSON has no word for it; bytes in texts that are not UTF-8 are U+FFFD.
+    NaN and infinities are null, and bytes in texts that are not UTF-8 are U+FFFD.
     """
     return json.dumps(_plain(value), indent=indent, allow_nan=False).encode("ascii") + b"\n"
 
 
 def _plain(value: object) -> object:
-    """What all readers of JSON take."""
+    """Replace what JSON does not have: NaN, infinities and lone surrogates."""
     if isinstance(value, str):
         return _LONE.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, float):
@@ -94,7 +100,7 @@ def _plain(value: object) -> object:
 
 
 def utf8(text: str) -> bytes:
-    """`text` for standard output, whatever it holds: bytes of names as they are, other halves of characters as `?`."""
+    """Encode `text`: bytes of file names that are not UTF-8 stay as they are, other lone surrogates become `?`."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -132,7 +138,7 @@ def _csv(rows: Sequence[Row], out: BinaryIO, columns: Iterable[str], *, screen: 
 
 
 def _text(value: Value, form: str | None) -> str:
-    """For a table."""
+    """Return a value as text in a table."""
     if isinstance(value, bytes):
         return printable(shown(value))
     if isinstance(value, tuple):
@@ -143,7 +149,7 @@ def _text(value: Value, form: str | None) -> str:
 
 
 def _bytes(value: Value, form: str | None, *, screen: bool, tabs: bool = False) -> bytes:
-    """For TSV and CSV; with `tabs`, texts may hold what parts the fields of TSV."""
+    """Return a value as a field of TSV or CSV; with `tabs`, texts keep tabs and line ends."""
     if isinstance(value, bytes):
         return printable(shown(value)).encode() if screen else shown(value)
     if isinstance(value, tuple):

@@ -1,7 +1,7 @@
-"""Pictures into a folder for each label: first a plan, then, if it is meant so, copies or renamings.
+"""Sorting of images into a folder for each label: a plan first, then copying or moving.
 
-Nothing that is there is overwritten, and nothing is lost. How files are moved and copied, `system` knows; here is
-decided where to. Knows nothing of models and probabilities.
+No file is overwritten or lost. This module decides where files go; `system.copying` copies and moves them. Knows
+nothing of models and probabilities.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from clipsearch.system.counting import plural
 from clipsearch.system.naming import free_names
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
-"""What parts names, here or on Windows."""
+"""Characters that are not allowed in file names, here or on Windows."""
 _LONGEST = 255
-"""Bytes of a name, in all common file systems."""
-
+"""Most bytes of a file name in all common file systems."""
 
 _Name = tuple[tuple[int, int] | bytes, bytes]
-"""A folder, by device and inode or, if it is still to be made, by its real path; and a name in it."""
+"""A folder (device and inode or, if it does not exist yet, its real path), and a file name in it."""
 
 
 class Step(NamedTuple):
-    """A picture and where it goes (both absolute)."""
+    """One planned copy or move."""
 
     source: bytes
+    """Absolute path of the image."""
     target: bytes
+    """Absolute path that it gets."""
     there: bool
-    """It need not be brought: it is there itself or, when copying, as a file with the same content."""
+    """Nothing is to be done: the image is there already or, when copying, a file with the same content is."""
 
 
 def folder_names(labels: Sequence[str]) -> list[str]:
-    """A name of a folder for each label: characters that parts of paths must not have are underscores.
+    """Return a folder name for each label, with underscores for characters that file names must not contain.
 
     Raises:
-        InputError: two labels would share a folder (also where case does not count), or a name would be too long.
+        InputError: two labels would get the same name (ignoring case), or a name would be too long.
     """
     names = []
     seen: dict[str, str] = {}
@@ -61,12 +62,12 @@ def folder_names(labels: Sequence[str]) -> list[str]:
 
 
 def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> list[Step]:
-    """Where each picture (absolute path, name of its folder) goes within `folder`; touches nothing.
+    """Plan where each image (absolute path, name of its folder) goes within `folder`, without changing anything.
 
-    They keep their names; where one is taken, by another of them or by what is there, the next number is put behind it.
+    Files keep their names; if a name is taken, it gets a number.
 
     Raises:
-        InputError: a picture is gone, or something that is no folder is in the way.
+        InputError: an image is gone, or a file is in the place of a folder.
     """
     top = os.fsencode(os.path.abspath(folder))
     names = _Names(move=move)
@@ -84,13 +85,13 @@ def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> li
 
 
 def carry_out(steps: Sequence[Step], *, move: bool) -> Iterator[Step]:
-    """Copy or move, and give back each step once it is done. What was done stays, whatever happens then.
+    """Copy or move the images, and yield each step when it is done. After an error, earlier steps stay done.
 
-    Symbolic links among them that lead to a picture which is moved lead to its new place.
+    Symbolic links among the images are updated if the image that they lead to is moved.
 
     Raises:
-        InputError: a folder cannot be written, a picture cannot be read, another program changes it, or a name was
-            taken since it was planned.
+        InputError: a folder cannot be written, an image cannot be read, another program changes it, or a name was
+            taken since the plan was made.
     """
     links = _Links(steps) if move else None
     for step in steps:
@@ -108,7 +109,7 @@ def carry_out(steps: Sequence[Step], *, move: bool) -> Iterator[Step]:
 
 
 def in_words(steps: Sequence[Step], folder: Path, *, move: bool, dry_run: bool) -> str:
-    """What was done, or would be."""
+    """Return a sentence about what was done, or with `dry_run` would be."""
     done = sum(not step.there for step in steps)
     there = len(steps) - done
     verb = f"Would {'move' if move else 'copy'}" if dry_run else "Moved" if move else "Copied"
@@ -118,20 +119,20 @@ def in_words(steps: Sequence[Step], folder: Path, *, move: bool, dry_run: bool) 
 
 
 class _Names:
-    """Which names are taken, now and after what is planned so far. A name is known by the folder that it lies in.
+    """Names that are taken now and after the steps planned so far.
 
-    Not by its path: the folder may be reached through a link, or through a second mount.
+    A name is identified by the device and inode of its folder, which may be reached through a link or a second mount.
     """
 
     def __init__(self, *, move: bool) -> None:
         self._move = move
         self._coming: dict[_Name, bytes] = {}
-        """Where something will be, and what."""
+        """Name that will be taken -> path of the image that gets it."""
         self._leaving: set[_Name] = set()
         self._folders: dict[bytes, tuple[int, int] | bytes] = {}
 
     def step(self, source: bytes, target: bytes) -> Step | None:
-        """To bring a picture there; None if the name is taken."""
+        """Return the step that brings an image to `target`; None if that name is taken."""
         old, new = self._name(source), self._name(target)
         if old == new:
             step = Step(source, target, there=True)
@@ -156,27 +157,27 @@ class _Names:
             try:
                 status = os.stat(folder)
                 self._folders[folder] = (status.st_dev, status.st_ino)
-            except OSError:  # it is still to be made
+            except OSError:  # it does not exist yet
                 self._folders[folder] = os.path.realpath(folder)
         return self._folders[folder], name
 
 
 class _Links:
-    """The symbolic links among pictures that are moved, and the files that they lead to, wherever both are by now."""
+    """The symbolic links among images that are moved, and the files that they lead to, at their current paths."""
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._files: dict[bytes, bytes] = {}
-        """Of each link, as it is called now, its file."""
+        """Current path of each link -> current path of its file."""
         for step in steps:
             if os.path.islink(step.source):
                 self._files[step.source] = os.path.realpath(step.source)
         self._links: dict[bytes, set[bytes]] = {}
-        """The same from the files on."""
+        """Current path of each file -> current paths of the links to it."""
         for link, file in self._files.items():
             self._links.setdefault(file, set()).add(link)
 
     def moved(self, source: bytes, target: bytes) -> bool:
-        """Move a picture; False if the name is taken."""
+        """Move an image; return False if the name is taken."""
         if source in self._files:
             return self._moved_link(source, target, self._files[source])
         old = os.path.realpath(source)
@@ -190,14 +191,14 @@ class _Links:
         return True
 
     def _moved_link(self, source: bytes, target: bytes, file: bytes) -> bool:
-        if not move_link(source, target, file):  # it may be relative, and would lead nowhere from another folder
+        if not move_link(source, target, file):  # a relative link would be broken in another folder
             return False
         del self._files[source]
         self._files[target] = file
         links = self._links[file]
         links.remove(source)
         links.add(target)
-        self._mend(links)  # one may have led to this one
+        self._mend(links)  # another link may lead to this one
         return True
 
     def _mend(self, links: set[bytes]) -> None:

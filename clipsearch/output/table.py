@@ -1,4 +1,4 @@
-"""Tables for people, that fit the terminal; hits among them."""
+"""Tables that fit the width of the terminal."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from clipsearch.search.hit import Hit
 
 _GAP = "  "
 _LEAST = 12
-"""Cells that what is cut keeps even in the narrowest terminal."""
+"""Least width of a column that is shortened, in cells."""
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 
 
 def write_table(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO, width: int | None) -> None:
-    """A table of each query's hits, below the query where it is given; `width` is the terminal's, in cells.
+    """Write a table of the hits of each query, with the query above it if there is one.
 
-    Where there is too little room, size and date are left out, and then paths lose their middle.
+    In a terminal of `width` cells that is too narrow, date and size are left out, and then paths lose their middle.
     """
     parts = []
     for query, hits in found:
@@ -60,10 +60,14 @@ def lines_of(
     cuttable: Container[str] = (),
     sparing: Sequence[str] = (),
 ) -> list[str]:
-    """The lines of a table with a heading: columns of printable texts, those in `right` flush right.
+    """Return the lines of a table with a heading.
 
-    In a terminal of `width` cells, columns in `sparing` are left out, the first first, as far as needed, and then
-    those in `cuttable` lose the middle of what is too long. Without a width nothing is.
+    Args:
+        rows: Printable texts by column; all rows have the same columns.
+        width: Width of the terminal in cells; None does not limit it.
+        right: Columns that are aligned right.
+        cuttable: Columns whose long texts lose their middle if the table is too wide.
+        sparing: Columns that are left out before that, in this order.
     """
     if not rows:
         return []
@@ -85,7 +89,7 @@ def _fit(
     cuttable: Container[str],
     sparing: Sequence[str],
 ) -> None:
-    """Leave out what can be spared, and cut what may be, the widest first, until a line has at most `width` cells."""
+    """Leave out columns in `sparing`, and shorten those in `cuttable`, widest first, until a line has `width` cells."""
 
     def too_much() -> int:
         return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
@@ -100,10 +104,10 @@ def _fit(
 
 
 def cut(text: str, cells: int) -> str:
-    """Shorten `text` to the cells of a terminal: whole characters of its beginning and, more of, its end."""
+    """Shorten `text` to `cells` of a terminal, between graphemes; two thirds of what is kept is its end."""
     if cell_len(text) <= cells:
         return text
-    spans = split_graphemes(text)[0]  # what is seen as one character: start, end, cells
+    spans = split_graphemes(text)[0]  # graphemes: (start, end, cells)
     end, kept, room = len(text), 0, (cells - 1) * 2 // 3
     for first, _, size in reversed(spans):
         if kept + size > room:

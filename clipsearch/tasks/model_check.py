@@ -187,8 +187,8 @@ class _Comparison:
         image = self._images.get(known.image)
         if image is None:
             return self._missing(what, known.image)
-        picture = encoder.encode_images([encoder.preprocessing(image)])[0]
-        logits = encoder.logits.of(encoder.encode_texts(known.texts) @ picture)
+        vector = encoder.encode_images([encoder.preprocessing(image)])[0]
+        logits = encoder.logits.of(encoder.encode_texts(known.texts) @ vector)
         same = np.allclose(logits, known.logits, rtol=0, atol=_TOLERANCE_OF_LOGITS)
         return self._check(what, same, _numbers(known.logits), _numbers(logits))
 
@@ -215,9 +215,9 @@ class _Comparison:
     def _check(self, what: str, same: bool, expected: str, got: str) -> Check:  # noqa: FBT001  (its one result)
         return Check(what, AS_EXPECTED if same else DIFFERS, expected, got, self._known.source)
 
-    def _missing(self, what: str, picture: KnownImage) -> Check:
+    def _missing(self, what: str, image: KnownImage) -> Check:
         where = f"is not in {self._folder}" if self._folder else "was not given"
-        return Check(what, NOT_RUN, "", "", f"{picture.name} {where}", None if self._folder else "pictures")
+        return Check(what, NOT_RUN, "", "", f"{image.name} {where}", None if self._folder else "pictures")
 
 
 def _cached_tower(encoder: Encoder) -> Check:
@@ -278,13 +278,13 @@ def _drawn() -> list[Image.Image]:
     """
     from PIL import Image
 
-    pictures = []
+    images = []
     for width, height in ((640, 320), (300, 450), (40, 40)):
         x, y = np.arange(width), np.arange(height)[:, np.newaxis]
         squares = (x // 37 + y // 29) % 2 * 90
         channels = (x * 255 // width + 0 * y, y * 165 // height + squares, (x * y // 64 + squares) % 256)
-        pictures.append(Image.fromarray(np.stack(np.broadcast_arrays(*channels), axis=-1).astype(np.uint8)))
-    return pictures
+        images.append(Image.fromarray(np.stack(np.broadcast_arrays(*channels), axis=-1).astype(np.uint8)))
+    return images
 
 
 def _found(known: KnownValues, folder: Path | None) -> dict[KnownImage, Image.Image]:
@@ -295,10 +295,10 @@ def _found(known: KnownValues, folder: Path | None) -> dict[KnownImage, Image.Im
     for path in sorted(folder.iterdir()) if folder else ():
         with suppress(OSError, UnreadableImageError):
             size = path.stat().st_size if path.is_file() else 0
-            alike = {picture.sha256: picture for picture in wanted if picture.bytes == size and picture.sha256}
+            alike = {image.sha256: image for image in wanted if image.bytes == size and image.sha256}
             content = path.read_bytes() if alike else b""
-            if (picture := alike.get(hashlib.sha256(content).hexdigest())) is not None:
-                found[picture] = _decoded(content, os.fsencode(path.name))
+            if (image := alike.get(hashlib.sha256(content).hexdigest())) is not None:
+                found[image] = _decoded(content, os.fsencode(path.name))
     return found
 
 
