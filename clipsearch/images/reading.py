@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import sys
 from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
@@ -116,14 +117,14 @@ def stamps(status: os.stat_result) -> tuple[int, int | None, int | None]:
     """Return (mtime_ns, ctime_ns, inode), which show that a file changed without reading it.
 
     `mtime_ns` is when the content was last changed (ns since 1970), unless a program has set another time. `ctime_ns`
-    is when anything was last changed (content, name, times, owner, permissions), which no program can set. `inode` is
-    the lower 63 bits of the file's number, or None. Times are clamped to 64 bits, since a file system may report
-    anything.
+    is when anything was last changed (content, name, times, owner, permissions), which no program can set; None on
+    Windows, where `st_ctime` is when the file was made. `inode` is the lower 63 bits of the file's number, or None.
+    Times are clamped to 64 bits, since a file system may report anything.
     """
     mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
     if not (_LEAST <= mtime <= _MOST and _LEAST <= ctime <= _MOST):
         mtime, ctime = (max(_LEAST, min(time, _MOST)) for time in (mtime, ctime))
-    return mtime, ctime, (status.st_ino & _MOST) or None
+    return mtime, None if sys.platform == "win32" else ctime, (status.st_ino & _MOST) or None
 
 
 def digest(data: bytes) -> bytes:
