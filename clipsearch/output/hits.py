@@ -10,7 +10,7 @@ from clipsearch.output.rows import Row, write_rows
 from clipsearch.search.hit import Hit
 
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
-"""Columns of CSV and fields of JSON. With many queries, `query` comes first; with --distinct, `others` comes last."""
+"""Columns of CSV and fields of JSON. With many queries, `query` comes first; with `distinct`, `others` comes last."""
 _TSV = ("rank", "score", "confidence", "path")
 _NUMBERS = {"score": ".4f", "confidence": ".3f"}
 
