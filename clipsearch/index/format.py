@@ -89,6 +89,15 @@ UPDATE images SET date_source = 'name' WHERE taken_at IS NOT NULL AND date_sourc
 }
 """How a database of an older format becomes one of the next. SQLite knows `date_in_name` meanwhile."""
 
+OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
+"""The columns up to format 2."""
+RECORD = f"{OLD_RECORD}, ctime_ns, inode, date_source, damage"
+"""The columns of a `Record`, in its order."""
+OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
+"""What `date_source` would have been up to format 2."""
+DATE_SOURCES = ("exif", "xmp", "name", "file")
+"""Where the date of an image can be from: its own fields, its file's name, or the time when the file was changed."""
+
 
 @dataclass(frozen=True)
 class ModelRecord:

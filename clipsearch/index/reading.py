@@ -18,12 +18,16 @@ from clipsearch.errors import IndexDamagedError, IndexMissingError
 from clipsearch.index.connections import Connections, connect
 from clipsearch.index.format import (
     DATABASE,
+    DATE_SOURCES,
     FINISHED,
     FOLDER,
     FORMAT,
     HEADER_BYTES,
     MATRIX,
     NEW_MATRIX,
+    OLD_RECORD,
+    OLD_SOURCE,
+    RECORD,
     Contents,
     Folder,
     Known,
@@ -43,14 +47,6 @@ from clipsearch.unit import Matrix, are_unit
 _BUSY_SECONDS = 30
 _SPARSE = 20
 """If fewer than one row in this many is asked for, each is looked up."""
-_OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
-"""The columns up to format 2."""
-RECORD = f"{_OLD_RECORD}, ctime_ns, inode, date_source, damage"
-"""The columns of a `Record`, in its order."""
-_OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
-"""What `date_source` would have been up to format 2."""
-DATE_SOURCES = ("exif", "xmp", "name", "file")
-"""Where the date of an image can be from: its own fields, its file's name, or the time when the file was changed."""
 
 
 def find_index(start: Path) -> Path:
@@ -112,7 +108,7 @@ class Store:
         store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))
         try:
             if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
-                store._record = f"{_OLD_RECORD}, NULL, NULL, {_OLD_SOURCE}, NULL"
+                store._record = f"{OLD_RECORD}, NULL, NULL, {OLD_SOURCE}, NULL"
         except IndexDamagedError:
             store.close()
             raise
@@ -222,7 +218,7 @@ class Store:
 
     def date_sources(self) -> dict[str, int]:
         """How many images have their date from each of `DATE_SOURCES`."""
-        source = "date_source" if self._record == RECORD else _OLD_SOURCE
+        source = "date_source" if self._record == RECORD else OLD_SOURCE
         sql = f"SELECT {source}, count(*) FROM images WHERE row IS NOT NULL GROUP BY 1"  # noqa: S608  (our own words)
         found = {source or "file": number for source, number in self.sql(sql)}
         return {source: found.get(source, 0) for source in DATE_SOURCES}

@@ -114,8 +114,8 @@ def rows_of_file(store: Store, path: bytes) -> list[int]:
         return []
     # Other names of a file have the same content, and of those with the same content few are to be asked about.
     content = store.image(rows[0]).hash
-    twins = store.rows_with(content) if content else ()
-    return list(dict.fromkeys([*rows, *(row for name, row in twins if same_place(name, path))]))
+    others = store.rows_with(content) if content else ()
+    return list(dict.fromkeys([*rows, *(row for name, row in others if same_place(name, path))]))
 
 
 def _roots(store: Store) -> list[bytes]:

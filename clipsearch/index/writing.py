@@ -24,6 +24,7 @@ from clipsearch.index.format import (
     FORMAT,
     MATRIX,
     NEW_MATRIX,
+    RECORD,
     Folder,
     ModelRecord,
     Record,
@@ -32,7 +33,7 @@ from clipsearch.index.format import (
 )
 from clipsearch.index.locking import lock
 from clipsearch.index.matrix_file import MatrixFile, read_row, write_rows
-from clipsearch.index.reading import RECORD, Store
+from clipsearch.index.reading import Store
 from clipsearch.system.flushing import sync_folder
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.paths import is_below, spellings

@@ -103,16 +103,16 @@ class StoreMachine(RuleBasedStateMachine):
     def put_known_content(self, name: bytes, content: int) -> None:
         """As `index` does with a file whose content is known: touched, back from the dead, or a copy."""
         path = self.path(name)
-        twins = self.writer.same_content(b"%d" % content)
+        same = self.writer.same_content(b"%d" % content)
         living = [path for path, known in self.now.items() if known == content]
-        assert sorted(twin.path for twin in twins if twin.path) == sorted(living)
-        if not twins:
+        assert sorted(one.path for one in same if one.path) == sorted(living)
+        if not same:
             return
-        own = next((twin for twin in twins if twin.path in (path, b"")), None)
+        own = next((one for one in same if one.path in (path, b"")), None)
         if own:
-            self.writer.put(twins[0]._replace(path=path, row=own.row))
+            self.writer.put(same[0]._replace(path=path, row=own.row))
         else:
-            self.writer.add_copy(twins[0]._replace(path=path))
+            self.writer.add_copy(same[0]._replace(path=path))
         self.now[path] = content
 
     @rule(old=names, new=names)
