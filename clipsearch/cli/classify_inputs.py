@@ -73,19 +73,11 @@ def open_source(
 
 @contextmanager
 def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedder, Source]]:
-    from clipsearch.models.in_torch.loading import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.classification import Classified, selected
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
-    options = EncoderOptions(
-        device=model.device,
-        precision=model.precision.value,
-        batch_size=None,
-        exact=False,
-        engine=model.engine.value,
-    )
-    with opened_index, Embedder(opened_index.store, options=options) as embedder:
+    with opened_index, Embedder(opened_index.store, options=model.encoder_options()) as embedder:
         chosen = selected(opened_index.store, **arguments)
         if not chosen.paths:
             say_why_nothing(opened_index, [], arguments)

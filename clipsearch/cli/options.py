@@ -18,6 +18,7 @@ from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it f
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
+    from clipsearch.models.in_torch.loading import EncoderOptions
     from clipsearch.output.rows import Row
     from clipsearch.search.embedder import Embedder
 
@@ -193,23 +194,27 @@ class ModelOptions:
     index: IndexOption = None
     verbose: VerboseOption = False
 
-    def open(self) -> Embedder:
-        """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
-        from clipsearch.api import load_model
-        from clipsearch.cli.log import show_log
-        from clipsearch.cli.progress import ProgressBar
+    def encoder_options(self) -> EncoderOptions:
+        """How the model is to compute."""
         from clipsearch.models.in_torch.loading import EncoderOptions
 
-        options = EncoderOptions(
+        return EncoderOptions(
             device=self.device,
             precision=self.precision.value,
             batch_size=None,
             exact=False,
             engine=self.engine.value,
         )
+
+    def open(self) -> Embedder:
+        """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
+        from clipsearch.api import load_model
+        from clipsearch.cli.log import show_log
+        from clipsearch.cli.progress import ProgressBar
+
         show_log(verbose=self.verbose)
         with ProgressBar() as bar:
-            return load_model(self.model, self.index, progress=bar, options=options)
+            return load_model(self.model, self.index, progress=bar, options=self.encoder_options())
 
 
 @contextmanager
