@@ -19,10 +19,11 @@ from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
 from clipsearch.model_choice import BY_DEFAULT, ModelChoice
 from clipsearch.models.disk.catalog import DEFAULT
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, load_encoder
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.search.embedder import Embedder
+from clipsearch.search.engine import ImageEngine, how_computed
 from clipsearch.search.index import Index
-from clipsearch.search.messages import PREPARING, WHOLE_MODEL_NEEDED, encoder_loaded, model_used
+from clipsearch.search.messages import PREPARING, WHOLE_MODEL_NEEDED
 from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
@@ -262,8 +263,8 @@ class IndexingModel:
         """What `ModelChoice` decides on from these once an index is open. `progress` is told how much is downloaded."""
         self._given, self._otherwise = name, otherwise
         self._options, self._progress = options, progress
-        self.encoder: Encoder | None = None
-        """The model, once it was needed."""
+        self._encoder: ImageEngine | Encoder | None = None
+        """The image tower, once it was needed."""
 
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
         """Decide for an open index, of which `known` is the model; settings may lie in `folders`.
@@ -277,34 +278,26 @@ class IndexingModel:
         if bound and self.choice.is_asked_for and not self.choice.made(bound):
             raise mismatch(index.folder, bound, f"{self.choice.name} ({self.choice.why})")
 
-    def load(self) -> LoadedModel:
+    def load(self, expected: int) -> LoadedModel:
         """The model, and what the index records of it. Leaves its towers where queries find them.
+
+        Where images are `expected` that are too many for NumPy, torch is loaded in another thread meanwhile.
 
         Raises:
             ClipsearchError: the model or the device cannot be had.
         """
         from clipsearch.index.pipeline import LoadedModel
         from clipsearch.models.disk.files import locate
-        from clipsearch.models.in_numpy.image_cache import save as save_image_tower
-        from clipsearch.models.in_numpy.tower_cache import damage, made_anew
 
         files = locate(self.choice.name, revision=self.choice.revision, progress=self._progress)
-        encoder = load_encoder(files, self._options)
-        if found := damage(encoder.fingerprint):
-            _log.warning(made_anew(encoder.name, found))
-        encoder.save_text_tower()
-        save_image_tower(encoder.fingerprint, files)
-        self.encoder = encoder
-        for fact in (model_used(encoder.name, encoder.revision, self.choice.why), *encoder_loaded(encoder)):
-            _log.info(fact)
-        return LoadedModel(encoder, ModelRecord(encoder.name, encoder.revision, encoder.fingerprint, encoder.dim))
+        embedder = Embedder(files, why=self.choice.why, options=self._options, expected=expected)
+        self._encoder = embedder.encoder
+        embedder.keep_towers()
+        return LoadedModel(self._encoder, ModelRecord(*embedder.identity, self._encoder.dim))
 
     def computed(self) -> Computed | None:
         """How the model computes; None if it was not needed."""
-        encoder = self.encoder
-        if encoder is None:
-            return None
-        return Computed(str(encoder.device), encoder.device_reason, encoder.precision, encoder.precision_reason)
+        return how_computed(self._encoder) if self._encoder else None
 
 
 def pull_model(
@@ -321,18 +314,14 @@ def pull_model(
     Raises:
         ModelError: there is no such model, or it cannot be had.
     """
-    from clipsearch.models.disk.files import fingerprint, pull
-    from clipsearch.models.in_numpy.image_cache import save as save_image_tower
-    from clipsearch.models.in_numpy.tower_cache import damage, is_whole, made_anew
+    from clipsearch.models.disk.files import pull
+    from clipsearch.models.in_numpy.tower_cache import damage, is_whole
 
     pulled = pull(name, update=update, progress=progress)
-    made = fingerprint(pulled.files.folder)
-    if not is_whole(made, thorough=True):
-        if found := damage(made):
-            _log.warning(made_anew(pulled.files.name, found))
-        else:
-            _log.warning(PREPARING, pulled.files.name)
-        if not load_encoder(pulled.files, FOR_QUERIES).save_text_tower():
-            _log.warning(WHOLE_MODEL_NEEDED, pulled.files.name)
-    save_image_tower(made, pulled.files)
+    with Embedder(pulled.files, options=FOR_QUERIES) as embedder:
+        fingerprint = embedder.identity[-1]
+        if not is_whole(fingerprint, thorough=True) and not damage(fingerprint):
+            _log.warning(PREPARING, embedder.name)
+        if not embedder.keep_towers():
+            _log.warning(WHOLE_MODEL_NEEDED, embedder.name)
     return pulled

@@ -302,6 +302,8 @@ class OwnPixels:
     def __init__(self) -> None:
         self.preprocessing = AsTheyAre()
 
+    is_loading = False
+
     def divide_cores(self) -> None:
         """It computes nothing."""
 

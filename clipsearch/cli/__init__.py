@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
@@ -9,7 +10,7 @@ import sys
 import traceback
 from importlib import import_module
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from clipsearch.cli.talk import say
 from clipsearch.errors import ClipsearchError, NothingFoundError, OutputError
@@ -103,8 +104,18 @@ class Ended(KeyboardInterrupt):
         self.number = number
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
+    code = run()
+    if "torch" in sys.modules:
+        # Python takes a second to free all that torch holds, and would wait for a thread that still imports it.
+        atexit._run_exitfuncs()  # noqa: SLF001  (there is no public name)
+        os._exit(code)
+    sys.exit(code)
+
+
+def run() -> int:
+    """Run the command line; the exit code, with all output written."""
     guard_streams()
     try:
         _end_in_order()
@@ -116,13 +127,14 @@ def main() -> None:
         # Under `python -m`, CPython 3.11 kills itself by SIGINT at the end, whatever the exit code, if Ctrl-C once went
         # through code that was compiled from a string, as dataclasses of libraries are. The next such code undoes that.
         exec("")  # noqa: S102  (of nothing)
-    sys.exit(_flushed(code))
+    return _flushed(code)
 
 
 def _flushed(code: int) -> int:
     """The exit code `code`, once all output is written; an error if it cannot be."""
     try:
         sys.stdout.flush()
+        sys.stderr.flush()
     except OutputAbandonedError:
         let_output_go()
     except OutputError as error:

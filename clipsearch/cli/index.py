@@ -13,6 +13,8 @@ import typer
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import (
     DeviceOption,
+    Engine,
+    EngineOption,
     IndexOption,
     JsonOption,
     ModelOption,
@@ -41,6 +43,7 @@ class ComputingOptions:
     model: ModelOption = None
     device: DeviceOption = "auto"
     precision: PrecisionOption = Precision.AUTO
+    engine: EngineOption = Engine.AUTO
     batch_size: Annotated[
         int | None,
         typer.Option(
@@ -70,7 +73,7 @@ class ComputingOptions:
             precision=precision.value,
             batch_size=self.batch_size,
             exact=self.exact,
-            engine="torch",
+            engine=self.engine.value,
         )
 
 
@@ -262,6 +265,6 @@ def _lines(
         yield reports.passed_over_text(summary)
         yield reports.summary_text(summary)
         yield reports.computed_text(used) if used else ""
-        yield f"Note: {PICTUREBOOK_NOTE}" if chosen.encoder and chosen.encoder.name == BUNDLED else ""
+        yield f"Note: {PICTUREBOOK_NOTE}" if used and chosen.choice.name == BUNDLED else ""
     if talk.verbose and not used:
         yield f"model: {chosen.choice.name}, not loaded: there was nothing to embed"

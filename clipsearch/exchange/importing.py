@@ -109,7 +109,7 @@ def import_vectors(
         # 2. The model.
         model.choose(writer, writer.bound_model(), [start])
         _check_said(writer, parts[0])
-        loaded = model.load()
+        loaded = model.load(_COMPARED)
         _check_model(writer, parts, source, loaded.record)
         cosines = _compared(source, loaded)
         # 3. The pictures.

@@ -122,6 +122,8 @@ class Computed(NamedTuple):
     precision: str
     """fp32, bf16 or fp16."""
     precision_reason: str
+    engine: str = "torch"
+    """numpy or torch. Earlier versions, which knew torch alone, recorded none."""
 
 
 class Record(NamedTuple):

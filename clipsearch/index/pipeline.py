@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -43,6 +43,8 @@ BATCH_SECONDS = 2.5
 """So long the model takes for a batch at most, and so long a batch waits for more images."""
 _MOST_TOGETHER = 512
 """Images in a batch at most, those included that the model has no work with."""
+_MOST_EARLY_BYTES = 64 * 2**20
+"""Of pixels that are made while the model is loaded."""
 _MANY = 8
 """If this many images fail together, and none does not, it is the model's fault."""
 
@@ -72,6 +74,10 @@ class ImageEncoder(Protocol):
     @property
     def calls(self) -> int:
         """How many calls of `encode_images` at the same time are best."""
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether `encode_images` would wait for a model that is loaded in another thread."""
 
     def divide_cores(self) -> None:
         """Give each of `calls` calls at the same time its share of the cores, instead of all to each."""
@@ -115,7 +121,7 @@ class LoadedModel(NamedTuple):
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
         """It is chosen already."""
 
-    def load(self) -> LoadedModel:
+    def load(self, expected: int) -> LoadedModel:  # noqa: ARG002  (as `IndexModel` has it)
         """Itself, so that it can stand for an `IndexModel`."""
         return self
 
@@ -133,8 +139,8 @@ class IndexModel(Protocol):
             ModelMismatchError: the index holds vectors of another model than is asked for.
         """
 
-    def load(self) -> LoadedModel:
-        """The model.
+    def load(self, expected: int) -> LoadedModel:
+        """The model, for a number of images that is `expected`.
 
         Raises:
             ClipsearchError: it cannot be had.
@@ -231,18 +237,22 @@ def embed_images(
     else:
         return
     encoder = model.encoder
+    # 2. Pixels, as long as the model is loaded in another thread.
+    early, most = [first], 1 + _MOST_EARLY_BYTES // max(1, first.pixels.nbytes)
+    while encoder.is_loading and len(early) < most and (some := list(islice(waiting, 4 * WORKERS))):
+        early += decode_images(some, model.preprocessing, max_pixels, judge=judge)
     encoder.divide_cores()
     with ExitStack() as opened:
-        # 2. Pixels, far enough ahead for the model never to wait for them.
+        # 3. Pixels, far enough ahead for the model never to wait for them.
         ahead = (encoder.calls + 1) * encoder.batch_size + WORKERS
         decoded = opened.enter_context(
             closing(decode_images(waiting, model.preprocessing, max_pixels, ahead=ahead, judge=judge))
         )
-        # 3. Vectors.
+        # 4. Vectors.
         batches = _Batches(encoder, total, seconds)
         work = partial(_embed, encoder, model.name)
         embedded = map_in_order(
-            work, batches.of(chain([first], decoded)), encoder.calls, 2 * encoder.calls, promptly=True
+            work, batches.of(chain(early, decoded)), encoder.calls, 2 * encoder.calls, promptly=True
         )
         for batch in opened.enter_context(closing(embedded)):
             batches.adapt(batch)

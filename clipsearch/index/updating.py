@@ -185,7 +185,8 @@ class _Run:
     @cached_property
     def _loaded_model(self) -> LoadedModel:
         """The model, loaded when the first file needs it."""
-        model = self._model.load()
+        # What was read so far needed no vector; it is taken that of the others one in as many does.
+        model = self._model.load((self._changes.counts.waiting - self._recorded) // (self._recorded + 1))
         is_first = self._writer.bound_model() is None
         self._writer.set_model(model.record)
         if is_first and not self._recorded:

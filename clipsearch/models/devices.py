@@ -1,4 +1,7 @@
-"""Names of devices, as users give them. Knows nothing of which are there, and so needs no torch."""
+"""Names of devices, as users give them, and how much they take at a time.
+
+Knows nothing of which are there, and so needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from clipsearch.errors import DeviceError
 
 KNOWN = ("auto", "cpu", "cuda", "mps")
 """And `cuda:N` for the N-th of several GPUs, from 0 on."""
+CALLS_ON_CPU = 8
+"""Number of batches that are computed at a time on a CPU, at most; with more cores, each gets several."""
 _NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?|mps", re.ASCII)
 
 

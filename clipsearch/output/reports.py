@@ -180,7 +180,7 @@ class Status:
     def computed(self) -> Computed | None:
         """How vectors were last computed; None where no run could say, such as an older clipsearch's."""
         known = (self.last_run or {}).get("computed")
-        return Computed(*(known[field] for field in Computed._fields)) if known else None
+        return Computed(**{name: known[name] for name in Computed._fields if name in known}) if known else None
 
 
 def status_json(status: Status) -> bytes:

@@ -30,7 +30,7 @@ from clipsearch.models.logits import Logits
 from clipsearch.search import messages
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
 from clipsearch.search.encoders import TextEncoder, warn_of_damage
-from clipsearch.search.engine import ImageEngine, find_tower, most_images, why_no_tower
+from clipsearch.search.engine import ImageEngine, find_tower, why_no_tower
 from clipsearch.system.paths import absolute
 from clipsearch.unit import Vectors, are_unit
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from clipsearch.images.finding import ImageFile
-    from clipsearch.index.pipeline import ImageEncoder, Item
+    from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower
     from clipsearch.models.in_torch.encoder import Encoder
@@ -60,10 +60,15 @@ class Embedder:
         *,
         why: str | None = None,
         options: EncoderOptions = BY_ITSELF,
+        expected: int = 0,
     ) -> None:
         """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
 
-        `why` is what made somebody choose this model.
+        Args:
+            source: The index, or the files of the model.
+            why: What made somebody choose this model.
+            options: How it is to compute.
+            expected: Number of images that are known to need the model.
         """
         self._store = source if isinstance(source, Store) else None
         self._known_files = None if isinstance(source, Store) else source
@@ -72,10 +77,12 @@ class Embedder:
         self._why = why or (messages.OF_THE_INDEX if self._store else messages.AS_ASKED_FOR)
         self._options = options
         self._engine: ImageEngine | None = None
-        self._expected = 0
-        """Images that are known to need the model."""
+        self._encoder_in_torch: Encoder | None = None
+        self._expected = expected
         self._loading = threading.RLock()
         """Threads may search at the same time; one of them loads."""
+        self._loading_torch = threading.Lock()
+        """The same, for the model in torch: texts do not wait for it while it is loaded for images."""
         self.damaged: list[tuple[bytes, float]] = []
         """Path of each picture so far of which a part is missing, and the share of it; in no order."""
         self._cut: set[str] = set()
@@ -322,20 +329,25 @@ class Embedder:
             return self._text_tower
 
     @property
-    def encoder(self) -> ImageEncoder:
+    def encoder(self) -> ImageEngine | Encoder:
         """The image tower, in NumPy or in torch; see `engine`."""
         if self._engine:
             return self._engine  # also while another thread loads torch for it
         with self._loading:
-            if "_whole_model" in self.__dict__:
-                return self._whole_model
+            forced = self._options["engine"] == "numpy"
+            if self._encoder_in_torch and not forced:
+                return self._encoder_in_torch
             tower = self._numpy_tower
             if tower is None:
                 return self._in_torch(why_no_tower(self._options))
-            if self._options["engine"] == "auto" and self._expected > most_images(tower.work):
-                return self._in_torch(f"sooner than NumPy for more than {most_images(tower.work)} images")
             if self._engine is None:
-                self._engine = ImageEngine(tower, lambda: self._whole_model, forced=self._options["engine"] == "numpy")
+                self._engine = ImageEngine(
+                    tower,
+                    lambda: self._whole_model,
+                    forced=forced,
+                    expected=self._expected,
+                    batch_size=self._options["batch_size"],
+                )
                 self._log_once(f"fingerprint: {self._fingerprint}", *self._engine.facts(self._fingerprint))
             return self._engine
 
@@ -379,7 +391,24 @@ class Embedder:
         self._log_once(messages.texts_in_numpy(self._fingerprint))
         return tower
 
-    @cached_property
+    def keep_towers(self) -> bool:
+        """Leave both towers in the cache, where later commands find them; damaged ones are replaced, which is logged.
+
+        Returns:
+            False if NumPy cannot compute the text tower.
+
+        Raises:
+            ModelError: the model cannot be loaded, or the cache cannot be written.
+        """
+        from clipsearch.models.in_numpy import image_cache  # it imports Pillow
+
+        if found := tower_cache.damage(self._fingerprint):
+            _log.warning(tower_cache.made_anew(self.name, found))
+        possible = tower_cache.is_whole(self._fingerprint) or self._whole_model.save_text_tower()
+        image_cache.save(self._fingerprint, self._files)
+        return possible
+
+    @property
     def _whole_model(self) -> Encoder:
         """Both towers, in torch.
 
@@ -387,6 +416,12 @@ class Embedder:
             ModelError: it is not on this disk and cannot be had.
             ModelMismatchError: the model under this name is another one than the index was made with.
         """
+        with self._loading_torch:
+            if self._encoder_in_torch is None:
+                self._encoder_in_torch = self._loaded()
+            return self._encoder_in_torch
+
+    def _loaded(self) -> Encoder:
         encoder = load_encoder(self._files, self._options)
         if self._store and self._record and encoder.fingerprint != self._record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"

@@ -392,7 +392,7 @@ def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) ->
         def choose(self, index: object, known: object, folders: object) -> None:
             """It is chosen."""
 
-        def load(self) -> LoadedModel:
+        def load(self, expected: int) -> LoadedModel:  # noqa: ARG002
             raise ModelError("no model")
 
         def computed(self) -> None:

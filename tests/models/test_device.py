@@ -27,7 +27,7 @@ from clipsearch.models.in_torch.precision import choose_device, choose_precision
 
 PB = ("--model", "picturebook")
 CPU = torch.device("cpu")
-KEYS = ("device", "device_reason", "precision", "precision_reason")
+KEYS = ("device", "device_reason", "precision", "precision_reason", "engine")
 UNITS = {"architecture": "x86_64", "amx_bf16": True, "avx512_bf16": True, "avx512_fp16": True}
 
 Machine = Callable[..., None]
@@ -234,7 +234,7 @@ def update(folder: Path, computed: Computed | None) -> None:
         def choose(self, index: object, known: object, folders: object) -> None:
             """It is chosen."""
 
-        def load(self) -> LoadedModel:
+        def load(self, expected: int) -> LoadedModel:  # noqa: ARG002
             return LoadedModel(TinyEncoder(batch_size=2), MODEL)
 
         def computed(self) -> Computed | None:
@@ -255,8 +255,8 @@ def remembered(folder: Path) -> object:
 
 def test_index_and_status_tell_how_it_was_computed(pictures: Path, run: Run) -> None:
     folder = pictures.parent
-    summary = index(run, "pictures", *PB, "--device", "cpu", cwd=folder)
-    wanted = dict(zip(KEYS, ("cpu", "as asked for", "fp32", "the model is small"), strict=True))
+    summary = index(run, "pictures", *PB, "--device", "cpu", "--engine", "torch", cwd=folder)
+    wanted = dict(zip(KEYS, ("cpu", "as asked for", "fp32", "the model is small", "torch"), strict=True))
     found = status(run, folder)
     assert {key: summary[key] for key in KEYS} == {key: found[key] for key in KEYS} == wanted
     assert "computed" not in found["last_run"]

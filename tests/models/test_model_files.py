@@ -193,7 +193,7 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
             assert embedder.uses_index, name
         model = IndexingModel(name, options=FOR_QUERIES)
         assert update(folder, roots, model).images == 1
-        record = model.load().record
+        record = model.load(1).record
         assert record.fingerprint == fingerprint(small_clip), name
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
         with load_model(name) as embedder:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +26,7 @@ from PIL import Image
 
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.finding import find_images
+from clipsearch.index.reading import Store
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.models.in_numpy import image_cache
 from clipsearch.models.in_numpy.image_tower import ImageTower
@@ -206,3 +214,138 @@ def test_an_engine_that_cannot_do_it_is_one_line_with_a_way_out(sample_index: Pa
     (said,) = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (2, b"")
     assert said.endswith("it computes on the processor in fp32 only. Leave --engine away.")
+
+
+# -- index ---------------------------------------------------------------------------------------------------------
+
+HANDING_OVER = """
+import os, signal, sys
+import clipsearch.models.in_torch.encoder  # so that torch is there soon
+from clipsearch.index import updating
+from clipsearch.models.in_numpy.image_tower import ImageTower
+from clipsearch.models.in_torch.encoder import Encoder
+from clipsearch.search import engine
+engine.START_OF_TORCH = 0.02
+updating.CHECKPOINT_SECONDS = 0.1
+seen = {{"numpy": 0, "torch": 0}}
+def count(name, kind):
+    real = kind.encode_images
+    def encode(self, pixels):
+        vectors = real(self, pixels)
+        seen[name] += len(pixels)
+        if seen["torch"] > {killed_after}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return vectors
+    kind.encode_images = encode
+count("numpy", ImageTower)
+count("torch", Encoder)
+from clipsearch.cli import run
+sys.argv = ["clipsearch", "index", "images", "--model", "picturebook", "-v", "--json"]
+code = run()
+print(seen["numpy"], seen["torch"], file=sys.stderr)
+sys.exit(code)
+"""
+NEW = 150
+
+
+@pytest.fixture(scope="module")
+def new_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `images` of which nearly all is new; what is first is known to the index beside it."""
+    folder = tmp_path_factory.mktemp("new") / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    noise(rng).save(folder / "known.png")
+    assert main_of("index", "images", "--model", "picturebook", cwd=folder.parent) == 0
+    for number in range(40):
+        shutil.copy(folder / "known.png", folder / f"a{number:02}.png")
+    for number in range(NEW):
+        noise(rng).save(folder / f"b{number:03}.png")
+    return folder
+
+
+def main_of(*arguments: str, cwd: Path) -> int:
+    command = [sys.executable, "-m", "clipsearch", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, check=False).returncode
+
+
+def vectors_of(folder: Path) -> tuple[list[bytes], npt.NDArray[np.float16]]:
+    """The paths in an index, and the vector of each."""
+    with closing(Store.open(folder / ".clipsearch")) as store:
+        assert store.is_whole()
+        records = sorted(record for record in store.records() if record.row is not None)
+        matrix = store.matrix()[0]
+        paths = [os.path.basename(record.path) for record in records]
+        return paths, np.stack([matrix[record.row] for record in records]).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def of_one_engine(new_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the index holds that one engine alone makes."""
+    made = {}
+    for name in ("numpy", "torch"):
+        folder = tmp_path_factory.mktemp(name)
+        shutil.copytree(new_images, folder / "images")
+        assert main_of("index", "images", "--model", "picturebook", "--engine", name, cwd=folder) == 0
+        made[name] = vectors_of(folder)
+    return made
+
+
+@pytest.mark.parametrize("killed_after", [NEW, 20])
+def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
+    killed_after: int, new_images: Path, of_one_engine: dict[str, Any], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    shutil.copytree(new_images.parent, tmp_path, dirs_exist_ok=True)
+    script = HANDING_OVER.format(killed_after=killed_after)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert b"engine: numpy until torch is loaded" in done.stderr
+    if killed_after == NEW:
+        in_numpy, in_torch = map(int, done.stderr.split()[-2:])
+        assert min(in_numpy, in_torch) > 0
+        assert in_numpy + in_torch == NEW  # none twice
+        assert json.loads(done.stdout)["engine"] == "torch"
+    else:
+        assert done.returncode == -signal.SIGKILL
+        assert main_of("index", "images", cwd=tmp_path) == 0
+    paths, vectors = vectors_of(tmp_path)
+    for others, wanted in of_one_engine.values():
+        assert paths == others
+        # Within 1e-5, they are the same numbers of 16 bits or neighbours.
+        assert (np.abs(vectors - wanted) <= np.spacing(np.abs(wanted)) + np.float16(1e-5)).all()
+
+
+def test_index_embeds_few_images_without_a_model_library(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "images").mkdir()
+    noise(np.random.default_rng(1)).save(tmp_path / "images" / "one.png")
+    arguments = ["clipsearch", "index", "images", "--model", "picturebook", "--json"]
+    loaded = loaded_by(COMMAND.format(arguments=arguments), environment, tmp_path)
+    assert "PIL" in loaded
+    assert not loaded & {"torch", "transformers", "huggingface_hub"}
+    assert len(vectors_of(tmp_path)[0]) == 1
+
+
+@pytest.mark.parametrize(("engine_asked_for", "reason"), [("numpy", "NumPy, as asked for"), ("torch", "small")])
+def test_index_says_which_engine_it_was(engine_asked_for: str, reason: str, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "images").mkdir()
+    noise(np.random.default_rng(1)).save(tmp_path / "images" / "one.png")
+    arguments = ("--model", "picturebook", "--engine", engine_asked_for, "--json")
+    summary = json.loads(run("index", "images", *arguments, cwd=tmp_path).stdout)
+    assert summary["engine"] == engine_asked_for
+    assert reason in summary["precision_reason"]
+    assert json.loads(run("status", "--json", cwd=tmp_path).stdout)["engine"] == engine_asked_for
+
+
+def test_many_expected_images_wait_for_torch(in_numpy: ImageTower) -> None:
+    loaded = threading.Event()
+
+    def load() -> Encoder:
+        loaded.wait()
+        return Encoder(FILES, "cpu")
+
+    waiting = ImageEngine(in_numpy, load, expected=engine.most_images(in_numpy.work) + 1)
+    assert waiting.is_loading
+    loaded.set()
+    blank = np.full((*(in_numpy.preprocessing.seen or ()), 3), 128, np.uint8)
+    assert waiting.encode_images([blank]).shape == (1, in_numpy.dim)
+    assert waiting.name == "torch"
+    assert not waiting.is_loading

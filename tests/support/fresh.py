@@ -21,10 +21,8 @@ HEAVY = {
 }
 COMMAND = """
 import sys
-from clipsearch.cli import main
+from clipsearch.cli import run
 sys.argv = {arguments!r}
-try:
-    main()
-except SystemExit as done:
-    assert done.code in (0, None), done.code
+code = run()
+assert code == 0, code
 """

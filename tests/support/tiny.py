@@ -65,6 +65,8 @@ class TinyEncoder:
         self.embedded = 0
         """Pictures so far."""
 
+    is_loading = False
+
     def divide_cores(self) -> None:
         """Its work needs none."""
 

@@ -60,7 +60,7 @@ class ImageTower:
         self._transformer = Transformer(weights, shape.heads, shape.activation, shape.layer_norm_eps)
         self._is_clip = _CLASS in weights
         self.dim: int = weights[f"{_PROJECTION}.weight" if self._is_clip else "head.mlp.fc2.weight"].shape[0]
-        self.batch_size = cores.available()
+        self.batch_size = 4 * cores.available()
         """Images that `encode_images` is best given at a time."""
         self.calls = 1
         """How many calls of `encode_images` at the same time are best: each takes all cores."""

@@ -18,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 
 from clipsearch.errors import DeviceError, ModelError
+from clipsearch.models.devices import CALLS_ON_CPU
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.models.in_numpy import text_tower, tower_cache
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
@@ -34,8 +35,6 @@ Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 """B pictures, (H, W, 3) each."""
 
 _TEXT = "text_model."
-_CALLS = 8
-"""Batches at once on a CPU, at most; with more cores, each gets several."""
 _CALLS_ON_GPU = {"cuda": 2, "mps": 1}
 _BATCH, _BATCH_ON_CUDA = 16, 128
 """Larger ones were no faster on a CPU. On a GPU, more keeps more of it at work."""
@@ -89,12 +88,15 @@ class Encoder:
         )
         self.batch_size = batch_size or (_BATCH_ON_CUDA if self.device.type == "cuda" else _BATCH)
         """Pictures that `encode_images` is best given at a time; less after the GPU's memory was too small."""
-        self.calls = _CALLS_ON_GPU.get(self.device.type) or min(_CALLS, cores.available())
+        self.calls = _CALLS_ON_GPU.get(self.device.type) or min(CALLS_ON_CPU, cores.available())
         """How many calls of `encode_images` at the same time make the most of the device.
 
         On a CPU each has cores of its own, and none waits for another. On CUDA one is copied while one is computed.
         PyTorch's MPS is not made for several threads.
         """
+
+    is_loading = False
+    """It is loaded, unlike what may stand in its place."""
 
     def divide_cores(self) -> None:
         """Give each of `calls` calls at the same time its share of the cores, instead of all to each."""
