@@ -238,8 +238,8 @@ def how_computed(used: ImageEngine | Encoder) -> Computed:
     """How the last batch was computed, for an index to remember."""
     if isinstance(used, ImageEngine):
         if used.encoder_in_torch is None:
-            reason = "as asked for" if used.most == float("inf") else "which is sooner for few images"
-            return Computed("cpu", "NumPy computes on the processor", "fp32", f"NumPy, {reason}", "numpy")
+            reason = "NumPy, as asked for" if used.most == float("inf") else "NumPy is sooner than torch here"
+            return Computed("cpu", "NumPy computes on the processor", "fp32", reason, "numpy")
         used = used.encoder_in_torch
     return Computed(str(used.device), used.device_reason, used.precision, used.precision_reason, "torch")
 

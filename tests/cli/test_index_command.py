@@ -27,6 +27,7 @@ from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
 
 PB = ("--model", "picturebook")
+TORCH = ("--engine", "torch")
 
 
 def rows_of(folder: Path) -> dict[str, np.ndarray]:
@@ -153,7 +154,7 @@ def test_batch_size_does_not_change_results(pictures: Path, run: Run) -> None:
 
 
 def test_the_precision_is_chosen_or_asked_for_and_reported(pictures: Path, run: Run) -> None:
-    small = run("index", "pictures", *PB, "--json", cwd=pictures.parent)
+    small = run("index", "pictures", *PB, "--json", *TORCH, cwd=pictures.parent)
     assert json.loads(small.stdout)["precision_reason"] == "the model is small"
     assert "Computed on cpu in fp32 (the model is small)." in small.stderr.decode()
     plain = rows_of(pictures.parent)
@@ -378,14 +379,14 @@ def test_a_second_run_on_a_new_folder_is_refused_before_it_loads_a_model(
         assert b"Another clipsearch is writing to" in done.stderr
         assert b"--wait SECONDS" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert b"a model was loaded" in run("index", "pictures", *PB, cwd=home, env=env).stderr
+    assert b"a model was loaded" in run("index", "pictures", *PB, *TORCH, cwd=home, env=env).stderr
 
 
 def test_a_first_run_can_be_watched_and_a_killed_one_is_told_from_one_at_work(
     tmp_path: Path, run: Run, environment: dict[str, str]
 ) -> None:
     many_pictures(tmp_path / "many", 30)
-    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
+    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB, *TORCH]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_until_begun(process, tmp_path / FOLDER)
         process.send_signal(signal.SIGSTOP)
@@ -472,7 +473,7 @@ def test_a_first_run_interrupted_before_its_first_picture_leaves_nothing(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     many_pictures(tmp_path / "many", 30)
-    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB]
+    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB, *TORCH]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
         wait_until_begun(process, tmp_path / FOLDER)
         process.send_signal(signal.SIGINT)
@@ -489,7 +490,7 @@ def test_ctrl_c_within_generated_code_of_a_library_has_its_exit_code(
     broken.mkdir()
     (broken / "torch.py").write_text("exec('raise KeyboardInterrupt')")  # as within a dataclass that is being made
     path = os.pathsep.join([str(broken), environment.get("PYTHONPATH", "")])
-    done = run("index", "pictures", *PB, cwd=pictures.parent, env={"PYTHONPATH": path})
+    done = run("index", "pictures", *PB, *TORCH, cwd=pictures.parent, env={"PYTHONPATH": path})
     assert (done.returncode, done.stderr) == (130, b"Interrupted.\n")
 
 
@@ -525,7 +526,7 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environ
     many_pictures(tmp_path / "many", 300)
     command = [sys.executable, "-m", "clipsearch", "index", "many"]
     pipe = subprocess.PIPE
-    with subprocess.Popen([*command, *PB], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
+    with subprocess.Popen([*command, *PB, *TORCH], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
         wait_until_begun(first, tmp_path / FOLDER)
         first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as this test needs
         assert first.poll() is None, "the first run was over too soon for this test"

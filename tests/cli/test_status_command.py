@@ -42,7 +42,7 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
         "revision": None,
         "fingerprint": "7" * 32,
         "dim": 48,
-        **dict.fromkeys(("device", "device_reason", "precision", "precision_reason")),
+        **dict.fromkeys(("device", "device_reason", "precision", "precision_reason", "engine")),
         "images": 10,
         "date_sources": {"exif": 0, "xmp": 0, "name": 0, "file": 10},
         "unreadable": [{"path": "pictures/bad.png", "reason": "not an image of a known format"}],

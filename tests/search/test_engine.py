@@ -317,7 +317,7 @@ def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
 def test_index_embeds_few_images_without_a_model_library(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "images").mkdir()
     noise(np.random.default_rng(1)).save(tmp_path / "images" / "one.png")
-    arguments = ["clipsearch", "index", "images", "--model", "picturebook", "--json"]
+    arguments = ["clipsearch", "index", "images", "--model", "picturebook", "-q"]
     loaded = loaded_by(COMMAND.format(arguments=arguments), environment, tmp_path)
     assert "PIL" in loaded
     assert not loaded & {"torch", "transformers", "huggingface_hub"}
