@@ -23,6 +23,7 @@ from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOp
 from clipsearch.search.embedder import Embedder
 from clipsearch.search.engine import ImageEngine, how_computed
 from clipsearch.search.index import Index
+from clipsearch.search.lazy_model import LazyModel
 from clipsearch.search.messages import PREPARING, WHOLE_MODEL_NEEDED
 from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
@@ -290,10 +291,10 @@ class IndexingModel:
         from clipsearch.models.disk.files import locate
 
         files = locate(self.choice.name, revision=self.choice.revision, progress=self._progress)
-        embedder = Embedder(files, why=self.choice.why, options=self._options, expected=expected)
-        self._encoder = embedder.encoder
-        embedder.keep_towers()
-        return LoadedModel(self._encoder, ModelRecord(*embedder.identity, self._encoder.dim))
+        model = LazyModel(files, why=self.choice.why, options=self._options, expected=expected)
+        self._encoder = model.encoder
+        model.keep_towers()
+        return LoadedModel(self._encoder, ModelRecord(*model.identity, self._encoder.dim))
 
     def computed(self) -> Computed | None:
         """How the model computes; None if it was not needed."""
@@ -318,10 +319,9 @@ def pull_model(
     from clipsearch.models.in_numpy.tower_cache import damage, is_whole
 
     pulled = pull(name, update=update, progress=progress)
-    with Embedder(pulled.files, options=FOR_QUERIES) as embedder:
-        fingerprint = embedder.identity[-1]
-        if not is_whole(fingerprint, thorough=True) and not damage(fingerprint):
-            _log.warning(PREPARING, embedder.name)
-        if not embedder.keep_towers():
-            _log.warning(WHOLE_MODEL_NEEDED, embedder.name)
+    model = LazyModel(pulled.files, options=FOR_QUERIES)
+    if not is_whole(model.fingerprint, thorough=True) and not damage(model.fingerprint):
+        _log.warning(PREPARING, model.name)
+    if not model.keep_towers():
+        _log.warning(WHOLE_MODEL_NEEDED, model.name)
     return pulled

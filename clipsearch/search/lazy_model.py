@@ -1,0 +1,231 @@
+"""A model of which each tower is loaded when it is first asked for, in NumPy or in torch.
+
+Texts need no torch where the model's text tower is CLIP's or SigLIP's, nor do images where there are few. What is
+embedded, and what an index knows already, is none of its business: see `embedder`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from clipsearch.errors import ModelError
+from clipsearch.index.format import ModelRecord, mismatch
+from clipsearch.index.reading import Store
+from clipsearch.models.in_numpy import tower_cache
+from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
+from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
+from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, checked_fingerprint, load_encoder
+from clipsearch.search import messages
+from clipsearch.search.encoders import TextEncoder
+from clipsearch.search.engine import ImageEngine, find_tower, why_no_tower
+
+if TYPE_CHECKING:
+    from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.in_numpy.image_tower import ImageTower
+    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.preprocessing import Preprocessing
+
+_log = logging.getLogger(__name__)
+
+
+class LazyModel:
+    """One model: its names, its text tower and its image tower. Threads may share it; one of them loads."""
+
+    def __init__(
+        self,
+        source: Store | ModelFiles,
+        *,
+        why: str | None = None,
+        options: EncoderOptions = BY_ITSELF,
+        expected: int = 0,
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            source: The index that was made with the model, or the files of the model.
+            why: What made somebody choose this model.
+            options: How it is to compute.
+            expected: Number of images that are likely to need the model.
+        """
+        self._store = source if isinstance(source, Store) else None
+        self._known_files = None if isinstance(source, Store) else source
+        self.expected = expected
+        """Number of images that are likely to need the model; counts until the image tower is first asked for."""
+        self._logged: set[str] = set()
+        """Facts about the model; each is logged once."""
+        self._why = why or (messages.OF_THE_INDEX if self._store else messages.AS_ASKED_FOR)
+        self._options = options
+        self._engine: ImageEngine | None = None
+        self._encoder_in_torch: Encoder | None = None
+        self._loading = threading.RLock()
+        self._loading_torch = threading.Lock()
+        """Texts do not wait for torch while it is loaded for images."""
+
+    @property
+    def name(self) -> str:
+        """As the user would type it."""
+        return self.record.name if self.record else self._files.name
+
+    @property
+    def identity(self) -> tuple[str, str | None, str]:
+        """Name, revision and fingerprint: what an index records of a model."""
+        if self.record:
+            return self.record.name, self.record.revision, self.record.fingerprint
+        return self._files.name, self._files.revision, self.fingerprint
+
+    @cached_property
+    def record(self) -> ModelRecord | None:
+        """What the index says of its model.
+
+        Raises:
+            ModelError: it says nothing.
+        """
+        model = self._store.model() if self._store else None
+        if self._store and model is None:
+            raise ModelError(f"The index in {self._store.folder} names no model.", hint="index-anew")
+        return model
+
+    def log_once(self, *facts: str) -> None:
+        """Log facts about the model, which is named first."""
+        name, revision = (self.record or self._files).name, (self.record or self._files).revision
+        for fact in (messages.model_used(name, revision, self._why), *facts):
+            if fact not in self._logged:
+                self._logged.add(fact)
+                _log.info(fact)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration, tokenizer and preprocessing."""
+        if self.record:
+            return self.record.fingerprint
+        return checked_fingerprint(self._files)
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        if self._known_files:
+            return self._known_files
+        from clipsearch.models.disk.files import locate
+
+        revision = self.record.revision if self.record else None
+        return locate(self.name, revision=revision)
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """What makes pixels of images; needs no torch."""
+        from clipsearch.models.preprocessing import Preprocessing
+
+        if self._numpy_tower:
+            return self._numpy_tower.preprocessing
+        return replace(Preprocessing.load(self._files), exact=self._options["exact"])
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The text tower, in NumPy where that can compute it."""
+        with self._loading:
+            return self._text_tower
+
+    @property
+    def encoder(self) -> ImageEngine | Encoder:
+        """The image tower, in NumPy or in torch; see `engine`."""
+        if self._engine:
+            return self._engine  # also while another thread loads torch for it
+        with self._loading:
+            forced = self._options["engine"] == "numpy"
+            if self._encoder_in_torch and not forced:
+                return self._encoder_in_torch
+            tower = self._numpy_tower
+            if tower is None:
+                return self._in_torch(why_no_tower(self._options))
+            if self._engine is None:
+                self._engine = ImageEngine(
+                    tower,
+                    lambda: self._whole_model,
+                    forced=forced,
+                    expected=self.expected,
+                    batch_size=self._options["batch_size"],
+                )
+                self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
+            return self._engine
+
+    def _in_torch(self, why: str) -> Encoder:
+        encoder = self._whole_model
+        self.log_once(f"engine: torch ({why})")
+        return encoder
+
+    @cached_property
+    def _numpy_tower(self) -> ImageTower | None:
+        return find_tower(self.name, self.fingerprint, lambda: self._files, self._options)
+
+    @cached_property
+    def _text_tower(self) -> TextEncoder:
+        """The text tower from the cache, or made once from the model's weights.
+
+        Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
+        for each query.
+        """
+        try:
+            tower = tower_cache.load(self.fingerprint)
+        except TowerDamagedError as error:
+            if not self._known_files:
+                messages.check_replaceable(self.name, self.record.revision if self.record else None, error)
+            _log.warning(tower_cache.made_anew(self.name, str(error)))
+        else:
+            if tower:
+                self.log_once(f"fingerprint: {self.fingerprint}", messages.texts_in_numpy(self.fingerprint))
+                return tower
+            from clipsearch.models.disk.files import family
+
+            if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
+                _log.warning(messages.PREPARING, self.name)
+        if not self._whole_model.save_text_tower():
+            _log.warning(messages.WHOLE_MODEL_NEEDED, self.name)
+            self.log_once("texts: in the whole model, through transformers")
+            return self._whole_model
+        tower = tower_cache.load(self.fingerprint)
+        if tower is None:
+            raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
+        self.log_once(messages.texts_in_numpy(self.fingerprint))
+        return tower
+
+    def keep_towers(self) -> bool:
+        """Leave both towers in the cache, where later commands find them; damaged ones are replaced, which is logged.
+
+        Returns:
+            False if NumPy cannot compute the text tower.
+
+        Raises:
+            ModelError: the model cannot be loaded, or the cache cannot be written.
+        """
+        from clipsearch.models.in_numpy import image_cache  # it imports Pillow
+
+        if found := tower_cache.damage(self.fingerprint):
+            _log.warning(tower_cache.made_anew(self.name, found))
+        possible = tower_cache.is_whole(self.fingerprint) or self._whole_model.save_text_tower()
+        image_cache.save(self.fingerprint, self._files)
+        return possible
+
+    @property
+    def _whole_model(self) -> Encoder:
+        """Both towers, in torch.
+
+        Raises:
+            ModelError: it is not on this disk and cannot be had.
+            ModelMismatchError: the model under this name is another one than the index was made with.
+        """
+        with self._loading_torch:
+            if self._encoder_in_torch is None:
+                self._encoder_in_torch = self._loaded()
+            return self._encoder_in_torch
+
+    def _loaded(self) -> Encoder:
+        encoder = load_encoder(self._files, self._options)
+        if self._store and self.record and encoder.fingerprint != self.record.fingerprint:
+            wanted = f"{self.name} as it is on this disk now"
+            raise mismatch(self._store.folder, self.record, wanted)
+        reason = "enough for a query" if self._options is FOR_QUERIES else None
+        self.log_once(*messages.encoder_loaded(encoder, reason))
+        return encoder
