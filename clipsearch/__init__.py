@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         score,
     )
     from clipsearch.images.finding import Rules
+    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.hit import Hit
     from clipsearch.search.index import Index
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ClipsearchError",
     "Embedder",
+    "EncoderOptions",
     "Hit",
     "ImageTerm",
     "Index",
@@ -66,6 +68,7 @@ _HOMES = {
     "Progress": "clipsearch.system.progress",
     "TextTerm": "clipsearch.search.query_terms",
     "Embedder": "clipsearch.search.embedder",
+    "EncoderOptions": "clipsearch.models.encoder_options",
     "Rules": "clipsearch.images.finding",
     "build_index": "clipsearch.api",
     "load_model": "clipsearch.api",

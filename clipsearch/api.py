@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
 from clipsearch.model_choice import BY_DEFAULT, ModelChoice
 from clipsearch.models.disk.catalog import DEFAULT
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions
+from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.search.embedder import Embedder
 from clipsearch.search.engine import ImageEngine, how_computed
 from clipsearch.search.index import Index
@@ -109,7 +110,7 @@ def open_at(folder: Path, *, engine: str = "auto") -> Index:
     store = Store.open(folder)
     _warn_if_unfinished(store)
     _log.info(_INDEX_USED, store.folder)
-    options: EncoderOptions = FOR_QUERIES if engine == "auto" else {**FOR_QUERIES, "engine": engine}
+    options = FOR_QUERIES if engine == "auto" else replace(FOR_QUERIES, engine=engine)
     return Index(store, Embedder(store, options=options), refresh=partial(_refreshed, store.folder))
 
 
@@ -118,6 +119,7 @@ def build_index(
     folder: str | os.PathLike[str] | None = None,
     *,
     model: str | None = None,
+    computing: EncoderOptions = BY_ITSELF,
     progress: Progress = SILENT,
     **options: Unpack[UpdateOptions],
 ) -> Index:
@@ -127,6 +129,7 @@ def build_index(
         paths: folders or image files, one or several.
         folder: the index; by default .clipsearch in the current folder.
         model: the name of a model; by default as settings say, else that of the index, else laion.
+        computing: the device, the precision, and how else the model is to compute.
         progress: is told how many images are found and done, and how much of a model is downloaded.
         options: `rules` (a `Rules`: which files count) and `skip_damaged`, which are remembered; `allow_empty`,
             `reread`, `max_pixels`, and for how many seconds to `wait` for another run. See `UpdateOptions`.
@@ -140,16 +143,23 @@ def build_index(
     """
     place = index_folder(folder, may_be_new=True)
     some = [paths] if isinstance(paths, str | os.PathLike) else paths
-    _refreshed(place, [Path(path) for path in some], model, progress, **options)
+    _refreshed(place, [Path(path) for path in some], model, progress, computing, **options)
     return open_at(place)
 
 
 def _refreshed(
-    folder: Path, paths: Sequence[Path], model: str | None, progress: Progress, **options: Unpack[UpdateOptions]
+    folder: Path,
+    paths: Sequence[Path],
+    model: str | None,
+    progress: Progress,
+    computing: EncoderOptions = BY_ITSELF,
+    **options: Unpack[UpdateOptions],
 ) -> Summary:
     from clipsearch.index.updating import update
 
-    return update(folder, paths, IndexingModel(model, progress=progress), progress=progress, **options)
+    return update(
+        folder, paths, IndexingModel(model, options=computing, progress=progress), progress=progress, **options
+    )
 
 
 def _warn_if_unfinished(store: Store) -> None:
@@ -192,8 +202,8 @@ def load_model(
     name: str | None = None,
     index: str | os.PathLike[str] | None = None,
     *,
+    computing: EncoderOptions = BY_ITSELF,
     progress: Progress = SILENT,
-    options: EncoderOptions = BY_ITSELF,
 ) -> Embedder:
     """Open a model for work that needs no index. Images that an index of this model knows are not embedded again.
 
@@ -202,8 +212,8 @@ def load_model(
             index, else laion.
         index: the folder of the index that is asked for images; by default the nearest, or one beside it whose name
             begins like its own (`.clipsearch-siglip2`).
+        computing: the device, the precision, and how else the model is to compute.
         progress: is told how much of a download is there.
-        options: the device, the precision, and how many images are computed together.
 
     Returns:
         The opened model: a context manager. What it needs is loaded when it is first asked for.
@@ -222,7 +232,7 @@ def load_model(
         _log.info("index: none here or above")
     choice = ModelChoice(name, [current_folder()], nearest.model() if nearest else None)
     store = nearest and _of_model(choice, nearest, look_beside=index is None)
-    return Embedder(store or locate(choice.name, progress=progress), why=choice.why, options=options)
+    return Embedder(store or locate(choice.name, progress=progress), why=choice.why, options=computing)
 
 
 def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Store | None:

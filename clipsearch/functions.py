@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.api import IndexingModel, index_folder, load_model
 from clipsearch.errors import InputError, NothingFoundError
-from clipsearch.models.in_torch.loading import FOR_QUERIES
+from clipsearch.models.encoder_options import FOR_QUERIES
 from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.search.index import Index
 from clipsearch.system.paths import absolute

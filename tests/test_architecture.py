@@ -36,11 +36,11 @@ ALLOWED = {
     "output": "errors system images index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
     "model_choice": "errors settings index search models.disk",
-    "api": "errors system model_choice index search models.disk models.in_numpy models.in_torch",
-    "functions": "errors system images datasets index exchange search tasks models.in_torch api",
+    "api": "errors system model_choice index search models models.disk models.in_numpy models.in_torch",
+    "functions": "errors system images datasets index exchange search tasks models api",
     "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"
-    " models models.disk models.in_numpy models.in_torch",
-    "__init__": "errors system images search api functions",
+    " models models.disk models.in_numpy",
+    "__init__": "errors system images models search api functions",
     "__main__": "cli",
 }
 

@@ -37,7 +37,7 @@ def caption_rank(
     A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
     among, and with 2 after an error.
     """
-    from clipsearch.models.in_torch.loading import BY_ITSELF, EncoderOptions
+    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.caption_ranks import caption_ranks
 
@@ -48,7 +48,7 @@ def caption_rank(
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         store = opened_index.store
-        options: EncoderOptions = {**BY_ITSELF, "engine": engine.value}
+        options = EncoderOptions(engine=engine.value)
         ranks = caption_ranks(store, Embedder(store, options=options), wanted, sentences, **arguments)
         rows = [one._asdict() for one in ranks[:top]]
         columns = ("rank", "images", "score", "text")

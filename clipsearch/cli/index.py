@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from clipsearch.api import IndexingModel
     from clipsearch.images.finding import Rules
     from clipsearch.index.summary import Summary
-    from clipsearch.models.in_torch.loading import EncoderOptions
+    from clipsearch.models.encoder_options import EncoderOptions
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -63,18 +63,9 @@ class ComputingOptions:
 
     def encoder(self) -> EncoderOptions:
         """For the model."""
-        from clipsearch.models.in_torch.loading import EncoderOptions
+        from clipsearch.models.encoder_options import EncoderOptions
 
-        if self.exact and self.precision not in (Precision.AUTO, Precision.FP32):
-            raise typer.BadParameter(f"--exact computes in fp32; leave --precision {self.precision.value} away")
-        precision = Precision.FP32 if self.exact else self.precision
-        return EncoderOptions(
-            device=self.device,
-            precision=precision.value,
-            batch_size=self.batch_size,
-            exact=self.exact,
-            engine=self.engine.value,
-        )
+        return EncoderOptions(self.device, self.precision.value, self.batch_size, self.exact, self.engine.value)
 
 
 @dataclass(frozen=True)

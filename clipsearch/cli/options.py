@@ -18,7 +18,7 @@ from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it f
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.models.in_torch.loading import EncoderOptions
+    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.output.rows import Row
     from clipsearch.search.embedder import Embedder
 
@@ -196,15 +196,9 @@ class ModelOptions:
 
     def encoder_options(self) -> EncoderOptions:
         """How the model is to compute."""
-        from clipsearch.models.in_torch.loading import EncoderOptions
+        from clipsearch.models.encoder_options import EncoderOptions
 
-        return EncoderOptions(
-            device=self.device,
-            precision=self.precision.value,
-            batch_size=None,
-            exact=False,
-            engine=self.engine.value,
-        )
+        return EncoderOptions(device=self.device, precision=self.precision.value, engine=self.engine.value)
 
     def open(self) -> Embedder:
         """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
@@ -214,7 +208,7 @@ class ModelOptions:
 
         show_log(verbose=self.verbose)
         with ProgressBar() as bar:
-            return load_model(self.model, self.index, progress=bar, options=self.encoder_options())
+            return load_model(self.model, self.index, computing=self.encoder_options(), progress=bar)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ HINTS = {
     "cpu": "Try --device cpu.",
     "precision": "Try --precision fp32.",
     "engine": "Leave --engine away.",
+    "exact": "Leave --exact or --precision away.",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.index.reading import Store
+from clipsearch.models.encoder_options import BY_ITSELF, EncoderOptions
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import Tokens
-from clipsearch.models.in_torch.loading import BY_ITSELF, EncoderOptions
 from clipsearch.models.logits import Logits
 from clipsearch.search import messages
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts

@@ -31,7 +31,8 @@ import numpy.typing as npt
 from clipsearch.errors import ClipsearchError, ModelError
 from clipsearch.index.format import Computed
 from clipsearch.models.devices import CALLS_ON_CPU
-from clipsearch.models.in_torch.loading import EncoderOptions, checked_fingerprint
+from clipsearch.models.encoder_options import EncoderOptions
+from clipsearch.models.in_torch.loading import checked_fingerprint
 from clipsearch.system import cores
 
 if TYPE_CHECKING:
@@ -62,19 +63,19 @@ def find_tower(
         ModelError: NumPy was asked for and cannot compute the model, or not as the other options want it.
     """
     possible = _in_numpys_way(options)
-    if options["engine"] == "torch" or (options["engine"] == "auto" and not possible):
+    if options.engine == "torch" or (options.engine == "auto" and not possible):
         return None
     from clipsearch.models.in_numpy import image_cache
 
     tower = None
     if possible:
-        tower = image_cache.load(fingerprint, exact=options["exact"])
+        tower = image_cache.load(fingerprint, exact=options.exact)
         # Files of another model than the index was made with are none of this tower; loading them says so.
         if tower is None and checked_fingerprint(files()) == fingerprint:
-            with suppress(ModelError) if options["engine"] == "auto" else nullcontext():
+            with suppress(ModelError) if options.engine == "auto" else nullcontext():
                 image_cache.save(fingerprint, files())
-                tower = image_cache.load(fingerprint, exact=options["exact"])
-    if tower is None and options["engine"] == "numpy":
+                tower = image_cache.load(fingerprint, exact=options.exact)
+    if tower is None and options.engine == "numpy":
         reason = (
             "the image tower is not CLIP's or SigLIP's" if possible else "it computes on the processor in fp32 only"
         )
@@ -83,12 +84,12 @@ def find_tower(
 
 
 def _in_numpys_way(options: EncoderOptions) -> bool:
-    return options["device"] in ("auto", "cpu") and options["precision"] in ("auto", "fp32")
+    return options.device in ("auto", "cpu") and options.precision in ("auto", "fp32")
 
 
 def why_no_tower(options: EncoderOptions) -> str:
     """Why `find_tower` found none, for people."""
-    if options["engine"] == "torch":
+    if options.engine == "torch":
         return "as asked for"
     if not _in_numpys_way(options):
         return "NumPy computes on the processor and in fp32 only"

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from clipsearch.errors import ModelError
 from clipsearch.index.format import ModelRecord, mismatch
 from clipsearch.index.reading import Store
+from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions, checked_fingerprint, load_encoder
+from clipsearch.models.in_torch.loading import checked_fingerprint, load_encoder
 from clipsearch.search import messages
 from clipsearch.search.encoders import TextEncoder
 from clipsearch.search.engine import ImageEngine, find_tower, why_no_tower
@@ -120,7 +121,7 @@ class LazyModel:
 
         if self._numpy_tower:
             return self._numpy_tower.preprocessing
-        return replace(Preprocessing.load(self._files), exact=self._options["exact"])
+        return replace(Preprocessing.load(self._files), exact=self._options.exact)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -134,7 +135,7 @@ class LazyModel:
         if self._engine:
             return self._engine  # also while another thread loads torch for it
         with self._loading:
-            forced = self._options["engine"] == "numpy"
+            forced = self._options.engine == "numpy"
             if self._encoder_in_torch and not forced:
                 return self._encoder_in_torch
             tower = self._numpy_tower
@@ -146,7 +147,7 @@ class LazyModel:
                     lambda: self._whole_model,
                     forced=forced,
                     expected=self.expected,
-                    batch_size=self._options["batch_size"],
+                    batch_size=self._options.batch_size,
                 )
                 self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
             return self._engine

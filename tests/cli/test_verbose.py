@@ -22,7 +22,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.model_choice import BY_DEFAULT
 from clipsearch.models.disk.files import ModelFiles, fingerprint
-from clipsearch.models.in_torch.loading import EncoderOptions
+from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.search.embedder import Embedder
 from clipsearch.search.messages import model_used
 from clipsearch.tasks.model_check import check_model
@@ -43,7 +43,7 @@ KEYS = (
     "picture",
     "pictures",
 )
-IN_TORCH = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False, engine="torch")
+IN_TORCH = EncoderOptions(device="cpu", engine="torch")
 TEXT_TOWER = "texts: in the text tower, without torch, from "
 
 

@@ -426,14 +426,15 @@ def test_roots_are_named_or_the_folder_in_common(part: Part, pictures: Path, tmp
 def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path: Path) -> None:
     """Of two real models with random weights, neither takes the vectors of the other."""
     from clipsearch.models.disk.files import locate
-    from clipsearch.models.in_torch.loading import BY_ITSELF, load_encoder
+    from clipsearch.models.encoder_options import FOR_QUERIES
+    from clipsearch.models.in_torch.loading import load_encoder
     from clipsearch.search.embedder import Embedder
 
     folders = [make_clip(tmp_path / f"model{seed}", seed=seed) for seed in (0, 1)]
-    encoders = [load_encoder(locate(str(folder)), {**BY_ITSELF, "device": "cpu"}) for folder in folders]
+    encoders = [load_encoder(locate(str(folder)), FOR_QUERIES) for folder in folders]
     records = [ModelRecord(e.name, e.revision, e.fingerprint, e.dim) for e in encoders]
     files = image_files([pictures])
-    with Embedder(locate(str(folders[0])), options={**BY_ITSELF, "device": "cpu"}) as embedder:
+    with Embedder(locate(str(folders[0])), options=FOR_QUERIES) as embedder:
         items = [({"path": file.path}, result) for file, result in embedder.images(files)]
     vectors = [(row, vector) for row, vector in items if isinstance(vector, np.ndarray)]
     assert save(tmp_path / "v.npy", vectors, {"path": bytes}, {}) == (10, 32)

@@ -24,8 +24,8 @@ from clipsearch.models.disk.catalog import ENTRIES, OPEN_CLIP, ORIGINALS
 from clipsearch.models.disk.files import FAMILIES, find_local, fingerprint, locate, verify
 from clipsearch.models.disk.integrity import read_header
 from clipsearch.models.disk.names import canonical, repository_of
+from clipsearch.models.encoder_options import FOR_QUERIES, EncoderOptions
 from clipsearch.models.in_torch.encoder import Encoder
-from clipsearch.models.in_torch.loading import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.output.hints import with_hints
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -208,8 +208,8 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     shutil.rmtree(newer.parent / COMMIT)
     with load_model() as embedder:  # by the tower that was kept of the old one
         assert embedder.image((tmp_path / "new.png").read_bytes(), b"new.png").shape == (32,)
-    torch = EncoderOptions(**{**BY_ITSELF, "engine": "torch"})
-    with load_model(options=torch) as embedder, pytest.raises(ModelMismatchError) as refused:
+    torch = EncoderOptions(engine="torch")
+    with load_model(computing=torch) as embedder, pytest.raises(ModelMismatchError) as refused:
         embedder.image((tmp_path / "new.png").read_bytes(), b"new.png")
     assert f"models pull {SMALL}@{COMMIT[:12]}" in with_hints(refused.value)
     with closing(Store.open(folder)) as store:

@@ -389,7 +389,8 @@ def test_weights_that_rot_in_the_hub_s_cache_make_no_index(run: Run, tmp_path: P
 
 def test_files_of_the_hub_are_compared_once(tmp_path: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clipsearch.models.disk import hub as cache_of_hub
-    from clipsearch.models.in_torch.loading import FOR_QUERIES, load_encoder
+    from clipsearch.models.encoder_options import FOR_QUERIES
+    from clipsearch.models.in_torch.loading import load_encoder
 
     monkeypatch.setenv("CLIPSEARCH_CACHE", str(tmp_path / "cache"))
     (tmp_path / "blobs").mkdir()

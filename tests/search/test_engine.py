@@ -28,10 +28,10 @@ from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.finding import find_images
 from clipsearch.index.reading import Store
 from clipsearch.models.disk.files import ModelFiles, fingerprint
+from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.models.in_numpy import image_cache
 from clipsearch.models.in_numpy.image_tower import ImageTower
 from clipsearch.models.in_torch.encoder import Encoder
-from clipsearch.models.in_torch.loading import BY_ITSELF, EncoderOptions
 from clipsearch.search import engine
 from clipsearch.search.embedder import Embedder
 from clipsearch.search.engine import ImageEngine
@@ -39,12 +39,6 @@ from clipsearch.search.engine import ImageEngine
 FILES = ModelFiles("picturebook", PICTUREBOOK, None)
 DOGS = sorted(find_images(os.fsencode(SAMPLES / "dogs")))
 Vectors = npt.NDArray[np.float32]
-
-
-def options(**given: Any) -> EncoderOptions:  # noqa: ANN401  (as the options have them)
-    changed = BY_ITSELF.copy()
-    changed.update(given)  # type: ignore[typeddict-item]
-    return changed
 
 
 def vectors(embedder: Embedder) -> Vectors:
@@ -83,30 +77,30 @@ def test_commands_that_look_at_one_new_image_load_no_model_library(
 
 def test_both_engines_give_the_same_vectors() -> None:
     with (
-        Embedder(FILES, options=options(engine="numpy")) as one,
-        Embedder(FILES, options=options(engine="torch")) as two,
+        Embedder(FILES, options=EncoderOptions(engine="numpy")) as one,
+        Embedder(FILES, options=EncoderOptions(engine="torch")) as two,
     ):
         np.testing.assert_allclose(vectors(one), vectors(two), atol=1e-5, rtol=0)
         assert (one.engine, two.engine) == ("numpy", "torch")
 
 
-@pytest.mark.parametrize("given", [{}, {"device": "cpu"}, {"precision": "fp32"}])
-def test_few_images_take_numpy_and_many_torch(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with Embedder(FILES, options=options(**given)) as embedder:
+@pytest.mark.parametrize("given", [EncoderOptions(), EncoderOptions("cpu"), EncoderOptions(precision="fp32")])
+def test_few_images_take_numpy_and_many_torch(given: EncoderOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Embedder(FILES, options=given) as embedder:
         vectors(embedder)
         assert embedder.engine == "numpy"
     monkeypatch.setattr(engine, "START_OF_TORCH", 1e-9)
-    with Embedder(FILES, options=options(**given)) as embedder:
+    with Embedder(FILES, options=given) as embedder:
         vectors(embedder)
         assert embedder.engine == "torch"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_other_numbers_take_torch(precision: str) -> None:
-    with Embedder(FILES, options=options(precision=precision)) as embedder:
+    with Embedder(FILES, options=EncoderOptions(precision=precision)) as embedder:
         assert embedder.engine == "torch"
     with (
-        Embedder(FILES, options=options(precision=precision, engine="numpy")) as embedder,
+        Embedder(FILES, options=EncoderOptions(precision=precision, engine="numpy")) as embedder,
         pytest.raises(ModelError, match="fp32 only"),
     ):
         _ = embedder.engine
@@ -116,7 +110,8 @@ def test_a_model_that_numpy_cannot_compute_takes_torch(tmp_path: Path) -> None:
     files = ModelFiles("test", families.make("groupvit", tmp_path / "model"), None)
     with Embedder(files) as embedder:
         assert embedder.engine == "torch"
-    with Embedder(files, options=options(engine="numpy")) as embedder, pytest.raises(ModelError, match="NumPy cannot"):
+    in_numpy = EncoderOptions(engine="numpy")
+    with Embedder(files, options=in_numpy) as embedder, pytest.raises(ModelError, match="NumPy cannot"):
         _ = embedder.engine
 
 

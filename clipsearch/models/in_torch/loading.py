@@ -7,7 +7,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from clipsearch.system.cores import available
 from clipsearch.system.limits import check_memory, check_threads
@@ -17,30 +17,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.models.in_torch.encoder import Encoder
 
 _COMPARED = "compared.json"
 """In the user's cache: files of models that were found to be what the hub had."""
 _FINGERPRINTS = "fingerprints.json"
 """There too: fingerprints of models, and the files that they were computed from."""
-
-
-class EncoderOptions(TypedDict):
-    """How an `Encoder` is to work."""
-
-    device: str
-    precision: str
-    batch_size: int | None
-    exact: bool
-    engine: str
-    """One of `ENGINES`: what embeds images, `search.engine` decides where it is auto."""
-
-
-ENGINES = ("auto", "numpy", "torch")
-BY_ITSELF = EncoderOptions(device="auto", precision="auto", batch_size=None, exact=False, engine="auto")
-"""It decides."""
-FOR_QUERIES = EncoderOptions(device="cpu", precision="auto", batch_size=None, exact=False, engine="auto")
-"""A query has a picture or two."""
 
 
 _OF_TORCH = 750 << 20
@@ -64,9 +47,14 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
         hashed = pool.submit(checked_fingerprint, files)
         from clipsearch.models.in_torch.encoder import Encoder
 
-        device, precision = options["device"], options["precision"]
-        batch_size, exact = options["batch_size"], options["exact"]
-        return Encoder(files, device, precision, batch_size=batch_size, exact=exact, known_fingerprint=hashed.result())
+        return Encoder(
+            files,
+            options.device,
+            options.precision,
+            batch_size=options.batch_size,
+            exact=options.exact,
+            known_fingerprint=hashed.result(),
+        )
 
 
 def checked_fingerprint(files: ModelFiles) -> str:

@@ -1,0 +1,52 @@
+"""How a model is to compute. Needs no torch; what of it is there is seen when a model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clipsearch.errors import InputError
+from clipsearch.models.devices import check_device
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+ENGINES = ("auto", "numpy", "torch")
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """How a model is to compute.
+
+    Attributes:
+        device: One of auto, cpu, cuda, cuda:N (one of several GPUs) and mps.
+        precision: One of auto, fp32, bf16 and fp16: the type of numbers.
+        batch_size: Number of images that are computed together; None for what suits the device.
+        exact: Whether images are decoded and resized in full and computed in fp32, without shortcuts.
+        engine: One of auto, numpy and torch: what embeds images.
+
+    Raises:
+        DeviceError: `device` means nothing.
+        InputError: another value is none of these, or they contradict each other.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    batch_size: int | None = None
+    exact: bool = False
+    engine: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        for what, given, known in (("precision", self.precision, PRECISIONS), ("engine", self.engine, ENGINES)):
+            if given not in known:
+                raise InputError(f"Unknown {what} {given!r}; choose one of: {', '.join(known)}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"A batch has one image or more, not {self.batch_size}.")
+        if self.exact:
+            if self.precision not in ("auto", "fp32"):
+                raise InputError(f"What is exact is computed in fp32, not in {self.precision}.", hint="exact")
+            object.__setattr__(self, "precision", "fp32")
+
+
+BY_ITSELF = EncoderOptions()
+"""It decides."""
+FOR_QUERIES = EncoderOptions(device="cpu")
+"""A query has an image or two."""
