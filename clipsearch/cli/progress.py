@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +16,38 @@ if TYPE_CHECKING:
     from rich.progress import ProgressColumn, TaskID
 
 _REDRAWS_A_SECOND = 10
+_RATE_SECONDS = 30
+"""A rate is that of so long."""
+
+
+class _Rate:
+    """Images a second that took work. Those that had a vector pass a thousand times as fast, and would hide it.
+
+    A batch comes at once: of what comes between two drawings of the bar, only the sum counts.
+    """
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, int]] = deque()
+        """When, and how many had been done by then."""
+        self._done = 0
+
+    def add(self, images: int, now: float) -> None:
+        """So many `images` more are done, at `now` (seconds)."""
+        if not images:
+            return
+        self._done += images
+        if not self._steps or now - self._steps[-1][0] >= 1 / _REDRAWS_A_SECOND:
+            self._steps.append((now, self._done))
+        while now - self._steps[0][0] > _RATE_SECONDS and len(self._steps) > 2:  # noqa: PLR2004
+            self._steps.popleft()
+
+    def __str__(self) -> str:
+        """For the bar; nothing as long as there is nothing to say."""
+        if len(self._steps) < 2:  # noqa: PLR2004  (it takes two)
+            return ""
+        (began, before), (ended, after) = self._steps[0], self._steps[-1]
+        rate = (after - before) / (ended - began)
+        return f", {rate:.0f}/s" if rate >= 1 else ""
 
 
 class ProgressBar(Progress):
@@ -26,8 +60,9 @@ class ProgressBar(Progress):
         self._task: TaskID | None = None
         self._total: int | None = None
         """Images, once work on them has begun."""
-        self._done = self._known = self._unreadable = 0
-        """Images so far, those of them that took no model, and those that cannot be read."""
+        self._done = self._unreadable = 0
+        """Images so far, and those of them that cannot be read."""
+        self._rate = _Rate()
         self._is_download = False
 
     def __enter__(self) -> Self:
@@ -49,21 +84,19 @@ class ProgressBar(Progress):
     def start(self, total: int) -> None:
         """Show a bar for `total` images."""
         self._total = total
-        self._done = self._known = 0
+        self._done, self._rate = 0, _Rate()
         if self._is_shown():
             self._open_for_images()
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """Move the bar on; what had a vector already says nothing of the rate."""
+        """Move the bar on; only images that took work count for the rate."""
         self._unreadable += unreadable
         self._done += files
-        self._known += known
         if self._bar:
-            # Those with a vector pass a thousand times as fast, and say nothing of how long the others take.
-            speed = (self._bar.tasks[0].speed or 0) * (self._done - self._known) / max(1, self._done)
+            self._rate.add(files - unreadable - known, time.monotonic())
             self._show(
                 self._done,
-                rate=f", {speed:.0f}/s" if speed >= 1 else "",
+                rate=str(self._rate),
                 skips=f"{self._unreadable} unreadable" if self._unreadable else "",
             )
 

@@ -309,7 +309,7 @@ class _Run:
         # With its folder a drive may have gone: what became of it is for the next run to see.
         if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(path)):
             (self._changes.gone_unreadable if known.row is None else self._changes.gone).add(path)
-        self._progress.advance(1)
+        self._progress.advance(1, known=1)
 
     def _remove(self, *, allow_empty: bool) -> None:
         for place in self._places:

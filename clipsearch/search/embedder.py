@@ -24,7 +24,7 @@ from clipsearch.models.in_numpy.text_tower import Tokens
 from clipsearch.models.logits import Logits
 from clipsearch.search import messages
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
-from clipsearch.search.encoders import warn_of_damage
+from clipsearch.search.encoders import EmbeddedImage, warn_of_damage
 from clipsearch.search.engine import ImageEngine
 from clipsearch.search.lazy_model import LazyModel
 from clipsearch.system.paths import absolute
@@ -158,7 +158,9 @@ class Embedder:
         opened = [image for image in given if not isinstance(image, str | os.PathLike)]
         files = [named_file(absolute(image)) for image in given if isinstance(image, str | os.PathLike)]
         of_files, of_opened = self.images(files), iter(self._of_pixels(opened))
-        vectors = [next(of_files)[1] if isinstance(image, str | os.PathLike) else next(of_opened) for image in given]
+        vectors = [
+            next(of_files).vector if isinstance(image, str | os.PathLike) else next(of_opened) for image in given
+        ]
         of_files.close()
         for image, vector in zip(given, vectors, strict=True):
             if isinstance(vector, UnreadableImageError):
@@ -166,9 +168,7 @@ class Embedder:
         sound = [vector for vector in vectors if not isinstance(vector, UnreadableImageError)]
         return np.stack(sound) if sound else np.empty((0, self._model.text_encoder.dim), np.float32)
 
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+    def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         """The (D,) unit vector of each picture, or why there is none, in order.
 
         Reading, decoding and the model work at the same time. Close it if it is not read to its end.
@@ -185,11 +185,12 @@ class Embedder:
         ):
             for item in chain.from_iterable(batch.items for batch in batches):
                 if item.vector is None:
-                    yield item.file, UnreadableImageError(str(item.record.error))
+                    yield EmbeddedImage(item.file, UnreadableImageError(str(item.record.error)))
                     continue
                 if item.record.damage:
                     self.damaged.append((item.file.path, item.record.damage))
-                yield item.file, item.vector
+                # What was not decoded is what the index knew.
+                yield EmbeddedImage(item.file, item.vector, known=item.record.width is None)
 
     def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""

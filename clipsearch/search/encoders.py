@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.reading import digest, read_image
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class EmbeddedImage(NamedTuple):
+    """What has become of an image file."""
+
+    file: ImageFile
+    vector: Vectors | UnreadableImageError
+    """(D,) unit vector, or why there is none."""
+    known: bool = False
+    """Whether the vector was there already, in an index."""
+
+
 class Encoders(Protocol):
     """What makes unit vectors of texts and images, of one model: `Embedder`, and what tests have in its place."""
 
@@ -45,9 +55,7 @@ class Encoders(Protocol):
     def image(self, content: bytes, name: bytes) -> Vectors:
         """(D,) the unit vector of an image, from its file's content and name."""
 
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+    def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         """The (D,) unit vector of each image, or why there is none, in order."""
 
     def negatives(self) -> NegativePrompts:
@@ -92,13 +100,13 @@ def readable_images(
     """
     progress.start(len(files))
     with closing(encoders.images(files)) as found:
-        for place, (file, result) in enumerate(found):
+        for place, (file, result, known) in enumerate(found):
             if isinstance(result, UnreadableImageError):
                 unreadable.append((file.path, str(result)))
                 progress.advance(1, unreadable=1)
             else:
                 yield place, result
-                progress.advance(1)
+                progress.advance(1, known=known)
 
 
 def vector_of_image(

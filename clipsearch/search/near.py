@@ -35,7 +35,8 @@ def near(vectors: Matrix, threshold: float, progress: Progress = SILENT) -> tupl
             if len(found):
                 take = partial(stars.take, found, vectors[found].astype(np.float32))
                 list(pool.map(take, range(start + _BLOCK, len(vectors), _CHUNK)))
-            progress.advance(min(_BLOCK, len(vectors) - start))
+            done = min(_BLOCK, len(vectors) - start)
+            progress.advance(done, known=done)
     return stars.keepers, stars.scores
 
 

@@ -16,7 +16,7 @@ class Progress:
         """Work on `total` images begins."""
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """`files` more images are done; `unreadable` of them cannot be read, `known` of them had a vector already."""
+        """`files` more images are done; `unreadable` of them cannot be read, `known` of them took no model."""
 
     def downloading(self, done: int, total: int) -> None:
         """`done` of `total` bytes of a model are there."""

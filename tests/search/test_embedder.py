@@ -23,8 +23,8 @@ from clipsearch.search.embedder import Embedder
 def vectors(embedder: Embedder, files: list[ImageFile]) -> npt.NDArray[np.float32]:
     """(N, D) of pictures that can all be read."""
     found = list(embedder.images(files))
-    assert [file for file, _ in found] == files
-    return np.stack([vector for _, vector in found if not isinstance(vector, UnreadableImageError)])
+    assert [image.file for image in found] == files
+    return np.stack([image.vector for image in found if not isinstance(image.vector, UnreadableImageError)])
 
 
 def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +55,9 @@ def test_known_new_and_broken_pictures_come_in_order(tmp_path: Path, run: Run, m
     monkeypatch.chdir(tmp_path)
     with load_model() as embedder:
         found = list(embedder.images(files))
-    assert [file for file, _ in found] == files
+    assert [image.file for image in found] == files
     with Embedder(ModelFiles("picturebook", PICTUREBOOK, None)) as plain:
-        for file, result in found:
+        for file, result, _ in found:
             name = os.path.basename(file.path)
             number = int(name[:2])
             if number == 5 or number % 9 == 2:

@@ -42,7 +42,7 @@ Vectors = npt.NDArray[np.float32]
 
 
 def vectors(embedder: Embedder) -> Vectors:
-    found = [vector for _, vector in embedder.images(DOGS)]
+    found = [image.vector for image in embedder.images(DOGS)]
     return np.stack([vector for vector in found if not isinstance(vector, UnreadableImageError)])
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from clipsearch.errors import ClipsearchError, UnreadableImageError
+from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile
 from clipsearch.index import updating
@@ -26,6 +26,7 @@ from clipsearch.index.pipeline import LoadedModel
 from clipsearch.index.summary import Summary
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
+from clipsearch.search.encoders import EmbeddedImage
 from clipsearch.system.progress import Progress
 
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
@@ -90,9 +91,7 @@ class NoEncoders:
     def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
         raise AssertionError((name, content[:8]))
 
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, npt.NDArray[np.float32] | UnreadableImageError], None, None]:
+    def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         raise AssertionError(files)
 
     def negatives(self) -> NegativePrompts:

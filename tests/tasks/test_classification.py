@@ -17,6 +17,7 @@ from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
 from clipsearch.index.reading import Store
 from clipsearch.models.logits import Logits
+from clipsearch.search.encoders import EmbeddedImage
 from clipsearch.tasks import classification
 from clipsearch.tasks.classification import (
     Classifier,
@@ -53,12 +54,11 @@ class Pictures(NoEncoders):
     def __init__(self, vectors: dict[bytes, tuple[float, ...] | str]) -> None:
         self._vectors = vectors
 
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Vectors | UnreadableImageError], None, None]:
+    def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         for file in files:
             found = self._vectors[file.path]
-            yield file, UnreadableImageError(found) if isinstance(found, str) else np.array(found, np.float32)
+            result = UnreadableImageError(found) if isinstance(found, str) else np.array(found, np.float32)
+            yield EmbeddedImage(file, result)
 
 
 def two(scale: float = 1.0) -> Classifier:

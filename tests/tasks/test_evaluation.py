@@ -14,6 +14,7 @@ from tiny import NoEncoders, Watcher
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
+from clipsearch.search.encoders import EmbeddedImage
 from clipsearch.tasks import evaluation
 from clipsearch.tasks.evaluation import Evaluation, Gate, Retrieval, evaluate, measured, parse_gate, ranks, unmet
 
@@ -149,12 +150,10 @@ class Table(NoEncoders):
         self.asked = texts
         return np.stack([self._vectors[text] for text in texts])
 
-    def images(
-        self, files: Sequence[ImageFile]
-    ) -> Generator[tuple[ImageFile, Floats | UnreadableImageError], None, None]:
+    def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         for file in files:
             vector = self._vectors.get(os.fsdecode(file.path))
-            yield file, UnreadableImageError("it is broken") if vector is None else vector
+            yield EmbeddedImage(file, UnreadableImageError("it is broken") if vector is None else vector)
 
 
 def captions_of(*pairs: tuple[str, str]) -> Captions:
