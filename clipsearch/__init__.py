@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         import_vectors,
         score,
     )
+    from clipsearch.images.box import Box
     from clipsearch.images.finding import Rules
     from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from clipsearch.system.progress import Progress
 
 __all__ = [
+    "Box",
     "ClipsearchError",
     "Embedder",
     "EncoderOptions",
@@ -61,6 +63,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Box": "clipsearch.images.box",
     "ClipsearchError": "clipsearch.errors",
     "Hit": "clipsearch.search.hit",
     "ImageTerm": "clipsearch.search.query_terms",

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
 
+_BOX = "Only this part of the image counts: pixels from its upper left corner, upright, or percent as in 0%,0%,50%,50%"
+
+
 @grouped
 def query(
     terms: Annotated[
@@ -50,6 +53,15 @@ def query(
             metavar="FILE",
             help="A picture it should be like (- for standard input), with a weight if need be: 2:FILE. May be "
             "repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            metavar="L,T,R,B",
+            help=f"{_BOX}. With several images, one box for each --image, in their order.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +102,7 @@ def query(
     from clipsearch.search.query_terms import in_words, negated, parse_image, parse_text
 
     form = output.check()
-    images = [parse_image(given) for given in image or ()]
+    images = _with_boxes([parse_image(given) for given in image or ()], box or [])
     check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in images))
     check_encoding(encoding, queries_from)
     common: list[Term] = [*map(parse_text, terms or ()), *map(_read, images)]
@@ -121,6 +133,7 @@ def similar(
         str, typer.Argument(metavar="IMAGE", help="A picture (- for standard input).", show_default=False)
     ],
     *,
+    box: Annotated[str | None, typer.Option("--box", metavar="L,T,R,B", help=f"{_BOX}.", show_default=False)] = None,
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Show the picture itself too, if it is in the index.")
     ] = False,
@@ -138,22 +151,39 @@ def similar(
     A picture that is in the index needs no model. Exits with 0 if something was found, with 1 if nothing was, and with
     2 after an error.
     """
+    from clipsearch.images.box import parse_box
     from clipsearch.output.hits import Found
     from clipsearch.search.query_terms import ImageTerm, in_words
 
     form = output.check()
     check_inputs(image, filters.files_from)
-    term = _read(ImageTerm(image))
+    term = _read(ImageTerm(image, box=parse_box(box) if box is not None else None))
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         hits = opened_index.similar(
-            term.image, k, include_self=include_self, min_score=min_score, distinct=distinct, **arguments
+            term.image, k, box=term.box, include_self=include_self, min_score=min_score, distinct=distinct, **arguments
         )
         if not hits:
             is_cut = min_score is not None
-            best = opened_index.similar(term.image, 1, include_self=include_self, **arguments) if is_cut else []
+            best = (
+                opened_index.similar(term.image, 1, box=term.box, include_self=include_self, **arguments)
+                if is_cut
+                else []
+            )
             say_why_nothing(opened_index, best, arguments, other="other ")
     return present([Found(in_words([term]), hits)], output, form)
+
+
+def _with_boxes(images: list[ImageTerm], boxes: list[str]) -> list[ImageTerm]:
+    """Images, each with the box that was given for it; none has one if there are no boxes."""
+    from clipsearch.images.box import parse_box
+
+    if boxes and len(boxes) != len(images):
+        raise InputError(
+            f"--box is given {len(boxes)} times and --image {len(images)} times. Each image takes one box, in the same "
+            "order; 0%,0%,100%,100% is all of it."
+        )
+    return [replace(image, box=parse_box(box)) for image, box in zip(images, boxes, strict=True)] if boxes else images
 
 
 def _read(term: ImageTerm) -> ImageTerm:

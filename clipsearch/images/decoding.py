@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import bitmaps, damage, header_checks, jpegxl, raw, reasons, second_decoder, truncated_files
+from clipsearch.images.box import Box
 from clipsearch.images.colour import conversion
 from clipsearch.images.dates import Taken, taken
 from clipsearch.images.limits import (
@@ -71,6 +72,20 @@ class DecodedImage:
     """Where `taken_at` comes from: `dates.EXIF` or `dates.XMP`."""
     missing: float = 0.0
     """Share of the image that the file lacks, 0 to 0.5; it is filled with the colours next to it."""
+
+    def part(self, box: Box) -> Image.Image:
+        """The part of `image` in a box, which counts from the upright image at full size.
+
+        Raises:
+            InputError: the box is not within it.
+        """
+        left, top, right, bottom = self.box
+        x, y = (right - left) / self.width, (bottom - top) / self.height
+        edges = box.in_pixels(self.width, self.height)
+        # Where the decoder gave fewer pixels, as of a RAW file with a small preview, at least one is left.
+        start = round(left + edges[0] * x), round(top + edges[1] * y)
+        end = round(left + edges[2] * x), round(top + edges[3] * y)
+        return self.image.crop((*start, max(end[0], start[0] + 1), max(end[1], start[1] + 1)))
 
 
 def decode(

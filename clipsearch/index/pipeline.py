@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from clipsearch.images.box import Box
     from clipsearch.images.decoding import DecodedImage
     from clipsearch.index.writing import Writer
 
@@ -334,18 +335,22 @@ def _with_result(item: Item, result: npt.NDArray[np.float32] | UnreadableImageEr
 
 
 def pixels_of(
-    wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None = None
+    wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None = None, box: Box | None = None
 ) -> tuple[DecodedImage, npt.NDArray[np.uint8]]:
-    """A picture, and the (H, W, 3) pixels of it that a model wants to see.
+    """An image, and the (H, W, 3) pixels of it, or of the part of it in a box, that a model wants to see.
 
     Raises:
-        UnreadableImageError: it is no picture, is broken, or too large.
+        UnreadableImageError: it is no image, is broken, or too large.
+        InputError: the box is not within it.
     """
     from clipsearch.images.decoding import decode  # a run that finds nothing new loads no decoder
 
-    picture = decode(content, name, max_pixels=max_pixels, at_least=wanted.enough)
+    decoded = decode(content, name, max_pixels=max_pixels, at_least=None if box else wanted.enough)
     with enough_memory():
-        return picture, wanted(picture.image, picture.box)
+        if box is None:
+            return decoded, wanted(decoded.image, decoded.box)
+        part = decoded.part(box)
+        return decoded, wanted(part, (0, 0, *part.size))
 
 
 def vectors_of(

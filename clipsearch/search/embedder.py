@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tokenizers import Tokenizer
 
+    from clipsearch.images.box import Box
     from clipsearch.images.finding import ImageFile
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
@@ -122,14 +123,15 @@ class Embedder:
         encoder = self._model.encoder
         return encoder.name if isinstance(encoder, ImageEngine) else "torch"
 
-    def image(self, content: bytes, name: bytes) -> Vectors:
-        """(D,) the unit vector of a picture, as `index` would make it on this device.
+    def image(self, content: bytes, name: bytes, box: Box | None = None) -> Vectors:
+        """(D,) the unit vector of an image, as `index` would make it on this device, or of the part in a box.
 
         Raises:
-            UnreadableImageError: it is no picture, or broken.
+            UnreadableImageError: it is no image, or broken.
+            InputError: the box is not within it.
         """
         # Before the model is loaded: what is no picture is refused at once.
-        pixels, share = self._pixels(content, name)
+        pixels, share = self._pixels(content, name, box)
         if share:
             warn_of_damage(name, share)
         from clipsearch.index.pipeline import vectors_of
@@ -248,9 +250,9 @@ class Embedder:
         model = self._model
         return vectors_of(model.encoder, model.name, [model.preprocessing(as_seen(image)) for image in images])
 
-    def _pixels(self, content: bytes, name: bytes) -> tuple[npt.NDArray[np.uint8], float]:
+    def _pixels(self, content: bytes, name: bytes, box: Box | None) -> tuple[npt.NDArray[np.uint8], float]:
         """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""
         from clipsearch.index.pipeline import pixels_of
 
-        picture, pixels = pixels_of(self._model.preprocessing, content, name)
+        picture, pixels = pixels_of(self._model.preprocessing, content, name, box=box)
         return pixels, picture.missing

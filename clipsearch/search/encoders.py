@@ -21,6 +21,7 @@ from clipsearch.unit import Vectors
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from clipsearch.images.box import Box
     from clipsearch.images.finding import ImageFile
     from clipsearch.models.in_numpy.text_tower import Tokens
     from clipsearch.models.logits import Logits
@@ -52,8 +53,8 @@ class Encoders(Protocol):
     def embed_texts(self, texts: list[str]) -> Vectors:
         """(Q, D) unit vectors of Q texts."""
 
-    def image(self, content: bytes, name: bytes) -> Vectors:
-        """(D,) the unit vector of an image, from its file's content and name."""
+    def image(self, content: bytes, name: bytes, box: Box | None = None) -> Vectors:
+        """(D,) the unit vector of an image, or of a part of it, from its file's content and name."""
 
     def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         """The (D,) unit vector of each image, or why there is none, in order."""
@@ -113,18 +114,21 @@ def vector_of_image(
     store: Store,
     encoders: Encoders,
     image: str | os.PathLike[str] | bytes,
+    box: Box | None = None,
 ) -> Vectors:
-    """(D,) of a picture, by its path or the content of its file; what the index has of this content needs no model.
+    """(D,) of an image, by its path or the content of its file, or of a part of it.
+
+    A whole image whose content the index knows needs no model.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or the box is not within it.
     """
     name = b"" if isinstance(image, bytes) else absolute(image)
     try:
         content = image if isinstance(image, bytes) else read_image(name)
-        known = store.vector_of(digest(content))
+        known = None if box else store.vector_of(digest(content))
         if known is None:
-            return encoders.image(content, name)
+            return encoders.image(content, name, box)
     except UnreadableImageError as error:
         shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
         raise InputError(f"Cannot read the picture {shown}: {error}") from error

@@ -27,6 +27,7 @@ from clipsearch.unit import Matrix, Vectors, are_unit
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from clipsearch.images.box import Box
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions
 
@@ -179,6 +180,7 @@ class Index:
         image: str | os.PathLike[str] | bytes,
         k: int | None = 10,
         *,
+        box: Box | None = None,
         include_self: bool = False,
         min_score: float | None = None,
         distinct: float | None = None,
@@ -189,6 +191,7 @@ class Index:
         Args:
             image: its path, or the content of its file.
             k: how many hits at most; None for all.
+            box: the part of the image that counts; by default all of it.
             include_self: whether the image itself counts where it is in the index; without it, it is left out by all of
                 its names, links among them, and copies of it are not.
             min_score: the least cosine of a hit, in [-1, 1].
@@ -199,12 +202,12 @@ class Index:
             The best hit first, equal ones by path.
 
         Raises:
-            InputError: the image cannot be read, or an argument means nothing.
+            InputError: the image cannot be read, an argument means nothing, or the box is not within the image.
             ModelError: the model that is needed cannot be had.
             IndexDamagedError: the index contradicts itself.
         """
         limits = _Limits.checked(k, min_score, None, distinct)
-        term = ImageTerm(image)
+        term = ImageTerm(image, box=box)
         left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
         return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
 
@@ -255,10 +258,10 @@ class Index:
         )
         for term in terms:
             if isinstance(term, ImageTerm):
-                vectors[term.image] = vector_of_image(self.store, self._encoders, term.image)
+                vectors[term.image, term.box] = vector_of_image(self.store, self._encoders, term.image, term.box)
 
         def sum_of(terms: list[Term]) -> Vectors:
-            parts = [vectors[term.text if isinstance(term, TextTerm) else term.image] for term in terms]
+            parts = [vectors[term.text if isinstance(term, TextTerm) else (term.image, term.box)] for term in terms]
             return combined(np.stack(parts), terms)
 
         asked = []

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from clipsearch.errors import InputError
+from clipsearch.images.box import Box, check_box
 from clipsearch.system.unicode import check_utf8
 from clipsearch.unit import Vectors
 
@@ -48,13 +49,16 @@ class ImageTerm:
     """An image to look for others like it.
 
     Raises:
-        InputError: the image has no name, or one that no file can have, or the weight is zero or no number.
+        InputError: the image has no name, or one that no file can have, the weight is zero or no number, or there is
+            nothing in the box.
     """
 
     image: str | os.PathLike[str] | bytes
     """Its path, or the content of its file."""
     weight: float = 1.0
     """Negative: to stay away from."""
+    box: Box | None = None
+    """The part of it that counts; None for the whole image."""
 
     def __post_init__(self) -> None:
         """Check it."""
@@ -62,6 +66,8 @@ class ImageTerm:
             raise InputError("An image without a name.", hint="image")
         if not isinstance(self.image, bytes) and "\0" in os.fspath(self.image):
             raise InputError(f"No file can be named {os.fspath(self.image)!r}.")
+        if self.box is not None:
+            check_box(self.box)
         _check_weight(self.weight)
 
 
@@ -135,4 +141,5 @@ def _split(given: str) -> tuple[float, str]:
 def _name(term: Term) -> str:
     if isinstance(term, TextTerm):
         return term.text
-    return "(a picture)" if isinstance(term.image, bytes) else f"({os.fspath(term.image)})"
+    name = "a picture" if isinstance(term.image, bytes) else os.fspath(term.image)
+    return f"({name} at {term.box})" if term.box else f"({name})"

@@ -88,8 +88,8 @@ class NoEncoders:
     def embed_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         raise AssertionError(texts)
 
-    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
-        raise AssertionError((name, content[:8]))
+    def image(self, content: bytes, name: bytes, box: object = None) -> npt.NDArray[np.float32]:
+        raise AssertionError((name, box, content[:8]))
 
     def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
         raise AssertionError(files)

@@ -40,7 +40,8 @@ class Encoders(tiny.NoEncoders):
         pixels = [np.full((4, 4, 3), _COLOURS[text], np.uint8) for text in texts]
         return tiny.TinyEncoder().encode_images(np.stack(pixels))
 
-    def image(self, content: bytes, name: bytes) -> npt.NDArray[np.float32]:
+    def image(self, content: bytes, name: bytes, box: object = None) -> npt.NDArray[np.float32]:
+        assert box is None
         self.embedded += 1
         pixels = tiny.TinyEncoder.preprocessing(decode(content, name).image)
         return np.asarray(tiny.TinyEncoder().encode_images(pixels[np.newaxis])[0])
