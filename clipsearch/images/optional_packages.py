@@ -31,6 +31,7 @@ def install_command(extra: str) -> str:
     return f"pip install 'clipsearch[{extra}]'"
 
 
+@functools.cache
 def readers() -> str:
     """Versions of the packages that read images: "pillow 13.0.0, ..., no rawpy"."""
     from importlib import metadata  # takes as long to import as all of Pillow

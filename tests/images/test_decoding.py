@@ -839,7 +839,7 @@ def test_readers_names_what_decides_which_files_can_be_read(monkeypatch: pytest.
 
     assert readers().startswith(f"pillow {metadata.version('pillow')}, pillow-heif ")
     monkeypatch.setattr(metadata, "version", version)
-    assert readers() == "pillow 12.0.0, pillow-heif 1.1.0, no rawpy, no imagecodecs, no tifffile"
+    assert readers.__wrapped__() == "pillow 12.0.0, pillow-heif 1.1.0, no rawpy, no imagecodecs, no tifffile"
 
 
 NOISE = """

@@ -26,7 +26,7 @@ from conftest import SAMPLES, Run, index
 from faulty import Call, Faults, Kind, read_log
 from invariants import State, Truth, assert_kept, observe
 from PIL import Image
-from warm import COMMANDS, Warm
+from warm import COMMANDS, WITHOUT_TORCH, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
@@ -238,13 +238,11 @@ def upgraded(home: Path, faults: Faults, warm: Warm) -> Story:
 
 
 STORIES = (first_run, many_changes, forgotten, upgraded)
-IMPORTS = ("tiny", "clipsearch.cli", "clipsearch.output.reports")
-"""What their programs import, so that forks need not."""
 
 
 @pytest.fixture(scope="module")
 def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
-    with faults.warm(environment, IMPORTS) as warm:
+    with faults.warm(environment, ("tiny", *WITHOUT_TORCH)) as warm:
         yield warm
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import tiny
 from conftest import paint
 from faulty import Call, Faults, Kind, read_log
-from warm import Warm
+from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.output.sorting import carry_out, plan
 
-IMPORTS = ("removal_stories", "clipsearch.cli", "clipsearch.cli.duplicates", "clipsearch.tasks.duplicates")
+IMPORTS = ("removal_stories", *WITHOUT_TORCH)
 """What the programs import, so that forks need not."""
 
 

@@ -28,13 +28,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-COMMANDS = (
-    *("PIL.ImageFile", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "rich.progress", "rich.table", "typer", "filelock"),
-    *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip", "numkong", "pathspec"),
-    *("clipsearch.models.in_torch.encoder", "clipsearch.models.in_torch.families"),
+WITHOUT_TORCH = (
+    *("filelock", "pathspec", "resource", "tomllib", "platformdirs", "typer._click.decorators", "numkong"),
     *("clipsearch.cli.", "clipsearch.index.", "clipsearch.output.", "clipsearch.search.", "clipsearch.tasks."),
+    *("clipsearch.images.", "clipsearch.images.optional_packages.readers()", "PIL.Image.init()"),
 )
-"""What commands with a model import. All modules of a package where a dot ends the name."""
+"""What commands import that load no model in torch.
+
+All modules of a package where a dot ends the name; and a function is called that comes to the same each time.
+"""
+COMMANDS = (
+    *("PIL.ImageFile", "rich.progress", "rich.table", "sklearn.cluster"),
+    *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip"),
+    *("clipsearch.", *WITHOUT_TORCH),
+)
+"""What any command imports."""
 
 
 class Warm:
@@ -203,9 +211,14 @@ def _end(code: int) -> NoReturn:
 
 def _import(names: Iterable[str]) -> None:
     for name in names:
-        module = importlib.import_module(name.removesuffix("."))
+        if name.endswith("()"):
+            module, _, function = name.removesuffix("()").rpartition(".")
+            getattr(importlib.import_module(module), function)()
+            continue
+        package = importlib.import_module(name.removesuffix("."))
         if name.endswith("."):
-            _import(f"{name}{found.name}" for found in pkgutil.iter_modules(module.__path__))
+            found = pkgutil.walk_packages(package.__path__, name)
+            _import(module.name for module in found if not module.name.endswith("__main__"))
 
 
 if __name__ == "__main__":
