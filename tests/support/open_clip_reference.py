@@ -67,7 +67,10 @@ class _NoTokenizer:
 
 
 def _make(open_clip: Any, request: dict[str, Any]) -> None:  # noqa: ANN401  (a module)
-    """Save a random model as open_clip saves models for the hub: `config` and `preprocess` are as it stores them."""
+    """Save a random model as open_clip saves models for the hub: `config` and `preprocess` are as it stores them.
+
+    With `weights` these are those of the model in that folder.
+    """
     import torch
 
     # 1. A model of that configuration.
@@ -76,6 +79,10 @@ def _make(open_clip: Any, request: dict[str, Any]) -> None:  # noqa: ANN401  (a 
     folder.mkdir()
     described = {"model_cfg": config, "preprocess_cfg": request.get("preprocess", {})}
     (folder / "open_clip_config.json").write_text(json.dumps(described))
+    if "weights" in request:
+        weights = "open_clip_model.safetensors"
+        (folder / weights).hardlink_to(Path(request["weights"]) / weights)
+        return
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     # 2. Fresh biases are zero and fresh norms are one: neither would show a mistake.
