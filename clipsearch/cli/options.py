@@ -80,7 +80,7 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="The type of numbers to compute in. By default bf16 or fp16 where the device has units for it.",
+        help="The type of numbers to compute in. By default bf16 or fp16 where the device is faster in it.",
     ),
 ]
 EngineOption = Annotated[

@@ -311,7 +311,7 @@ def test_an_index_of_an_older_clipsearch_does_without(pictures: Path, run: Run) 
         writer.set_last_run(run_before)
         writer.commit()
     found = status(run, folder)
-    assert [found[key] for key in KEYS] == [None] * 4
+    assert [found[key] for key in KEYS] == [None] * len(KEYS)
     assert "computed" not in run("status", cwd=folder).stdout.decode()
     update(folder, FIRST)
     assert remembered(folder) is None

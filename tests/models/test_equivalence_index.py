@@ -226,24 +226,16 @@ def test_fewer_bits_cost_little_on_the_samples(picturebook: Encoder, name: str) 
 # -- choices -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("has", "width", "name", "said"),
-    [
-        ({"amx_bf16": True, "avx512_bf16": True}, 768, "bf16", "amx_bf16"),
-        ({"avx512_bf16": True, "amx_bf16": False}, 768, "bf16", "avx512_bf16"),
-        ({"amx_bf16": False, "avx512_f": True}, 768, "fp32", "no bf16 units"),
-        ({}, 768, "fp32", "no bf16 units"),
-        ({"amx_bf16": True}, 192, "fp32", "small"),
-    ],
-)
-def test_the_processor_decides_on_the_precision(
-    monkeypatch: pytest.MonkeyPatch, has: dict[str, bool], width: int, name: str, said: str
+def test_the_default_precision_is_measured_and_its_vectors_are_nearly_the_same(
+    picturebook: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
-    chosen = choose_precision("auto", CPU, width)
-    assert chosen.name == name
-    assert said in chosen.reason
-    assert choose_precision("fp32", CPU, width) == ("fp32", "as asked for")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    assert choose_precision("auto", CPU, 192) == ("fp32", "the model is small")
+    monkeypatch.setattr("clipsearch.models.in_torch.precision._LEAST_WIDTH", 1)
+    by_itself = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu")
+    assert by_itself.precision in ("fp32", "bf16")
+    assert by_itself.precision_reason.startswith("measured: a layer takes ")
+    assert cosines(by_itself.encode_images(pixels), picturebook.encode_images(pixels)).min() >= BF16_COSINE
 
 
 @pytest.mark.parametrize(("native", "name"), [(True, "bf16"), (False, "fp16")])

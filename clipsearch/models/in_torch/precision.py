@@ -8,6 +8,7 @@ import torch
 
 from clipsearch.errors import DeviceError, InputError
 from clipsearch.models.devices import check_device
+from clipsearch.models.in_torch.speed import layer_times
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNITS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16", "avx512_fp16")}
@@ -18,6 +19,9 @@ _RANK = {"cpu": 0, "mps": 1, "cuda": 2}
 """The more, the rather "auto" takes it."""
 _LEAST_WIDTH = 512
 """Narrower towers gain little from fewer bits: decoding is what takes time. ViT-B/32 has 768."""
+_TIMES_AS_FAST = 1.2
+"""So many times as fast as fp32 must bf16 be on a processor. The ratio is measured within a tenth, and what is saved
+has to be worth the rounding: decoding and start-up become no faster."""
 _ASKED_FOR = "as asked for"
 
 
@@ -82,19 +86,20 @@ def choose_precision(wanted: str, device: torch.device, width: int) -> Precision
         raise InputError(f"Unknown precision {wanted!r}; choose one of: auto, {', '.join(PRECISIONS)}.")
     if width < _LEAST_WIDTH:
         return Precision("fp32", "the model is small")
-    return _fastest(device)
+    return _fastest(device, width)
 
 
-def _fastest(device: torch.device) -> Precision:
+def _fastest(device: torch.device, width: int) -> Precision:
     if device.type == "cuda":
         if _multiplies_bf16(device):
             return Precision("bf16", "this GPU has bf16 units")
         return Precision("fp16", "this GPU has no bf16 units")
     if device.type == "mps":
         return Precision("fp32", "fewer bits were never measured on such a device")
-    if units := _units("bf16"):
-        return Precision("bf16", f"this processor has bf16 units: {units[0]}")
-    return Precision("fp32", "this processor has no bf16 units")
+    fp32, bf16 = (1000 * seconds for seconds in layer_times(width))
+    if fp32 >= _TIMES_AS_FAST * bf16:
+        return Precision("bf16", f"measured: a layer takes {bf16:.1f} ms, {fp32:.1f} ms in fp32")
+    return Precision("fp32", f"measured: a layer takes {fp32:.1f} ms, {bf16:.1f} ms in bf16")
 
 
 def _drawback(wanted: str, device: torch.device) -> str:
@@ -103,15 +108,15 @@ def _drawback(wanted: str, device: torch.device) -> str:
         return "; this GPU has no bf16 units"
     # Measured on x86 only: ViT-B/32 took 4 times as long in bf16 as in fp32, and 9 times in fp16.
     is_x86 = torch.cpu.get_capabilities().get("architecture") == "x86_64"
-    if device.type == "cpu" and wanted in _UNITS and is_x86 and not _units(wanted):
+    if device.type == "cpu" and wanted in _UNITS and is_x86 and not _has_units(wanted):
         return f"; slower than fp32, for this processor has no {wanted} units"
     return ""
 
 
-def _units(name: str) -> list[str]:
-    """The extensions of this processor that multiply such numbers, the fastest first."""
+def _has_units(name: str) -> bool:
+    """Whether this processor multiplies such numbers itself."""
     has = torch.cpu.get_capabilities()
-    return [unit for unit in _UNITS[name] if has.get(unit)]
+    return any(has.get(unit) for unit in _UNITS[name])
 
 
 def _multiplies_bf16(gpu: torch.device) -> bool:
