@@ -36,6 +36,14 @@ class Dtype(StrEnum):
     FLOAT16 = "float16"
 
 
+class Tokens(StrEnum):
+    """What `--tokens` takes."""
+
+    PATCH = "patch"
+    CLS = "cls"
+    ALL = "all"
+
+
 OutOption = Annotated[
     Path,
     typer.Option(
@@ -61,6 +69,24 @@ def embed(
     dtype: DtypeOption = Dtype.FLOAT32,
     force: ForceOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            "--layer",
+            metavar="N",
+            help="Write what this layer of the image tower makes of its tokens, instead of vectors: 0 is what the first"
+            " layer is given, -1 what the last one makes, -2 what the one before makes.",
+            show_default=False,
+        ),
+    ] = None,
+    tokens: Annotated[
+        Tokens | None,
+        typer.Option(
+            "--tokens",
+            help="With --layer: the patches (by default), the class token, or all, the class token first.",
+            show_default=False,
+        ),
+    ] = None,
     texts: TextOptions,
     model: ModelOptions,
 ) -> int:
@@ -70,39 +96,82 @@ def embed(
     index knows are not embedded again. Exits with 0 if it is done, with 2 after an error.
     """
     from clipsearch.exchange.writing import save
-    from clipsearch.output.paths import printable, shown
 
     # 1. What is to be embedded.
     are_texts = bool(texts.text) or texts.texts_from is not None
     if are_texts == bool(paths):
         raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
+    if tokens and layer is None:
+        raise InputError("--tokens says which tokens of a layer are meant. Name it: --layer N")
+    if are_texts and layer is not None:
+        raise InputError("--layer is for pictures; leave it away for texts.")
     words = [text for _, text in texts.read()] if are_texts else []
     # 2. Vectors.
     unreadable: list[tuple[bytes, str]] = []
     with named_images(paths or ()) as (files, typed), model.open() as embedder:
-        about = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
+        about: dict[str, object] = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
-        with closing(_images(embedder, files, typed, unreadable) if files else _texts(embedder, words)) as items:
-            rows, dim = save(out, items, columns, about, dtype=dtype.value, replace=force)
-    for path, reason in unreadable:
-        say(f"{printable(shown(os.fsencode(typed.get(path, path))))}: {reason}")
+        if layer is not None:
+            about |= {"layer": layer, "tokens": (tokens or Tokens.PATCH).value}
+            made = _layer(embedder, files, layer, tokens or Tokens.PATCH, unreadable)
+        else:
+            made = _images(embedder, files, unreadable)
+        with closing(_named(made, files, typed) if files else _texts(embedder, words)) as items:
+            shape = save(out, items, columns, about, dtype=dtype.value, replace=force)
     say_damaged(embedder.damaged, lambda path: typed.get(path, path))
     # 3. What was done.
-    left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
-    say(f"Wrote {rows} x {dim} {dtype.value} to {out}, with names and model beside it{left_out}.")
+    _report(out, f"{' x '.join(map(str, shape))} {dtype.value}", unreadable, typed)
     return EXIT_UNREADABLE if strict and unreadable else 0
 
 
+def _report(out: Path, what: str, unreadable: list[tuple[bytes, str]], typed: Mapping[bytes, str]) -> None:
+    from clipsearch.output.paths import printable, shown
+
+    for path, reason in unreadable:
+        say(f"{printable(shown(os.fsencode(typed.get(path, path))))}: {reason}")
+    left_out = f"; {len(unreadable)} could not be read" if unreadable else ""
+    say(f"Wrote {what} to {out}, with names and model beside it{left_out}.")
+
+
 def _images(
-    embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str], unreadable: list[tuple[bytes, str]]
-) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
-    """What can be read, with its vector; the rest is put into `unreadable`."""
+    embedder: Embedder, files: list[ImageFile], unreadable: list[tuple[bytes, str]]
+) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
+    """Place and vector of what can be read; the rest is put into `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.search.encoders import readable_images
 
     with ProgressBar(doing="Embedding") as bar, closing(readable_images(embedder, files, unreadable, bar)) as results:
-        for place, vector in results:
-            yield {"path": os.fsencode(typed.get(files[place].path, files[place].path))}, vector
+        yield from results
+
+
+def _layer(
+    embedder: Embedder, files: list[ImageFile], layer: int, tokens: Tokens, unreadable: list[tuple[bytes, str]]
+) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
+    """Place and hidden states of what can be read; the rest is put into `unreadable`."""
+    from clipsearch.cli.progress import ProgressBar
+    from clipsearch.search.inner_layers import hidden_states
+
+    with ProgressBar(doing="Embedding") as bar:
+        states = hidden_states(
+            embedder.image_tower,
+            files,
+            layer,
+            tokens=tokens.value,
+            unreadable=unreadable,
+            damaged=embedder.damaged,
+            progress=bar,
+        )
+        with closing(states):
+            yield from states
+
+
+def _named(
+    made: Generator[tuple[int, npt.NDArray[np.float32]], None, None], files: list[ImageFile], typed: Mapping[bytes, str]
+) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
+    """What was made, with the path of its image as it was typed."""
+    with closing(made):
+        for place, array in made:
+            yield {"path": os.fsencode(typed.get(files[place].path, files[place].path))}, array
 
 
 def _texts(embedder: Embedder, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:

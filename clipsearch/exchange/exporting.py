@@ -79,7 +79,7 @@ def export(
         for start in range(0, count, _BLOCK_ROWS):
             files.add_vectors(_vectors(selection.matrix, rows[start : min(start + _BLOCK_ROWS, count)], dtype))
         files.finish(about_model(model))
-        return files.shape
+        return count, selection.matrix.shape[1]
 
 
 def _blocks(records: Iterator[Record]) -> Iterator[list[Record]]:

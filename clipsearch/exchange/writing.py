@@ -79,7 +79,7 @@ class VectorFiles:
         self.about = self.vectors.with_suffix(".json")
         self._replace = replace
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._shape = (0, 0)
+        self._shape: tuple[int, ...] = (0, 0)
         self._named = 0
         self._cleanup = ExitStack()
         self._check_free()
@@ -106,8 +106,8 @@ class VectorFiles:
             self._cleanup.close()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(N, D) of the vectors so far."""
+    def shape(self) -> tuple[int, ...]:
+        """(N, D) of the vectors so far, or (N, T, W) of hidden states."""
         return self._shape
 
     def add(self, rows: Sequence[Row], vectors: Floats) -> None:
@@ -122,14 +122,14 @@ class VectorFiles:
         self._named += len(rows)
 
     def add_vectors(self, vectors: Floats) -> None:
-        """Write (B, D) vectors."""
-        if self._shape[0] and vectors.shape[1] != self._shape[1]:
-            raise ValueError(f"vectors of {vectors.shape[1]} dimensions after vectors of {self._shape[1]}")
+        """Write (B, D) vectors, or (B, T, W) hidden states."""
+        if self._shape[0] and vectors.shape[1:] != self._shape[1:]:
+            raise ValueError(f"vectors of shape {vectors.shape[1:]} after vectors of shape {self._shape[1:]}")
         with _writing(self.vectors):
             if not self._shape[0]:
-                self._write_header((0, vectors.shape[1]))
+                self._write_header((0, *vectors.shape[1:]))
             self._matrix.write(np.ascontiguousarray(vectors, self._dtype).data)
-        self._shape = (self._shape[0] + len(vectors), vectors.shape[1])
+        self._shape = (self._shape[0] + len(vectors), *vectors.shape[1:])
 
     def finish(self, about: Mapping[str, object]) -> None:
         """Put the files in their places; `about` goes into the JSON, with rows, dim and dtype.
@@ -139,8 +139,7 @@ class VectorFiles:
         """
         if not self._shape[0] or self._named != self._shape[0]:
             raise ValueError(f"{self._named} names for vectors of shape {self._shape}")
-        rows, dim = self._shape
-        facts = {**about, "rows": rows, "dim": dim, "dtype": self._dtype.name}
+        facts = {**about, "rows": self._shape[0], "dim": self._shape[-1], "dtype": self._dtype.name}
         with _writing(self.vectors):
             self._matrix.seek(0)
             self._write_header(self._shape)
@@ -159,7 +158,7 @@ class VectorFiles:
                 os.replace(self._parts / path.name, path)
             sync_folder(self.vectors.parent)
 
-    def _write_header(self, shape: tuple[int, int]) -> None:
+    def _write_header(self, shape: tuple[int, ...]) -> None:
         """Numpy leaves room for more rows in a header, so it can be written again when their number is known."""
         described = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._matrix, described)
@@ -181,8 +180,10 @@ def save(
     *,
     dtype: str = "float32",
     replace: bool = False,
-) -> tuple[int, int]:
+) -> tuple[int, ...]:
     """Write named (D,) vectors, as they come, to FILE.npy, FILE.csv and FILE.json; their shape (N, D).
+
+    Hidden states, (T, W) each, are written in the same way, and have the shape (N, T, W).
 
     The names get a column `row` before the others. For `target`, `columns` and `replace` see `VectorFiles`, for
     `about` its `finish`.

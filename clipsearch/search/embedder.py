@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
+    from clipsearch.models.in_numpy.image_tower import ImageTower
 
 _log = logging.getLogger(__name__)
 
@@ -193,6 +194,37 @@ class Embedder:
                     self.damaged.append((item.file.path, item.record.damage))
                 # What was not decoded is what the index knew.
                 yield EmbeddedImage(item.file, item.vector, known=item.record.width is None)
+
+    def hidden_states(
+        self, images: Iterable[str | os.PathLike[str]], layer: int, *, tokens: str = "patch"
+    ) -> npt.NDArray[np.float32]:
+        """Compute what a layer of the image tower makes of images.
+
+        Args:
+            images: N paths.
+            layer: as transformers counts `hidden_states`: 0 is what the first layer is given, -1 what the last makes.
+            tokens: "patch" for the patches, "cls" for the class token, or "all", the class token first.
+
+        Returns:
+            (N, T, W) float32.
+
+        Raises:
+            InputError: an image cannot be read, there are none, or there is no such layer or token.
+            ModelError: the model cannot be had, or is not of CLIP's or SigLIP's kind.
+        """
+        from clipsearch.images.finding import named_file
+        from clipsearch.search.inner_layers import all_hidden_states
+
+        return all_hidden_states(self.image_tower, [named_file(absolute(path)) for path in images], layer, tokens)
+
+    @property
+    def image_tower(self) -> ImageTower:
+        """The image tower in NumPy, of which layers can be looked into.
+
+        Raises:
+            ModelError: NumPy cannot compute it, or not as the options want it.
+        """
+        return self._model.numpy_tower
 
     def negatives(self) -> NegativePrompts:
         """The neutral prompts that texts are compared with."""

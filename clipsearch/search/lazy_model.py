@@ -152,6 +152,18 @@ class LazyModel:
                 self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
             return self._engine
 
+    @property
+    def numpy_tower(self) -> ImageTower:
+        """The image tower in NumPy.
+
+        Raises:
+            ModelError: NumPy cannot compute it, or not as the options want it.
+        """
+        if self._numpy_tower is None:
+            why = why_no_tower(self._options)
+            raise ModelError(f"The layers of model {self.name!r} cannot be looked into, which NumPy does: {why}.")
+        return self._numpy_tower
+
     def _in_torch(self, why: str) -> Encoder:
         encoder = self._whole_model
         self.log_once(f"engine: torch ({why})")

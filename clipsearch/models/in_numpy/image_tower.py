@@ -11,7 +11,7 @@ Where the weights come from is none of its business: see `extraction` and `tower
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -90,40 +90,79 @@ class ImageTower:
 
         What is no vector is left to the caller (see `are_unit`).
         """
-        vectors = self.embed([image * self._factor + self._offset for image in pixels])
+        vectors = self.embed(self._normal(pixels))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
+    def hidden_states(self, pixels: Sequence[npt.NDArray[np.uint8]], layer: int) -> Array:
+        """(B, T, W) what a layer makes of the tokens of B images; the class token comes first where there is one.
+
+        Args:
+            pixels: (H, W, 3) each, as `preprocessing` makes them.
+            layer: Number of layers that are passed, from 0 to `depth`, as transformers counts `hidden_states`.
+
+        Raises:
+            ValueError: the images have different numbers of tokens.
+        """
+
+        def states(normal: Sequence[Array], threads: int) -> Array:
+            with np.errstate(all="ignore"):
+                x, batch = self._tokens(normal, threads)
+                x = self._transformer.layers(x, batch._replace(kept=None), layer)
+            return x.reshape(len(normal), -1, x.shape[1])
+
+        return self._in_parts(self._normal(pixels), states)
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return self._transformer.depth
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether a class token comes before the patches, as in CLIP."""
+        return self._is_clip
+
+    def _normal(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> list[Array]:
+        return [image * self._factor + self._offset for image in pixels]
+
     def embed(self, normal: Sequence[Array]) -> Array:
         """(B, D) vectors, not of unit length, of B times (H, W, 3) normalised pixels."""
+        return self._in_parts(normal, self._embed)
+
+    @staticmethod
+    def _in_parts(normal: Sequence[Array], work: Callable[[Sequence[Array], int], Array]) -> Array:
+        """What `work` makes of all images: it is given some of them, and the number of threads for each product."""
         threads = threads_for_products()
         parts = max(1, min(threads, len(normal)))
         bounds = [len(normal) * i // parts for i in range(parts + 1)]
         pieces = [normal[start:stop] for start, stop in pairwise(bounds)]
         if parts == 1:
-            return self._embed(pieces[0], threads)
+            return work(pieces[0], threads)
         with ThreadPoolExecutor(parts) as pool:
-            return np.concatenate(list(pool.map(lambda piece: self._embed(piece, threads // parts), pieces)))
+            return np.concatenate(list(pool.map(lambda piece: work(piece, threads // parts), pieces)))
 
     def _embed(self, normal: Sequence[Array], threads: int) -> Array:
         """The same, computed together; `threads` share each product."""
         with np.errstate(all="ignore"):  # which each thread would print, of damaged weights
-            # 1. Patches, the class token before each image's, positions.
-            grids = [(image.shape[0] // self.shape.patch, image.shape[1] // self.shape.patch) for image in normal]
-            patches = np.concatenate([self._cut(image, *grid) for image, grid in zip(normal, grids, strict=True)])
-            x = product(patches, self._patch_weight, self._weights.get(f"{_PATCHES}.bias"), threads)
-            lengths = [rows * columns + self._is_clip for rows, columns in grids]
-            x = self._placed(x, grids)
+            # 1. Tokens.
+            x, batch = self._tokens(normal, threads)
             # 2. Layers; of CLIP's last one nothing but the class token is used.
-            first = np.cumsum([0, *lengths[:-1]])
-            batch = Batch(lengths, first if self._is_clip else None, threads=threads)
-            if self._is_clip:
-                x = self._transformer.layers(self._transformer.norm(x, "pre_layrnorm"), batch)
-            else:
-                x = self._transformer.layers(x, batch)
+            x = self._transformer.layers(x, batch)
             # 3. The class token projected, or the head's answer.
             x = self._transformer.norm(x, "post_layernorm")
             return self._transformer.linear(x, _PROJECTION) if self._is_clip else self._head(x, batch)
+
+    def _tokens(self, normal: Sequence[Array], threads: int) -> tuple[Array, Batch]:
+        """(T, W) what the first layer is given: patches with positions, in CLIP the class token before each image's."""
+        grids = [(image.shape[0] // self.shape.patch, image.shape[1] // self.shape.patch) for image in normal]
+        patches = np.concatenate([self._cut(image, *grid) for image, grid in zip(normal, grids, strict=True)])
+        x = product(patches, self._patch_weight, self._weights.get(f"{_PATCHES}.bias"), threads)
+        lengths = [rows * columns + self._is_clip for rows, columns in grids]
+        x = self._placed(x, grids)
+        if not self._is_clip:
+            return x, Batch(lengths, threads=threads)
+        return self._transformer.norm(x, "pre_layrnorm"), Batch(lengths, np.cumsum([0, *lengths[:-1]]), threads=threads)
 
     def _cut(self, image: Array, rows: int, columns: int) -> Array:
         """(rows columns, 3 P P) square patches of (H, W, 3) pixels, line by line, each in its weights' order."""

@@ -54,13 +54,17 @@ class Transformer:
         self._activation = ACTIVATIONS[activation]
         self._eps: np.float32 = np.float32(layer_norm_eps)
         self._causal = causal
-        self._layers = sum(name.endswith(".layer_norm1.weight") for name in weights)
+        self.depth = sum(name.endswith(".layer_norm1.weight") for name in weights)
+        """Number of layers."""
 
-    def layers(self, x: Array, batch: Batch) -> Array:
-        """What all layers make of (T, W) tokens: as many vectors, or (Q, W) those of the places that are `kept`."""
+    def layers(self, x: Array, batch: Batch, stop: int | None = None) -> Array:
+        """What all layers make of (T, W) tokens: as many vectors, or (Q, W) those of the places that are `kept`.
+
+        With `stop`, only so many layers; `kept` counts in the last of all.
+        """
         everywhere = batch._replace(kept=None)
-        for i in range(self._layers):
-            x = self._layer(x, f"encoder.layers.{i}.", batch if i == self._layers - 1 else everywhere)
+        for i in range(self.depth if stop is None else stop):
+            x = self._layer(x, f"encoder.layers.{i}.", batch if i == self.depth - 1 else everywhere)
         return x
 
     def _layer(self, x: Array, layer: str, batch: Batch) -> Array:
