@@ -1,4 +1,4 @@
-"""Arrays of numbers by name, and whether rows are unit vectors. Knows nothing of where they come from."""
+"""The types of arrays that the package computes with, and the check that rows are unit vectors."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float32]
-"""Numbers of any shape."""
+"""float32 numbers of any shape."""
 Vectors = npt.NDArray[np.float32]
-"""(D,) or (N, D)."""
+"""(D,) one embedding or (N, D) several."""
 Matrix = npt.NDArray[np.float16]
-"""(N, D) the rows of an index."""
+"""(N, D) the embeddings of an index."""
+Scores = npt.NDArray[np.float32]
+"""Cosines of unit vectors, in [-1, 1], of any shape."""
 Floats = npt.NDArray[np.floating[Any]]
-"""Of any width."""
+"""Floating-point numbers of any width and shape."""
 
 NOTHING = "what comes out is no vector (NaN, infinite or all zeros)"
-"""What is said of a model that makes none."""
+"""The words of an error about a model that makes no unit vector."""
 _NORM_TOLERANCE = 0.01
-"""Rounding a unit vector to float16 changes its length by 2**-11 at most; this is far beyond."""
+"""The largest accepted difference of a length from 1. Rounding a unit vector to float16 changes it by 2**-11 at
+most."""
 
 
 def are_unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """(N,) whether each of (N, D) rows has a length of 1: numbers that are none, and zeros, do not have it."""
+    """Return (N,) booleans: whether each of (N, D) rows has a length of 1. Rows with NaN, and rows of zeros, do not."""
     with np.errstate(over="ignore", invalid="ignore"):
         numbers = rows.astype(np.float32, copy=False)
         norms = np.sqrt(np.einsum("ij,ij->i", numbers, numbers))

@@ -1,1 +1,1 @@
-"""A query: its terms, ranking, confidence, the opened index and the model at work."""
+"""Queries: their terms, ranking, confidence, the opened index and the loaded model."""

@@ -1,16 +1,16 @@
-"""How sure it is that a picture shows what a query says.
+"""Confidence: the probability that an image shows what a query describes.
 
-A cosine alone does not tell: its scale differs from query to query, from picture to picture and from model to model. So
-the query competes, for the same picture, with prompts that say nothing in particular, as the labels of zero-shot
-classification do (Radford et al. 2021, section 3.1): both are multiplied by the model's logit scale, and
+A cosine is no such probability, because its scale differs between queries, between images and between models. So the
+query is compared with neutral prompts for the same image, like the labels of zero-shot classification (Radford et al.
+2021, section 3.1): both cosines are multiplied by the model's logit scale, and
 
     confidence = exp(query) / (exp(query) + mean of exp(prompts))
 
-which is the probability of the query against one prompt of average fit. At 0.5 the query says no more about the picture
-than "a photo". What a query asks to stay away from joins the prompts, each for as much as all of them.
+which is the probability of the query against one neutral prompt of average fit. At 0.5 the query fits the image no
+better than "a photo". Each unwanted text of a query is added as a further prompt, with the weight of all neutral ones.
 
-A model that was trained with a sigmoid (see `Logits`) has learned how probable each pair is by itself, and needs no
-prompts: its confidence is that probability, times that of not fitting each thing to stay away from.
+A model that was trained with a sigmoid (see `Logits`) has learned the probability of each pair of image and text, and
+needs no prompts: its confidence is that probability, times the probability that the image fits no unwanted text.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ NEUTRAL = (
     *("a photo of something", "a picture of something", "an image of something"),
     *("something", "there is something"),
 )
-"""Prompts that fit any picture. docs/quality.md says how they were chosen and what they are worth."""
+"""Prompts that fit any image; docs/quality.md says how they were chosen and evaluated."""
 
 
 @dataclass(frozen=True)
 class NegativePrompts:
-    """What queries compete with."""
+    """The prompts that queries are compared with."""
 
     vectors: Array
-    """(M, D) unit vectors of prompts: first the neutral ones, then what to stay away from."""
+    """(M, D) unit vectors of prompts: first the neutral ones, then the unwanted texts."""
     neutral: int
-    """How many are neutral; 0 for a model that needs none."""
+    """Number of neutral prompts; 0 for a model that needs none."""
     logits: Logits
-    """The model's."""
+    """What turns cosines of the model into probabilities."""
 
     def confidence(self, queries: Array, prompts: Array) -> npt.NDArray[np.float64]:
-        """(Q, N) confidence in [0, 1], from (Q, N) cosines of queries and (M, N) of the prompts with N pictures."""
+        """Return (Q, N) confidences in [0, 1], from (Q, N) cosines of queries and (M, N) of prompts with N images."""
         logits = self.logits.of(queries)
         if self.logits.bias is None:
             return sigmoid(logits - self._strength(prompts))
         return np.asarray(sigmoid(logits) * sigmoid(-self.logits.of(prompts)).prod(axis=0))
 
     def _strength(self, prompts: Array) -> npt.NDArray[np.float64]:
-        """(N,) the logit at which a query has a confidence of 0.5."""
+        """Return (N,) the logits at which a query has a confidence of 0.5."""
         logits = self.logits.of(prompts)
         top = logits.max(axis=0)
         powers = np.exp(logits - top)

@@ -1,4 +1,4 @@
-"""Images that show the same: which of several stands for the others. Knows nothing of queries."""
+"""Groups hits that show the same, so that one of them represents the others. Knows nothing of queries."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from clipsearch.search.topk import Mask, Rows, assigned
 from clipsearch.unit import Matrix
 
 SAME = 1.0
-"""As a threshold: only equal content."""
+"""The threshold at which only images with equal content are grouped."""
 
 
 def firsts(matrix: Matrix, records: Sequence[Record], threshold: float) -> list[int]:
-    """The places of those of N images (best first) that no earlier one stands for, in order.
+    """Return the indices, in order, of those of N images (best first) that are not represented by an earlier one.
 
-    One stands for the images with its content and, with a threshold below `SAME`, for those whose cosine with it is at
-    least that. Whatever comes behind the N, the answer is the same.
+    An image represents all images with the same content and, with a threshold below `SAME`, those whose cosine with it
+    is at least the threshold. Images after the N would not change the result.
     """
     rows, content_of = distinct_contents(records)
     group_of = content_of
@@ -30,9 +30,9 @@ def firsts(matrix: Matrix, records: Sequence[Record], threshold: float) -> list[
 
 
 def others(store: Store, matrix: Matrix, mask: Mask | None, records: Sequence[Record], threshold: float) -> list[int]:
-    """For how many other images each of `records` stands, of those that `mask` lets take part.
+    """Count the images, of those that `mask` includes, that each of `records` represents besides itself.
 
-    An image that several could stand for counts for the first of them.
+    An image that several of them could represent is counted for the first.
     """
     if threshold == SAME:
         same = [{row for _, row in store.rows_with(one.hash)} if one.hash else set() for one in records]
@@ -45,12 +45,12 @@ def others(store: Store, matrix: Matrix, mask: Mask | None, records: Sequence[Re
 
 
 def distinct_contents(records: Sequence[Record]) -> tuple[Rows, Rows]:
-    """Of M contents the row of the first image with it (M,), and of N images the number of the content (N,)."""
+    """Return (M,) the row of the first image of each distinct content, and (N,) each image's content in it."""
     rows: list[int] = []
     known: dict[bytes | int, int] = {}
     contents = np.empty(len(records), np.int64)
     for number, record in enumerate(records):
-        key = number if record.hash is None else record.hash  # of which nothing is known equals nothing
+        key = number if record.hash is None else record.hash  # an image without a hash equals no other
         if record.row is not None and key not in known:
             known[key] = len(rows)
             rows.append(record.row)

@@ -1,6 +1,6 @@
-"""A model at work: texts, tokens and pictures to vectors. Each tower is loaded when it is first asked for.
+"""The embedder: texts and images to unit vectors, with one model, whose towers are loaded when they are first needed.
 
-Texts need no torch where the model's text tower is CLIP's, and pictures that an index knows need no model at all.
+Images whose content an index knows are not embedded again: their vectors are taken from there.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 AnyImage = Union[str, os.PathLike[str], "Image.Image"]
-"""A path, or a Pillow image."""
+"""An image that the Python API takes: a path, or a Pillow image."""
 
 
 class Embedder:
-    """Makes unit vectors of texts and images with one model, and loads of it what is needed when it is first needed."""
+    """Embeds texts and images as unit vectors with one model, whose parts are loaded when they are first needed."""
 
     def __init__(
         self, source: Store | ModelFiles, *, why: str | None = None, options: EncoderOptions = BY_ITSELF
     ) -> None:
-        """The model of an index, whose vectors are used for pictures that it knows, or a model on this disk.
+        """Use the model of an index, or a model on this disk; nothing is loaded yet.
 
         Args:
-            source: The index, or the files of the model.
-            why: What made somebody choose this model.
-            options: How it is to compute.
+            source: The index, whose vectors are used for images that it knows, or the files of the model.
+            why: The reason for the choice of this model, for the log.
+            options: The device, precision and engine to compute with.
         """
         self._store = source if isinstance(source, Store) else None
         self._model = LazyModel(source, why=why, options=options)
         self.damaged: list[tuple[bytes, float]] = []
-        """Path of each picture so far of which a part is missing, and the share of it; in no order."""
+        """Path of each damaged image so far, and the share of it that is missing, in no particular order."""
         self._cut: set[str] = set()
-        """Texts that were too long; it is logged once for each."""
+        """Texts that were truncated; each is logged once."""
 
     def __enter__(self) -> Self:
         return self
@@ -77,35 +77,35 @@ class Embedder:
 
     @property
     def name(self) -> str:
-        """As the user would type it."""
+        """The name of the model, as the user would type it."""
         return self._model.name
 
     @property
     def identity(self) -> tuple[str, str | None, str]:
-        """Name, revision and fingerprint: what an index records of a model."""
+        """Name, revision and fingerprint of the model, which an index records."""
         return self._model.identity
 
     @property
     def uses_index(self) -> bool:
-        """Whether an index is asked for pictures first."""
+        """Whether vectors of known images are taken from an index."""
         return self._store is not None
 
     @property
     def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
+        """What turns cosines into probabilities."""
         return self._model.text_encoder.logits
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Embed texts.
 
         Args:
-            texts: Q of them. What does not fit into the model's context is cut off, and that is logged.
+            texts: Q texts. A text that is longer than the model's context is truncated, with a warning in the log.
 
         Returns:
             (Q, D) float32 unit vectors.
 
         Raises:
-            ModelError: the model makes none.
+            ModelError: the model is not available, or a vector is not finite.
         """
         tokens = [self._model.text_encoder.tokenize(text) for text in texts]
         for text, (read, _, cut) in zip(texts, tokens, strict=True):
@@ -120,18 +120,23 @@ class Embedder:
 
     @property
     def engine(self) -> str:
-        """What embeds images, or would: numpy or torch."""
+        """The engine that embeds images: numpy or torch."""
         encoder = self._model.encoder
         return encoder.name if isinstance(encoder, ImageEngine) else "torch"
 
     def image(self, content: bytes, name: bytes, box: Box | None = None) -> Vectors:
-        """(D,) the unit vector of an image, as `index` would make it on this device, or of the part in a box.
+        """Embed an image, or its part in a box, as a (D,) unit vector, like `index` on this device.
+
+        Args:
+            content: The content of the file.
+            name: The name of the file, for messages.
+            box: The part of the image to embed; None for all of it.
 
         Raises:
-            UnreadableImageError: it is no image, or broken.
-            InputError: the box is not within it.
+            UnreadableImageError: the content is not an image, or broken.
+            InputError: the box is not within the image.
         """
-        # Before the model is loaded: what is no picture is refused at once.
+        # Decoded before the model is loaded, so that a file that is no image is refused at once.
         pixels, share = self._pixels(content, name, box)
         if share:
             warn_of_damage(name, share)
@@ -143,17 +148,17 @@ class Embedder:
         return result
 
     def embed_images(self, images: Iterable[AnyImage]) -> Vectors:
-        """Embed images as `index` would on this device.
+        """Embed images, like `index` on this device.
 
         Args:
-            images: N paths, or Pillow images.
+            images: N paths or Pillow images.
 
         Returns:
-            (N, D) float32 unit vectors. What an index of this model knows is taken from there.
+            (N, D) float32 unit vectors; those of images that the index knows are taken from there.
 
         Raises:
             InputError: an image cannot be read.
-            ModelError: the model cannot be had.
+            ModelError: the model is not available.
         """
         from clipsearch.images.finding import named_file
 
@@ -172,15 +177,15 @@ class Embedder:
         return np.stack(sound) if sound else np.empty((0, self._model.text_encoder.dim), np.float32)
 
     def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
-        """The (D,) unit vector of each picture, or why there is none, in order.
+        """Yield the (D,) unit vector of each file, or the error if it cannot be read, in order.
 
-        Reading, decoding and the model work at the same time. Close it if it is not read to its end.
+        Reading, decoding and embedding run in parallel. A caller that stops early must close the generator.
         """
         from clipsearch.index.pipeline import embed_images, read_images
 
-        _ = self._model.record  # asked here: the index belongs to this thread
+        _ = self._model.record  # read now, because a connection to the index belongs to its thread
         if self._store is None:
-            self._model.expected = len(files)  # with an index, nobody knows how many it lacks
+            self._model.expected = len(files)  # with an index, the number that it lacks is unknown
         with (
             self._counting(),
             closing(read_images(files)) as contents,
@@ -192,7 +197,7 @@ class Embedder:
                     continue
                 if item.record.damage:
                     self.damaged.append((item.file.path, item.record.damage))
-                # What was not decoded is what the index knew.
+                # A file that was not decoded is known to the index.
                 yield EmbeddedImage(item.file, item.vector, known=item.record.width is None)
 
     def hidden_states(
@@ -227,7 +232,7 @@ class Embedder:
         return self._model.numpy_tower
 
     def negatives(self) -> NegativePrompts:
-        """The neutral prompts that texts are compared with."""
+        """Return the neutral prompts that texts are compared with."""
         encoder = self._model.text_encoder
         if encoder.logits.bias is not None:
             return NegativePrompts(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
@@ -235,24 +240,24 @@ class Embedder:
         return NegativePrompts(vectors, len(NEUTRAL), encoder.logits)
 
     def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
+        """Tokenise `text` and truncate it to the context."""
         return self._model.text_encoder.tokenize(text)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
+        """The tokenizer of the model."""
         return self._model.text_encoder.tokenizer
 
     @property
     def context(self) -> int:
-        """Most tokens that the text tower reads, start and end included."""
+        """Largest number of tokens that the text tower reads, start and end included."""
         return self._model.text_encoder.context
 
     # -- how -------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
-        """Within: pictures are embedded; at the end it is told how many the index knew."""
+        """Count the images embedded within this context, and log at its end how many the index knew."""
         self._seen = self._seen_before = 0
         try:
             yield
@@ -262,7 +267,7 @@ class Embedder:
                 _log.info("pictures: %d of %d known to the index", self._seen_before, self._seen)
 
     def _with_known(self, item: Item) -> Item:
-        """What the index has for a content; it is asked here, not in threads."""
+        """Add the vector that the index has for a content. The index is read here, in its own thread."""
         if self._store is None or item.record.hash is None:
             return item
         known = self._store.vector_of(item.record.hash)
@@ -283,8 +288,8 @@ class Embedder:
         return vectors_of(model.encoder, model.name, [model.preprocessing(as_seen(image)) for image in images])
 
     def _pixels(self, content: bytes, name: bytes, box: Box | None) -> tuple[npt.NDArray[np.uint8], float]:
-        """(H, W, 3) what the model wants to see of a picture, and the share of it that is missing."""
+        """Return the (H, W, 3) pixels that the model takes of an image, and the share of the image that is missing."""
         from clipsearch.index.pipeline import pixels_of
 
-        picture, pixels = pixels_of(self._model.preprocessing, content, name, box=box)
-        return pixels, picture.missing
+        decoded, pixels = pixels_of(self._model.preprocessing, content, name, box=box)
+        return pixels, decoded.missing

@@ -1,4 +1,4 @@
-"""What searching and tasks need of a model, and the vector of a picture that somebody names."""
+"""The protocols of a model that searching and tasks need, and the embedding of images that a caller names."""
 
 from __future__ import annotations
 
@@ -30,63 +30,63 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddedImage(NamedTuple):
-    """What has become of an image file."""
+    """The result of embedding one image file."""
 
     file: ImageFile
     vector: Vectors | UnreadableImageError
-    """(D,) unit vector, or why there is none."""
+    """(D,) unit vector, or the error if the image cannot be read."""
     known: bool = False
-    """Whether the vector was there already, in an index."""
+    """Whether the vector was taken from an index."""
 
 
 class Encoders(Protocol):
-    """What makes unit vectors of texts and images, of one model: `Embedder`, and what tests have in its place."""
+    """A model that embeds texts and images as unit vectors: an `Embedder`, or a small replacement in tests."""
 
     @property
     def name(self) -> str:
-        """Of the model."""
+        """The name of the model."""
 
     @property
     def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
+        """What turns cosines into probabilities."""
 
     def embed_texts(self, texts: list[str]) -> Vectors:
-        """(Q, D) unit vectors of Q texts."""
+        """Embed Q texts as (Q, D) unit vectors."""
 
     def image(self, content: bytes, name: bytes, box: Box | None = None) -> Vectors:
-        """(D,) the unit vector of an image, or of a part of it, from its file's content and name."""
+        """Embed an image, or its part in `box`, given its file's content and name, as a (D,) unit vector."""
 
     def images(self, files: Sequence[ImageFile]) -> Generator[EmbeddedImage, None, None]:
-        """The (D,) unit vector of each image, or why there is none, in order."""
+        """Yield each file with its (D,) unit vector, or with the error if it cannot be read, in order."""
 
     def negatives(self) -> NegativePrompts:
-        """The neutral prompts that texts are compared with."""
+        """Return the neutral prompts that texts are compared with."""
 
 
 class TextEncoder(Protocol):
-    """What turns words into vectors: a `TextTower`, or an `Encoder` where there is none."""
+    """A text tower: a `TextTower`, or an `Encoder` for a model that has none in NumPy."""
 
     @property
     def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
+        """What turns cosines into probabilities."""
 
     @property
     def dim(self) -> int:
-        """D, of the vectors."""
+        """D, the length of the vectors."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
+        """The tokenizer of the model."""
 
     @property
     def context(self) -> int:
-        """Most tokens that fit, start and end included."""
+        """Largest number of tokens that the tower reads, start and end included."""
 
     def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
+        """Tokenise `text` and truncate it to the context."""
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Vectors:
-        """(Q, D) unit vectors of texts that `tokenize` has read."""
+        """Embed Q results of `tokenize` as (Q, D) unit vectors."""
 
 
 def readable_images(
@@ -95,9 +95,9 @@ def readable_images(
     unreadable: list[tuple[bytes, str]],
     progress: Progress = SILENT,
 ) -> Generator[tuple[int, Vectors], None, None]:
-    """The place in `files` and the (D,) unit vector of each image that can be read, in order.
+    """Yield the index in `files` and the (D,) unit vector of each image that can be read, in order.
 
-    Path and reason of the others are added to `unreadable`. Close it if it is not read to its end.
+    Path and reason of the others are appended to `unreadable`. A caller that stops early must close the generator.
     """
     progress.start(len(files))
     with closing(encoders.images(files)) as found:
@@ -116,12 +116,16 @@ def vector_of_image(
     image: str | os.PathLike[str] | bytes,
     box: Box | None = None,
 ) -> Vectors:
-    """(D,) of an image, by its path or the content of its file, or of a part of it.
+    """Return the (D,) unit vector of an image, or of a part of it: from the index, or else by the model.
 
-    A whole image whose content the index knows needs no model.
+    Args:
+        store: the opened index. It is used for whole images whose content it knows.
+        encoders: the model of the index.
+        image: a path, or the content of a file.
+        box: the part of the image to embed; None for all of it.
 
     Raises:
-        InputError: it cannot be read, or the box is not within it.
+        InputError: the image cannot be read, or the box is not within it.
     """
     name = b"" if isinstance(image, bytes) else absolute(image)
     try:
@@ -139,7 +143,7 @@ def vector_of_image(
 
 
 def warn_of_damage(path: bytes, share: float) -> None:
-    """Log that a part of an image is missing that a query names; without a path it came from standard input."""
-    from clipsearch.images.missing_share import missing  # no text query needs it
+    """Log that a part of a query's image is missing; an empty path stands for standard input."""
+    from clipsearch.images.missing_share import missing  # imported here because a text query does not need it
 
     _log.warning("Damaged: %s: %s", os.fsdecode(path) or "standard input", missing(share))

@@ -1,19 +1,19 @@
-"""What embeds images: the image tower in NumPy, which is ready at once, or torch. The choice is made here alone.
+"""The choice between the two engines that embed images: NumPy, which is ready at once, and torch.
 
-Torch has to be imported and the model built in it, `START_OF_TORCH` seconds; then it is faster. NumPy is sooner for up
-to
+Importing torch and building the model in it takes `START_OF_TORCH` seconds; then it is faster. NumPy finishes first for
+up to
 
     START_OF_TORCH / (seconds of an image in NumPy - seconds of an image in torch)
 
-images, and a run that has no more never imports torch. What an image takes is estimated from the work of the tower's
-layers, by figures that were measured.
+images, and a run with no more never imports torch. The seconds of an image are estimated from the number of operations
+of the tower's layers, by measured figures.
 
-Where more are expected, torch is loaded in another thread, and images are read and decoded meanwhile. They are not
-computed in NumPy meanwhile: that took the cores from loading, and a run was the slower for it. Where it turns out later
-that there are more, NumPy goes on while torch is loaded, and then hands over: each batch is computed by one of the two.
-Their vectors are equal within 1e-5 of a component in float32.
+If more images are expected, torch is loaded in another thread while images are read and decoded. They are not embedded
+in NumPy meanwhile, because that slowed the loading down so much that the whole run took longer. If a run turns out to
+have more images only later, NumPy goes on while torch is loaded, and then hands over: each batch is computed by one of
+the two. The components of their vectors are equal within 1e-5 in float32.
 
-Who asks for a GPU or for other numbers than float32 gets torch. The choice can be taken away: `numpy`, `torch`.
+A GPU, and precisions other than float32, need torch. The option `engine` overrides the choice.
 """
 
 from __future__ import annotations
@@ -44,23 +44,32 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 START_OF_TORCH = 3.7
-"""Seconds: importing torch and transformers and building a ViT-B/32, on two cores of an AMD EPYC, as the next two
-(docs/benchmarks.md, 2026-11-26)."""
+"""Seconds that importing torch and transformers and building a ViT-B/32 take. Like the constants below, it was measured
+on two cores of an AMD EPYC (docs/benchmarks.md, 2026-11-26)."""
 _OPERATIONS = 100e9
-"""Floating-point operations of NumPy on one core, in a second, where eight images are computed together."""
+"""Floating-point operations per second of NumPy on one core, in batches of eight images."""
 _OVERHEAD = 0.002
-"""Seconds that an image takes besides them."""
+"""Seconds of an image in addition to its floating-point operations."""
 _SAVED_BY_TORCH = 0.75
-"""The share of the time of an image that torch saves, where the processor has bf16 units; in fp32 it saves none."""
+"""The share of an image's time that torch saves on a processor with bf16 units; in fp32 it saves none."""
 
 
 def find_tower(
     name: str, fingerprint: str, files: Callable[[], ModelFiles], options: EncoderOptions
 ) -> ImageTower | None:
-    """The image tower of model `name` from the cache, or made from its `files`; None where torch has to embed images.
+    """Load the image tower of a model from the cache; on first use it is made there.
+
+    Args:
+        name: the name of the model, for errors.
+        fingerprint: that of the model.
+        files: returns the files that the tower is made from.
+        options: the device, precision and engine to compute with.
+
+    Returns:
+        The tower, or None if images have to be embedded with torch.
 
     Raises:
-        ModelError: NumPy was asked for and cannot compute the model, or not as the other options want it.
+        ModelError: `options` demand NumPy, which does not support the model or the other options.
     """
     possible = _in_numpys_way(options)
     if options.engine == "torch" or (options.engine == "auto" and not possible):
@@ -70,7 +79,7 @@ def find_tower(
     tower = None
     if possible:
         tower = image_cache.load(fingerprint, exact=options.exact)
-        # Files of another model than the index was made with are none of this tower; loading them says so.
+        # The files may be those of another model than the index was made with; loading them raises the error.
         if tower is None and checked_fingerprint(files()) == fingerprint:
             with suppress(ModelError) if options.engine == "auto" else nullcontext():
                 image_cache.save(fingerprint, files())
@@ -88,7 +97,7 @@ def _in_numpys_way(options: EncoderOptions) -> bool:
 
 
 def why_no_tower(options: EncoderOptions) -> str:
-    """Why `find_tower` found none, for people."""
+    """Return why `find_tower` found no tower, for the log."""
     if options.engine == "torch":
         return "as asked for"
     if not _in_numpys_way(options):
@@ -97,17 +106,17 @@ def why_no_tower(options: EncoderOptions) -> str:
 
 
 def seconds_of_image(work: int) -> float:
-    """Seconds that an image takes in NumPy on all cores, where a tower takes `work` floating-point operations."""
+    """Estimate the seconds of an image in NumPy on all cores, in a tower of `work` floating-point operations."""
     return _OVERHEAD + work / (_OPERATIONS * cores.available())
 
 
 def most_images(work: int) -> int:
-    """For how many images NumPy is sooner than torch."""
+    """Estimate the number of images up to which NumPy finishes before torch."""
     return int(START_OF_TORCH / (_SAVED_BY_TORCH * seconds_of_image(work)))
 
 
 class ImageEngine:
-    """The image tower of a model in NumPy, and in torch where there are many images. Threads may share it."""
+    """The image tower of a model in NumPy, or in torch for many images. It may be shared by threads."""
 
     def __init__(
         self,
@@ -118,47 +127,47 @@ class ImageEngine:
         expected: int = 0,
         batch_size: int | None = None,
     ) -> None:
-        """Begin in NumPy, or load torch in another thread.
+        """Start with NumPy, or start loading torch in another thread.
 
         Args:
             tower: The image tower in NumPy.
-            load: Gives the model in torch.
-            forced: Stay in NumPy; `load` is never called.
-            expected: Number of images that are likely to come. If they are too many for NumPy, torch is loaded from now
-                on, and computes all of them.
-            batch_size: Number of images that NumPy computes together; by default what suits the tower.
+            load: Returns the model in torch.
+            forced: Whether to use NumPy only and never call `load`.
+            expected: Number of images that are likely to come. If they are too many for NumPy, torch is loaded at once
+                and embeds all of them.
+            batch_size: Number of images in a batch in NumPy; by default the tower's own.
         """
         self.tower = tower
         self.most: float = float("inf") if forced else most_images(tower.work)
-        """Images that NumPy is sooner for."""
+        """Number of images up to which NumPy finishes before torch."""
         self.dim = tower.dim
-        """D, of the vectors."""
+        """D, the length of the vectors."""
         self._batch_size = batch_size or tower.batch_size
         self._load = load
         self._lock = threading.Lock()
         self._in_numpy = threading.Lock()
-        """One call at a time, since it takes all cores."""
+        """Held by the one call that computes in NumPy, since it uses all cores."""
         self._asked = 0
-        """Images so far."""
+        """Number of images so far."""
         self._divided = False
         self._torch: Future[Encoder] | None = None
         self._waits = expected > self.most
-        """Whether torch is waited for; otherwise NumPy computes while it is loaded."""
+        """Whether images wait until torch is loaded; otherwise NumPy embeds them meanwhile."""
         if self._waits:
             self._torch = _in_another_thread(self._loaded)
 
     @property
     def name(self) -> str:
-        """What computes the next batch: numpy or torch."""
+        """The engine of the next batch: numpy or torch."""
         return "torch" if self.encoder_in_torch else "numpy"
 
     @property
     def is_loading(self) -> bool:
-        """Whether nothing can be computed yet."""
+        """Whether images have to wait because torch is still being loaded."""
         return self._waits and self._torch is not None and not self._torch.done()
 
     def facts(self, fingerprint: str) -> list[str]:
-        """Lines for the log: where the tower of the model with this fingerprint is, and why it is used."""
+        """Make the log lines about the engine: where its tower is, and why it is used."""
         if self._waits:
             return [f"engine: torch (sooner than NumPy for more than {self.most:.0f} images)"]
         from clipsearch.models.in_numpy.image_cache import image_tower_folder
@@ -174,32 +183,32 @@ class ImageEngine:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of images, the same for both."""
+        """The preprocessing of images, which both engines share."""
         return self.tower.preprocessing
 
     @property
     def batch_size(self) -> int:
-        """Images that `encode_images` is best given at a time; more after torch has taken over."""
+        """The best number of images for `encode_images`; it grows when torch takes over."""
         encoder = self.encoder_in_torch
         return encoder.batch_size if encoder else self._batch_size
 
     @property
     def calls(self) -> int:
-        """How many calls of `encode_images` at the same time are best in torch; NumPy computes one after the other."""
+        """The best number of simultaneous calls of `encode_images` in torch; NumPy computes one after the other."""
         encoder = self.encoder_in_torch
         return encoder.calls if encoder else min(CALLS_ON_CPU, cores.available())
 
     def divide_cores(self) -> None:
-        """Give each of `calls` calls at the same time its share of the cores, once torch has taken over."""
+        """Divide the cores between `calls` simultaneous calls in torch, now or as soon as it is loaded."""
         self._divided = True
         if encoder := self.encoder_in_torch:
             encoder.divide_cores()
 
     def encode_images(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of B times (H, W, 3) pixels.
+        """Embed B images of (H, W, 3) pixels as (B, D) unit vectors.
 
         Raises:
-            ClipsearchError: torch has taken over and fails.
+            ClipsearchError: torch fails after it has taken over.
         """
         with self._lock:
             self._asked += len(pixels)
@@ -209,7 +218,7 @@ class ImageEngine:
         encoder = self.encoder_in_torch
         if encoder is None:
             with self._in_numpy:
-                encoder = self.encoder_in_torch  # it may have come while this call waited
+                encoder = self.encoder_in_torch  # torch may have been loaded while this call waited
                 if encoder is None:
                     return self.tower.encode_images(pixels)
         return encoder.encode_images(pixels)
@@ -222,7 +231,7 @@ class ImageEngine:
 
     @property
     def encoder_in_torch(self) -> Encoder | None:
-        """The model in torch, as soon as it is loaded; where it cannot be, all is computed in NumPy."""
+        """The model in torch if it is loaded. If that fails, all images are embedded in NumPy."""
         if self._torch is None or not (self._waits or self._torch.done()):
             return None
         try:
@@ -236,7 +245,7 @@ class ImageEngine:
 
 
 def how_computed(used: ImageEngine | Encoder) -> Computed:
-    """How the last batch was computed, for an index to remember."""
+    """Describe how the last batch was computed, for the record in an index."""
     if isinstance(used, ImageEngine):
         if used.encoder_in_torch is None:
             reason = "NumPy, as asked for" if used.most == float("inf") else "NumPy is sooner than torch here"
@@ -246,13 +255,13 @@ def how_computed(used: ImageEngine | Encoder) -> Computed:
 
 
 def _in_another_thread(load: Callable[[], Encoder]) -> Future[Encoder]:
-    """What `load` will have given. The process waits for it at its end, for torch cannot be stopped while it loads."""
+    """Run `load` in a thread. It is no daemon, because a process must not exit while torch is being imported."""
     future: Future[Encoder] = Future()
 
     def run() -> None:
         try:
             future.set_result(load())
-        except BaseException as error:  # noqa: BLE001  (it is raised where the result is asked for)
+        except BaseException as error:  # noqa: BLE001  (raised again by `result`)
             future.set_exception(error)
 
     threading.Thread(target=run, name="load torch").start()

@@ -1,4 +1,4 @@
-"""One image that a query found: a record of the index with its place and its score."""
+"""A hit: the record of an image that a query found, with its rank and its score."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ class Hit(NamedTuple):
     score: float
     """Cosine of query and image, in [-1, 1]."""
     confidence: float | None
-    """How sure it is that the image shows what the query says, in [0, 1] (see `confidence`); None for queries with
-    images, which cannot be compared with words."""
+    """Probability that the image shows what the query describes, in [0, 1] (see `search.confidence`); None for queries
+    with images, which cannot be compared with neutral prompts."""
     path_bytes: bytes
-    """Absolute, with the file system's own bytes; `path` is the same for everyday use."""
+    """Absolute path in the bytes of the file system; `path` is the same as a `Path`."""
     width: int | None
-    """Pixels, upright."""
+    """Width in pixels, after the rotation that the file asks for."""
     height: int | None
+    """Height in pixels, after the rotation that the file asks for."""
     size: int
-    """Of the file, in bytes."""
+    """Size of the file in bytes."""
     mtime_ns: int
     """When the file was last changed, in ns since 1970."""
     taken_at: str | None
-    """ISO 8601 local time from EXIF, XMP or the file's name, whichever tells first; None if none does."""
+    """When the image was taken: ISO 8601 local time from EXIF, else XMP, else the file's name; None if none has it."""
     others: int | None = None
-    """With `distinct`, for how many other images it stands, of all that fulfil the filters; else None."""
+    """With `distinct`, the number of other images that this one represents, of all that fulfil the filters; else
+    None."""
     date_source: str = "file"
-    """Where `date` is from: "exif", "xmp", "name" (of the file), or "file" (when it was last changed)."""
+    """The source of `date`: "exif", "xmp", "name" (of the file), or "file" (the time of its last change)."""
 
     @classmethod
     def of(
         cls, record: Record, rank: int, score: float, confidence: float | None = None, others: int | None = None
     ) -> Hit:
-        """What the index records of an image, and how well it fits."""
+        """Make a hit of a record of the index."""
         return cls(
             rank=rank,
             score=score,
@@ -56,11 +58,10 @@ class Hit(NamedTuple):
         )
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Make a dictionary of it.
+        """Return the hit as a dictionary.
 
         Returns:
-            Its fields by the names that they have in the JSON of the command line; numbers are not rounded, and
-            `path` is absolute.
+            The fields by their names in the JSON of the command line; numbers are not rounded, and `path` is absolute.
         """
         fields: dict[str, str | int | float | None] = {
             "rank": self.rank,
@@ -77,10 +78,10 @@ class Hit(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """Where the image is; absolute."""
+        """The absolute path of the image."""
         return Path(os.fsdecode(self.path_bytes))
 
     @property
     def date(self) -> str:
-        """When it was taken, or else last changed: ISO 8601 local time, to the second."""
+        """When the image was taken, or else when its file was last changed: ISO 8601 local time, to the second."""
         return self.taken_at or local_time(self.mtime_ns)

@@ -1,4 +1,4 @@
-"""From words and pictures to hits: an opened index and the questions it answers. The encoders are handed in."""
+"""The opened index: searching it with texts and images. The model is passed in."""
 
 from __future__ import annotations
 
@@ -34,50 +34,45 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Query = str | Term | Iterable[str | Term]
-"""Words, or terms that add up."""
+"""A text, a term, or several of them, which are added up."""
 
 _MORE = 4
-"""Factor by which more candidates are looked at where too many of them are alike."""
+"""Factor by which the number of candidates grows when too many of them are alike."""
 
 
 class _Asked(NamedTuple):
-    """One query, as it is ranked and as its confidence is computed."""
+    """The vectors of one query, for ranking and for confidence."""
 
     vector: Vectors
-    """(D,) what rows are ranked by."""
+    """(D,) the vector that rows are ranked by."""
     wanted: Vectors | None
-    """(D,) what a picture should show, without what to stay away from; None if that is not said in words."""
+    """(D,) the positive terms alone; None for a query without positive terms or with images."""
     unwanted: tuple[str, ...]
-    """Texts to stay away from."""
+    """The texts of the negative terms; empty where `wanted` is None."""
     away: Vectors | None
-    """(U, D) their vectors, if there are any."""
+    """(U, D) the vectors of `unwanted`; None if it is empty."""
 
 
 class _Rows(NamedTuple):
-    """The rows that one search looks at."""
+    """The rows that one search ranks."""
 
     matrix: Matrix
     mask: Mask | None
-    """(rows,) which take part; None for all."""
+    """(rows,) whether each row takes part; None if all do."""
     broken: set[int]
-    """Those met so far that are no unit vectors."""
+    """Rows found so far that are not unit vectors."""
 
 
 class Index:
     """An index opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(
-        self,
-        store: Store,
-        encoders: Encoders,
-        refresh: Callable[..., Summary] | None = None,
-    ) -> None:
-        """`refresh` is for `update`: it is given paths, the name of a model, progress and `UpdateOptions`."""
+    def __init__(self, store: Store, encoders: Encoders, refresh: Callable[..., Summary] | None = None) -> None:
+        """Search `store`; `update` calls `refresh` with paths, a model's name, progress and `UpdateOptions`."""
         self.store = store
         self._refresh = refresh
         self._encoders = encoders
-        self._told: set[str] = set()
-        """What was said of rows that are no unit vectors; once is enough."""
+        self._warned: set[str] = set()
+        """Warnings about rows that are not unit vectors; each is logged once."""
 
     def __enter__(self) -> Self:
         return self
@@ -95,14 +90,14 @@ class Index:
         """Bring the index up to date with the folders that it knows. Only new and changed images are embedded.
 
         Args:
-            progress: is told how many images are found and done.
+            progress: is updated with the numbers of images found and done.
             options: `rules`, `skip_damaged`, `allow_empty`, `reread`, `max_pixels` and `wait`; as for `build_index`.
 
         Returns:
-            What was done: numbers of `images`, `embedded`, `unchanged`, `removed` and others, and what is `unreadable`.
+            The numbers of `images`, `embedded`, `unchanged`, `removed` and others, and the list of `unreadable` files.
 
         Raises:
-            ClipsearchError: a folder is gone, the model cannot be had, or the index cannot be written.
+            ClipsearchError: a folder is missing, the model is not available, or the index cannot be written.
         """
         if self._refresh is None:
             raise TypeError("an index that was not opened by open_index has no model to update it with")
@@ -118,24 +113,24 @@ class Index:
         distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
-        """Find the images closest to words, images, or several of them together.
+        """Find the images closest to a text, an image, or several of them together.
 
         Args:
-            query: words, a `TextTerm`, an `ImageTerm`, or a list of these, which add up.
-            k: how many hits at most; None for all.
+            query: a text, a `TextTerm`, an `ImageTerm`, or a list of these, which are added up.
+            k: the largest number of hits; None for all.
             min_score: the least cosine of a hit, in [-1, 1].
-            min_confidence: its least confidence (see `Hit`), in [0, 1]; for queries in words.
-            distinct: in (0, 1]; an image is left out where a better hit has the same content or, below 1, a cosine with
-                it of at least that.
-            filters: which images are searched, all of `under`, `glob`, `seen_from`, `after`, `before`, `min_width`,
-                `min_height`, `orientation` and `files` that are given; see `FilterArguments`.
+            min_confidence: the least confidence of a hit (see `Hit`), in [0, 1]; for queries of texts only.
+            distinct: a threshold in (0, 1]. An image is left out if a better hit has the same content or, with a
+                threshold below 1, a cosine with it of at least the threshold.
+            filters: `under`, `glob`, `seen_from`, `after`, `before`, `min_width`, `min_height`, `orientation` and
+                `files`. Images that fulfil all given ones are searched; see `FilterArguments`.
 
         Returns:
-            The best hit first, equal ones by path.
+            The hits by decreasing score, ties by path.
 
         Raises:
-            InputError: the query, `k`, a cut-off or a filter means nothing, or a picture cannot be read.
-            ModelError: the model that is needed cannot be had.
+            InputError: the query, `k`, a threshold or a filter is invalid, or an image cannot be read.
+            ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
         return self.search_many(
@@ -152,24 +147,24 @@ class Index:
         distinct: float | None = None,
         **filters: Unpack[FilterArguments],
     ) -> list[list[Hit]]:
-        """Find the images of several queries at once: the matrix is read once for all of them.
+        """Find the images of several queries at once.
 
-        Only queries that stay away from different things are ranked apart.
+        The matrix is read once for all queries that have the same unwanted texts.
 
         Args:
-            queries: each as for `search`, and so are the other arguments.
-            k: how many hits at most for each query; None for all.
-            min_score: their least cosine.
-            min_confidence: their least confidence.
-            distinct: from which cosine on images are alike.
-            filters: which images are searched.
+            queries: each as for `search`.
+            k: the largest number of hits for each query; None for all.
+            min_score: the least cosine of a hit; as for `search`.
+            min_confidence: the least confidence of a hit; as for `search`.
+            distinct: from which cosine on images are alike; as for `search`.
+            filters: which images are searched; as for `search`.
 
         Returns:
             The hits of each query, in the order of the queries.
 
         Raises:
-            InputError: as for `search`, and so are the others.
-            ModelError: the model that is needed cannot be had.
+            InputError: an argument is invalid, or an image cannot be read; as for `search`.
+            ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
         limits = _Limits.checked(k, min_score, min_confidence, distinct)
@@ -190,25 +185,25 @@ class Index:
 
         Args:
             image: its path, or the content of its file.
-            k: how many hits at most; None for all.
-            box: the part of the image that counts; by default all of it.
-            include_self: whether the image itself counts where it is in the index; without it, it is left out by all of
-                its names, links among them, and copies of it are not.
+            k: the largest number of hits; None for all.
+            box: the part of the image to compare; by default all of it.
+            include_self: whether the image itself may be a hit. Otherwise all its paths in the index are left out,
+                links included, but not its copies.
             min_score: the least cosine of a hit, in [-1, 1].
             distinct: from which cosine on images are alike; as for `search`.
             filters: which images are searched; as for `search`.
 
         Returns:
-            The best hit first, equal ones by path.
+            The hits by decreasing score, ties by path.
 
         Raises:
-            InputError: the image cannot be read, an argument means nothing, or the box is not within the image.
-            ModelError: the model that is needed cannot be had.
+            InputError: the image cannot be read, an argument is invalid, or the box is not within the image.
+            ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
         limits = _Limits.checked(k, min_score, None, distinct)
         term = ImageTerm(image, box=box)
-        left_out = [] if include_self or isinstance(image, bytes) else self._rows_of(image)
+        left_out = [] if include_self or isinstance(image, bytes) else rows_of_file(self.store, absolute(image))
         return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
 
     # -- how -------------------------------------------------------------------------------------------------
@@ -224,44 +219,40 @@ class Index:
             return hits
         asked = self._asked(queries)
         with self.store.snapshot():
-            # 1. Which rows take part.
+            # 1. Select the rows that take part.
             matrix, mask = select(self.store, filters, only_sound=False)
             if len(left_out):
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
             rows = _Rows(matrix, mask, set())
-            # 2. One pass for all queries that stay away from the same things.
+            # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
                 ranking = self._ranked([asked[i] for i in members], rows, limits)
                 for i, found in zip(members, ranking, strict=True):
                     hits[i] = found
         if rows.broken:
+            folder = self.store.folder
+            said = broken_rows(folder, len(rows.broken))
             if not any(hits) and limits.score is None and limits.confidence is None:
-                raise IndexDamagedError(
-                    f"Nothing can be found: {broken_rows(self.store.folder, len(rows.broken))}",
-                    hint="broken-rows",
-                    folder=self.store.folder,
-                )
-            said = f"Left out: {broken_rows(self.store.folder, len(rows.broken))}"
-            if said not in self._told:
-                self._told.add(said)
-                _log.warning(said, extra={"hint": "broken-rows", "facts": {"folder": self.store.folder}})
+                raise IndexDamagedError(f"Nothing can be found: {said}", hint="broken-rows", folder=folder)
+            if said not in self._warned:
+                self._warned.add(said)
+                _log.warning("Left out: %s", said, extra={"hint": "broken-rows", "facts": {"folder": folder}})
         return hits
 
     def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
-        """The vectors of queries; each text and picture is embedded once."""
+        """Compute the vectors of queries; each text and image is embedded once."""
         terms = list(dict.fromkeys(term for terms in queries for term in terms))
         texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
-        vectors: dict[object, Vectors] = (
-            dict(zip(texts, self._encoders.embed_texts(texts), strict=True)) if texts else {}
-        )
-        for term in terms:
-            if isinstance(term, ImageTerm):
-                vectors[term.image, term.box] = vector_of_image(self.store, self._encoders, term.image, term.box)
+        of_texts = dict(zip(texts, self._encoders.embed_texts(texts), strict=True)) if texts else {}
+        parts_of_images = dict.fromkeys((term.image, term.box) for term in terms if isinstance(term, ImageTerm))
+        of_images = {part: vector_of_image(self.store, self._encoders, *part) for part in parts_of_images}
 
         def sum_of(terms: list[Term]) -> Vectors:
-            parts = [vectors[term.text if isinstance(term, TextTerm) else (term.image, term.box)] for term in terms]
+            parts = [
+                of_texts[one.text] if isinstance(one, TextTerm) else of_images[one.image, one.box] for one in terms
+            ]
             return combined(np.stack(parts), terms)
 
         asked = []
@@ -273,12 +264,12 @@ class Index:
             vector = sum_of(all_of)
             wanted = (vector if len(positive) == len(all_of) else sum_of(positive)) if compared else None
             unwanted = unwanted if compared else ()
-            away = np.stack([vectors[text] for text in unwanted]) if unwanted else None
+            away = np.stack([of_texts[text] for text in unwanted]) if unwanted else None
             asked.append(_Asked(vector, wanted, unwanted, away))
         return asked
 
     def _ranked(self, asked: list[_Asked], rows: _Rows, limits: _Limits) -> list[list[Hit]]:
-        """The hits of queries that stay away from the same things."""
+        """Rank queries with the same unwanted texts, and return their hits."""
         negatives = self._negatives(asked[0].away) if any(one.wanted is not None for one in asked) else None
         queries = np.stack([one.vector for one in asked])
         cut = None
@@ -290,9 +281,7 @@ class Index:
             sure: list[float | None] = [None] * len(found)
             if negatives and one.wanted is not None:
                 found_rows = np.array([record.row for record in records], np.int64)
-                cosines = scores_of(
-                    rows.matrix, found_rows, np.concatenate([one.wanted[np.newaxis], negatives.vectors])
-                )
+                cosines = scores_of(rows.matrix, found_rows, np.vstack([one.wanted, negatives.vectors]))
                 sure = negatives.confidence(cosines[:1], cosines[1:])[0].tolist()
             alike: list[int | None] = [None] * len(found)
             if limits.distinct is not None:
@@ -305,17 +294,15 @@ class Index:
     def _chosen(
         self, queries: Vectors, rows: _Rows, cut: Cut | None, limits: _Limits
     ) -> list[list[tuple[float, Record]]]:
-        """Score and record of the hits of (Q, D) queries, at most `limits.k` each, best first, equal ones by path."""
-        k = len(rows.matrix) if limits.k is None else limits.k
-        asked_for = k
+        """Return score and record of the best hits of (Q, D) queries, at most `limits.k` each, ties by path."""
+        asked_for = k = len(rows.matrix) if limits.k is None else limits.k
         while True:
-            rankings = self._best(rows, queries, asked_for, cut)
-            ranking = self._in_order(rankings, limits.score, len(rows.matrix))
+            ranking = self._in_order(self._best(rows, queries, asked_for, cut), limits.score, len(rows.matrix))
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
 
-            # Where many are alike, more have to be looked at to find `k` that are not.
+            # If many are alike, more candidates are needed to find `k` that are not.
             chosen = []
             for found in ranking:
                 places = firsts(rows.matrix, [record for _, record in found], limits.distinct)
@@ -326,33 +313,29 @@ class Index:
             asked_for = min(len(rows.matrix), _MORE * asked_for)
 
     def _best(self, rows: _Rows, queries: Vectors, k: int, cut: Cut | None) -> list[Ranked]:
-        """The `k` best rows of each query, as `ranking.best` has them, that are unit vectors."""
+        """Return the `k` best rows of each query, as `topk.best` does, without rows that are not unit vectors."""
         matrix, mask, broken = rows
         while True:
             ranking = best(matrix, queries, k, mask, cut, broken=broken)
-            # Not by np.unique, which imports as long as all of a query's ranking takes.
+            # np.unique is avoided: importing it takes as long as ranking a query.
             found = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
             wrong = found[~are_unit(matrix[found])]
             if not len(wrong):
                 return ranking
-            # What is all zeros or of another length has a score, though no cosine.
+            # A row of zeros or of another length has a score that is not a cosine.
             broken.update(wrong.tolist())
             mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
             mask[wrong] = False
 
-    def _in_order(self, rankings: list[Ranked], least: float | None, among: int) -> list[list[tuple[float, Record]]]:
-        """Score and record of the images of each ranking with a score of `least` or more, equal ones by path.
-
-        `among` is the number of rows in the index.
-        """
+    def _in_order(self, rankings: list[Ranked], least: float | None, total: int) -> list[list[tuple[float, Record]]]:
+        """Return score and record of the rows, of `total`, with at least the score `least`, ties by path."""
+        floor = -np.inf if least is None else least
         found = [
-            [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True)]
+            [(score, row) for row, score in zip(*map(np.ndarray.tolist, one), strict=True) if score >= floor]
             for one in rankings
         ]
-        if least is not None:
-            found = [[item for item in one if item[0] >= least] for one in found]
         rows = list(dict.fromkeys(row for one in found for _, row in one))
-        records = dict(zip(rows, self.store.images(rows, among), strict=True))
+        records = dict(zip(rows, self.store.images(rows, total), strict=True))
         return [
             sorted(((score, records[row]) for score, row in one), key=lambda item: (-item[0], item[1].path))
             for one in found
@@ -364,13 +347,9 @@ class Index:
             return neutral
         return NegativePrompts(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
 
-    def _rows_of(self, image: str | os.PathLike[str]) -> list[int]:
-        """Where the picture at this path is in the index, if it is."""
-        return rows_of_file(self.store, absolute(image))
-
 
 class _Limits(NamedTuple):
-    """How many hits are wanted, and how good."""
+    """The largest number of hits, and the thresholds that hits have to reach."""
 
     k: int | None
     score: float | None
@@ -379,7 +358,7 @@ class _Limits(NamedTuple):
 
     @classmethod
     def checked(cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None) -> _Limits:
-        """Raises InputError where they mean nothing."""
+        """Check that each value is in its range, or raise an InputError."""
         if k is not None and k < 1:
             raise InputError(f"k must be at least 1, not {k}.")
         if score is not None and not -1 <= score <= 1:
@@ -408,10 +387,10 @@ def _check_in_words(terms: list[Term]) -> None:
 
 
 def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut:
-    """Leaves out rows in which confidence is less than `least`."""
+    """Make a cut that excludes rows whose confidence is less than `least`."""
     prompts = len(negatives.vectors)
     stay_away = prompts > negatives.neutral
-    # Without anything to stay away from, queries are what is wanted, and ranking has their scores anyway.
+    # Without unwanted texts, queries equal `wanted`, whose scores ranking computes anyway.
     vectors = np.concatenate([negatives.vectors, *([np.stack(wanted)] if stay_away else [])])
 
     def takes_part(scores: Vectors, others: Vectors) -> Mask:

@@ -1,7 +1,7 @@
-"""A model of which each tower is loaded when it is first asked for, in NumPy or in torch.
+"""A model whose towers are loaded when they are first needed, in NumPy or in torch.
 
-Texts need no torch where the model's text tower is CLIP's or SigLIP's, nor do images where there are few. What is
-embedded, and what an index knows already, is none of its business: see `embedder`.
+Texts need no torch if the text tower is CLIP's or SigLIP's, and neither do a few images. The module knows nothing of
+what is embedded, nor of vectors that an index has already: see `embedder`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class LazyModel:
-    """One model: its names, its text tower and its image tower. Threads may share it; one of them loads."""
+    """One model: its names, its text tower and its image tower. It may be shared by threads."""
 
     def __init__(
         self,
@@ -44,46 +44,46 @@ class LazyModel:
         options: EncoderOptions = BY_ITSELF,
         expected: int = 0,
     ) -> None:
-        """Load nothing yet.
+        """Describe the model; nothing is loaded yet.
 
         Args:
             source: The index that was made with the model, or the files of the model.
-            why: What made somebody choose this model.
-            options: How it is to compute.
+            why: The reason for the choice of this model, for the log.
+            options: The device, precision and engine to compute with.
             expected: Number of images that are likely to need the model.
         """
         self._store = source if isinstance(source, Store) else None
         self._known_files = None if isinstance(source, Store) else source
         self.expected = expected
-        """Number of images that are likely to need the model; counts until the image tower is first asked for."""
+        """Number of images that are likely to need the model. It has no effect once the image tower is loaded."""
         self._logged: set[str] = set()
-        """Facts about the model; each is logged once."""
+        """Facts about the model that were logged; each is logged once."""
         self._why = why or (messages.OF_THE_INDEX if self._store else messages.AS_ASKED_FOR)
         self._options = options
         self._engine: ImageEngine | None = None
         self._encoder_in_torch: Encoder | None = None
         self._loading = threading.RLock()
         self._loading_torch = threading.Lock()
-        """Texts do not wait for torch while it is loaded for images."""
+        """A lock of its own, so that texts do not wait while torch is loaded for images."""
 
     @property
     def name(self) -> str:
-        """As the user would type it."""
+        """The name of the model, as the user would type it."""
         return self.record.name if self.record else self._files.name
 
     @property
     def identity(self) -> tuple[str, str | None, str]:
-        """Name, revision and fingerprint: what an index records of a model."""
+        """Name, revision and fingerprint of the model, which an index records."""
         if self.record:
             return self.record.name, self.record.revision, self.record.fingerprint
         return self._files.name, self._files.revision, self.fingerprint
 
     @cached_property
     def record(self) -> ModelRecord | None:
-        """What the index says of its model.
+        """The model that the index records, or None without an index.
 
         Raises:
-            ModelError: it says nothing.
+            ModelError: the index records no model.
         """
         model = self._store.model() if self._store else None
         if self._store and model is None:
@@ -91,7 +91,7 @@ class LazyModel:
         return model
 
     def log_once(self, *facts: str) -> None:
-        """Log facts about the model, which is named first."""
+        """Log facts about the model that were not logged before, and its name before the first."""
         name, revision = (self.record or self._files).name, (self.record or self._files).revision
         for fact in (messages.model_used(name, revision, self._why), *facts):
             if fact not in self._logged:
@@ -100,7 +100,7 @@ class LazyModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, configuration, tokenizer and preprocessing."""
+        """The hash of weights, configuration, tokenizer and preprocessing."""
         if self.record:
             return self.record.fingerprint
         return checked_fingerprint(self._files)
@@ -116,7 +116,7 @@ class LazyModel:
 
     @cached_property
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of images; needs no torch."""
+        """The preprocessing of images, which needs no torch."""
         from clipsearch.models.preprocessing import Preprocessing
 
         if self._numpy_tower:
@@ -125,7 +125,7 @@ class LazyModel:
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The text tower, in NumPy where that can compute it."""
+        """The text tower: in NumPy if its architecture is supported there, else in torch."""
         with self._loading:
             return self._text_tower
 
@@ -133,7 +133,7 @@ class LazyModel:
     def encoder(self) -> ImageEngine | Encoder:
         """The image tower, in NumPy or in torch; see `engine`."""
         if self._engine:
-            return self._engine  # also while another thread loads torch for it
+            return self._engine  # without the lock, which a thread that loads torch may hold
         with self._loading:
             forced = self._options.engine == "numpy"
             if self._encoder_in_torch and not forced:
@@ -175,10 +175,10 @@ class LazyModel:
 
     @cached_property
     def _text_tower(self) -> TextEncoder:
-        """The text tower from the cache, or made once from the model's weights.
+        """The text tower from the cache; on first use it is made there from the model's weights.
 
-        Other text towers than those of CLIP's and SigLIP's kinds are computed by transformers, which has to be loaded
-        for each query.
+        A text tower that is neither CLIP's nor SigLIP's is computed by transformers, which has to be loaded for every
+        query.
         """
         try:
             tower = tower_cache.load(self.fingerprint)
@@ -205,15 +205,15 @@ class LazyModel:
         return tower
 
     def keep_towers(self) -> bool:
-        """Leave both towers in the cache, where later commands find them; damaged ones are replaced, which is logged.
+        """Save both towers in the cache for later commands, and replace damaged ones.
 
         Returns:
-            False if NumPy cannot compute the text tower.
+            False if the text tower is not supported in NumPy.
 
         Raises:
             ModelError: the model cannot be loaded, or the cache cannot be written.
         """
-        from clipsearch.models.in_numpy import image_cache  # it imports Pillow
+        from clipsearch.models.in_numpy import image_cache  # imports Pillow
 
         if found := tower_cache.damage(self.fingerprint):
             _log.warning(tower_cache.made_anew(self.name, found))
@@ -223,11 +223,11 @@ class LazyModel:
 
     @property
     def _whole_model(self) -> Encoder:
-        """Both towers, in torch.
+        """The model with both towers, in torch.
 
         Raises:
-            ModelError: it is not on this disk and cannot be had.
-            ModelMismatchError: the model under this name is another one than the index was made with.
+            ModelError: the model is not on this disk and cannot be downloaded, or cannot be loaded.
+            ModelMismatchError: the model of this name on this disk is not the one that the index was made with.
         """
         with self._loading_torch:
             if self._encoder_in_torch is None:

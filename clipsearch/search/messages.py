@@ -1,4 +1,4 @@
-"""What is logged and said of a model at work: which it is and why, and what of it is made or missing."""
+"""The log messages and errors about a loaded model: which one it is and why, and what is prepared or missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
 
 OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
-"""Why a model is used."""
+"""The reasons why a model is used."""
 PREPARING = "Preparing the text tower of model %r, which takes some seconds."
 WHOLE_MODEL_NEEDED = (
     "The text tower of model %r is neither CLIP's nor SigLIP's, so every query has to load the whole model."
@@ -24,12 +24,12 @@ _SHOWN = 40
 
 
 def around(text: str, cut: int) -> tuple[str, str]:
-    """What stands before and behind the place where a text is cut."""
+    """Return the text before and after the place where it is truncated, shortened for a message."""
     return text[max(0, cut - _SHOWN) : cut], text[cut : cut + _SHOWN].strip()
 
 
 def no_vector(model: str, text: str) -> ModelError:
-    """The error for a text that comes out as no vector."""
+    """Make the error for a text whose vector is not finite or zero."""
     return ModelError(
         f"Model {model!r} makes no vector of the text {text!r}: {NOTHING}. Its weights are damaged.",
         hint="check-model",
@@ -38,7 +38,7 @@ def no_vector(model: str, text: str) -> ModelError:
 
 
 def model_used(name: str, revision: str | None, why: str) -> str:
-    """A line for the log: a model's name, where it comes from, and who chose it."""
+    """Make the log line about a model's name, its origin, and why it was chosen."""
     origin = ""
     if revision:
         from clipsearch.models.disk.names import repository_of
@@ -48,9 +48,9 @@ def model_used(name: str, revision: str | None, why: str) -> str:
 
 
 def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[str]:
-    """Lines for the log: where the files of a loaded model are, and how it computes.
+    """Make the log lines about the files, device and precision of a loaded model.
 
-    `device_reason` beats its own.
+    `device_reason` replaces the encoder's own reason.
     """
     return [
         f"files: {encoder.folder}",
@@ -61,15 +61,15 @@ def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[s
 
 
 def texts_in_numpy(fingerprint: str) -> str:
-    """A line for the log: where the text tower lies that texts are computed with."""
+    """Make the log line about the folder of the text tower that embeds texts."""
     return f"texts: in the text tower, without torch, from {tower_folder(fingerprint)}"
 
 
 def check_replaceable(name: str, revision: str | None, damage: TowerDamagedError) -> None:
-    """Check that the model is at hand that a damaged text tower can be made from.
+    """Check that the model from which a damaged text tower can be made again is on this disk.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it is not on this disk.
     """
     from clipsearch.models.disk.files import find_local
 

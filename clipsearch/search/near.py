@@ -1,7 +1,7 @@
-"""Unit vectors that are close to one another, each given to the first that is close enough. Knows nothing of pictures.
+"""Groups unit vectors that are close to each other, each with the first that is close enough.
 
-A group is a star: all in it are close to its keeper. Joining whatever is close to any member would make chains, whose
-ends have little in common.
+A group is a star: all its members are close to its keeper. Single linkage, which joins vectors that are close to any
+member, would make chains whose ends have little in common. The module knows nothing of images.
 """
 
 from __future__ import annotations
@@ -11,21 +11,26 @@ from functools import partial
 
 import numpy as np
 
-from clipsearch.search.topk import Rows, Scores
+from clipsearch.search.topk import Rows
 from clipsearch.system import cores
 from clipsearch.system.progress import SILENT, Progress
-from clipsearch.unit import Matrix
+from clipsearch.unit import Matrix, Scores
 
 _BLOCK, _CHUNK = 1024, 2048
-"""Rows that are looked at as keepers at a time, and rows that one thread compares them with: 8 MB of cosines."""
+"""Number of rows examined as keepers at a time, and number of rows that a thread compares them with: 8 MB of
+cosines."""
 _FREE = -1
+"""The keeper of a row that has none yet."""
 
 
 def near(vectors: Matrix, threshold: float, progress: Progress = SILENT) -> tuple[Rows, Scores]:
-    """For each of (N, D) unit vectors, the best first, the number of its keeper (N,) and the cosine with it (N,).
+    """Find the keeper of each of (N, D) unit vectors, the best first.
 
-    A row belongs to the first keeper with which its cosine is `threshold` or more. Where there is none, it is a keeper,
-    and its own with 1.
+    A row belongs to the first keeper with which its cosine is at least `threshold`. If there is none, the row becomes a
+    keeper, and is its own keeper with a cosine of 1.
+
+    Returns:
+        (N,) the row of the keeper of each row, and (N,) the cosine with it.
     """
     stars = _Stars(vectors, threshold)
     progress.start(len(vectors))
@@ -44,7 +49,7 @@ def near(vectors: Matrix, threshold: float, progress: Progress = SILENT) -> tupl
 
 
 class _Stars:
-    """Rows that find their keepers."""
+    """The keeper of each row, while they are being found."""
 
     def __init__(self, vectors: Matrix, threshold: float) -> None:
         self.keepers = np.full(len(vectors), _FREE, np.int64)
@@ -52,11 +57,11 @@ class _Stars:
         self._vectors, self._threshold = vectors, threshold
 
     def free(self, start: int, end: int) -> Rows:
-        """The numbers of rows from `start` to `end` that have no keeper yet."""
+        """Return the rows from `start` to `end` that have no keeper yet."""
         return np.flatnonzero(self.keepers[start:end] == _FREE) + start
 
     def keepers_among(self, block: Rows) -> Rows:
-        """Make keepers of free rows, or give them to one of these; the numbers of the new keepers."""
+        """Make each free row of `block` a keeper or the member of one, and return the new keepers."""
         cosines = _cosines(self._vectors[block], self._vectors[block])
         close = np.triu(cosines >= self._threshold, 1)
         free = np.ones(len(block), np.bool_)
@@ -69,9 +74,9 @@ class _Stars:
         return block[free]
 
     def take(self, found: Rows, keepers: Matrix | Scores, start: int) -> None:
-        """Give each free row of a chunk to the first of the keepers `found` (their vectors: `keepers`) it is close to.
+        """Assign each free row of a chunk to the first of the keepers `found` that it is close to.
 
-        Each chunk is another part of the arrays, so threads need not wait for each other.
+        `keepers` are the vectors of `found`. Chunks are disjoint parts of the arrays, so threads need no lock.
         """
         rows = self.free(start, start + _CHUNK)
         if len(rows):
@@ -82,13 +87,13 @@ class _Stars:
 
     def _give(self, rows: Rows, keepers: Rows, cosines: Scores) -> None:
         self.keepers[rows] = keepers
-        self.scores[rows] = np.minimum(cosines, 1)  # rounding to float16 makes rows a little longer than 1
+        self.scores[rows] = np.minimum(cosines, 1)  # rounding to float16 makes some rows longer than 1
 
 
 def _cosines(rows: Matrix | Scores, others: Matrix | Scores) -> Scores:
-    """(N, K) cosines of (N, D) and (K, D).
+    """Return the (N, K) cosines of (N, D) and (K, D) unit vectors, by BLAS in float32.
 
-    By BLAS in float32: with as many on both sides it takes half of the time of the kernels that ranking has, whose
-    strength is that they need not convert what is read only once.
+    With large N and K this takes half the time of the kernels of `topk`, which are made for rows that are read once and
+    therefore not worth converting.
     """
     return np.asarray(rows.astype(np.float32, copy=False) @ others.astype(np.float32, copy=False).T)

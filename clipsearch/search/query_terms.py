@@ -1,6 +1,6 @@
-"""What a query is made of: words and pictures, each with a weight, and how they add up to one vector.
+"""The terms of a query: texts and images with weights, and their sum as one vector.
 
-Knows nothing of models: the vectors are handed in.
+The module knows nothing of models; vectors are passed in.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from clipsearch.unit import Vectors
 
 _WEIGHT = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)):(.*)", re.DOTALL)
 _CANCELLED = 1e-4
-"""A sum of weighted unit vectors that is shorter, relative to its weights, is nothing but rounding."""
+"""A sum of weighted unit vectors that is shorter than this, relative to the weights, is rounding error."""
 
 
 @dataclass(frozen=True)
 class TextTerm:
-    """Words to look for.
+    """A text of a query.
 
     Raises:
-        InputError: the text is blank or no UTF-8, or the weight is zero or no number.
+        InputError: the text is blank or not UTF-8, or the weight is zero or not finite.
     """
 
     text: str
     weight: float = 1.0
-    """Negative: to stay away from."""
+    """Factor of the vector; negative for what hits should not be like."""
 
     def __post_init__(self) -> None:
-        """Check it."""
+        """Check the fields."""
         if not self.text.strip():
             raise InputError("The query is empty.", hint="query")
         check_utf8(self.text, "The query")
@@ -46,22 +46,22 @@ class TextTerm:
 
 @dataclass(frozen=True)
 class ImageTerm:
-    """An image to look for others like it.
+    """An image of a query, which similar images are searched for.
 
     Raises:
-        InputError: the image has no name, or one that no file can have, the weight is zero or no number, or there is
-            nothing in the box.
+        InputError: the path is empty or contains a null character, the weight is zero or not finite, or the box is
+            empty.
     """
 
     image: str | os.PathLike[str] | bytes
-    """Its path, or the content of its file."""
+    """The path of the image, or the content of its file."""
     weight: float = 1.0
-    """Negative: to stay away from."""
+    """Factor of the vector; negative for what hits should not be like."""
     box: Box | None = None
-    """The part of it that counts; None for the whole image."""
+    """The part of the image to compare; None for the whole image."""
 
     def __post_init__(self) -> None:
-        """Check it."""
+        """Check the fields."""
         if not self.image:
             raise InputError("An image without a name.", hint="image")
         if not isinstance(self.image, bytes) and "\0" in os.fspath(self.image):
@@ -76,10 +76,10 @@ _AnyTerm = TypeVar("_AnyTerm", bound=Term)
 
 
 def parse_text(given: str) -> TextTerm:
-    """Read `TEXT` or `WEIGHT:TEXT`. A backslash before what looks like a weight makes it a text.
+    """Parse `TEXT` or `WEIGHT:TEXT`. After a backslash, a text that begins like a weight is taken as it is.
 
     Raises:
-        InputError: no text is left, or the weight is none.
+        InputError: the text is empty, or the weight is zero or not finite.
     """
     weight, text = _split(given)
     if text.startswith("\\") and _WEIGHT.fullmatch(text[1:]):
@@ -88,17 +88,17 @@ def parse_text(given: str) -> TextTerm:
 
 
 def parse_image(given: str) -> ImageTerm:
-    """Read `FILE` or `WEIGHT:FILE`. A file that is named like a weight can be written with `./` before it.
+    """Parse `FILE` or `WEIGHT:FILE`. A file whose name begins like a weight can be written with `./` before it.
 
     Raises:
-        InputError: no name is left, or the weight is none.
+        InputError: the name is empty, or the weight is zero or not finite.
     """
     weight, name = _split(given)
     return ImageTerm(name, weight)
 
 
 def negated(term: _AnyTerm) -> _AnyTerm:
-    """The same to stay away from."""
+    """Return the term with its weight negated."""
     return replace(term, weight=-term.weight)
 
 
@@ -108,7 +108,7 @@ def _check_weight(weight: float) -> None:
 
 
 def in_words(terms: Sequence[Term]) -> str:
-    """A query in one line, for people: `a dog + 0.5 snow - people`."""
+    """Write a query in one line for people: `a dog + 0.5 snow - people`."""
     out = ""
     for term in terms:
         sign = "- " if term.weight < 0 else "+ " if out else ""
@@ -118,9 +118,9 @@ def in_words(terms: Sequence[Term]) -> str:
 
 
 def combined(vectors: Vectors, terms: Sequence[Term]) -> Vectors:
-    """(D,) the unit vector of a query, from (T, D) unit vectors of its terms.
+    """Return the (D,) unit vector of a query, from (T, D) unit vectors of its terms.
 
-    Each term is a unit vector before it is weighted, and so is their sum: scores stay cosines.
+    It is the normalised weighted sum, so that scores are cosines.
 
     Raises:
         InputError: the terms cancel each other out.

@@ -1,7 +1,7 @@
-"""Exact top-k over a matrix of unit vectors. Knows nothing of where matrix or queries come from.
+"""Exact top-k over a matrix of unit vectors.
 
-The matrix is read once, in order, in chunks that several threads share, however many queries there are. Only rows that
-may still be among the best of a query are kept.
+The matrix is read once for all queries, in order, in chunks that are divided between threads. Only rows that may still
+be among the best of a query are kept. The module knows nothing of where matrix and queries come from.
 """
 
 from __future__ import annotations
@@ -15,43 +15,42 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.system import cores
-from clipsearch.unit import Matrix
+from clipsearch.unit import Matrix, Scores
 
-Scores = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
 
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
-"""Rows that one thread takes at a time."""
+"""The largest and the smallest number of rows of a chunk."""
 _CHUNK_SCORES = 1 << 22
-"""Number of scores of a chunk at most (16 MB): with many queries the chunks are shorter."""
+"""Largest number of scores of a chunk (16 MB): with many queries, chunks have fewer rows."""
 _KEEPERS = 4096
-"""Rows that the others are compared with at a time."""
+"""Number of keepers that other rows are compared with at a time."""
 _SPARSE = 8
-"""If fewer than one row in this many takes part, rows are gathered instead of all being scored."""
+"""If fewer than one row in this number takes part, the rows that do are copied together before they are scored."""
 _LOW_BITS = np.float32(2**11)
-"""Steps of float16 from one power of two to the next: what it leaves of a float32 is smaller by this factor."""
+"""The precision of float16: its rounding error is smaller than the rounded number by this factor."""
 
 _LARGEST = 1.05
-"""A cosine with a row that was rounded is less; what is more is no cosine, but that of no unit vector."""
+"""Upper bound of a cosine with a row rounded to float16; a larger score belongs to a row that is not a unit vector."""
 
 
 class Ranked(NamedTuple):
     """The best rows of one query."""
 
     rows: npt.NDArray[np.int64]
-    """(K,), best first, ties by row. More than asked for only where rows tie with the last."""
+    """(K,) rows by decreasing score, ties by row; more than `k` only if rows tie with the last."""
     scores: Scores
     """(K,) cosines in [-1, 1]."""
 
 
 class Cut(NamedTuple):
-    """Which rows take part in the ranking of a query, where that depends on scores."""
+    """A condition on scores that rows have to fulfil to be ranked."""
 
     vectors: npt.NDArray[np.float32]
-    """(M, D) unit vectors, whose scores are needed to tell."""
+    """(M, D) further unit vectors whose scores the condition needs."""
     takes_part: Callable[[Scores, Scores], Mask]
-    """(Q, N) whether, from (Q, N) scores of the queries and (M, N) of `vectors` with N rows."""
+    """Returns (Q, N) booleans for (Q, N) scores of the queries and (M, N) scores of `vectors` with N rows."""
 
 
 def best(
@@ -63,27 +62,34 @@ def best(
     *,
     broken: set[int] | None = None,
 ) -> list[Ranked]:
-    """The `k` rows of (N, D) unit vectors with the highest cosine to each of (Q, D) unit vectors.
+    """Find, for each query, the `k` rows with the highest cosine.
 
-    `mask` (N,) says which rows take part, and so does `cut`. Rows that are no vectors (NaN, infinite) never do, and are
-    put into `broken`. All rows that tie with the last are included,
-    so that the caller can break ties in an order of its own.
+    Args:
+        matrix: (N, D) unit vectors.
+        queries: (Q, D) unit vectors.
+        k: the number of rows. All rows that tie with the last are included, so that the caller can break ties.
+        mask: (N,) whether each row takes part; None if all do.
+        cut: a further condition, on scores.
+        broken: rows that are not finite or too long are never ranked, and are added to this set.
+
+    Returns:
+        The ranking of each of Q queries.
     """
     if not len(queries):
         return []
     score = _Kernel(queries if cut is None else np.concatenate([queries, cut.vectors]))
     step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(queries)))
-    floors = np.full(len(queries), -np.inf, np.float32)  # rows below are not among the best; threads raise them
+    floors = np.full(len(queries), -np.inf, np.float32)  # lower scores are not among the best; threads raise these
 
     def best_of_chunk(start: int) -> list[Ranked]:
-        # 1. Which rows, and their scores.
+        # 1. Score the rows that take part.
         chunk = matrix[start : start + step]
         rows = np.arange(len(chunk)) if mask is None else np.flatnonzero(mask[start : start + step])
         if len(rows) * _SPARSE < len(chunk):
             scores = score(chunk[rows])
         else:
             scores = score(chunk) if mask is None else score(chunk)[:, rows]
-        # 2. For each query, those that are as good as what other chunks have.
+        # 2. Keep, for each query, the rows that are not worse than the best of other chunks.
         if broken is not None and score.met_nan:
             broken.update((rows[np.isnan(scores).any(axis=0)] + start).tolist())
         scores, others = scores[: len(queries)], scores[len(queries) :]
@@ -99,7 +105,7 @@ def best(
 
     starts = range(0, len(matrix), step)
     workers = min(cores.available(), len(starts))
-    if workers < 2:  # noqa: PLR2004  (a thread for its own sake costs start-up time)
+    if workers < 2:  # noqa: PLR2004  (a single thread would only cost start-up time)
         chunks = [best_of_chunk(start) for start in starts]
     else:
         with ThreadPoolExecutor(workers, thread_name_prefix="rank") as pool:
@@ -108,16 +114,19 @@ def best(
 
 
 def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> Scores:
-    """(Q, K) cosines of (Q, D) unit vectors with K rows of a matrix; the numbers are those of `best`."""
+    """Return (Q, K) cosines of (Q, D) unit vectors with K rows of a matrix, equal to the scores of `best`."""
     score = _Kernel(vectors)
     starts = range(0, len(rows), _CHUNK_ROWS)
     return np.hstack([score(matrix[rows[start : start + _CHUNK_ROWS]]) for start in starts] or [score(matrix[:0])])
 
 
 def assigned(matrix: Matrix, rows: npt.NDArray[np.int64], threshold: float, mask: Mask | None = None) -> Rows:
-    """For each of K `rows` of (N, D) unit vectors how many others are close to it: cosine `threshold` or more, (K,).
+    """Count, for each of K `rows` of (N, D) unit vectors, the other rows whose cosine with it is at least `threshold`.
 
-    `mask` (N,) says which take part. What is close to several counts for the first of them only.
+    `mask` (N,) says which rows take part. A row that is close to several is counted for the first of them only.
+
+    Returns:
+        (K,) counts.
     """
     counts = np.zeros(len(rows), np.int64)
     free = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
@@ -130,13 +139,13 @@ def assigned(matrix: Matrix, rows: npt.NDArray[np.int64], threshold: float, mask
             available = free[start : start + step]
             close = (score(matrix[start : start + step]) >= threshold) & available
             taken = close.any(axis=0)
-            available[taken] = False  # a view: in `free`, too
+            available[taken] = False  # a view, so this changes `free`
             counts += np.bincount(first + close[:, taken].argmax(axis=0), minlength=len(rows))
     return counts
 
 
 def _head(ranked: Ranked, k: int) -> tuple[Ranked, float]:
-    """The `k` best and all that tie with the last, in their order, and the score of the last."""
+    """Keep the `k` best rows and all that tie with the last, in their order; return them and the score of the last."""
     rows, scores = ranked
     if len(rows) < k:
         return ranked, -np.inf
@@ -156,28 +165,29 @@ def _sorted(ranked: Ranked) -> Ranked:
 
 
 class _Kernel:
-    """Cosines of chunks of the matrix and all queries, by SIMD kernels that read float16 as it is.
+    """Computes cosines of all queries with rows of the matrix, by SIMD kernels that read float16.
 
-    They add up in float32, and want both sides in the same type. So each query goes in as two: its float16, and what
-    that leaves, made larger by a power of two. Together they give what a float32 query gives.
+    The kernels need both sides in the same type and accumulate in float32. So each query is split into two float16
+    vectors: the query rounded to float16, and the rounding error scaled up by a power of two. The sum of both products
+    is as exact as with a float32 query.
     """
 
     def __init__(self, queries: npt.NDArray[np.float32]) -> None:
         self.met_nan = False
-        """Whether a score so far was no cosine. It stands as NaN then, and never ranks."""
+        """Whether a score so far was not a cosine. Such a score is NaN and is never ranked."""
         high = queries.astype(np.float16)
         low = ((queries - high) * _LOW_BITS).astype(np.float16)
         self._number = len(queries)
         self._packed = numkong.dots_pack(np.concatenate([high, low]))
 
     def __call__(self, rows: Matrix) -> Scores:
-        """(Q, N) of (N, D)."""
+        """Return the (Q, N) cosines of the queries with (N, D) rows."""
         if not len(rows):
             return np.empty((self._number, 0), np.float32)
         products = np.asarray(numkong.dots_packed(rows, self._packed), np.float32).T
         scores = products[: self._number] + products[self._number :] / _LOW_BITS
-        if not (scores.min() >= -_LARGEST and scores.max() <= _LARGEST):  # so that NaN is found too
+        if not (scores.min() >= -_LARGEST and scores.max() <= _LARGEST):  # written so that NaN is found, too
             self.met_nan = True
             scores[~(np.abs(scores) <= _LARGEST)] = np.nan
-        # Rounding to float16 makes rows a little longer or shorter than 1.
+        # Rounding to float16 makes rows slightly longer or shorter than 1.
         return np.clip(scores, -1, 1, out=scores)

@@ -1,6 +1,6 @@
-"""Which of many sentences finds a picture: where the picture stands for each among the images of an index.
+"""Caption ranks: the rank that an image has among the images of an index when each of several sentences is the query.
 
-The encoders are handed in. Scores and the order of equal ones are those of `query`.
+The encoders are passed in. Scores, and the order of images with equal scores, are those of `Index.search`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
 
 _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
-"""Rows that are scored at a time."""
+"""The largest and the smallest number of rows that are scored at a time."""
 _CHUNK_SCORES = 1 << 22
 """Number of scores computed at a time (16 MB)."""
 
 
 class CaptionRank(NamedTuple):
-    """How one sentence finds the picture."""
+    """The rank of the image when one sentence is the query."""
 
     rank: int
-    """1: this picture comes first."""
+    """1 if the image is the best hit."""
     images: int
-    """Number of images it is ranked among, itself included."""
+    """Number of images that are ranked, this one included."""
     score: float
-    """Cosine of sentence and picture, in [-1, 1]."""
+    """Cosine of sentence and image, in [-1, 1]."""
     text: str
 
 
@@ -50,42 +50,51 @@ def caption_ranks(
     texts: Sequence[str],
     **filters: Unpack[FilterArguments],
 ) -> list[CaptionRank]:
-    """The rank of a picture for each of `texts`, the best first, equal ones by score and then as they come.
+    """Rank an image among the images of an index, for each of several texts as the query.
 
-    `image` is a path or the content of a file. It stands among the images of the index that fulfil `filters` (as for
-    `Index.search`); where it is none of them, it is ranked as if it were. Equal scores are ordered by path. Nothing
-    comes back if no image of the index fulfils the filters.
+    An image that the index does not hold is ranked as if it did. Images with equal scores are ordered by path.
+
+    Args:
+        store: the opened index.
+        encoders: the model of the index.
+        image: a path, or the content of a file.
+        texts: Q sentences.
+        filters: which images of the index are ranked; as for `Index.search`.
+
+    Returns:
+        One `CaptionRank` for each text, the lowest rank first, then the highest score, then the order of `texts`. The
+        list is empty if no image of the index fulfils the filters.
 
     Raises:
-        InputError: a filter means nothing, or the picture cannot be read.
-        ModelError: the model that is needed cannot be had.
+        InputError: a filter is invalid, or the image cannot be read.
+        ModelError: the model is needed and not available.
         IndexDamagedError: the index contradicts itself.
     """
     wanted = filters_of(filters, store)
     if not store.committed_rows() or not texts:
         return []
-    # Before the snapshot: a writer's commit would have to wait for the model.
+    # Texts are embedded before the snapshot, because a writer cannot commit while a snapshot is open.
     vectors = encoders.embed_texts(list(texts))
     known = _found(store, image)
     own = None if known else vector_of_image(store, encoders, image)
     with store.snapshot():
-        # 1. Who takes part.
+        # 1. Select the rows that take part.
         selection = select(store, wanted)
         matrix, rows = selection.matrix, selection.rows()
         if not len(rows):
             return []
-        # 2. The picture itself.
+        # 2. Score the image itself.
         if own is None:
             known = _found(store, image)
             if known is None:
-                raise InputError("The picture has just left the index. Try again.")
+                raise InputError("The image was removed from the index in the meantime. Try again.")
             path, row = known
             scores = scores_of(matrix, np.array([row]), vectors)[:, 0]
             rows = rows[rows != row]
         else:
             path = b"" if isinstance(image, bytes) else absolute(image)
             scores = scores_of(own.astype(np.float16)[np.newaxis], np.array([0]), vectors)[:, 0]
-        # 3. The others.
+        # 3. Count the images that come before it.
         before = _before(store, matrix, rows, vectors, own=scores, path=path)
     found = [
         CaptionRank(1 + others, len(rows) + 1, score, text)
@@ -97,7 +106,7 @@ def caption_ranks(
 def _before(
     store: Store, matrix: Matrix, rows: npt.NDArray[np.int64], vectors: Vectors, *, own: Vectors, path: bytes
 ) -> list[int]:
-    """How many of `rows` come before the picture at `path`, which has the scores `own`, (Q,), for each of Q texts."""
+    """Count, for each of Q texts, the `rows` that come before the image at `path`, whose (Q,) scores are `own`."""
     step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(vectors)))
     before = np.zeros(len(vectors), np.int64)
     for start in range(0, len(rows), step):
@@ -105,7 +114,7 @@ def _before(
         scores = scores_of(matrix, chunk, vectors)
         before += (scores > own[:, np.newaxis]).sum(axis=1)
         tied = scores == own[:, np.newaxis]
-        if not path or not tied.any():  # what has no path comes first among its equals
+        if not path or not tied.any():  # an image without a path comes first among equal scores
             continue
         some = np.flatnonzero(tied.any(axis=0))
         earlier = np.array([record.path < path for record in store.images(chunk[some].tolist(), len(matrix))])
@@ -114,7 +123,7 @@ def _before(
 
 
 def _found(store: Store, image: str | os.PathLike[str] | bytes) -> tuple[bytes, int] | None:
-    """Path and row of the picture in the index, if it is there."""
+    """Return the path and the row of the image if it is a file of the index."""
     if isinstance(image, bytes):
         return None
     rows = rows_of_file(store, absolute(image))

@@ -1,11 +1,11 @@
-"""Zero-shot classification: which of several labels fits a picture best, and how often that is right.
+"""Zero-shot classification: which of several labels fits an image best, and how often that is right.
 
-As Radford et al. 2021 do it (section 3.1): each label stands in one or more templates, "a photo of a {}."; the mean
-of their unit vectors, made a unit vector again (section 3.1.4), is the label's vector. The cosines of a picture with
-all of them, times the model's logit scale, go through a softmax.
+The method is that of Radford et al. 2021 (section 3.1): each label is put into one or more templates such as "a photo
+of a {}."; the mean of the unit vectors of these prompts, normalised again (section 3.1.4), is the label's vector. The
+cosines of an image with all labels, times the model's logit scale, go through a softmax.
 
-Owns labels, templates, predictions and the report on them. Knows nothing of how pictures get their vectors, which are
-handed in or are those of an index, nor where known labels come from.
+This module owns labels, templates, predictions and the report on them. It knows nothing of how images are embedded, nor
+of where the true labels come from.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ if TYPE_CHECKING:
 
 
 TEMPLATES = ("a photo of a {}.",)
-"""Radford et al. 2021, section 3.1.4."""
+"""The templates that are used by default (Radford et al. 2021, section 3.1.4)."""
 PLACE = "{}"
-"""In a template, where the label comes."""
+"""The placeholder of a template that the label replaces."""
 TOP = 5
-"""Of top-5 accuracy."""
+"""The k of top-k accuracy."""
 _CHUNK_SCORES = 1 << 22
-"""Number of scores computed at a time (16 MB, and 32 MB of probabilities); at least those of one image."""
+"""Number of scores computed at a time (16 MB, and 32 MB of probabilities), but at least those of one image."""
 _CHUNK_ROWS = 4096
-"""Number of images whose scores are computed at a time, at most."""
+"""Largest number of images whose scores are computed at a time."""
 _CANCELLED = 1e-4
-"""A mean of unit vectors that is shorter is nothing but rounding."""
+"""A mean of unit vectors that is shorter than this is rounding error."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """One of the things that a picture may show."""
+    """One of the classes that an image may show."""
 
     name: str
-    """As results have it."""
+    """The name that results have."""
     words: str
-    """As templates have it: `name` with spaces instead of underscores, unless it says otherwise."""
+    """The words put into templates: by default `name` with spaces instead of underscores."""
 
     @classmethod
     def parse(cls, given: str) -> Label:
-        """Read `NAME`, or `NAME`, a tab and `WORDS`: n02099601 and "golden retriever", say.
+        """Parse `NAME`, or `NAME`, a tab and `WORDS`, for example n02099601 and "golden retriever".
 
         Raises:
-            InputError: there is nothing before or after the tab, or it is not UTF-8.
+            InputError: the part before or after the tab is empty, or the text is not UTF-8.
         """
         name, tab, words = given.partition("\t")
         name, words = name.strip(), words.strip()
@@ -75,36 +75,37 @@ class Label:
 
 
 class Predictions(NamedTuple):
-    """The K likeliest labels of N pictures, the likeliest first; equal ones in the order of the labels."""
+    """The K most probable labels of N images, the most probable first, ties in the order of the labels."""
 
     labels: npt.NDArray[np.int64]
-    """(N, K) positions in the list of labels."""
+    """(N, K) indices into the list of labels."""
     probabilities: npt.NDArray[np.float64]
-    """(N, K), in [0, 1]; those of all labels sum to 1, unless the model takes each label by itself (see `Logits`)."""
+    """(N, K) in [0, 1]. Those of all labels sum to 1, except with a model that was trained with a sigmoid (see
+    `Logits`)."""
     scores: Vectors
-    """(N, K) cosines of picture and label, in [-1, 1]."""
+    """(N, K) cosines of image and label, in [-1, 1]."""
 
 
 class Classified(NamedTuple):
-    """Image files and what they were taken for."""
+    """Image files and their predicted labels."""
 
     read: list[int]
-    """The places of the N files that could be read, among those that were given."""
+    """The indices of the N files that could be read, in the list that was given."""
     predictions: Predictions
-    """Of these, in the same order."""
+    """The predictions for `read`, in the same order."""
     unreadable: list[tuple[bytes, str]]
-    """Path and reason of the others."""
+    """Path of each file that could not be read, and the reason."""
 
 
 class Selected(NamedTuple):
-    """Pictures of an index, in the order of their paths."""
+    """Images of an index, in the order of their paths."""
 
     paths: list[bytes]
-    """N, absolute."""
+    """N absolute paths."""
     matrix: npt.NDArray[np.float16]
-    """(rows, D) all vectors of the index, memory-mapped."""
+    """(rows, D) all embeddings of the index, memory-mapped."""
     rows: npt.NDArray[np.int64]
-    """(N,) which of them are those of the pictures."""
+    """(N,) the row of each image in `matrix`."""
 
 
 class ClassReport(NamedTuple):
@@ -112,20 +113,20 @@ class ClassReport(NamedTuple):
 
     label: str
     images: int
-    """Number of images that show it."""
+    """Number of images that show the label."""
     predicted: int
-    """Number of images that were taken for it."""
+    """Number of images for which the label was predicted."""
     correct: int
-    """Number of images that show it and were taken for it."""
+    """Number of images that show the label and for which it was predicted."""
 
     @property
     def precision(self) -> float | None:
-        """`correct` / `predicted`: of the pictures taken for it, the share that show it; None if none was."""
+        """`correct` / `predicted`, or None if the label was never predicted."""
         return self.correct / self.predicted if self.predicted else None
 
     @property
     def recall(self) -> float | None:
-        """`correct` / `images`: of the pictures that show it, the share taken for it; None if none does."""
+        """`correct` / `images`, or None if no image shows the label."""
         return self.correct / self.images if self.images else None
 
 
@@ -135,29 +136,29 @@ class Report:
 
     images: int
     top1: float
-    """The share of pictures whose likeliest label is right."""
+    """Top-1 accuracy: the share of images whose most probable label is right."""
     top5: float | None
-    """The share with the right one among the five likeliest; None with five labels or fewer, where it means nothing."""
+    """Top-5 accuracy; None if there are five labels or fewer, where it is always 1."""
     classes: list[ClassReport]
-    """In the order of the labels."""
+    """One report for each label, in the order of the labels."""
     confusion: npt.NDArray[np.int64]
-    """(M, M) numbers of pictures that show the label of the row and were taken for that of the column."""
+    """(M, M) number of images that show the label of the row and got the label of the column."""
 
 
 class Classifier:
-    """Labels as vectors of one model."""
+    """Predicts labels of images from the vectors that one model makes of both."""
 
     def __init__(self, labels: Sequence[Label], vectors: Vectors, logits: Logits) -> None:
         self.labels = list(labels)
-        """M of them."""
+        """M labels."""
         self.vectors = vectors
-        """(M, D) unit vectors."""
+        """(M, D) one unit vector for each label."""
         self.logits = logits
-        """The model's."""
+        """What turns cosines of the model into probabilities."""
 
     @classmethod
     def of(cls, labels: Iterable[str | Label], encoders: Encoders, templates: Sequence[str] = TEMPLATES) -> Classifier:
-        """Embed each label in each template.
+        """Make a classifier by embedding each label in each template.
 
         Raises:
             InputError: there are fewer than two labels, two are the same, or a template has no `{}`.
@@ -167,7 +168,7 @@ class Classifier:
         return cls(checked, class_vectors(checked, encoders.embed_texts, templates), encoders.logits)
 
     def predict(self, vectors: npt.NDArray[np.floating], top: int = 1) -> Predictions:
-        """The `top` likeliest labels (or all, if there are fewer) of N pictures, from their (N, D) unit vectors."""
+        """Predict the `top` most probable labels (or all, if fewer) of N images from their (N, D) unit vectors."""
         return self._joined((vectors[part] for part in self._parts(len(vectors))), top)
 
     def predict_files(
@@ -178,7 +179,11 @@ class Classifier:
         *,
         progress: Progress = SILENT,
     ) -> Classified:
-        """The same of image files."""
+        """Predict the `top` most probable labels of image files, which `encoders` embed.
+
+        Raises:
+            ModelError: the model is not available.
+        """
         read: list[int] = []
         unreadable: list[tuple[bytes, str]] = []
 
@@ -193,8 +198,8 @@ class Classifier:
         return Classified(read, predictions, unreadable)
 
     def predict_rows(self, matrix: npt.NDArray[np.float16], rows: npt.NDArray[np.int64], top: int = 1) -> Predictions:
-        """The same of N `rows` of an index's matrix (see `selected`); what is predicted is in their order."""
-        # Rounding to float16 made rows a little longer or shorter than 1.
+        """Predict the `top` most probable labels of N `rows` of an index's matrix (see `selected`), in their order."""
+        # Rounding to float16 has made rows slightly longer or shorter than 1.
         return self._joined((_unit(matrix[rows[part]]) for part in self._parts(len(rows))), top)
 
     @property
@@ -217,10 +222,10 @@ class Classifier:
 
 
 def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
-    """The pictures of an index that fulfil all `filters`.
+    """Select the images of an index that fulfil all `filters`.
 
     Raises:
-        InputError: a filter means nothing.
+        InputError: a filter is invalid.
         IndexDamagedError: the index contradicts itself.
     """
     with store.snapshot():
@@ -230,10 +235,10 @@ def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
 
 
 def checked_labels(given: Iterable[str | Label]) -> list[Label]:
-    """Labels, if they can be told apart.
+    """Parse labels and check that they differ.
 
     Raises:
-        InputError: there are fewer than two, or two of them have the same name or the same words, but for case.
+        InputError: there are fewer than two, or two of them have the same name or words when case is ignored.
     """
     labels = [Label.parse(one) if isinstance(one, str) else one for one in given]
     if len(labels) < 2:  # noqa: PLR2004
@@ -249,10 +254,10 @@ def checked_labels(given: Iterable[str | Label]) -> list[Label]:
 
 
 def checked_templates(templates: Sequence[str]) -> Sequence[str]:
-    """Templates, if labels can stand in them.
+    """Check that there are templates and that each has a place for the label.
 
     Raises:
-        InputError: there is none, or one has no `{}`.
+        InputError: there is no template, or one has no `{}`.
     """
     for template in templates:
         if PLACE not in template:
@@ -263,7 +268,7 @@ def checked_templates(templates: Sequence[str]) -> Sequence[str]:
 
 
 def class_vectors(labels: Sequence[Label], encode: Callable[[list[str]], Vectors], templates: Sequence[str]) -> Vectors:
-    """(M, D) unit vectors of M labels: the mean of each one's unit vectors in all templates, made a unit vector again.
+    """Return (M, D) unit vectors of M labels: the normalised mean of the vectors of a label in all templates.
 
     Raises:
         InputError: the templates of a label cancel each other out.
@@ -277,12 +282,12 @@ def class_vectors(labels: Sequence[Label], encode: Callable[[list[str]], Vectors
 
 
 def positions(known: Iterable[str], labels: Sequence[Label]) -> npt.NDArray[np.int64]:
-    """(N,) the positions in `labels` of what N pictures are known to show.
+    """Return (N,) the indices in `labels` of the true labels of N images, `known`.
 
-    Case, and underscores for spaces, do not count.
+    Case is ignored, and an underscore equals a space.
 
     Raises:
-        InputError: something is known that is none of the labels.
+        InputError: a true label is not in `labels`.
     """
     places = {key(label.name): place for place, label in enumerate(labels)}
     found = []
@@ -295,17 +300,22 @@ def positions(known: Iterable[str], labels: Sequence[Label]) -> npt.NDArray[np.i
 
 
 def report(predictions: Predictions, truth: npt.NDArray[np.int64], labels: Sequence[Label]) -> Report:
-    """How well `predictions`, of five labels or all, fit what N pictures are known to show: positions (N,) in `labels`.
+    """Compare predictions with the true labels.
+
+    Args:
+        predictions: the 5 most probable labels of N images, or all labels if there are fewer.
+        truth: (N,) the indices of the true labels in `labels`.
+        labels: M labels.
 
     Raises:
-        InputError: there is no picture.
-        ValueError: there are predictions of fewer labels.
+        InputError: there is no image.
+        ValueError: `predictions` has fewer than 5 labels for each image.
     """
     if not len(truth):
         raise InputError("There is no picture to report on.")
     best = predictions.labels
     if best.shape[1] < min(TOP, len(labels)):
-        raise ValueError(f"A report needs the {TOP} likeliest labels of each picture, not {best.shape[1]}.")
+        raise ValueError(f"A report needs the {TOP} most probable labels of each image, not {best.shape[1]}.")
     confusion = np.zeros((len(labels), len(labels)), np.int64)
     np.add.at(confusion, (truth, best[:, 0]), 1)
     hits = best[:, :TOP] == truth[:, np.newaxis]
@@ -322,7 +332,7 @@ def report(predictions: Predictions, truth: npt.NDArray[np.int64], labels: Seque
 
 
 def key(name: str) -> str:
-    """What of a label's name counts when names are compared."""
+    """Normalise the name of a label for comparison: case and underscores do not count."""
     return " ".join(_spelled(name).split()).casefold()
 
 

@@ -1,8 +1,7 @@
-"""Groups of pictures that are alike: finding them in an index, how many there are, what to call them.
+"""Clusters of similar images in an index: the clustering, the choice of the number of clusters, and their names.
 
-Owns the choice of the number of groups, their names and the order in them. The grouping itself is scikit-learn's (the
-optional package; imported only here and only when it is used). Needs the vectors of an index and, for names, those of
-texts; which model made them it does not know.
+The clustering itself is done by scikit-learn, an optional package that only this module imports, when it is used. The
+module needs the vectors of an index and, for names, the vectors of texts; it does not know which model made them.
 """
 
 from __future__ import annotations
@@ -33,32 +32,34 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.int64]
 
 MIN_SIZE = 5
-"""Images that HDBSCAN takes for a group at least."""
+"""Smallest number of images that HDBSCAN accepts as a cluster by default."""
 UNGROUPED = -1
+"""The label that HDBSCAN gives to images in no cluster."""
 
 _FITTED, _FITTED_EACH = 20_000, 10
-"""Images that k-means learns its centres from, at most, and for each group; all others join the nearest centre."""
+"""K-means is fitted to at most this many images, or this many for each cluster if that is more; all others join the
+nearest centre."""
 _STARTS = 4
-"""Of k-means, from different centres; the tightest result counts."""
+"""Number of runs of k-means from different centres, of which the one with the least inertia is taken."""
 _MOST_COMPARED = 10_000
-"""Images that can be compared each with each: Ward's method takes 0.9 GB for them, HDBSCAN a minute."""
+"""Largest number of images for methods that compare all pairs: Ward's method then takes 0.9 GB, HDBSCAN a minute."""
 _JUDGED = 2000
-"""Images that numbers of groups are tried on."""
+"""Size of the sample on which numbers of clusters are compared."""
 _NUMBERS = (2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64)
-"""Of groups, that are tried."""
+"""The numbers of clusters that are tried."""
 _NEIGHBOURS = 2
-"""How many make a place dense for HDBSCAN. Vectors of CLIP are spread thin: with as many as `MIN_SIZE`, which would be
-its own choice, 170 of the 253 sample pictures are in no group; with 2 it is 101, and groups are more like folders."""
+"""`min_samples` of HDBSCAN. CLIP's vectors are sparse: with `MIN_SIZE`, HDBSCAN's own default, 170 of the 253 sample
+images are in no cluster; with 2 it is 101, and the clusters agree better with the folders."""
 _LEAST_MEMORY, _OF_A_THREAD = 300 << 20, 64 << 20
-"""Bytes of address space that scikit-learn and its BLAS take, and each thread of it."""
+"""Bytes of address space that scikit-learn needs, and that each thread of its BLAS needs."""
 _WORDS = 3
-"""In a name at most."""
+"""Largest number of labels in the name of a cluster."""
 _ROWS = 8192
-"""Made float32 at a time."""
+"""Number of rows that are converted to float32 at a time."""
 
 
 class Method(StrEnum):
-    """How groups are found; see scikit-learn."""
+    """The clustering methods, all of them scikit-learn's."""
 
     KMEANS = "kmeans"
     AGGLOMERATIVE = "agglomerative"
@@ -66,15 +67,15 @@ class Method(StrEnum):
 
 
 class Cluster(NamedTuple):
-    """Images that are alike."""
+    """A cluster of similar images."""
 
     number: int
-    """From 1, the largest first; 0 for those that HDBSCAN puts in no group, which come last."""
+    """From 1 on, by decreasing size. The images that HDBSCAN puts in no cluster come last, with number 0."""
     name: str | None
     centroid: Vectors
-    """(D,) the mean of its vectors, made a unit vector."""
+    """(D,) the normalised mean of its vectors."""
     hits: list[Hit]
-    """Its images, those closest to the centroid first, with their cosines to it as scores."""
+    """Its images, the closest to the centroid first; their scores are cosines with the centroid."""
 
 
 def find_clusters(
@@ -86,34 +87,43 @@ def find_clusters(
     seed: int = 0,
     **filters: Unpack[FilterArguments],
 ) -> list[Cluster]:
-    """Divide the images of an index that fulfil `filters` into `n` groups, or as many as seem right, without names.
+    """Divide the images of an index into clusters, without names.
 
-    `method` is one of `Method`. K-means learns from 20,000 images (or 10 a group), drawn by `seed`, and takes any
-    number of images. Agglomerative clustering (Ward's) and HDBSCAN compare all pairs and take up to 10,000; HDBSCAN
-    finds the number itself, from groups of `min_size` (5) on. Copies count once, wherever they are.
+    Exact copies are clustered as one image, so that their number does not shift the centres.
 
-    Without `n`, that number counts whose groups have the highest mean silhouette (Rousseeuw 1987, cosine distance) on
-    2,000 images drawn by `seed`; from 2 to the square root of the number of images are tried, at most 64. More groups
-    than that are often tighter and less useful.
+    Args:
+        store: the opened index.
+        n: the number of clusters. By default the number with the highest mean silhouette (Rousseeuw 1987, cosine
+            distance) on a sample of 2,000 images; from 2 to the square root of the number of images are tried, at most
+            64, because more clusters are often tighter and less useful.
+        method: one of `Method`. K-means is fitted to a sample of 20,000 images (or 10 for each cluster) and takes any
+            number of images; agglomerative clustering (Ward's method) and HDBSCAN compare all pairs and take up to
+            10,000. HDBSCAN finds the number of clusters itself.
+        min_size: for HDBSCAN, the smallest number of images in a cluster; 5 by default.
+        seed: for the samples and for k-means.
+        filters: which images take part; as for `Index.search`.
+
+    Returns:
+        The largest cluster first; the images that HDBSCAN puts in none come last.
 
     Raises:
-        InputError: scikit-learn is not installed, there are fewer images than groups, or an argument or a filter means
-            nothing.
+        InputError: scikit-learn is not installed, there are fewer images than clusters, or an argument or a filter is
+            invalid.
         NothingFoundError: there are fewer than two images.
         IndexDamagedError: the index contradicts itself.
     """
     wanted = _checked(n, method, min_size)
     _check_library()
-    # 1. The vectors; a writer has to wait until they are read, and no longer.
+    # 1. Read the vectors into memory, because a writer cannot commit while the snapshot is open.
     with store.snapshot():
         selection = select(store, filters_of(filters, store))
         rows = selection.rows()
-        if len(rows) < 2:  # noqa: PLR2004  (what can be told apart)
+        if len(rows) < 2:  # noqa: PLR2004  (one image is no clustering)
             raise _too_few(len(rows), n, store.count(), NothingFoundError)
         if len(rows) < (n or 0):
             raise _too_few(len(rows), n, store.count(), InputError)
         vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist(), len(selection.matrix))
-    # 2. Different ones, and their groups.
+    # 2. Cluster the distinct vectors.
     first, copies = _distinct(vectors)
     if n is not None and len(first) < n:
         raise InputError(
@@ -126,16 +136,24 @@ def find_clusters(
             hint="many-images",
         )
     labels = _labels(vectors[first], n, wanted, min_size or MIN_SIZE, seed)[copies]
-    # 3. Images.
+    # 3. Make clusters of the images.
     return _clusters(vectors, records, labels)
 
 
 def name_clusters(clusters: Sequence[Cluster], labels: Sequence[str], vectors: Vectors) -> list[Cluster]:
-    """The same with names from `labels`, whose (L, D) unit text vectors are `vectors`.
+    """Name clusters after the labels that fit them best.
 
-    What counts is how much closer a label is to a group than to groups on average: what fits everything names nothing.
-    (With a single group it is the cosine itself.) A name is the best label, and after it up to two more that stand out
-    at least half as much.
+    A label is judged by how much its cosine with a centroid exceeds its mean cosine with all centroids, so that labels
+    that fit every image name none. (With a single cluster it is the cosine itself.) A name is the best label, followed
+    by up to two more that exceed the mean by at least half as much.
+
+    Args:
+        clusters: those that `find_clusters` returned.
+        labels: L words or phrases.
+        vectors: (L, D) the unit vectors of `labels`.
+
+    Returns:
+        The clusters with `name` set; number 0, the images in no cluster, stays without a name.
     """
     named = [cluster for cluster in clusters if cluster.number]
     if not named or not labels:
@@ -161,7 +179,7 @@ def _checked(n: int | None, method: str, min_size: int | None) -> Method:
         raise InputError(f"Images can be divided into 1 group or more, not {n}.")
     if n is not None and wanted is Method.HDBSCAN:
         raise InputError("HDBSCAN finds the number of groups itself.", hint="no-number")
-    if min_size is not None and min_size < 2:  # noqa: PLR2004  (what HDBSCAN takes)
+    if min_size is not None and min_size < 2:  # noqa: PLR2004  (HDBSCAN's minimum)
         raise InputError(f"A group has at least 2 images, not {min_size}.")
     if min_size is not None and wanted is not Method.HDBSCAN:
         raise InputError("Only HDBSCAN knows a least size of groups.", hint="no-min-size")
@@ -189,20 +207,20 @@ def _too_few(found: int, n: int | None, images: int, kind: type[InputError]) -> 
 
 
 def _distinct(vectors: Matrix) -> tuple[Labels, Labels]:
-    """Of M different vectors the first row with it (M,), and of N rows the number of their vector (N,)."""
+    """Return (M,) the first row of each distinct vector, and (N,) the number of the distinct vector of each row."""
     known: dict[bytes, int] = {}
     numbers = np.array([known.setdefault(vector.tobytes(), len(known)) for vector in vectors], np.int64)
     return np.unique(numbers, return_index=True)[1], numbers
 
 
 def _labels(vectors: Matrix, n: int | None, method: Method, min_size: int, seed: int) -> Labels:
-    """The group of each of (N, D) different vectors, (N,)."""
+    """Return (N,) the cluster of each of (N, D) distinct vectors."""
     if len(vectors) == 1:
         return np.zeros(1, np.int64)
     if method is Method.HDBSCAN:
         from sklearn.cluster import HDBSCAN
 
-        # Of unit vectors the Euclidean distance is in the order of the cosine.
+        # For unit vectors, Euclidean distance and cosine give the same order.
         hdbscan = HDBSCAN(min_cluster_size=min_size, min_samples=_NEIGHBOURS, copy=True)
         return np.asarray(hdbscan.fit_predict(vectors.astype(np.float32)), np.int64)
     if n is None:
@@ -214,7 +232,7 @@ def _labels(vectors: Matrix, n: int | None, method: Method, min_size: int, seed:
 
 
 def _number(sample: Vectors, images: int, method: Method, seed: int) -> int:
-    """How many groups: the number with the highest mean silhouette; each image is one where there are only two."""
+    """Choose the number of clusters with the highest mean silhouette; two images are two clusters."""
     from sklearn.metrics import silhouette_score  # type: ignore[import-untyped]
 
     most = max(2, int(images**0.5))
@@ -222,14 +240,14 @@ def _number(sample: Vectors, images: int, method: Method, seed: int) -> int:
     scores = {}
     for number in tried:
         labels = _divided(sample, number, method, seed)
-        # Very close vectors can leave k-means with fewer groups than asked for.
+        # With vectors that are almost equal, k-means can return fewer clusters than it was asked for.
         if 1 < len(np.unique(labels)) < len(sample):
             scores[number] = float(silhouette_score(sample, labels, metric="cosine"))
     return max(scores, key=scores.__getitem__) if scores else min(2, len(sample))
 
 
 def _divided(vectors: Vectors, n: int, method: Method, seed: int) -> Labels:
-    """The group of each of (N, D), (N,)."""
+    """Return (N,) the cluster of each of (N, D) vectors, by a method that takes `n`."""
     if method is Method.AGGLOMERATIVE:
         from sklearn.cluster import AgglomerativeClustering
 
@@ -238,26 +256,26 @@ def _divided(vectors: Vectors, n: int, method: Method, seed: int) -> Labels:
 
 
 def _centres(vectors: Vectors, n: int, seed: int) -> Vectors:
-    """(n, D) the centres that k-means finds."""
+    """Return (n, D) the centres that k-means finds."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 
     with warnings.catch_warnings():
-        # It says that some groups are empty, which nobody misses.
+        # The warning says that some clusters are empty, which does no harm.
         warnings.simplefilter("ignore", ConvergenceWarning)
         return np.asarray(KMeans(n, n_init=_STARTS, random_state=seed).fit(vectors).cluster_centers_, np.float32)
 
 
 def _nearest(vectors: Matrix | Vectors, centres: Vectors) -> Labels:
-    """The number of the nearest centre for each of (N, D), (N,)."""
-    # |v - c|^2 = |v|^2 - 2 vc + |c|^2, and |v|^2 is the same for all centres.
+    """Return (N,) the number of the nearest centre for each of (N, D) vectors."""
+    # |v - c|^2 = |v|^2 - 2 vc + |c|^2, where |v|^2 is the same for all centres.
     shift = (centres**2).sum(axis=1) / 2
     parts = (vectors[start : start + _ROWS].astype(np.float32) for start in range(0, len(vectors), _ROWS))
     return np.concatenate([(part @ centres.T - shift).argmax(axis=1) for part in parts])
 
 
 def _drawn(vectors: Matrix, number: int, seed: int) -> Vectors:
-    """Draw `number` of (N, D) vectors at most, in their order."""
+    """Draw at most `number` of (N, D) vectors at random and keep their order."""
     if len(vectors) <= number:
         return vectors.astype(np.float32)
     rows = np.random.default_rng(seed).choice(len(vectors), number, replace=False)
@@ -266,7 +284,8 @@ def _drawn(vectors: Matrix, number: int, seed: int) -> Vectors:
 
 def _clusters(vectors: Matrix, records: Sequence[Record], labels: Labels) -> list[Cluster]:
     members = [np.flatnonzero(labels == label) for label in np.unique(labels) if label != UNGROUPED]
-    # Those of the same size in the order of their first image: numbers do not depend on what scikit-learn says.
+    # Clusters of the same size are ordered by their first image, so that numbers do not depend on scikit-learn's
+    # labels.
     members.sort(key=lambda rows: (-len(rows), records[rows[0]].path))
     clusters = [_cluster(number, vectors, records, rows) for number, rows in enumerate(members, 1)]
     alone = np.flatnonzero(labels == UNGROUPED)

@@ -1,6 +1,6 @@
-"""What is known of a model without loading it: from the catalogue, its configuration and the headers of its weights.
+"""Describes a model without loading it, from the catalogue, its configuration and the headers of its weights.
 
-Reads no weights but for the fingerprint, and imports no model library.
+Weights are read only for the fingerprint, and no model library is imported.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _TEXT_LAYERS = re.compile(
 _IMAGE_PATCHES = ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight")
 _TOKENS = ("token_embedding.weight", "word_embeddings.weight")
 _COUNTERS = ("position_ids", "num_batches_tracked")
-"""Endings of tensors that are no parameters."""
+"""Endings of the names of tensors that are not parameters."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A model of the catalogue, and whether it is here."""
+    """A model of the catalogue, and its files if it is on this disk."""
 
     entry: Entry
     files: ModelFiles | None
     """None if it is not on this disk."""
     bytes: int | None
-    """That it takes there."""
+    """Size of the files; None if the model is not on this disk."""
 
 
 @dataclass(frozen=True)
 class Tower:
-    """The size of one tower; None is what neither configuration nor weights say."""
+    """The size of one tower. A field is None if neither the configuration nor the weights give it."""
 
     layers: int | None
     width: int | None
@@ -57,62 +57,63 @@ class Tower:
 
 @dataclass(frozen=True)
 class Inside:
-    """What the files of a model say."""
+    """The facts that the files of a model contain."""
 
     family: str
-    """`model_type`, or open_clip."""
+    """The `model_type` of transformers, or open_clip."""
     dim: int | None
-    """D, of its vectors."""
+    """D, the length of its vectors."""
     parameters: float | None
-    """Of all, in millions; None where the weights have no header that can be read alone."""
+    """Number of all parameters in millions; None if the weights are not in safetensors, whose header can be read
+    alone."""
     dtypes: tuple[str, ...]
-    """In which the weights are stored, as safetensors writes them."""
+    """The types in which the weights are stored, in the notation of safetensors."""
     image: Tower
     text: Tower
     image_size: int | None
-    """Height and width in pixels that the image tower sees."""
+    """Height and width in pixels of the input of the image tower."""
     patch: int | None
     context: int | None
-    """Most tokens that the text tower reads."""
+    """Largest number of tokens that the text tower reads."""
     preprocessing: str
-    """In words."""
+    """The steps, in words."""
     fingerprint: str
     text_tower: Path
-    """Where the text tower for queries lies, or would lie."""
+    """The folder in the cache where the text tower for queries is, or would be."""
     files: tuple[tuple[str, int], ...]
-    """Names and bytes."""
+    """Name of each file, and its size in bytes."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """All that is known of one model."""
+    """The catalogue entry of a model and the facts from its files."""
 
     name: str
     repository: str | None
     entry: Entry | None
-    """Of the catalogue."""
+    """Its entry in the catalogue, if there is one."""
     files: ModelFiles | None
     """None if it is not on this disk."""
     inside: Inside | None
 
 
 def listed() -> list[Listed]:
-    """The catalogue, and what of it is on this disk. No network call, and no file is read but small ones."""
+    """List the catalogue, and which of its models are on this disk, without network and without reading weights."""
     found = []
     for entry in ENTRIES:
         files = None
-        with suppress(ModelError):  # a damaged list of parts; `show` says what is wrong
+        with suppress(ModelError):  # a damaged list of parts, which `describe` reports
             files = model_files.find_local(entry.name)
         found.append(Listed(entry, files, _size(files) if files else None))
     return found
 
 
 def describe(name: str) -> Description:
-    """All that is known of model `name`: the catalogue's part also if it is not on this disk. No network call.
+    """Describe the model `name` without network. If it is not on this disk, only its catalogue entry is returned.
 
     Raises:
-        ModelError: there is no such model, or its files are incomplete or damaged, or it is neither here nor in the
-            catalogue.
+        ModelError: there is no such model, its files are incomplete or damaged, or it is neither on this disk nor in
+            the catalogue.
     """
     name = canonical(name)
     files = model_files.find_local(name)
@@ -137,7 +138,9 @@ def _size(files: ModelFiles) -> int:
 
 
 def _inside(files: ModelFiles) -> Inside:
-    from clipsearch.models.in_numpy.tower_cache import tower_folder  # needs numpy, and a list should not
+    from clipsearch.models.in_numpy.tower_cache import (
+        tower_folder,
+    )  # imports numpy, which a list of models does not need
 
     tensors: dict[str, Tensor] = {}
     for path in model_files.weight_files(files.folder):
@@ -167,7 +170,7 @@ def _inside(files: ModelFiles) -> Inside:
 
 
 def _parts(config: Config) -> tuple[Config, Config, Config]:
-    """What is said of the whole model and of its image and text towers, in transformers' files or open_clip's."""
+    """Split a configuration of transformers or open_clip into those of model, image tower and text tower."""
     whole = _mapping(config, "model_cfg") or config
     image, text = (_mapping(whole, f"{part}_config") or _mapping(whole, f"{part}_cfg") for part in ("vision", "text"))
     return whole, image, text
@@ -187,14 +190,14 @@ def _shape(tensors: Mapping[str, Tensor], wanted: Callable[[str], bool]) -> tupl
 
 
 def _positions(tensors: Mapping[str, Tensor]) -> int | None:
-    """How many places a text tower of CLIP's kind has."""
+    """Number of position embeddings of a text tower of CLIP's kind."""
     names = ("text_model.embeddings.position_embedding.weight", "positional_embedding")
     shape = _shape(tensors, lambda name: name in names)
     return shape[0] if shape else None
 
 
 def _dim(config: Config, text: Config, tensors: Mapping[str, Tensor]) -> int | None:
-    """D, by the text tower's last layer: its rows in transformers, its columns in open_clip."""
+    """Return D, which is the number of rows (transformers) or columns (open_clip) of the text tower's last layer."""
     rows = _shape(tensors, lambda name: name.endswith(("text_projection.weight", "text_model.head.weight")))
     columns = _shape(tensors, lambda name: name == "text_projection")
     if rows or columns:
@@ -212,7 +215,7 @@ def _tower(config: Config, tensors: Mapping[str, Tensor], layers: re.Pattern[str
 
 
 def _preprocessing(files: ModelFiles, config: Config) -> str:
-    """What is done to a picture, in words."""
+    """Describe the preprocessing of an image in words."""
     if files.layout == "open_clip":
         given = _mapping(config, "preprocess_cfg")
         mode, names = given.get("resize_mode", "shortest"), ("mean", "std")

@@ -1,13 +1,13 @@
-"""Pictures that an index holds more than once: exact copies, near duplicates, which to keep, and deleting the others.
+"""Duplicates in an index: finding exact copies and near duplicates, choosing which to keep, and deleting the others.
 
-Owns what a duplicate is, which picture of a group is the best, and the checks that stand before any deletion. Needs the
-index only, no model, and knows nothing of the command line.
+This module owns the definition of a duplicate, the choice of the image to keep in a group, and the checks before any
+deletion. It needs only the index, no model, and knows nothing of the command line.
 
-A group is a star (see `search.near`): every picture in it is a duplicate of its keeper, so that a deletion takes no
-picture that is unlike the one that stays.
+A group is a star (see `search.near`): every image in it is a duplicate of its keeper, so that no image is deleted that
+differs from the one that is kept.
 
-A picture is one file, whatever its names: hard links and symbolic links to it are no duplicates of it. What an index
-has by a symbolic link alone lies elsewhere, so it is never kept in place of a file of the index, and never deleted.
+Hard links and symbolic links to a file are names of one image, not duplicates. An image that the index knows only by a
+symbolic link lies outside its folders, so it is never kept instead of a file of the index, and never deleted.
 """
 
 from __future__ import annotations
@@ -36,63 +36,63 @@ if TYPE_CHECKING:
     from clipsearch.index.filters import FilterArguments
 
 THRESHOLD = 0.97
-"""Cosine from which two pictures are near duplicates. Of the sample pictures, saved again as JPEG of quality 40 to 90
-or reduced to a third of their size, all have 0.98 or more with their originals (reduced to a quarter, 98 % of them have
-0.97), and no two different ones have more than 0.89."""
+"""Cosine from which two images are near duplicates. All sample images, saved again as JPEG of quality 40 to 90 or
+reduced to a third of their size, have 0.98 or more with their originals (98 % of them have 0.97 when reduced to a
+quarter); no two different ones have more than 0.89."""
 
 
 class Names(NamedTuple):
-    """What a picture is called besides the path of its record; all are in the index too."""
+    """The paths of an image in the index, other than the path of its record."""
 
     hard: tuple[bytes, ...] = ()
-    """Names of the same file that are no symbolic links."""
+    """Other paths of the file that are not symbolic links."""
     symbolic: tuple[bytes, ...] = ()
-    """Symbolic links to it."""
+    """Symbolic links to the file."""
 
 
 class Duplicate(NamedTuple):
-    """A picture that is not needed beside its keeper."""
+    """An image that is a duplicate of its group's keeper."""
 
     record: Record
     score: float
-    """Cosine with the keeper; 1 for a copy."""
+    """Cosine with the keeper; 1 for an exact copy."""
     is_copy: bool
-    """Whether its content is the keeper's, byte for byte."""
+    """Whether the file is an exact copy of the keeper, byte for byte."""
     also: Names = Names()
     is_link: bool = False
-    """Whether the index has it by symbolic links alone, so that there is nothing to delete."""
+    """Whether the index knows the image only by symbolic links, so that nothing can be deleted."""
 
 
 class Group(NamedTuple):
-    """A picture and what duplicates it."""
+    """An image to keep, and its duplicates."""
 
     keeper: Record
-    """The one with the most pixels, of these the largest file, then the one with the most names, the oldest, the first
-    path; and one that is no symbolic link, if there is any."""
+    """The image with the most pixels, then the largest file, the most names, the oldest file, the first path. A
+    symbolic link is the keeper only if all others are symbolic links, too."""
     duplicates: list[Duplicate]
-    """The closest first, copies before all others, then by path."""
+    """Exact copies first, then by decreasing score, then by path."""
     also: Names = Names()
-    """Other names of the keeper."""
+    """Other paths of the keeper."""
 
 
 GONE = "it is gone"
-"""The problem with a file that was not there any more."""
+"""The `problem` of a file that does not exist any more."""
 
 
 class Deletion(NamedTuple):
-    """What became of a name that was to be deleted."""
+    """The result of deleting one path."""
 
     path: bytes
     freed: int
-    """Bytes; none for a file that has other names (hard links), and none while it lies in the trash."""
+    """Bytes freed: 0 for a file that has other hard links, and 0 for a file that was moved to the trash."""
     problem: str | None
-    """Why it is still there; None if it was deleted."""
+    """Why the file was not deleted; None if it was."""
     trashed: int = 0
-    """Bytes that are free once the trash is emptied."""
+    """Bytes that emptying the trash will free."""
     dangling: tuple[bytes, ...] = ()
-    """Symbolic links of the index that led to it and lead nowhere now."""
+    """Symbolic links in the index whose target this was."""
     no_trash: bool = False
-    """Whether the problem is that there is no trash for it."""
+    """Whether the problem is that its file system has no trash."""
 
 
 def find_duplicates(
@@ -102,39 +102,47 @@ def find_duplicates(
     progress: Progress = SILENT,
     **filters: Unpack[FilterArguments],
 ) -> tuple[list[Group], int]:
-    """Groups of duplicates among the images of an index that fulfil `filters`, and how many these are.
+    """Find groups of duplicates in an index.
 
-    Names of one file count once, as far as they matter: without `threshold`, only files with copies are looked at.
+    Images with the same content are duplicates, and so are images whose vectors have a cosine of at least `threshold`.
+    The best image that is in no group becomes a keeper and takes all its duplicates that are in no group. So no two
+    images that are kept are duplicates.
 
-    Groups that would free the most bytes come first. Images with the same content are duplicates, and so are those
-    whose vectors have a cosine of `threshold` or more; with None, only the first. The best image that no group has yet
-    becomes a keeper, and takes all its duplicates that no group has yet. So no two images that stay are duplicates.
+    Every pair is compared, in N^2 / 2 * D multiplications and without a table of pairs: memory is one copy of the
+    vectors, 2 * N * D bytes, and some megabytes.
 
-    Every pair is compared, with the exact vectors of the index, in N^2 / 2 * D multiplications and without a table of
-    pairs: memory is that of one copy of the vectors, 2 * N * D bytes, and some megabytes.
+    Args:
+        store: the opened index.
+        threshold: the least cosine, in (0, 1]; None for exact copies only.
+        progress: is updated with the number of compared images.
+        filters: which images take part; as for `Index.search`.
+
+    Returns:
+        The groups, those first whose duplicates have the most bytes, and the number of images that took part. Paths of
+        one file count as one image; with `threshold` None, this is only looked up for files that have copies.
 
     Raises:
-        InputError: `threshold` is not in (0, 1], or a filter means nothing.
+        InputError: `threshold` is not in (0, 1], or a filter is invalid.
         NothingFoundError: fewer than two images are left to compare.
         IndexDamagedError: the index contradicts itself.
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise InputError(f"A threshold is a cosine above 0 and up to 1, as in {THRESHOLD}; not {threshold:g}.")
-    # 1. What takes part, and of each content one vector. A writer has to wait until they are read, and no longer.
+    # 1. Read one vector for each content into memory, because a writer cannot commit while the snapshot is open.
     with store.snapshot():
         selection = select(store, filters_of(filters, store), only_sound=threshold is not None)
-        # What lies in a trash is on its way out: nothing may go for its sake.
+        # A file in a trash may soon be gone, so it must not be the keeper of another.
         records = [record for record in selection.records(store) if not is_in_trash(record.path)]
         if len(records) < 2:  # noqa: PLR2004  (a pair)
             raise _too_few(len(records), store.count())
         candidates = _best_first(_images(records, copies_only=threshold is None))
         rows, content_of = distinct_contents([image.record for image in candidates])
         vectors = None if threshold is None else np.asarray(selection.matrix[rows])
-    # 2. Which content each is a duplicate of.
+    # 2. Find the keeper of each content.
     keeper_of, scores = np.arange(len(rows)), np.ones(len(rows), np.float32)
     if vectors is not None and threshold is not None:
         keeper_of, scores = near(vectors, threshold, progress)
-    # 3. Images.
+    # 3. Make groups of images.
     keepers = keeper_of[content_of]
     wanted = np.flatnonzero(np.bincount(keepers)[keepers] > 1).tolist()
     groups: dict[int, Group] = {}
@@ -152,18 +160,18 @@ def find_duplicates(
 
 
 def reclaimable(groups: Iterable[Group]) -> int:
-    """Bytes that deleting all duplicates would free, as the files are now.
+    """Return the number of bytes that deleting all duplicates would free at this moment.
 
-    A file that is gone, and one that keeps another name (hard links), free none.
+    A file that does not exist any more, or that has another hard link, frees none.
     """
     return sum(_reclaimable(duplicate) for group in groups for duplicate in group.duplicates)
 
 
 def names_to_delete(duplicate: Duplicate) -> list[bytes]:
-    """All paths that have to go for a duplicate to be gone; none if only symbolic links lead to it."""
+    """Return all paths to delete for a duplicate; none if the index knows it only by symbolic links."""
     if duplicate.is_link:
         return []
-    # The same name may be reached in several ways, through a link to its folder.
+    # One directory entry may have several paths, through a link to its folder.
     places = {_place(path): path for path in reversed((duplicate.record.path, *duplicate.also.hard))}
     return list(reversed(places.values()))
 
@@ -171,12 +179,18 @@ def names_to_delete(duplicate: Duplicate) -> list[bytes]:
 def delete_duplicates(
     groups: Iterable[Group], roots: Sequence[bytes], *, permanently: bool = False
 ) -> Iterator[Deletion]:
-    """Remove the duplicates of `groups`, one by one as the result is read, and never a keeper.
+    """Delete the duplicates of groups, one at a time as the result is iterated, and never a keeper.
 
-    They go to the system's trash, or with `permanently` for good. Keeper and duplicate are read right before, and
-    again with the duplicate put aside: their contents have to be those that the index knows. What is not below one of
-    `roots` (absolute), also through links, stays, and so do symbolic links. Of a duplicate with several names in the
-    index (hard links) all go.
+    Keeper and duplicate are read right before, and again after the duplicate has been moved aside: their contents have
+    to be those that the index recorded. All hard links of a duplicate in the index are deleted. Symbolic links are not.
+
+    Args:
+        groups: those that `find_duplicates` returned.
+        roots: absolute paths of folders; a file that is not below one of them, with links resolved, is not deleted.
+        permanently: delete for good, instead of moving to the system's trash.
+
+    Yields:
+        The result for each path.
     """
     real_roots = [os.path.realpath(root) for root in roots]
     for group in groups:
@@ -185,7 +199,7 @@ def delete_duplicates(
             size, paths = _reclaimable(duplicate), names_to_delete(duplicate)
             for path in paths:
                 if path != paths[0] and not os.path.lexists(path):
-                    continue  # another way to a name that just went, through a second mount
+                    continue  # the same directory entry through a second mount, which was deleted just now
                 reason = problem or _not_ours(path, group.keeper.path, roots, real_roots)
                 deletion = Deletion(path, 0, reason) if reason else _removed(path, duplicate, group, permanently)
                 if path == paths[-1] and not deletion.problem:
@@ -198,7 +212,7 @@ def delete_duplicates(
 
 
 class _Candidate(NamedTuple):
-    """A file, by the record of one of its names."""
+    """A file with all its paths; `record` is that of one of them."""
 
     record: Record
     also: Names = Names()
@@ -210,14 +224,14 @@ class _Candidate(NamedTuple):
 
 
 def _images(records: Sequence[Record], *, copies_only: bool) -> list[_Candidate]:
-    """Each file once, with all its names. With `copies_only`, files without a copy are not looked at."""
+    """Join records of the same file. With `copies_only`, this is not looked up for files without a copy."""
     contents = Counter(record.hash for record in records)
     candidates: list[_Candidate] = []
     files: dict[tuple[int, int], list[tuple[bool, Record]]] = {}
     for record in records:
         matters = not copies_only or (record.hash is not None and contents[record.hash] > 1)
         found = _identity(record.path) if matters else None
-        if found is None:  # or it is not there: then nothing is known of it
+        if found is None:  # not looked up, or the file does not exist
             candidates.append(_Candidate(record))
         else:
             identity, is_link = found
@@ -235,7 +249,7 @@ def _images(records: Sequence[Record], *, copies_only: bool) -> list[_Candidate]
 
 
 def _identity(path: bytes) -> tuple[tuple[int, int], bool] | None:
-    """Device and inode of a file, and whether `path` is a symbolic link to it; None if it is not there."""
+    """Return device and inode of a file, and whether `path` is a symbolic link to it; None if it does not exist."""
     try:
         status = os.lstat(path)
         is_link = stat.S_ISLNK(status.st_mode)
@@ -247,13 +261,13 @@ def _identity(path: bytes) -> tuple[tuple[int, int], bool] | None:
 
 
 def _place(path: bytes) -> bytes:
-    """`path` without links in the folders above; it may be one itself."""
+    """Resolve the links in the folders of `path`, but not `path` itself."""
     folder, name = os.path.split(path)
     return os.path.join(os.path.realpath(folder), name)
 
 
 def _best_first(candidates: list[_Candidate]) -> list[_Candidate]:
-    """The best to keep first. Whatever has more names is kept before others, so that these lead somewhere."""
+    """Sort candidates, the best one to keep first. More paths are better, so that no symbolic link is left dangling."""
 
     def key(image: _Candidate) -> tuple[bool, int, int, int, int, bytes]:
         one = image.record
@@ -277,7 +291,7 @@ def _bytes(group: Group) -> int:
 
 
 def _reclaimable(duplicate: Duplicate) -> int:
-    """Bytes that are free once all names of a duplicate that the index has are gone."""
+    """Return the bytes that deleting all paths of a duplicate in the index would free."""
     names = names_to_delete(duplicate)
     try:
         status = os.lstat(duplicate.record.path)
@@ -287,7 +301,7 @@ def _reclaimable(duplicate: Duplicate) -> int:
 
 
 def _unlike(record: Record, what: str = "") -> str | None:
-    """Why a file is not what the index knows; None if it is."""
+    """Return why a file is not what the index recorded; None if it is."""
     name = f"{what}{os.fsdecode(record.path)}, " if what else "it "
     try:
         seen = look(record.path)
@@ -297,7 +311,7 @@ def _unlike(record: Record, what: str = "") -> str | None:
 
 
 def _not_ours(path: bytes, keeper: bytes, roots: Sequence[bytes], real_roots: Sequence[bytes]) -> str | None:
-    """Why a path must not be deleted, whatever its content; None if it may."""
+    """Return why a path must not be deleted, regardless of its content; None if it may be."""
     real = os.path.realpath(path)
     if not any(is_below(path, root) for root in roots) or not any(is_below(real, root) for root in real_roots):
         return "it lies outside the folders of the index"

@@ -1,6 +1,6 @@
-"""How well a model finds pictures by captions, and captions by pictures: recall@k, median rank, mean reciprocal rank.
+"""Evaluates how well a model retrieves images by captions and captions by images.
 
-Knows nothing of files; the vectors come from whatever is handed in.
+The metrics are recall@k, median rank and mean reciprocal rank. The module reads no files: encoders are passed in.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 Pairs = npt.NDArray[np.int64]
 
 KS = (1, 5, 10)
-"""Of recall@k."""
+"""The values of k in recall@k."""
 DIRECTIONS = {"t2i": "text->image", "i2t": "image->text"}
-"""Short names and what they are shown as: which side asks, and which is ranked."""
+"""The two directions by their short names: which side is the query, and which is ranked."""
 GATED = (*(f"recall@{k}" for k in KS), "mrr")
-"""Metrics that a gate can ask for: the higher, the better."""
+"""Metrics that a gate can be set for; higher is better in all of them."""
 
 _BLOCK_SCORES = 1 << 22
-"""Number of cosines held at a time (16 MB)."""
+"""Number of cosines in memory at a time (16 MB)."""
 _GATE = re.compile(r"(?:(?P<direction>[^.=]*)\.)?(?P<metric>[^=]*)=(?P<value>.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well one side finds the other."""
+    """The metrics of one direction."""
 
     direction: str
     """One of `DIRECTIONS`."""
@@ -52,17 +52,17 @@ class Retrieval:
 
 
 class Evaluation(NamedTuple):
-    """What one model makes of captioned pictures."""
+    """The metrics of one model on captioned images."""
 
     model: str
     directions: tuple[Retrieval, Retrieval]
-    """text->image, image->text."""
+    """The metrics of text->image and of image->text."""
     unreadable: list[tuple[bytes, str]]
-    """Path and reason of the pictures that took no part."""
+    """Path of each image that could not be read, and the reason."""
 
 
 class Gate(NamedTuple):
-    """A metric that has to reach a value."""
+    """The least value that a metric must reach."""
 
     direction: str | None
     """A key of `DIRECTIONS`, or None for both."""
@@ -72,15 +72,20 @@ class Gate(NamedTuple):
 
 
 def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SILENT) -> Evaluation:
-    """Let a model find captioned pictures by their captions, and captions by their pictures.
+    """Evaluate retrieval of images by their captions, and of captions by their images.
 
-    A picture that cannot be read takes no part, nor do texts that stand beside no other.
+    An image that cannot be read is left out, and so are captions that belong to no other image.
+
+    Args:
+        encoders: the model.
+        captions: images, texts, and which texts describe which images.
+        progress: is updated with the number of embedded images.
 
     Raises:
-        InputError: no picture can be read.
-        ClipsearchError: the model cannot be had, or computes nonsense.
+        InputError: no image can be read.
+        ModelError: the model is not available, or its vectors are not finite.
     """
-    # 1. Pictures, and which pairs of text and picture are left.
+    # 1. Embed the images, and keep the pairs whose image can be read.
     vectors: list[Vectors] = []
     unreadable: list[tuple[bytes, str]] = []
     row: dict[int, int] = {}
@@ -92,10 +97,10 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
         path, reason = unreadable[0]
         raise InputError(f"None of {len(unreadable)} images can be read, {os.fsdecode(path)} for one: {reason}.")
     kept = [(text, row[image]) for text, image in captions.pairs if image in row]
-    # 2. Texts.
+    # 2. Embed the texts of these pairs.
     line = {text: number for number, text in enumerate(sorted({text for text, _ in kept}))}
     texts = encoders.embed_texts([captions.texts[text] for text in line])
-    # 3. Both directions.
+    # 3. Compute the metrics in both directions.
     pairs = np.array([(line[text], image) for text, image in kept], np.int64)
     images = np.stack(vectors)
     return Evaluation(
@@ -109,12 +114,19 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
 
 
 def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
-    """(Q,) the rank, from 1 on, that the best right candidate of each query has by cosine among the wrong ones.
+    """Rank, by cosine, the best right candidate of each query among the wrong ones.
 
-    `queries` (Q, D) and `candidates` (N, D) are unit vectors; `pairs` (P, 2) of query and candidate say what is right:
-    one or several candidates for every query. Right candidates do not compete with each other. A wrong one that ties
-    with the best right one comes before it: a model that cannot tell them apart has not found it. Memory does not
+    The right candidates of a query do not compete with each other. A wrong candidate that ties with the best right one
+    is ranked before it, because a model that gives both the same score has not found the right one. Memory does not
     grow with Q x N.
+
+    Args:
+        queries: (Q, D) unit vectors.
+        candidates: (N, D) unit vectors.
+        pairs: (P, 2) index of a query and index of a right candidate; one or more for each query.
+
+    Returns:
+        (Q,) int64 ranks, from 1 on.
 
     Raises:
         ModelError: a vector is not finite.
@@ -140,7 +152,7 @@ def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
 
 
 def measured(direction: str, found: Ranks, candidates: int) -> Retrieval:
-    """The metrics of (Q,) ranks among `candidates`. The median of an even number lies between the middle two."""
+    """Compute the metrics of (Q,) ranks among `candidates`. An even number's median is the mean of the middle two."""
     metrics = {f"recall@{k}": float(np.mean(found <= k)) for k in KS}
     metrics |= {"median_rank": float(np.median(found)), "mrr": float(np.mean(1 / found))}
     return Retrieval(direction, len(found), candidates, metrics)
@@ -150,10 +162,10 @@ def measured(direction: str, found: Ranks, candidates: int) -> Retrieval:
 
 
 def parse_gate(given: str) -> Gate:
-    """A gate as people write it: `recall@5=0.8` for both directions, `t2i.mrr=0.5` for one.
+    """Parse a gate: `recall@5=0.8` for both directions, `t2i.mrr=0.5` for one.
 
     Raises:
-        InputError: there is no such metric, or the value is no number from 0 to 1.
+        InputError: there is no such metric, or the value is not a number from 0 to 1.
     """
     match = _GATE.fullmatch(given)
     if match is None:
@@ -176,7 +188,7 @@ def parse_gate(given: str) -> Gate:
 
 
 def unmet(evaluation: Evaluation, gates: Collection[Gate]) -> list[str]:
-    """A sentence for each gate that is not met, in each direction."""
+    """Return a sentence for each gate and direction in which the gate is not met."""
     found: Sequence[tuple[str, Retrieval]] = list(zip(DIRECTIONS, evaluation.directions, strict=True))
     return [
         f"{result.direction} {gate.metric} of {evaluation.model} is {result.metrics[gate.metric]:.6g}, "

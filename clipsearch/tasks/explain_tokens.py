@@ -1,6 +1,6 @@
-"""What a model's tokenizer makes of a text, for people: pieces, ids, and where a long text is cut.
+"""Explains how a model tokenises a text: pieces, ids, and where a long text is truncated.
 
-Knows nothing of where a tokenizer comes from.
+The module knows nothing of where a tokenizer comes from.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ _BYTE_LEVEL = "ByteLevel"
 
 
 class Reader(Protocol):
-    """What reads texts: a model's `Embedder`, or its text tower."""
+    """The part of an `Embedder`, or of a text tower, that tokenises."""
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
+        """The tokenizer of the model."""
 
     @property
     def context(self) -> int:
-        """Most tokens that fit, start and end included."""
+        """Largest number of tokens that the model reads, start and end included."""
 
     def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
+        """Tokenise `text` and truncate it to the context."""
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """One text as a model reads it."""
+    """One text as a model tokenises it."""
 
     text: str
-    """What is tokenised: the text as it was given, or cleaned if the model wants that."""
+    """The tokenised text: as it was given, or cleaned if the model does that."""
     count: int
-    """Tokens of the whole text, start and end included."""
+    """Number of tokens of the whole text, start and end included."""
     context: int
-    """Most tokens that the model reads, start and end included."""
+    """Largest number of tokens that the model reads, start and end included."""
     cut_at: int | None
-    """The character of `text` (from 0) at which it is cut because it is too long; None if it fits."""
+    """Index of the character of `text` from which it is truncated because it is too long; None if it fits."""
     ids: list[int]
-    """What the model reads, at most `context`."""
+    """The token ids that the model reads, at most `context`."""
     pieces: list[str]
-    """The same as the vocabulary has it, readable: `</w>` ends a word."""
+    """The entry of the vocabulary for each id, in readable characters: `</w>` ends a word."""
 
     @property
     def lost(self) -> str:
-        """What the model does not read."""
+        """The part of the text that the model does not read."""
         return "" if self.cut_at is None else self.text[self.cut_at :]
 
 
 def tokenized(reader: Reader, texts: Iterable[str]) -> list[Tokenized]:
-    """What a model makes of each text.
+    """Tokenise each text.
 
     Raises:
-        InputError: a text is not Unicode, as a command line's need not be.
+        InputError: a text is not valid Unicode, as an argument of a command line need not be.
     """
     tokenizer = reader.tokenizer
     written = readable if _is_byte_level(json.loads(tokenizer.to_str())) else str
@@ -78,17 +78,17 @@ def _tokenized(reader: Reader, tokenizer: Tokenizer, text: str, written: Callabl
 
 
 def readable(piece: str) -> str:
-    r"""A piece of a byte-level vocabulary with the characters that its bytes are; half characters are as `\xf0`."""
+    r"""Decode a piece of a byte-level vocabulary; the bytes of an incomplete character are written as `\xf0`."""
     if not all(character in _BYTES for character in piece):
-        return piece  # a token that was added, and is no bytes
+        return piece  # an added token, which is not in the byte alphabet
     return bytes(_BYTES[character] for character in piece).decode("utf-8", "backslashreplace")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The byte that each letter of a byte-level vocabulary stands for.
+    """Return the byte that each character of a byte-level vocabulary stands for.
 
-    Such vocabularies (Radford et al. 2019, section 2.2) have bytes for letters. Those that are visible Latin-1
-    characters stand for themselves, and the others, in their order, for what follows Latin-1.
+    Such vocabularies (Radford et al. 2019, section 2.2) are made of bytes. A byte that is a visible character of
+    Latin-1 is written as that character; the others are written, in order, as the characters after Latin-1.
     """
     visible = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAC + 1), *range(0xAE, 0xFF + 1)]
     hidden = [byte for byte in range(0x100) if byte not in visible]
@@ -99,7 +99,7 @@ _BYTES = _byte_alphabet()
 
 
 def _is_byte_level(part: object) -> bool:
-    """Whether a tokenizer's description, or a part of it, has a step that makes bytes of texts."""
+    """Whether a tokenizer's description, or a part of it, has a byte-level step."""
     if isinstance(part, dict):
         steps: Iterable[object] = (part.get(name) for name in ("pre_tokenizer", "pretokenizers"))
         return part.get("type") == _BYTE_LEVEL or any(map(_is_byte_level, steps))

@@ -1,6 +1,6 @@
-"""Whether a model on this disk gives the numbers that it is known to give, and whether our shortcuts give the same.
+"""Checks that a model on this disk gives its published numbers, also through the shortcuts of this package.
 
-Knows neither indexes nor the hub's network: what is not on this disk is not checked.
+The module uses neither an index nor the network: a model that is not on this disk is not checked.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ _SENTENCES = (
     "🐕 💤 ❄️",
     "a dog and a cat and a horse and a cow and a rabbit on a meadow " * 12,
 )
-"""In several scripts, and one that is too long for any of the models."""
+"""Test sentences in several scripts, and one that is longer than the context of every model."""
 _TOLERANCE, _TOLERANCE_OF_SUM, _TOLERANCE_OF_LOGITS = 1e-3, 1e-2, 1e-2
-"""Of known values: machines round differently, and decoders of JPEG by a level."""
+"""Tolerances for known values: machines round differently, and JPEG decoders differ by one level."""
 _SAME_PIXELS, _SAME_VECTORS = 1e-5, 2e-5
-"""Of shortcuts, in float32: the largest difference of a normalised pixel, and of a component of a unit vector."""
+"""Tolerances for shortcuts in float32: the difference of a normalised pixel, and of a component of a unit vector."""
 
 
 class Check(NamedTuple):
@@ -63,19 +63,19 @@ class Check(NamedTuple):
     expected: str
     got: str
     note: str
-    """Where the expected value is from, or why the check was not run."""
+    """The source of the expected value, or why the check was not run."""
     hint: str | None = None
-    """What can be done about it: as the hint of an error, whose only fact is the model."""
+    """Key of the hint what to do about it, as in an error; its only fact is the model."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What checking a model found."""
+    """The results of all checks of a model."""
 
     model: str
     revision: str | None
     known: str
-    """Where its known values are from, or `NONE_KNOWN`."""
+    """The source of its known values, or `NONE_KNOWN`."""
     checks: tuple[Check, ...]
 
     @property
@@ -84,28 +84,30 @@ class Report:
         return all(check.result != DIFFERS for check in self.checks)
 
 
-def check_model(name: str, pictures: Path | None = None) -> Report:
-    """Check model `name`, which must be on this disk, in float32 on the CPU. Needs no network.
+def check_model(name: str, images: Path | None = None) -> Report:
+    """Check a model in float32 on the CPU, without network.
 
-    `pictures` is a folder in which pictures with known values are looked for, by their content; checks of those that
-    are not there are not run.
+    Args:
+        name: the name of a model that is on this disk.
+        images: a folder with the images that have known values, which are recognised by their content. Checks whose
+            image is not found are not run.
 
     Raises:
-        InputError: `pictures` is no folder.
+        InputError: `images` is not a readable folder.
         ModelError: there is no such model, it is not on this disk, or it cannot be loaded.
     """
-    if pictures is not None and not (pictures.is_dir() and os.access(pictures, os.R_OK)):
-        raise InputError(f"{pictures} is no folder that can be read. Name the one that holds the known pictures.")
+    if images is not None and not (images.is_dir() and os.access(images, os.R_OK)):
+        raise InputError(f"{images} is not a readable folder. Name the one that holds the known images.")
     files = _on_disk(name)
     known = KNOWN.get(without_revision(files.name))
     whole = _files_are_whole(files)
     if whole.result == DIFFERS:
-        checks: Sequence[Check] = [whole]  # nothing can be said of damaged weights
+        checks: Sequence[Check] = [whole]  # the numbers of damaged weights mean nothing
     else:
         check(files)
         check_architecture(files)
         _log.warning("Computing with %r in float32, twice: with shortcuts and without.", files.name)
-        checks = [whole, *_Comparison(files, known or KnownValues(NONE_KNOWN), pictures).run()]
+        checks = [whole, *_Comparison(files, known or KnownValues(NONE_KNOWN), images).run()]
     return Report(files.name, files.revision, known.source if known else NONE_KNOWN, tuple(checks))
 
 
@@ -129,17 +131,17 @@ def _files_are_whole(files: ModelFiles) -> Check:
 
 
 class _Ours(NamedTuple):
-    """What our own code makes of the test pictures and sentences, in float32."""
+    """The output of this package's own code for the test images and sentences, in float32."""
 
     pixels: Array | None
-    """(B, 3, H, W), normalised; None for a model that sees each picture in a shape of its own."""
+    """(B, 3, H, W) normalised pixels; None for a model whose inputs have different shapes."""
     images: Array
     texts: Array | None
-    """By the text tower without torch; None if the model has none."""
+    """(Q, D) from the text tower in NumPy; None if the model has none."""
 
 
 class _Comparison:
-    """A model's checks, one after the other; there is never more than one copy of its weights in memory."""
+    """The checks of a model, in sequence, so that there is never more than one copy of its weights in memory."""
 
     def __init__(self, files: ModelFiles, known: KnownValues, folder: Path | None) -> None:
         self._files, self._known, self._folder = files, known, folder
@@ -221,7 +223,7 @@ class _Comparison:
 
 
 def _cached_tower(encoder: Encoder) -> Check:
-    """Whether the text tower in the cache is what was written there; a damaged one is made anew."""
+    """Check that the text tower in the cache has the checksums it was written with, and replace a damaged one."""
     what, wanted = "text tower in the cache", "its checksums"
     there = tower_cache.is_whole(encoder.fingerprint, thorough=True)
     found = None if there else tower_cache.damage(encoder.fingerprint, thorough=True)
@@ -247,10 +249,10 @@ def _normalised(pixels: Sequence[npt.NDArray[np.uint8]], preprocessing: Preproce
 
 
 def _shortcuts(ours: _Ours, plain: Plain) -> Iterator[Check]:
-    """Our own code against transformers' on the test pictures and sentences, each step for itself."""
+    """Compare each step of this package's own code with transformers, on the test images and sentences."""
     what = "our preprocessing"
     if ours.pixels is None:
-        yield Check(what, NOT_RUN, "", "", "pictures keep their shape; what is made of them is seen in the next line")
+        yield Check(what, NOT_RUN, "", "", "inputs have different shapes; the next check covers the preprocessing")
     else:
         yield _within(what, ours.pixels, plain.pixels(_drawn()), _SAME_PIXELS)
     yield _within("our image tower", ours.images, _unit(plain.image_features(_drawn())), _SAME_VECTORS)
@@ -265,16 +267,17 @@ def _within(what: str, ours: Array, theirs: Array, bound: float) -> Check:
     if ours.shape != theirs.shape:
         return Check(what, DIFFERS, f"shape {theirs.shape}", f"shape {ours.shape}", "by transformers")
     largest = float(np.abs(ours - theirs).max())
-    result = AS_EXPECTED if largest <= bound else DIFFERS  # what is not a number differs
+    result = AS_EXPECTED if largest <= bound else DIFFERS  # NaN differs
     return Check(
         what, result, f"at most {bound:.0e}", f"{largest:.1e}", "largest difference to transformers, called directly"
     )
 
 
 def _drawn() -> list[Image.Image]:
-    """Pictures that are the same everywhere: a large one with edges and ramps, a tall one, a tiny one.
+    """Draw the test images: a large one with edges and ramps, a tall one and a tiny one.
 
-    With such sides the middle is a whole pixel in any model. Where it is not, transformers and torchvision differ.
+    Their sides are such that the centre crop begins at a whole pixel in any model; otherwise transformers and
+    torchvision differ.
     """
     from PIL import Image
 
@@ -288,7 +291,7 @@ def _drawn() -> list[Image.Image]:
 
 
 def _found(known: KnownValues, folder: Path | None) -> dict[KnownImage, Image.Image]:
-    """The pictures of known values that can be had."""
+    """Return the images with known values that are drawn or found in `folder`."""
     wanted = {one.image for one in known.pixels} | {one.image for one in known.logits}
     wanted |= {one.of for one in known.features if isinstance(one.of, KnownImage)}
     found = {DRAWN: _drawn()[0]} if DRAWN in wanted else {}

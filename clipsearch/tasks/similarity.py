@@ -1,7 +1,7 @@
-"""Pictures against texts with no training in between: cosines, probabilities, ranks.
+"""Similarity of images and texts: cosines, probabilities and ranks of all pairs.
 
-As Radford et al. 2021 (section 3.1.2) use CLIP for classification: the model's `Logits` make probabilities of the
-cosines of a picture with several texts. Knows nothing of models, files and indexes.
+Probabilities follow Radford et al. 2021 (section 3.1.2): the model's `Logits` turn the cosines of an image with several
+texts into probabilities. The module knows nothing of models, files and indexes.
 """
 
 from __future__ import annotations
@@ -14,30 +14,29 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.models.logits import Logits, Probabilities
+from clipsearch.unit import Scores
 
-Scores = npt.NDArray[np.float32]
-"""(N, M) cosines of N pictures with M texts, in [-1, 1]."""
 Ranks = npt.NDArray[np.int64]
 
 TEXTS, IMAGES = 1, 0
-"""The axes of `Scores`: along which of them probabilities sum to 1, unless the model takes each pair by itself."""
+"""The axes of (N, M) scores, along one of which probabilities sum to 1, except with a model trained with a sigmoid."""
 
 
 def similarities(images: npt.NDArray[np.float32], texts: npt.NDArray[np.float32]) -> Scores:
-    """(N, M) float32 cosines, in [-1, 1], of (N, D) and (M, D) unit vectors.
+    """Return the (N, M) float32 cosines, in [-1, 1], of (N, D) and (M, D) unit vectors.
 
     Raises:
-        InputError: the vectors are of different models, as their D tells.
+        InputError: the vectors have different D, so they are of different models.
     """
     if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:  # noqa: PLR2004  (rows of vectors)
         raise InputError(f"Vectors of shapes {images.shape} and {texts.shape} do not belong to one model.")
     scores = images.astype(np.float32, copy=False) @ texts.astype(np.float32, copy=False).T
-    # Unit vectors are so only to the last bits of float32.
+    # The length of a unit vector differs from 1 in the last bits of float32.
     return np.asarray(np.clip(scores, -1, 1))
 
 
 def ranks(scores: npt.NDArray[np.floating], axis: int = TEXTS) -> Ranks:
-    """The place of each of `scores` along `axis`, of the same shape: 1 is the highest, and equal ones share a place."""
+    """Return the rank of each of `scores` along `axis`, in the same shape. 1 is the highest; ties share a rank."""
     if not scores.size:
         return np.empty(scores.shape, np.int64)
 
@@ -50,17 +49,17 @@ def ranks(scores: npt.NDArray[np.floating], axis: int = TEXTS) -> Ranks:
 
 @dataclass(frozen=True)
 class Comparison:
-    """N pictures and M texts, each with each."""
+    """All pairs of N images and M texts."""
 
     images: Sequence[bytes | str]
-    """N names: absolute paths as bytes, or what stands for a picture without one."""
+    """N names: absolute paths as bytes, or a str for an image that has no path."""
     texts: Sequence[str]
     scores: Scores
     """(N, M) cosines."""
     probabilities: Probabilities
-    """(N, M), as `Logits` has them."""
+    """(N, M) probabilities, as `Logits` computes them."""
     ranks: Ranks
-    """(N, M) places among what competes; 1 is the best."""
+    """(N, M) ranks along the axis of comparison; 1 is the best."""
 
 
 def compare(
@@ -72,9 +71,15 @@ def compare(
     logits: Logits,
     axis: int = TEXTS,
 ) -> Comparison:
-    """Compare `images` with `texts` by their (N, D) and (M, D) unit vectors; along `axis` they compete.
+    """Compare all images with all texts.
 
-    `logits` are those of the model.
+    Args:
+        images: N names of images.
+        image_vectors: (N, D) their unit vectors.
+        texts: M texts.
+        text_vectors: (M, D) their unit vectors.
+        logits: those of the model.
+        axis: `TEXTS` to rank the texts of each image, `IMAGES` to rank the images of each text.
 
     Raises:
         InputError: the vectors are of different models.
