@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from clipsearch.index.updating import UpdateOptions
 
 _log = logging.getLogger(__name__)
-
 Query = str | Term | Iterable[str | Term]
 """A text, a term, or several of them, which are added up."""
 
@@ -307,8 +306,8 @@ class Index:
             for found in ranking:
                 places = firsts(rows.matrix, [record for _, record in found], limits.distinct)
                 chosen.append([found[place] for place in places[:k]])
-            are_all = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
-            if asked_for >= len(rows.matrix) or all(are_all):
+            complete = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
+            if asked_for >= len(rows.matrix) or all(complete):
                 return chosen
             asked_for = min(len(rows.matrix), _MORE * asked_for)
 
@@ -331,7 +330,7 @@ class Index:
         """Return score and record of the rows, of `total`, with at least the score `least`, ties by path."""
         floor = -np.inf if least is None else least
         found = [
-            [(score, row) for row, score in zip(*map(np.ndarray.tolist, one), strict=True) if score >= floor]
+            [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True) if score >= floor]
             for one in rankings
         ]
         rows = list(dict.fromkeys(row for one in found for _, row in one))

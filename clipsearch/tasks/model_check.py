@@ -97,7 +97,7 @@ def check_model(name: str, images: Path | None = None) -> Report:
         ModelError: there is no such model, it is not on this disk, or it cannot be loaded.
     """
     if images is not None and not (images.is_dir() and os.access(images, os.R_OK)):
-        raise InputError(f"{images} is not a readable folder. Name the one that holds the known images.")
+        raise InputError(f"{images} is no folder that can be read. Name the one that holds the known images.")
     files = _on_disk(name)
     known = KNOWN.get(without_revision(files.name))
     whole = _files_are_whole(files)

