@@ -1,4 +1,4 @@
-"""Connections to an index's database: one for each thread that reads, since a transaction belongs to a connection."""
+"""Connections to the database of an index: one for each reading thread, since a transaction belongs to a connection."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from clipsearch.index.format import guarded
 
 
 def connect(path: Path, mode: str, busy_seconds: float, *, shared: bool = False) -> sqlite3.Connection:
-    """Open a database file; `mode` is SQLite's: ro, rw or rwc. What is `shared` may be used by more than one thread.
+    """Open a database file.
+
+    Args:
+        path: the file.
+        mode: SQLite's mode: ro, rw or rwc.
+        busy_seconds: how long a statement waits for a lock of another connection.
+        shared: whether threads other than the current one may use the connection.
 
     Raises:
-        IndexWriteError: it cannot be opened so.
+        IndexWriteError: the file cannot be opened in this mode.
     """
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     with guarded(path.parent):
@@ -23,10 +29,10 @@ def connect(path: Path, mode: str, busy_seconds: float, *, shared: bool = False)
 
 
 class Connections:
-    """The connections of one reader, by thread. Each is made when its thread first asks."""
+    """The connections of one reader: one for each thread, opened on first use."""
 
     def __init__(self, folder: Path, make: Callable[[], sqlite3.Connection]) -> None:
-        """`folder` is the index; what `make` gives back may be closed by another thread."""
+        """Use `make` to open connections, each of which another thread may close. `folder` is that of the index."""
         self._folder = folder
         self._make = make
         self._of: dict[threading.Thread, sqlite3.Connection] = {}
@@ -34,7 +40,7 @@ class Connections:
         self._closed = False
 
     def mine(self) -> sqlite3.Connection:
-        """The one of this thread.
+        """Return the connection of the current thread.
 
         Raises:
             InputError: the reader has been closed.
@@ -53,7 +59,7 @@ class Connections:
             return self._of[thread]
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all connections."""
         with self._changing:
             self._closed = True
             while self._of:

@@ -1,4 +1,4 @@
-"""How the database of an index comes to be, complete or not at all, is upgraded, and goes if nothing came of it."""
+"""Creates the database of an index, all or nothing; upgrades it; and removes it if nothing was recorded in it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _JOURNALS = (f"{NEW_DATABASE}-journal", f"{DATABASE}-journal")
 
 
 def create(folder: Path) -> None:
-    """An empty index. It gets its name when it is complete, so that no crash leaves half of one."""
+    """Create an empty index. Its database is renamed when it is complete, so that no crash leaves half of one."""
     new = folder / NEW_DATABASE
     with shielded(), guarded(folder):
-        # A journal without its database would be played back into the new one.
+        # SQLite would roll a leftover journal back into the new database.
         for leftover in (NEW_DATABASE, *_JOURNALS):
             (folder / leftover).unlink(missing_ok=True)
         with closing(connect(new, "rwc", 0)) as database, database:
@@ -43,7 +43,7 @@ def create(folder: Path) -> None:
 
 
 def upgrade(database: sqlite3.Connection, version: int) -> None:
-    """Bring a database of an older format up to date, in one transaction."""
+    """Upgrade a database of an older format, in one transaction."""
     database.create_function("date_in_name", 1, _date_in_name, deterministic=True)
     database.execute("BEGIN")
     for older in range(version, FORMAT):
@@ -59,14 +59,14 @@ def _date_in_name(path: bytes) -> str | None:
 
 
 def discard_if_empty(folder: Path, made: Iterable[Path]) -> None:
-    """Take an index away in which nothing was ever recorded, and the folders that were `made` for it.
+    """Remove an index in which nothing was ever recorded, and the folders that were `made` for it.
 
-    For the one who created it and still holds its lock. What cannot be taken away stays: an empty index harms nobody.
+    The caller created the index and still holds its lock. Errors are ignored, because an empty index does no harm.
     """
     with shielded(), suppress(OSError, sqlite3.Error, ClipsearchError):
         if (folder / DATABASE).exists() and _holds_anything(folder):
             return
-        # Without its database it is no index, so this goes first.
+        # The database goes first: without it, the folder is no index.
         for name in (DATABASE, *_JOURNALS, NEW_DATABASE, MATRIX, NEW_MATRIX):
             (folder / name).unlink(missing_ok=True)
         for place in dict.fromkeys(made):

@@ -1,7 +1,7 @@
-"""What differs between folders and an index: the work of an `index` run. Changes nothing.
+"""Compares folders with an index and finds the work of an update, without changing anything.
 
-Files and records are compared as two sorted streams, and what has to be read waits in a temporary file: however many
-images there are, those of one folder are in memory at a time.
+Files and records are compared as two sorted streams, and the files to read are listed in a temporary file, so that only
+the images of one folder are in memory at a time.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Store
 from clipsearch.system.paths import is_below, second_names
 
-_TOLD_EVERY = 1000
-"""Files between two words about the search."""
+_REPORT_EVERY = 1000
+"""Number of files between two reports on the progress of the search."""
 
 
 class Target(NamedTuple):
-    """What a run looks at: a root, or a part of one."""
+    """A root, or a part of one, that an update searches."""
 
     root: bytes
     start: bytes
-    """The root itself, or a file or folder below it."""
+    """Where the search starts: the root itself, or a file or folder below it."""
     rules: Rules
     retry: bool = False
     """Whether to try unreadable files again although they are unchanged."""
     reread: bool = False
     """Whether to read every file, changed or not."""
     others: tuple[bytes, ...] = ()
-    """The other roots, which are not entered through links."""
+    """The other roots, which the search does not enter through links."""
     skip_damaged: bool = False
-    """Whether pictures of which a part is missing are refused."""
+    """Whether damaged images are refused."""
     readers: str = ""
-    """What can be read now. Where it was something else before, unreadable files are tried again."""
+    """The formats and sizes that can be read now. If they have changed, unreadable files are tried again."""
 
     def options(self, readers: str | None, passed_over: Mapping[str, int]) -> dict[str, object]:
-        """What the index remembers of the root: how it is searched, what could be read then, and what was left out."""
+        """Return the options that the index stores for the root: rules, readable formats, and what was left out."""
         remembered = {"skip_damaged": self.skip_damaged, "readers": readers, "passed_over": dict(passed_over)}
         return self.rules.to_json() | remembered
 
@@ -58,10 +58,15 @@ def targets(
     reread: bool = False,
     skip_damaged: bool | None = None,
 ) -> list[Target]:
-    """How to search `paths` (absolute), given the roots of the index; `names_of` says by which names.
+    """Make the targets of an update.
 
-    Known roots are searched as before, unless there are `rules`, and refuse damaged pictures as before, unless
-    `skip_damaged` tells. Where what can be read is no longer what it was, unreadable files are tried again.
+    Args:
+        paths: absolute paths, with the names that `names_of` returns.
+        roots: those of the index.
+        rules: which files to take; None for those that the index stores for a root.
+        readers: the formats and sizes that can be read now.
+        reread: whether to read every file, changed or not.
+        skip_damaged: whether to refuse damaged images; None for what the index stores for a root.
     """
     found: list[Target] = []
     for path in sorted(paths):
@@ -82,9 +87,9 @@ def targets(
 
 
 def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes]:
-    """Of paths and roots (absolute) that are, or lie in, another root under a second name: their names from there on.
+    """Find paths and roots (absolute) that lie in another root under a second name, and return their names in it.
 
-    A known root keeps its name before a new one does, and a name without links before one with them.
+    Known roots have priority over new ones, and names without links over names with links.
     """
     known = [root.path for root in roots]
 
@@ -96,56 +101,56 @@ def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes
 
 @dataclass
 class Counts:
-    """Numbers of files under the targets."""
+    """Numbers of files in the targets."""
 
     found: int = 0
+    """Images, or files that may be images."""
     unchanged: int = 0
-    """Images that are as the index knows them."""
+    """Images that are as the index recorded them."""
     waiting: int = 0
-    """To be read."""
+    """Files that have to be read."""
 
 
 class Changes:
-    """The outcome of comparing. Close it to delete its temporary file."""
+    """The differences between folders and an index. Closing it deletes its temporary file."""
 
     def __init__(self) -> None:
         self.counts = Counts()
         self.gone_unreadable: set[bytes] = set()
-        """Files that the index knows as unreadable and that were not found."""
+        """Files that the index recorded as unreadable and that were not found."""
         self.unreadable_folders: dict[bytes, str] = {}
-        """Folders that cannot be listed, and why. What is known below them is neither gone nor confirmed."""
+        """Folders that cannot be listed, with the reason. Records below them stay as they are."""
         self._passed_over: dict[bytes, PassedOver] = {}
-        """What was left out of each target."""
+        """The files and folders left out of each target."""
         self._devices: dict[bytes, int | None] = {}
-        """On which drive each target was when its first file was found."""
+        """The device that each target was on when its first file was found."""
         self._drives: dict[bytes, Drives] = {}
-        """What is mounted in each target."""
+        """The drives that are mounted in each target."""
         self._listed: tuple[bytes, bool] = (b"", False)
-        """The last folder of which something was missing, and whether it is there."""
-        # SQLite keeps a database without a name in a temporary file, which vanishes with it.
+        """The last folder from which a file was missing, and whether the folder exists."""
+        # A database without a name is a temporary file, which SQLite deletes on closing.
         self._queue = sqlite3.connect("")
         self._queue.execute(
             "CREATE TABLE files (path BLOB, size INTEGER, mtime_ns INTEGER, problem TEXT, ctime_ns INTEGER, "
             "inode INTEGER, by_name INTEGER)"
         )
         self.gone = Missing(self._queue)
-        """Images that the index knows and that were not found."""
+        """Images that the index recorded and that were not found."""
         self._queue.execute("CREATE TABLE unnoted (path BLOB, ctime_ns INTEGER, inode INTEGER)")
 
     def close(self) -> None:
-        """Forget it all."""
+        """Delete the temporary file."""
         self._queue.close()
 
     def waiting(self) -> Iterator[ImageFile]:
-        """The files to be read, in the order of their paths."""
+        """Yield the files to read, in the order of their paths."""
         with _temporary_file():
             yield from map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
 
     def unnoted(self) -> Iterator[tuple[bytes, int | None, int | None]]:
-        """Path, `ctime_ns` and `inode` of unchanged files whose records an older format left without the two.
+        """Yield path, `ctime_ns` and `inode` of unchanged files whose records, of an older format, lack the two.
 
-        They are taken over without reading the file: nobody could tell what these were when it was read, and a first
-        run after an update should not read everything.
+        They are recorded without reading the files, so that the first run after an upgrade does not read everything.
         """
         with _temporary_file():
             yield from self._queue.execute("SELECT * FROM unnoted ORDER BY rowid")
@@ -153,13 +158,17 @@ class Changes:
     def compare(
         self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
     ) -> None:
-        """Search a target and compare it with what `store` knows, if there is an index yet.
+        """Search a target and compare it with the records of `store`, if there is an index yet.
 
-        `searching` is told from time to time how many files were found.
+        Args:
+            target: the root or part of a root.
+            store: the index; None if it is new.
+            allow_empty: whether the target may hold no image.
+            searching: is called from time to time with the number of files found.
 
         Raises:
-            InputError: the target is missing, unreadable, or holds no image though it may not be empty.
-            IndexWriteError: there is no room for a temporary file.
+            InputError: the target is missing, unreadable, or holds no image and `allow_empty` is False.
+            IndexWriteError: there is no space for the temporary file.
         """
         before = self.counts.found
         known = store.known(target.start) if store else iter(())
@@ -190,27 +199,27 @@ class Changes:
             self._refuse_empty(target, store)
 
     def passed_over(self, target: Target) -> Mapping[str, int]:
-        """How many files and folders of a target were left out as no pictures, by kind; nothing before `compare`."""
+        """Count the files and folders of a target that were left out, by kind; empty before `compare`."""
         found = self._passed_over.get(target.start)
         return found.counts if found else {}
 
     def confirm(self, target: Target) -> None:
-        """Make sure that a target is still there: a drive may be unplugged while it is searched or read.
+        """Check that a target still exists, because a drive may be unplugged while it is searched or read.
 
         Raises:
-            InputError: it is gone, or what is there now is the empty folder where the drive was mounted.
+            InputError: it does not exist, or is only the empty folder where the drive was mounted.
         """
         device = _device(target.start)
         if device is None or device != self._devices.get(target.start, device):
             raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
 
     def keep(self, target: Target) -> list[Kept]:
-        """Take out of `gone` what stays in the index though it was not found."""
+        """Remove from `gone` the images whose records stay in the index although they were not found."""
         with _temporary_file():
             return self.gone.keep(target.start, self._drives[target.start])
 
     def remembered(self, target: Target, kept: Iterable[Kept]) -> list[Folder]:
-        """What the index should remember of the folders of a target."""
+        """Return the folders of a target that the index should store."""
         return self._drives[target.start].remembered(target.start, kept)
 
     def _to_read(
@@ -220,8 +229,9 @@ class Changes:
         target: Target,
         searching: Callable[[int], None],
     ) -> Iterator[ImageFile]:
-        """Go through two streams in the order of paths; what must be read comes out."""
-        counts, gone, drives = self.counts, self.gone, self._drives[target.start]  # for a loop over every file
+        """Merge two streams in the order of paths and yield the files that have to be read."""
+        # Local names, because the loop is over every file.
+        counts, gone, drives = self.counts, self.gone, self._drives[target.start]
         last: bytes | None = None
         old = next(known, None)
         for file in files:
@@ -236,9 +246,9 @@ class Changes:
                 gone.found(file.path)
             last = file.path
             counts.found += 1
-            if target.start not in self._devices:  # not earlier: to list a folder can be what mounts it
+            if target.start not in self._devices:  # only now, because listing a folder can mount it
                 self._devices[target.start] = _device(target.start)
-            if counts.found % _TOLD_EVERY == 0:
+            if counts.found % _REPORT_EVERY == 0:
                 searching(counts.found)
             if is_unchanged and old is not None:
                 self._unchanged(file, old, drives)
@@ -253,11 +263,11 @@ class Changes:
         self.gone.found(None)
 
     def _is_image(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
-        """Whether to take a file whose name does not tell; what the index knows and cannot be opened now is taken."""
+        """Whether to read a file whose name does not say what it is, or a known file that cannot be opened."""
         try:
             kind = look(file)
         except FileNotFoundError:
-            return is_known  # to be read, and then found to be gone
+            return is_known  # reading a known file finds out that it is gone
         except OSError:
             if is_known:
                 return True
@@ -275,8 +285,8 @@ class Changes:
             self._queue.execute("INSERT INTO unnoted VALUES (?, ?, ?)", (file.path, file.ctime_ns, file.inode))
 
     def _missing(self, old: Known, last: bytes | None) -> bytes | None:
-        """A file was not found behind `last`; the last one now of which it is known what became of it."""
-        # The search has passed this place, so that it has told if a folder above could not be listed.
+        """Note that a known file was not found after `last`, and return the last path whose state is certain."""
+        # The search has passed this path, so a folder above it that cannot be listed has been reported.
         if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
             self.counts.unchanged += old.error is None
         elif old.error is not None:
@@ -291,7 +301,7 @@ class Changes:
         return old.path
 
     def _is_left_out(self, path: bytes) -> bool:
-        """Whether a file is there and yet was not found: by other rules than before."""
+        """Whether a file exists although it was not found, because other rules than before leave it out."""
         folder = os.path.dirname(path)
         if folder != self._listed[0]:
             self._listed = folder, os.path.isdir(folder)
@@ -321,7 +331,7 @@ class Changes:
 
 
 def _device(path: bytes) -> int | None:
-    """The drive that a file or folder is on; None if it is not there."""
+    """Return the device that a file or folder is on; None if it does not exist."""
     try:
         return os.stat(path).st_dev
     except OSError:
@@ -330,7 +340,7 @@ def _device(path: bytes) -> int | None:
 
 @contextmanager
 def _temporary_file() -> Iterator[None]:
-    """Around the use of one: turn its errors into ours."""
+    """Turn errors of SQLite about the temporary file into an IndexWriteError."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -341,23 +351,23 @@ def _temporary_file() -> Iterator[None]:
 
 
 def _is_unchanged(file: ImageFile, old: Known, target: Target) -> bool:
-    """Whether there is no reason to read the file: it is as it was, and what was wrong with it cannot have changed."""
-    # A damaged picture is in the index, or it was refused for that.
+    """Whether the file need not be read: it is unchanged, and so is the reason if it could not be read."""
+    # The option has changed since this damaged image was taken or refused.
     if old.damaged and target.skip_damaged is (old.error is None):
         return False
     if file.mtime_ns != old.mtime_ns or file.size != old.size:
         return False
-    # Permission to open a file may come and go without a trace in its size and time.
+    # Permission to open a file may change without changing its size and time.
     if old.error is not None and (target.retry or not old.opened):
         return False
     return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
 
 
 def _is_same_file(file: ImageFile, old: Known) -> bool:
-    """Whether nobody can have written to the file, or put another in its place, and set size and time back.
+    """Whether the file was neither written to nor replaced with its size and time set back.
 
-    `ctime_ns` shows either, and no program can set it. The inode is asked only where there is no such time (Windows):
-    on many network and FUSE file systems it is another one after each mount, and then every file would be read.
+    `ctime_ns` shows both, and no program can set it. The inode is compared only where there is no such time (Windows):
+    many network and FUSE file systems give a file another inode at each mount, and then every file would be read.
     """
     if file.ctime_ns is not None and old.ctime_ns is not None:
         return file.ctime_ns == old.ctime_ns
@@ -365,7 +375,7 @@ def _is_same_file(file: ImageFile, old: Known) -> bool:
 
 
 def _unusable(wrong: str, start: bytes, store: Store | None) -> InputError:
-    """The error for a root that cannot be used, which may be known."""
+    """Make the error for a root that cannot be searched, with the number of images that the index has of it."""
     images = store.count(start) if store else 0
     return InputError(f"{wrong} {_known(images)}", hint="gone", folder=start) if images else InputError(wrong)
 

@@ -1,4 +1,4 @@
-"""Which pictures a search is about: filters as people write them, checked. Touches no index."""
+"""Filters of a search: what users and programs write, parsed and checked. Knows nothing of an index."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _DATE_HELP = (
 
 
 class Orientation(StrEnum):
-    """Of a picture as it is seen."""
+    """The orientation of an image after the rotation that its file asks for."""
 
     LANDSCAPE = "landscape"
     PORTRAIT = "portrait"
@@ -36,54 +36,55 @@ class Orientation(StrEnum):
 
 
 class FilterArguments(TypedDict, total=False):
-    """The filters of `Index.search`, as a program gives them; all that are given have to hold."""
+    """The filters of `Index.search`. An image has to fulfil all that are given."""
 
     under: StrPath | Iterable[StrPath]
-    """Only pictures in these folders, or these files."""
+    """Only images in these folders, or these files."""
     glob: str | Iterable[str]
-    """Only paths that match, with the rules of .gitignore. `!` leaves out; the last pattern that matches a path
-    decides."""
+    """Only paths that match these patterns, with the rules of .gitignore. A pattern that begins with `!` excludes, and
+    the last pattern that matches a path decides."""
     seen_from: StrPath
-    """The folder that `glob` is seen from; by default the one that relative paths start at."""
+    """The folder that `glob` is relative to; by default the current folder."""
     after: str | date
-    """Only pictures taken then or later: a date, a moment, or a span such as "30d" back from now."""
+    """Only images taken at this time or later: a date, a date and time, or a time span before now such as "30d"."""
     before: str | date
-    """Only pictures taken earlier."""
+    """Only images taken before this time; as for `after`."""
     min_width: int
-    """Pixels, as it is seen."""
+    """The least width in pixels, after the rotation that the file asks for."""
     min_height: int
+    """The least height in pixels, after the rotation that the file asks for."""
     orientation: str
     """landscape, portrait or square."""
     files: Iterable[StrPath]
-    """Only these."""
+    """Only these files."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What a picture has to fulfil; the default is nothing."""
+    """The conditions that an image has to fulfil, checked; by default there is none."""
 
     under: tuple[bytes, ...] | None = None
-    """Absolute paths, one of which it has to be, or lie in."""
+    """Absolute paths of folders or files, in one of which the image has to be."""
     files: frozenset[bytes] | None = None
-    """Absolute paths, one of which it has to be."""
+    """Absolute paths, one of which the image has to have."""
     glob: tuple[str, ...] = ()
-    """With the rules of .gitignore; a path that matches none counts only if all of them leave out."""
+    """Patterns of .gitignore. A path that matches none is included only if all patterns exclude."""
     seen_from: tuple[bytes, ...] = (b"/",)
-    """The folder that `glob` is seen from, by all its names. Of paths that lie elsewhere it sees the whole."""
+    """All names of the folder that `glob` is relative to. Paths outside it are matched as absolute paths."""
     after: str | None = None
-    """ISO 8601 local time of the first moment that counts."""
+    """ISO 8601 local time of the first moment that is included."""
     before: str | None = None
-    """ISO 8601 local time of the first moment after those that count."""
+    """ISO 8601 local time of the first moment that is not included any more."""
     min_width: int = 0
     min_height: int = 0
     orientation: Orientation | None = None
 
     @classmethod
     def of(cls, arguments: FilterArguments) -> Filters:
-        """Check what a program or a user asks for.
+        """Parse and check arguments.
 
         Raises:
-            InputError: it cannot be understood, or no picture could ever fulfil it.
+            InputError: an argument is invalid, or no image can fulfil it.
         """
         glob = arguments.get("glob", ())
         wanted = arguments.get("orientation")
@@ -102,18 +103,23 @@ class Filters:
             raise InputError(f"No picture is taken after {filters.after} and before {filters.before}.")
         if filters.min_width < 0 or filters.min_height < 0:
             raise InputError("A picture's width and height are at least 1.")
-        patterns(filters.glob)  # raises
+        patterns(filters.glob)  # raises an error if one is invalid
         return filters
 
 
 @lru_cache(maxsize=8)
 def patterns(globs: tuple[str, ...], *, by_letters: bool = False) -> list[tuple[re.Pattern[str], bool]]:
-    """The expressions of `Filters.glob`, and whether each takes in or leaves out; the first that matches decides.
+    """Compile the patterns of `Filters.glob`.
 
-    With `by_letters` they are for paths in the form of `paths.same_letters`.
+    Args:
+        globs: the patterns as they were written.
+        by_letters: whether the expressions are for paths in the form of `paths.same_letters`.
+
+    Returns:
+        Regular expressions, and whether each includes or excludes; the first one that matches a path decides.
 
     Raises:
-        InputError: a pattern cannot be understood, or can match no path.
+        InputError: a pattern is invalid, or matches no path.
     """
     if not globs:
         return []
@@ -134,10 +140,10 @@ def patterns(globs: tuple[str, ...], *, by_letters: bool = False) -> list[tuple[
 
 
 def moment(text: str, now: datetime) -> datetime:
-    """The local time that `text` says: an ISO 8601 date or moment, a month, a year, or a span before `now`.
+    """Parse an ISO 8601 date or date and time, a month, a year, or a time span before `now`, as local time.
 
     Raises:
-        ValueError: it says none.
+        ValueError: `text` is none of these.
     """
     text = text.strip()
     if span := _SPAN.fullmatch(text):
@@ -150,7 +156,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 
 def local_time(mtime_ns: int) -> str:
-    """When a file was changed (ns since 1970, 64 bits), as people here read it: ISO 8601, to the second."""
+    """Convert the time of a file's last change (ns since 1970, 64 bits) to ISO 8601 local time, to the second."""
     return datetime.fromtimestamp(mtime_ns // 10**9).isoformat()  # noqa: DTZ006  (local, as EXIF has it)
 
 
@@ -168,7 +174,7 @@ def _moment(given: str | date, name: str) -> str:
 
 
 def _months_before(now: datetime, months: int) -> datetime:
-    """The same day of an earlier month, or its last one."""
+    """Return the same day in an earlier month, or the last day of that month if it is shorter."""
     year, month = divmod(now.year * 12 + now.month - 1 - months, 12)
     if year < 1:
         raise ValueError("before the first year")

@@ -1,4 +1,4 @@
-"""What lies in an index folder: names, schema, records, and how its files are opened."""
+"""The format of an index: names of its files, database schema, records, and errors about them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedErr
 
 FOLDER = ".clipsearch"
 FORMAT = 3
-"""Version of the format. A newer one is refused; of an older one readers make do, and writers bring it up to date."""
+"""Version of the format. A newer one is refused; an older one can be read, and is upgraded by a writer."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
-"""A database that is being made, until it is complete."""
+"""Name of a new database until it is complete."""
 NEW_MATRIX = "embeddings.new.npy"
-"""A compacted matrix: until the commit of its row numbers a leftover, from then until its renaming the matrix."""
+"""Name of a compacted matrix. Before its row numbers are committed it is a leftover; after that, and until it is
+renamed, it is the matrix."""
 HEADER_BYTES = 128
 FINISHED = "finished"
-"""The outcome of an `index` run that came to its end."""
+"""The outcome of an `index` run that was not interrupted and did not fail."""
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -87,50 +88,52 @@ UPDATE images SET taken_at = date_in_name(path) WHERE taken_at IS NULL AND row I
 UPDATE images SET date_source = 'name' WHERE taken_at IS NOT NULL AND date_source IS NULL;
 """,
 }
-"""How a database of an older format becomes one of the next. SQLite knows `date_in_name` meanwhile."""
+"""SQL that upgrades a database by one format, by its old format. It calls the function `date_in_name`."""
 
 OLD_RECORD = "path, row, size, mtime_ns, hash, width, height, taken_at, error"
-"""The columns up to format 2."""
+"""The columns of a record up to format 2."""
 RECORD = f"{OLD_RECORD}, ctime_ns, inode, date_source, damage"
 """The columns of a `Record`, in its order."""
 OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
-"""What `date_source` would have been up to format 2."""
+"""SQL for the `date_source` of a record up to format 2."""
 DATE_SOURCES = ("exif", "xmp", "name", "file")
-"""Where the date of an image can be from: its own fields, its file's name, or the time when the file was changed."""
+"""The sources of an image's date: EXIF or XMP, the file's name, or the time of the file's last change."""
 
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Which model made the vectors."""
+    """The model that made the vectors of an index."""
 
     name: str
-    """As the user would give it."""
+    """The name of the model, as the user would type it."""
     revision: str | None
     """Commit hash on the hub; None for a local folder."""
     fingerprint: str
     """Hash of weights, configuration, tokenizer and preprocessing."""
     dim: int
+    """D, the length of the vectors."""
 
 
 class Computed(NamedTuple):
-    """How a model computed vectors. Their numbers hardly depend on it, and may stand in one index whatever it was."""
+    """How vectors were computed. The differences between devices are so small that an index may mix them."""
 
     device: str
-    """As PyTorch calls it: cpu, cuda:0, mps."""
+    """The name of the device in PyTorch: cpu, cuda:0, mps."""
     device_reason: str
-    """For people, as is the other."""
+    """Why this device was used, for people."""
     precision: str
     """fp32, bf16 or fp16."""
     precision_reason: str
+    """Why this precision was used, for people."""
     engine: str = "torch"
-    """numpy or torch. Earlier versions, which knew torch alone, recorded none."""
+    """numpy or torch. Earlier versions, which used torch only, recorded none."""
 
 
 class Record(NamedTuple):
-    """What the index knows of one file; `row` is None where the file is unreadable, and `error` says why."""
+    """The record of one file. For an unreadable file, `row` is None and `error` is the reason."""
 
     path: bytes
-    """Absolute."""
+    """The absolute path."""
     row: int | None
     size: int
     mtime_ns: int
@@ -140,14 +143,14 @@ class Record(NamedTuple):
     taken_at: str | None = None
     error: str | None = None
     ctime_ns: int | None = None
-    """When the file's status last changed, in ns since 1970; None where the system does not tell, or nobody asked."""
+    """When the file's status last changed, in ns since 1970; None if it is unknown."""
     inode: int | None = None
-    """The file's number in its file system; None likewise."""
+    """The number of the file in its file system; None if it is unknown."""
     date_source: str | None = None
-    """Where `taken_at` is from: "exif", "xmp" or "name"; None if it is None. Writers set both by the file's name if the
-    content does not tell."""
+    """The source of `taken_at`: "exif", "xmp" or "name"; None if there is no date. If the content has no date, writers
+    set both by the file's name."""
     damage: float | None = None
-    """The share of the picture that is missing in the file, 0 to 0.5; None if it is whole."""
+    """The share of the image that is missing in the file, 0 to 0.5; None if it is whole."""
 
 
 @dataclass(frozen=True)
@@ -163,48 +166,48 @@ class Root(NamedTuple):
     """A folder or file that was indexed."""
 
     path: bytes
-    """Absolute."""
+    """The absolute path."""
     options: dict[str, Any]
-    """How it is searched; the store does not know what it means."""
+    """How the root is searched; the store does not interpret it."""
 
 
 class Folder(NamedTuple):
-    """A folder in a root of which something is remembered."""
+    """A folder in a root whose drive or missing images are recorded."""
 
     path: bytes
-    """Absolute."""
+    """The absolute path."""
     drive: str | None
-    """The file system that is mounted there, as `system.drives` calls it; None if none is known to be."""
+    """The name of the file system that is mounted there, from `system.drives`; None if none is known."""
     kept: int = 0
-    """Images below it that the last run did not find, and whose records stay."""
+    """Number of images below it that the last run did not find and whose records stay."""
     away: bool = False
-    """Whether they stay because the drive is not there."""
+    """Whether they stay because the drive is not mounted."""
 
 
 class Known(NamedTuple):
-    """The least that tells whether a file changed."""
+    """The columns of a record that show whether its file has changed."""
 
     path: bytes
     size: int
     mtime_ns: int
     error: str | None
     opened: bool
-    """Whether its content was read; otherwise the error says nothing about the content."""
+    """Whether the content was read; otherwise `error` says nothing about the content."""
     ctime_ns: int | None
     inode: int | None
     damaged: bool = False
-    """Whether a part of the picture is missing."""
+    """Whether a part of the image is missing."""
 
 
 def header(rows: int, dim: int) -> bytes:
-    """A .npy header of fixed length, so that it can be rewritten in place as the matrix grows."""
+    """Make a .npy header of fixed length, which can be rewritten in place as the matrix grows."""
     description = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
     prefix = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
     return prefix + description.ljust(HEADER_BYTES - 11).encode("ascii") + b"\n"
 
 
 def mismatch(folder: Path, known: ModelRecord, wanted: str) -> ModelMismatchError:
-    """The error for an index of one model met with another, or with another revision of the same."""
+    """Make the error for an index of one model that is used with another, or with another revision of the same."""
     base = known.name.partition("@")[0]
     if known.revision and wanted.partition("@")[0].partition(" ")[0] == base:
         pinned = f"{base}@{known.revision[:12]}"
@@ -223,13 +226,13 @@ def mismatch(folder: Path, known: ModelRecord, wanted: str) -> ModelMismatchErro
 
 
 def broken_rows(folder: Path, count: int) -> str:
-    """What is said of rows that are no unit vectors; no query finds their images."""
+    """Make the sentence about rows that are not unit vectors, whose images no query finds."""
     some = "1 image has" if count == 1 else f"{count} images have"
     return f"{some} no usable vector in the index in {folder} (NaN, infinite, all zeros, or of another length)."
 
 
 def damaged(folder: Path, what: str) -> IndexDamagedError:
-    """The error for an index that contradicts itself."""
+    """Make the error for an index that contradicts itself."""
     return IndexDamagedError(
         f"The index in {folder} is damaged: {what}. Your images are untouched.", hint="damaged-index", folder=folder
     )
@@ -237,10 +240,10 @@ def damaged(folder: Path, what: str) -> IndexDamagedError:
 
 @contextmanager
 def guarded(folder: Path) -> Iterator[None]:
-    """Turn errors of SQLite and of the file system into ours, but not mistakes in its use."""
+    """Turn errors of SQLite and of the file system into ClipsearchErrors, but not programming errors."""
     try:
         yield
-    except sqlite3.ProgrammingError:  # a closed connection, or the wrong thread: the index is as good as before
+    except sqlite3.ProgrammingError:  # a closed connection or the wrong thread: the index is not damaged
         raise
     except sqlite3.OperationalError as error:
         said = str(error)

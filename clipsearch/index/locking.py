@@ -1,6 +1,6 @@
-"""The lock of an index: at most one process writes at a time, and others can see that it does.
+"""The lock of an index, which at most one writing process holds, and which others can query.
 
-Knows of an index only the folder and the name of the file that is locked.
+The module knows only the folder of an index and the name of its lock file.
 """
 
 from __future__ import annotations
@@ -22,22 +22,27 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 _MOMENT_SECONDS = 0.25
-"""A lock is asked for so long in any case: `is_locked` holds it too, for an instant."""
+"""How long to try for the lock in any case, because `is_locked` of another process holds it for an instant."""
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def lock(folder: Path, wait: float) -> Iterator[list[Path]]:
-    """Be the only writer; another one is waited for up to `wait` seconds.
+    """Hold the lock of an index.
 
-    Gives the folders that were made for it, the innermost first. `folder` itself is there as long as the lock is held.
+    Args:
+        folder: that of the index. It is made if it is missing, and exists as long as the lock is held.
+        wait: for how many seconds to wait for another writer.
+
+    Yields:
+        The folders that were made, the innermost first.
 
     Raises:
-        IndexLockedError: another writer is still at work.
+        IndexLockedError: another process still holds the lock.
         IndexWriteError: the folder cannot be written.
     """
-    from filelock import FileLock, Timeout  # not for those who only ask `is_locked`
+    from filelock import FileLock, Timeout  # imported here because `is_locked` does not need it
 
     held = FileLock(folder / LOCK)
     made: list[Path] = []
@@ -63,7 +68,7 @@ def lock(folder: Path, wait: float) -> Iterator[list[Path]]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether another process is writing at this moment. Waits for nobody, and needs no permission to write."""
+    """Whether another process holds the lock. This neither waits nor needs write permission."""
     if sys.platform == "win32":
         from filelock import FileLock, Timeout
 
@@ -82,26 +87,27 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # there is no such file, or there are no locks on this file system
+    except OSError:  # the file does not exist, or the file system has no locks
         pass
     return False
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder, and those above it that are missing; a power cut cannot take their names away again.
+    """Make a folder and its missing parents, flushed to the disk.
 
-    Gives those that were made, the innermost first.
+    Returns:
+        Those that were made, the innermost first.
     """
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for place in missing:
-        with suppress(PermissionError):  # a folder may be written to and yet not be read
+        with suppress(PermissionError):  # a folder may be writable but not readable
             sync_folder(place.parent)
     return missing
 
 
 def _acquire(held: FileLock, folder: Path, made: list[Path], seconds: float) -> None:
-    """Get the lock, and `folder` to go with it: a run that failed at its beginning takes both away when it ends."""
+    """Acquire the lock. A writer that fails early removes file and folder, so both may have to be made again."""
     end = time.monotonic() + seconds
     while True:
         made += make_folder(folder)
@@ -113,8 +119,8 @@ def _acquire(held: FileLock, folder: Path, made: list[Path], seconds: float) -> 
 
 
 def _is_in_place(held: FileLock, folder: Path) -> bool:
-    """Whether the file that is locked still has its name, so that others meet the lock."""
-    descriptor = held._context.lock_file_fd  # noqa: SLF001  (filelock 3 does not look itself)
-    if descriptor is None or sys.platform == "win32":  # where a locked file cannot be taken away
+    """Whether the locked file still is the lock file of the folder."""
+    descriptor = held._context.lock_file_fd  # noqa: SLF001  (filelock 3 does not check this)
+    if descriptor is None or sys.platform == "win32":  # where a locked file cannot be deleted
         return True
     return os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK))

@@ -1,7 +1,4 @@
-"""The matrix of an index: rows that its one writer only ever adds, and which of them are no unit vectors.
-
-Knows nothing of records.
-"""
+"""The matrix file of an index, to which its writer only appends rows. Knows nothing of records."""
 
 from __future__ import annotations
 
@@ -17,26 +14,27 @@ from clipsearch.system.flushing import sync, sync_folder
 from clipsearch.unit import Matrix, are_unit
 
 _BLOCK_ROWS = 256
-"""Converted to float32 at a time; few enough to stay in a core's own cache."""
+"""Number of rows converted to float32 at a time; they fit into the cache of a core."""
 _COPY_ROWS = 65_536
+"""Number of rows copied at a time."""
 
 
 class MatrixFile:
-    """`embeddings.npy`, open for writing once it is needed. Whoever uses it guards against errors of the disk."""
+    """The file `embeddings.npy`, opened for writing when it is needed. The caller handles errors of the disk."""
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
-        """Rows that are written, committed or not. What the file holds behind them is a leftover."""
+        """Number of rows written, committed or not. Any bytes after them are a leftover."""
         self._path = folder / MATRIX
         self._file: BinaryIO | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it is open for writing."""
+        """Whether the file is open for writing."""
         return self._file is not None
 
     def open(self, dim: int) -> BinaryIO:
-        """The file, cut off behind its rows of D numbers; made anew if it has none."""
+        """Open the file, truncated after its rows of D numbers. Without rows, a new file is made."""
         if self._file is None:
             self._file = self._path.open("r+b" if self.rows else "w+b", buffering=0)
             # In this order, so that the header never names more rows than there are.
@@ -48,49 +46,49 @@ class MatrixFile:
         return self._file
 
     def close(self) -> None:
-        """Close the file; the next use opens it anew."""
+        """Close the file; the next use opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def is_tidy(self, dim: int) -> bool:
-        """Whether the file has as many rows of D numbers as are written and says so, neither more nor less."""
+        """Whether length and header of the file agree with the number of rows of D numbers."""
         with self._path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
             return file.read(HEADER_BYTES) == header(self.rows, dim) and length == self._end(dim)
 
     def append(self, rows: bytes, dim: int) -> int:
-        """Write rows of D float16 numbers behind the last one; the number of the first."""
+        """Append rows of D float16 numbers and return the number of the first one."""
         first = self.rows
         _write_all(self.open(dim), rows, self._end(dim))
         self.rows += len(rows) // (dim * 2)
         return first
 
     def row(self, row: int, dim: int) -> bytes:
-        """D float16 numbers, committed or not."""
+        """Read a row of D float16 numbers, committed or not."""
         return read_row(self.open(dim), row, dim)
 
     def flush(self, dim: int) -> None:
-        """Have all rows on the disk, and then the header that counts them."""
+        """Flush all rows to the disk, and then the header with their number."""
         if self._file is not None:
             sync(self._file.fileno())
-            # The length in the header is for other programs. It follows the rows, so it never says too much.
+            # The number in the header is for other programs. It is written after the rows, so it is never too large.
             _write_all(self._file, header(self.rows, dim), 0)
             sync(self._file.fileno())
 
     def _end(self, dim: int) -> int:
-        """Bytes up to the last row."""
+        """Return the number of bytes up to the end of the last row."""
         return HEADER_BYTES + self.rows * dim * 2
 
 
 def read_row(file: BinaryIO, row: int, dim: int) -> bytes:
-    """D float16 numbers; fewer if the file ends before."""
+    """Read a row of D float16 numbers; fewer bytes if the file ends before."""
     file.seek(HEADER_BYTES + row * dim * 2)
     return file.read(dim * 2)
 
 
 def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
-    """The rows that are alive and no unit vectors."""
+    """Return the rows that are alive and not unit vectors."""
     wrong: list[int] = []
     for start in range(0, len(matrix), _BLOCK_ROWS):
         bad = ~are_unit(matrix[start : start + _BLOCK_ROWS])
@@ -101,7 +99,7 @@ def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
 
 
 def write_rows(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
-    """A flushed .npy file of some rows of a matrix."""
+    """Write some rows of a matrix to a .npy file and flush it."""
     with path.open("w+b", buffering=0) as file:
         at = _write_all(file, header(len(rows), matrix.shape[1]), 0)
         for start in range(0, len(rows), _COPY_ROWS):
@@ -110,7 +108,7 @@ def write_rows(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
 
 
 def _write_all(file: BinaryIO, content: bytes, at: int) -> int:
-    """Write `content` at a place in an unbuffered file, however many calls that takes; where it ends."""
+    """Write all of `content` at an offset of an unbuffered file, and return the offset of its end."""
     file.seek(at)
     view = memoryview(content)
     while view:

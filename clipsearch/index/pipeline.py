@@ -1,7 +1,7 @@
-"""From image files to vectors: read, decode, batch and embed, each in threads of its own, in the order of the files.
+"""The pipeline from image files to vectors: read, decode, batch and embed, in parallel and in the order of the files.
 
-The one way for whoever needs vectors of files: an `index` run, an import, a model at work. It knows nothing of what
-becomes of them. A model is known by what it must be able to do, so no model library is imported here.
+Updates of an index, imports and the embedder all use it. It knows nothing of what the vectors are for. Models are
+described by protocols, so no model library is imported here.
 """
 
 from __future__ import annotations
@@ -36,157 +36,157 @@ if TYPE_CHECKING:
     from clipsearch.index.writing import Writer
 
 Pixels = npt.NDArray[np.uint8]
-"""(H, W, 3)."""
+"""(H, W, 3) pixels of one preprocessed image, not yet normalised."""
 
 WORKERS = min(32, cores.available())
-"""Threads that read files, and as many that decode."""
+"""Number of threads that read files, and number of threads that decode."""
 BATCH_SECONDS = 2.5
-"""So long the model takes for a batch at most, and so long a batch waits for more images."""
+"""The longest time that the model should take for a batch, and that a batch waits for more images."""
 _MOST_TOGETHER = 512
-"""Images in a batch at most, those included that the model has no work with."""
+"""Largest number of items in a batch, including those without pixels."""
 _MOST_EARLY_BYTES = 64 * 2**20
-"""Of pixels that are made while the model is loaded."""
+"""Largest size of the pixels decoded while the model is still being loaded."""
 _MANY = 8
-"""If this many images fail together, and none does not, it is the model's fault."""
+"""If all of at least this many images have no vector, the model is broken."""
 
 
 class Preprocessing(Protocol):
-    """What a model wants to see of an image. Several threads use it."""
+    """The preprocessing of a model, which several threads may call."""
 
     @property
     def enough(self) -> int | None:
-        """How many pixels both sides of a decoded image must at least have; None if it is needed in full."""
+        """The least number of pixels on each side of a decoded image; None if it is needed in full."""
 
     def __call__(self, image: Image.Image, box: tuple[float, float, float, float]) -> Pixels:
-        """(H, W, 3) pixels of one image, which is what `box` (left, upper, right, lower edge) leaves of `image`."""
+        """Return the (H, W, 3) pixels of `image` cropped to `box` (left, upper, right, lower edge)."""
 
 
 class ImageEncoder(Protocol):
-    """The image tower of a model that is loaded."""
+    """The image tower of a loaded model."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of images."""
+        """The preprocessing of images."""
 
     @property
     def batch_size(self) -> int:
-        """Images that `encode_images` is best given at a time; it may fall."""
+        """The best number of images for `encode_images`; it may decrease."""
 
     @property
     def calls(self) -> int:
-        """How many calls of `encode_images` at the same time are best."""
+        """The best number of simultaneous calls of `encode_images`."""
 
     @property
     def is_loading(self) -> bool:
-        """Whether `encode_images` would wait for a model that is loaded in another thread."""
+        """Whether `encode_images` would wait for a model that another thread is loading."""
 
     def divide_cores(self) -> None:
-        """Give each of `calls` calls at the same time its share of the cores, instead of all to each."""
+        """Divide the cores between `calls` simultaneous calls, instead of giving all cores to each."""
 
     def encode_images(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of B times (H, W, 3) pixels."""
+        """Embed B images of (H, W, 3) pixels as (B, D) unit vectors."""
 
 
 class ImageModel(Protocol):
-    """A model whose image tower is loaded when it is first asked for."""
+    """A model whose image tower is loaded on first use."""
 
     @property
     def name(self) -> str:
-        """As the user would type it."""
+        """The name of the model, as the user would type it."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of images; may be there before the tower is loaded."""
+        """The preprocessing of images, which may be available before the tower is loaded."""
 
     @property
     def encoder(self) -> ImageEncoder:
-        """The image tower."""
+        """The image tower, loaded on first use."""
 
 
 class LoadedModel(NamedTuple):
-    """An `ImageModel` that is loaded, and what an index records of it."""
+    """An `ImageModel` that is loaded, with the record of it for an index."""
 
     encoder: ImageEncoder
     record: ModelRecord
 
     @property
     def name(self) -> str:
-        """As the user would type it."""
+        """The name of the model, as the user would type it."""
         return self.record.name
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of images."""
+        """The preprocessing of images."""
         return self.encoder.preprocessing
 
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
-        """It is chosen already."""
+        """Do nothing, because the model is chosen already."""
 
     def load(self, expected: int) -> LoadedModel:  # noqa: ARG002  (as `IndexModel` has it)
-        """Itself, so that it can stand for an `IndexModel`."""
+        """Return itself, so that it can be used as an `IndexModel`."""
         return self
 
     def computed(self) -> Computed | None:
-        """None: whoever loaded it knows how it computes."""
+        """Return None, because the caller who loaded the model knows."""
 
 
 class IndexModel(Protocol):
-    """A model whose vectors an index is to hold, loaded when it is first needed."""
+    """The model of an index that is updated, loaded when it is first needed."""
 
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
-        """Decide which model it is, before all else, for an index and what is to be read; `known` is that of the index.
+        """Decide which model to use for `index`, which records the model `known`, before `folders` are searched.
 
         Raises:
-            ModelMismatchError: the index holds vectors of another model than is asked for.
+            ModelMismatchError: the index holds vectors of another model than the one asked for.
         """
 
     def load(self, expected: int) -> LoadedModel:
-        """The model, for a number of images that is `expected`.
+        """Load the model for about `expected` images.
 
         Raises:
-            ClipsearchError: it cannot be had.
+            ClipsearchError: the model is not available.
         """
 
     def computed(self) -> Computed | None:
-        """How it computes, for the index to remember; None if it was not loaded, or nobody knows."""
+        """Describe how the model computes, for the record in the index; None if it was not loaded or it is unknown."""
 
 
 class Item(NamedTuple):
-    """One image file on its way to its vector."""
+    """One image file in the pipeline."""
 
     file: ImageFile
     record: Record
-    """What is known of it so far; with an `error` if there is no vector to be had."""
+    """The record of the file so far, with an `error` if it has no vector."""
     content: bytes | None = None
-    """The whole file, as long as it is to be decoded."""
+    """The content of the file, until it is decoded."""
     pixels: Pixels | None = None
-    """(H, W, 3), as long as they are to be embedded."""
+    """(H, W, 3) pixels, until they are embedded."""
     vector: npt.NDArray[np.float32] | None = None
     """(D,) unit vector."""
     vanished: bool = False
-    """Whether the file was gone when it was to be read."""
+    """Whether the file had been deleted before it was read."""
 
     def failed(self, error: UnreadableImageError) -> Item:
-        """The same without a vector, and the reason."""
-        # Without a hash it is tried again.
+        """Return the item with the error, without content and pixels."""
+        # A record without a hash makes the next run try again.
         known = self.record._replace(hash=None) if isinstance(error, NoMemoryError) else self.record
         return self._replace(record=known._replace(error=str(error)), content=None, pixels=None)
 
 
 class Batch(NamedTuple):
-    """Items that went through the model together, each of which has a vector or an error."""
+    """Items that were embedded together, each with a vector or an error."""
 
     items: list[Item]
     images: int = 0
-    """Those that the model had work with."""
+    """Number of images that were embedded."""
     seconds: float = 0
-    """How long it took."""
+    """Duration of embedding them."""
 
 
 def read_images(files: Iterable[ImageFile], max_pixels: int | None = None) -> Generator[Item, None, None]:
-    """Each file with its content, or with the reason why there is none, in order; `max_pixels` is as for `read_file`.
+    """Read files in parallel, and yield each with its content or with an error, in order.
 
-    Close it if it is not read to its end.
+    `max_pixels` is as for `read_file`. A caller that stops early must close the generator.
     """
     return map_in_order(partial(_read, max_pixels=max_pixels), files, WORKERS, 4 * WORKERS, lambda file: file.size)
 
@@ -199,10 +199,11 @@ def decode_images(
     ahead: int = 4 * WORKERS,
     judge: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[Item, None, None]:
-    """Items whose content is decoded to the pixels that are `wanted`, at most `ahead` of them waiting; in order.
+    """Decode items in parallel, and yield each with its pixels or with an error, in order.
 
-    Images of more than `max_pixels` are not decoded. `judge` may refuse an image by putting an `error` into its record;
-    threads call it. Close it if it is not read to its end.
+    Images of more than `max_pixels` are not decoded, and at most `ahead` decoded items wait for the caller. `judge`,
+    which several threads call, may refuse an image by setting the `error` of its record. A caller that stops early must
+    close the generator.
     """
     work = partial(_decode, wanted=wanted, max_pixels=max_pixels, judge=judge)
     return map_in_order(work, items, WORKERS, ahead, lambda item: len(item.content or b""))
@@ -217,17 +218,24 @@ def embed_images(
     seconds: float = BATCH_SECONDS,
     judge: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[Batch, None, None]:
-    """Decode and embed about `total` items, in order; those that have a vector or an error come along.
+    """Decode and embed items in parallel, and yield them in order.
 
-    Batches begin with one image and grow to what the model manages in `seconds`; where there are few images, its calls
-    share them. The model is loaded by the thread that asks, when the first image has pixels; `items` are asked for by
-    that thread too. The rest is as for `decode_images`. Close it if it is not read to its end.
+    Batches begin with one image and grow until the model takes `seconds` for one; a few images are divided between
+    simultaneous calls. A caller that stops early must close the generator.
+
+    Args:
+        items: those that have a vector or an error are passed on. They are iterated in the caller's thread.
+        model: is loaded in the caller's thread, when the first image is decoded.
+        total: the approximate number of items.
+        max_pixels: images with more pixels are not decoded.
+        seconds: the longest time that the model should take for a batch.
+        judge: as for `decode_images`.
 
     Raises:
-        ModelError: the model makes no vectors of any image.
+        ModelError: the model makes no unit vector of any image.
     """
     waiting = iter(items)
-    # 1. What needs no model.
+    # 1. Pass on items until one needs the model.
     for item in waiting:
         first = item
         if item.content is not None:
@@ -238,18 +246,18 @@ def embed_images(
     else:
         return
     encoder = model.encoder
-    # 2. Pixels, as long as the model is loaded in another thread.
+    # 2. Decode while the model is being loaded in another thread.
     early, most = [first], 1 + _MOST_EARLY_BYTES // max(1, first.pixels.nbytes)
     while encoder.is_loading and len(early) < most and (some := list(islice(waiting, 4 * WORKERS))):
         early += decode_images(some, model.preprocessing, max_pixels, judge=judge)
     encoder.divide_cores()
     with ExitStack() as opened:
-        # 3. Pixels, far enough ahead for the model never to wait for them.
+        # 3. Decode far enough ahead for the model never to wait.
         ahead = (encoder.calls + 1) * encoder.batch_size + WORKERS
         decoded = opened.enter_context(
             closing(decode_images(waiting, model.preprocessing, max_pixels, ahead=ahead, judge=judge))
         )
-        # 4. Vectors.
+        # 4. Embed in batches.
         batches = _Batches(encoder, total, seconds)
         work = partial(_embed, encoder, model.name)
         embedded = map_in_order(
@@ -261,13 +269,13 @@ def embed_images(
 
 
 class _Batches:
-    """Items in batches whose size fits the model."""
+    """Divides items into batches whose size suits the speed of the model."""
 
     def __init__(self, encoder: ImageEncoder, total: int, seconds: float) -> None:
         self._encoder = encoder
         self._share = -(-total // encoder.calls)
         self._seconds = seconds
-        self._size = 1  # until one shows how long the model takes
+        self._size = 1  # until a batch shows how long the model takes
 
     def of(self, items: Iterable[Item]) -> Iterator[list[Item]]:
         batch: list[Item] = []
@@ -283,7 +291,7 @@ class _Batches:
             yield batch
 
     def adapt(self, batch: Batch) -> None:
-        """Fit the size of batches to come to the time that one took."""
+        """Adapt the size of further batches to the duration of this one."""
         if batch.images:
             fitting = int(batch.images * self._seconds / max(batch.seconds, 1e-9))
             self._size = max(1, min(self._encoder.batch_size, fitting, self._share))
@@ -305,16 +313,16 @@ def _decode(item: Item, *, wanted: Preprocessing, max_pixels: int | None, judge:
     if item.content is None:
         return item
     try:
-        picture, pixels = pixels_of(wanted, item.content, os.path.basename(item.file.path), max_pixels)
+        decoded, pixels = pixels_of(wanted, item.content, os.path.basename(item.file.path), max_pixels)
     except UnreadableImageError as error:
         return item.failed(error)
     record = judge(
         item.record._replace(
-            width=picture.width,
-            height=picture.height,
-            taken_at=picture.taken_at,
-            date_source=picture.date_source,
-            damage=picture.missing or None,
+            width=decoded.width,
+            height=decoded.height,
+            taken_at=decoded.taken_at,
+            date_source=decoded.date_source,
+            damage=decoded.missing or None,
         )
     )
     return item._replace(record=record, content=None, pixels=pixels if record.error is None else None)
@@ -337,13 +345,15 @@ def _with_result(item: Item, result: npt.NDArray[np.float32] | UnreadableImageEr
 def pixels_of(
     wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None = None, box: Box | None = None
 ) -> tuple[DecodedImage, npt.NDArray[np.uint8]]:
-    """An image, and the (H, W, 3) pixels of it, or of the part of it in a box, that a model wants to see.
+    """Decode an image, and preprocess it, or its part in a box, to (H, W, 3) pixels.
 
     Raises:
-        UnreadableImageError: it is no image, is broken, or too large.
-        InputError: the box is not within it.
+        UnreadableImageError: the content is not an image, broken, or too large.
+        InputError: the box is not within the image.
     """
-    from clipsearch.images.decoding import decode  # a run that finds nothing new loads no decoder
+    from clipsearch.images.decoding import (
+        decode,
+    )  # imported here because an update that finds nothing new needs no decoder
 
     decoded = decode(content, name, max_pixels=max_pixels, at_least=None if box else wanted.enough)
     with enough_memory():
@@ -356,16 +366,18 @@ def pixels_of(
 def vectors_of(
     encoder: ImageEncoder, model: str, pixels: Sequence[npt.NDArray[np.uint8]]
 ) -> list[npt.NDArray[np.float32] | UnreadableImageError]:
-    """The (D,) unit vector of each picture, or why there is none; `pixels` and `model` are as for `embed`.
+    """Embed images of (H, W, 3) pixels, and return the (D,) unit vector of each, or an error if the model makes none.
+
+    `model` is the name of the model, for errors.
 
     Raises:
-        ModelError: it is the model's fault and not the pictures'.
+        ModelError: the model makes no unit vector of any image.
     """
     vectors = encoder.encode_images(pixels)
     sound = are_unit(vectors)
     if not sound.any() and (len(pixels) >= _MANY or not _makes_any(encoder, pixels[0])):
         raise ModelError(
-            f"Model {model!r} makes no vectors of pictures: {NOTHING}. Its weights or its preprocessing are damaged.",
+            f"Model {model!r} makes no vectors of images: {NOTHING}. Its weights or its preprocessing are damaged.",
             hint="check-model",
             model=model,
         )
@@ -376,9 +388,9 @@ def vectors_of(
 
 
 def _makes_any(encoder: ImageEncoder, like: npt.NDArray[np.uint8]) -> bool:
-    """Whether a model makes vectors of other pictures that are as large: black, grey, white, and noise.
+    """Whether a model makes unit vectors of other images of the same size: black, grey, white, and noise.
 
-    A picture that fails alone says nothing of the model.
+    It tells a broken model from an image that alone has no vector.
     """
     plain = [np.full_like(like, level) for level in (0, 128, 255)]
     noise = np.random.default_rng(0).integers(0, 256, like.shape, np.uint8)

@@ -1,4 +1,4 @@
-"""An index opened for reading."""
+"""Reading an index: finding it, its records and its matrix."""
 
 from __future__ import annotations
 
@@ -45,18 +45,19 @@ from clipsearch.system.places import is_there
 from clipsearch.unit import Matrix, are_unit
 
 _BUSY_SECONDS = 30
+"""How long a statement waits for a commit of a writer."""
 _SPARSE = 20
-"""If fewer than one row in this many is asked for, each is looked up."""
+"""If fewer than one row in this number is needed, each is looked up instead of reading the whole table."""
 
 
 def find_index(start: Path) -> Path:
-    """The nearest index folder in `start` or above it.
+    """Find the nearest index folder in `start` or in a folder above it.
 
     Raises:
         IndexMissingError: there is none.
     """
     start = start.absolute()
-    # Above a folder that was entered through a link, what the shell shows as above it comes last.
+    # If the shell entered the folder through a link, the folders above that link are searched last.
     shell = logical_folder(os.fsencode(start))
     typed = () if shell is None else (Path(os.fsdecode(shell)), *Path(os.fsdecode(shell)).parents)
     for folder in (start, *start.parents, *typed):
@@ -68,27 +69,27 @@ def find_index(start: Path) -> Path:
 
 
 def missing_index(folder: Path) -> IndexMissingError:
-    """The error for a folder that holds no index."""
+    """Make the error for a folder that holds no index."""
     return IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
 
 
 class Store:
-    """An index opened for reading. Any number of threads may use it at the same time."""
+    """An index opened for reading. Threads may share it."""
 
     def __init__(self, folder: Path, make_connection: Callable[[], sqlite3.Connection]) -> None:
-        """What `make_connection` makes is used by the thread that asks, and closed by whichever calls `close`."""
+        """Use `make_connection` for one connection in each thread; the thread that calls `close` closes all."""
         self.folder = folder
         self._paths = StoredPaths(os.fsencode(os.path.dirname(os.path.abspath(folder))))
         self._connections = Connections(folder, make_connection)
         self._record = RECORD
-        """What to select for a `Record`."""
+        """The columns to select for a `Record`."""
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        """Whether `folder` holds an index, sound or not.
+        """Whether `folder` holds an index, damaged or not.
 
         Raises:
-            InputError: the system does not say.
+            InputError: the file system does not allow to find out.
         """
         return is_there(folder / DATABASE)
 
@@ -98,16 +99,16 @@ class Store:
 
         Raises:
             IndexMissingError: there is none in `folder`.
-            IndexDamagedError: it cannot be read, or a newer clipsearch wrote it.
+            IndexDamagedError: the index cannot be read, or its format is newer.
         """
         path = folder / DATABASE
         if not cls.exists(folder):
             raise missing_index(folder)
-        # A crash can leave a journal that has to be rolled back, so even readers open for writing where they may.
+        # A crash can leave a journal that has to be rolled back, so readers open the database for writing if permitted.
         mode = "rw" if os.access(path, os.W_OK) and os.access(folder, os.W_OK) else "ro"
         store = Store(folder, lambda: connect(path, mode, _BUSY_SECONDS, shared=True))
         try:
-            if store.format() < 3:  # noqa: PLR2004  (what came with it is unknown)
+            if store.format() < 3:  # noqa: PLR2004  (older formats have fewer columns)
                 store._record = f"{OLD_RECORD}, NULL, NULL, {OLD_SOURCE}, NULL"
         except IndexDamagedError:
             store.close()
@@ -123,10 +124,10 @@ class Store:
         return self._connections.mine()
 
     def format(self) -> int:
-        """The version of its format.
+        """Return the version of the format.
 
         Raises:
-            IndexDamagedError: a newer clipsearch wrote it, or it names none.
+            IndexDamagedError: the format is newer than this clipsearch, or missing.
         """
         version = self.meta("format")
         if version is None or not version.isdecimal():
@@ -141,37 +142,37 @@ class Store:
     # -- records ---------------------------------------------------------------------------------------------
 
     def model(self) -> ModelRecord | None:
-        """The model of the vectors; None before the first run has loaded one."""
+        """Return the model of the vectors; None before the first run has loaded one."""
         text = self.meta("model")
         return ModelRecord(**json.loads(text)) if text else None
 
     def bound_model(self) -> ModelRecord | None:
-        """The model that all vectors to come must be of; None as long as there is no vector."""
+        """Return the model that all further vectors must be of; None as long as there is no vector."""
         return self.model() if self.committed_rows() else None
 
     def is_whole(self) -> bool:
-        """Whether each of its folders was once searched and recorded to the end; `last_run` says how later runs ended.
+        """Whether each folder of the index has been searched and recorded completely at least once.
 
-        It is not while the run is at work, or was ended, that makes the index or takes in a folder.
+        It is False while the first run of a folder is at work, or if that run was interrupted.
         """
         run, roots = self.last_run(), self.roots()
-        if run is None:  # made by an import, or by nobody yet
+        if run is None:  # made by an import, or still empty
             return bool(roots or self.committed_rows())
         return run["outcome"] == FINISHED or all(root.options.get("readers") is not None for root in roots)
 
     def last_run(self) -> dict[str, Any] | None:
-        """What the last `index` run left about itself."""
+        """Return the record of the last `index` run."""
         text = self.meta("last_run")
         return dict(json.loads(text)) if text else None
 
     def roots(self) -> list[Root]:
-        """The folders and files that were indexed, by path."""
+        """Return the folders and files that were indexed, by path."""
         # Format 1 had no options.
         found = ((path, *rest) for path, *rest in self.sql("SELECT * FROM roots"))
         return sorted(Root(self._paths.absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
 
     def folders(self, root: bytes | None = None) -> list[Folder]:
-        """What is remembered of folders, all or those of `root` and below (absolute), by path."""
+        """Return the recorded folders, all or those at and below `root` (absolute), by path."""
         if self._record != RECORD:  # formats before 3 had none
             return []
         found = (
@@ -181,20 +182,20 @@ class Store:
         return sorted(folder for folder in found if root is None or is_below(folder.path, root))
 
     def records(self, root: bytes | None = None) -> Iterator[Record]:
-        """All records, or those of `root` and below (absolute), in the order of their paths' bytes."""
+        """Yield all records, or those at and below `root` (absolute), in the order of their paths' bytes."""
         return map(Record._make, self._select(self._record, root))
 
     def known(self, root: bytes) -> Iterator[Known]:
-        """What tells changes, of `root` and below, in the order of their paths' bytes."""
+        """Yield the columns that show changes, at and below `root`, in the order of their paths' bytes."""
         columns = "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode, damage IS NOT NULL"
         return map(Known._make, self._select(columns, root))
 
     def unreadable(self, root: bytes | None = None) -> list[tuple[bytes, str]]:
-        """Path and reason of every file (or folder) below `root` that could not be read."""
+        """Return path and reason of every file or folder at and below `root` that could not be read."""
         return [(path, error) for path, error in self._select("path, error", root, "error IS NOT NULL")]
 
     def damaged(self, root: bytes | None = None) -> list[tuple[bytes, float]]:
-        """Path of every image below `root` of which a part is missing, and the share of it, 0 to 0.5."""
+        """Return the path of every damaged image at and below `root`, and the share that is missing, 0 to 0.5."""
         if self._record != RECORD:  # formats before 3 had none
             return []
         return [
@@ -203,21 +204,21 @@ class Store:
         ]
 
     def damage_of(self, digest: bytes) -> float | None:
-        """The share that is missing of the images with this content; None if they are whole, or there is none."""
+        """Return the missing share of images with this content; None if they are whole, or there is none."""
         if self._record != RECORD:
             return None
         ((share,),) = self.sql("SELECT max(damage) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
         return None if share is None else float(share)
 
     def count(self, root: bytes | None = None) -> int:
-        """How many images lie below `root`."""
+        """Count the images, or those at and below `root`."""
         return sum(
             self.sql(f"SELECT count(row) FROM images WHERE {where}", values)[0][0]  # noqa: S608  (our own words)
             for where, values in self._paths.ranges(root)
         )
 
     def date_sources(self) -> dict[str, int]:
-        """How many images have their date from each of `DATE_SOURCES`."""
+        """Count the images whose date is from each of `DATE_SOURCES`."""
         source = "date_source" if self._record == RECORD else OLD_SOURCE
         sql = f"SELECT {source}, count(*) FROM images WHERE row IS NOT NULL GROUP BY 1"  # noqa: S608  (our own words)
         found = {source or "file": number for source, number in self.sql(sql)}
@@ -231,7 +232,7 @@ class Store:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Within: everything read belongs to one commit. A writer's next commit waits until it is over."""
+        """Read everything in this context from one commit. The next commit of a writer waits for its end."""
         if self._database.in_transaction:
             yield
             return
@@ -245,7 +246,7 @@ class Store:
     # -- rows ------------------------------------------------------------------------------------------------
 
     def matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
-        """The memory-mapped matrix (rows, D) of the last commit, and which rows are alive, (rows,) or None for all.
+        """Return the memory-mapped (rows, D) matrix of the last commit, and (rows,) which are alive; None if all are.
 
         Raises:
             IndexDamagedError: the matrix is missing or shorter than the database says.
@@ -260,10 +261,10 @@ class Store:
         return matrix, alive
 
     def sound_matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
-        """What `matrix` gives, once every row that is alive was looked at.
+        """Return the same as `matrix`, after checking that all rows that are alive are unit vectors.
 
         Raises:
-            IndexDamagedError: also if some are no unit vectors; nothing can be said of their images.
+            IndexDamagedError: the matrix is missing or too short, or a row is not a unit vector.
         """
         matrix, alive = self.matrix()
         if count := len(broken(matrix, alive)):
@@ -274,7 +275,7 @@ class Store:
         return matrix, alive
 
     def images(self, rows: Sequence[int], among: int | None = None) -> list[Record]:
-        """The record of each row; `among` is the number of all rows, for who knows it from the same snapshot."""
+        """Return the record of each row; `among` is the number of all rows in the same snapshot, if it is known."""
         if len(rows) * _SPARSE < (self.committed_rows() if among is None else among):
             found = {row: self.image(row) for row in rows}
         else:  # one pass over the table is faster than many searches in it
@@ -285,24 +286,24 @@ class Store:
             raise damaged(self.folder, f"row {error} belongs to no image") from error
 
     def image(self, row: int) -> Record:
-        """The record of one row."""
+        """Return the record of one row."""
         found = self.sql(f"SELECT {self._record} FROM images WHERE row = ?", (row,))  # noqa: S608  (our own words)
         if not found:
             raise damaged(self.folder, f"row {row} belongs to no image")
         return Record(self._paths.absolute(found[0][0]), *found[0][1:])
 
     def row_of(self, path: bytes) -> int | None:
-        """The row of the image with this absolute path."""
+        """Return the row of the image with this absolute path; None if there is none."""
         found = self.sql("SELECT row FROM images WHERE path = ?", (self._paths.stored(path),))
         return found[0][0] if found else None
 
     def rows_with(self, digest: bytes) -> list[tuple[bytes, int]]:
-        """Absolute path and row of each image with this content hash."""
+        """Return absolute path and row of each image with this content hash."""
         found = self.sql("SELECT path, row FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
         return [(self._paths.absolute(path), row) for path, row in found]
 
     def vector_of(self, digest: bytes) -> npt.NDArray[np.float32] | None:
-        """(D,) the unit vector of an image with this content; None if the index knows none that is one."""
+        """Return the (D,) unit vector of an image with this content; None if there is none."""
         with self.snapshot():
             ((row,),) = self.sql("SELECT min(row) FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))
             if row is None:
@@ -311,7 +312,7 @@ class Store:
         return np.asarray(vector / np.linalg.norm(vector)) if are_unit(vector[np.newaxis])[0] else None
 
     def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[int]:
-        """The rows of images below `root` for which a condition on the columns holds; for this package."""
+        """Yield the rows of images at and below `root` that fulfil an SQL condition; only for this package."""
         for where, more in self._paths.ranges(root):
             sql = f"SELECT row FROM images WHERE {where} AND row IS NOT NULL AND {condition}"  # noqa: S608  (our own words)
             with guarded(self.folder):
@@ -321,17 +322,17 @@ class Store:
     def paths_and_rows(
         self, root: bytes | None, condition: str, values: Sequence[object]
     ) -> Iterator[tuple[bytes, int]]:
-        """The same with absolute paths, in their order; for this package."""
+        """Yield absolute paths and rows of images that fulfil an SQL condition, by path; only for this package."""
         return self._select("path, row", root, f"row IS NOT NULL AND {condition}", values)
 
     def committed_rows(self) -> int:
-        """How many rows of the matrix count."""
+        """Return the number of committed rows of the matrix."""
         ((last,),) = self.sql("SELECT max(m) FROM (SELECT max(row) AS m FROM images UNION SELECT max(row) FROM dead)")
         return 0 if last is None else last + 1
 
     def open_matrix(self) -> BinaryIO | None:
-        """The file with the matrix of the last commit; None if it is missing."""
-        # A rewritten matrix may wait for its usual name. Once it is gone from there, also since we asked, it has it.
+        """Open the file with the matrix of the last commit; None if it is missing."""
+        # A compacted matrix that is not renamed yet is the valid one. If it vanishes meanwhile, it has been renamed.
         waiting = _opened(self.folder / NEW_MATRIX) if self.meta("renaming") else None
         return waiting or _opened(self.folder / MATRIX)
 
@@ -348,17 +349,17 @@ class Store:
             return np.memmap(file, np.float16, "r", HEADER_BYTES, (rows, model.dim))
 
     def meta(self, key: str) -> str | None:
-        """One of the index's own notes; for this package."""
+        """Return a value of the table `meta`; only for this package."""
         found = self.sql("SELECT value FROM meta WHERE key = ?", (key,))
         return found[0][0] if found else None
 
     def sql(self, query: str, values: Sequence[object] = ()) -> list[Any]:
-        """Ask the database; for this package, since nothing else knows the schema."""
+        """Query the database; only for this package, since nothing else knows the schema."""
         with guarded(self.folder):
             return self._database.execute(query, values).fetchall()
 
     def teach(self, name: str, function: Callable[[Any], str | None]) -> None:
-        """Have SQL know a function of one value; for this package."""
+        """Define an SQL function of one argument; only for this package."""
         self._database.create_function(name, 1, function, deterministic=True)
 
     # -- how -------------------------------------------------------------------------------------------------
@@ -366,7 +367,7 @@ class Store:
     def _select(
         self, columns: str, root: bytes | None, condition: str = "TRUE", more: Sequence[object] = ()
     ) -> Iterator[tuple[Any, ...]]:
-        """Rows of `images`, the path first and absolute, in its order; read as they are asked for."""
+        """Yield rows of the table `images`, with the absolute path first, in the order of paths."""
         parts = [
             self._stream(
                 f"SELECT {columns} FROM images WHERE {where} AND {condition} ORDER BY path",  # noqa: S608  (our own words)
@@ -391,7 +392,7 @@ def _opened(path: Path) -> BinaryIO | None:
 
 
 def _size(file: Path) -> int:
-    """In bytes; of what is gone, since a writer is at work, none."""
+    """Return the size in bytes; 0 if a writer has just deleted the file."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

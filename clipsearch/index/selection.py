@@ -1,4 +1,4 @@
-"""Which rows of an index fulfil filters. What columns can tell is asked of SQLite, before anything is ranked."""
+"""Selects the rows of an index that fulfil filters, by SQL where columns suffice, before anything is ranked."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _SINCE = """
 (taken_at >= ? OR (taken_at IS NULL AND (mtime_ns >= ? OR (mtime_ns >= ? AND local_time(mtime_ns) >= ?))))"""
 _UNTIL = """
 (taken_at < ? OR (taken_at IS NULL AND (mtime_ns < ? OR (mtime_ns < ? AND local_time(mtime_ns) < ?))))"""
-"""As `Hit.date` shows it: when it was taken, else when the file was last changed; local, in ISO 8601, so texts compare.
+"""SQL conditions on `Hit.date`: the date of the image, else that of its file, as ISO 8601 local time, compared as text.
 
-SQLite's own local time is another one before 1970 and after 2037. To ask Python for each row would take seconds for a
-million of them, so only those near the bound are asked about."""
+SQLite's own local time is wrong before 1970 and after 2037, and calling Python for a million rows would take seconds.
+So Python is called only for rows near the bound."""
 _NEAR = 2 * 86_400
-"""Seconds: no zone is further away than that from universal time."""
+"""Seconds by which local time differs from universal time at most, in any zone."""
 _64_BITS = 2**63 - 1
 _SHAPES = {Orientation.LANDSCAPE: ">", Orientation.PORTRAIT: "<", Orientation.SQUARE: "="}
 
 
 class Selection(NamedTuple):
-    """The images of one commit that take part in something."""
+    """The images of one commit that take part in an operation."""
 
     matrix: Matrix
-    """(rows, D) all vectors of the index, memory-mapped."""
+    """(rows, D) all embeddings of the index, memory-mapped."""
     mask: npt.NDArray[np.bool_] | None
-    """(rows,) which of them take part; None for all."""
+    """(rows,) whether each row takes part; None if all do."""
 
     def rows(self) -> npt.NDArray[np.int64]:
-        """(N,) the rows of those that take part, in their order."""
+        """Return the (N,) rows that take part, in order."""
         return np.arange(len(self.matrix)) if self.mask is None else np.flatnonzero(self.mask)
 
     def records(self, store: Store) -> Iterator[Record]:
-        """Their records, by path; `store` is where they were selected, in the same snapshot."""
+        """Yield the records of the rows by path; `store` is where they were selected, in the same snapshot."""
         return (
             record
             for record in store.records()
@@ -56,10 +56,10 @@ class Selection(NamedTuple):
 
 
 def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Selection:
-    """The images that fulfil `filters`. Call it, and whatever reads records of them, within one `Store.snapshot`.
+    """Select the images that fulfil `filters`. Call this, and read their records, within one `Store.snapshot`.
 
     Raises:
-        IndexDamagedError: the index contradicts itself; with `only_sound` also if some row is no unit vector.
+        IndexDamagedError: the index contradicts itself or, with `only_sound`, a row is not a unit vector.
     """
     matrix, alive = store.sound_matrix() if only_sound else store.matrix()
     fulfil = _matching(store, filters, len(matrix))
@@ -67,7 +67,7 @@ def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Select
 
 
 def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
-    """Return which of `rows` rows belong to images that fulfil `filters`, (rows,); None if there are no filters."""
+    """Return (rows,) whether each of `rows` rows belongs to an image that fulfils `filters`; None without filters."""
     filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):
         return None
@@ -77,7 +77,7 @@ def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_
 
 
 def unmatched(store: Store, filters: Filters) -> list[str]:
-    """Which filters by path (`under`, `files`, `glob`) no image fulfils, each taken by itself."""
+    """Return the filters by path (`under`, `files`, `glob`) that by themselves no image fulfils."""
     alone = {
         "under": Filters(under=filters.under),
         "files": Filters(files=filters.files),
@@ -91,10 +91,10 @@ def unmatched(store: Store, filters: Filters) -> list[str]:
 
 
 def filters_of(arguments: FilterArguments, store: Store) -> Filters:
-    """Check what a program or a user asks for, of the images of an index.
+    """Parse filters and check them against an index.
 
     Raises:
-        InputError: as for `Filters.of`, or a folder is neither there nor in the index.
+        InputError: as for `Filters.of`, or a folder of `under` exists neither on the disk nor in the index.
     """
     filters = Filters.of(arguments)
     for path in filters.under or ():
@@ -104,15 +104,15 @@ def filters_of(arguments: FilterArguments, store: Store) -> Filters:
 
 
 def rows_of_file(store: Store, path: bytes) -> list[int]:
-    """The rows of the images that are the file at `path` (absolute), by whatever names the index knows it.
+    """Return the rows of the file at `path` (absolute), under all its names in the index.
 
-    Links to it and hard links are among them; copies are files of their own.
+    Symbolic and hard links to it are included; copies are other files.
     """
     names = dict.fromkeys(name for way in (path, os.path.realpath(path)) for name in spellings(way, _roots(store)))
     rows = [row for name in names if (row := store.row_of(name)) is not None]
     if not rows:
         return []
-    # Other names of a file have the same content, and of those with the same content few are to be asked about.
+    # All names of a file have the same content, so only records with this content have to be looked at.
     content = store.image(rows[0]).hash
     others = store.rows_with(content) if content else ()
     return list(dict.fromkeys([*rows, *(row for name, row in others if same_place(name, path))]))
@@ -123,7 +123,7 @@ def _roots(store: Store) -> list[bytes]:
 
 
 def _as_known(store: Store, filters: Filters) -> Filters:
-    """`filters` with paths as the index spells them, in addition to how they were given."""
+    """Add to the paths of `filters` their spellings in the index."""
     if filters == Filters(seen_from=filters.seen_from):
         return filters
     roots = _roots(store)
@@ -144,15 +144,15 @@ def _as_known(store: Store, filters: Filters) -> Filters:
 
 
 def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[bytes]:
-    """What the index calls a folder."""
+    """Return the names of a folder in the index."""
     found = [*spellings(path, roots), *roots_in(path, roots)]
     if any(map(store.count, found)):
         return found
     if any(root.options.get("follow_symlinks") for root in store.roots()):
-        # A link below a root may have led to it; then only the folders that the index knows can tell.
+        # The folder may have been found through a link below a root, so all folders of the index are compared.
         folders = {os.path.dirname(name) for name, _ in store.paths_and_rows(None, "TRUE", ())}
         found += [*spellings(path, folders), *roots_in(path, folders)]
-    if not path.isascii():  # it is gone, or its letters would have been found on the disk
+    if not path.isascii():  # it does not exist on the disk, whose spelling would have been used
         wanted, depth = same_letters(path), path.count(b"/") + 1
         starts = {b"/".join(name.split(b"/")[:depth]) for name, _ in store.paths_and_rows(None, "TRUE", ())}
         found += sorted(start for start in starts if same_letters(start) == wanted)
@@ -180,19 +180,19 @@ def _rows(store: Store, filters: Filters) -> Iterator[int]:
 
 
 class _Glob(NamedTuple):
-    """A pattern for paths."""
+    """A compiled pattern for paths."""
 
     regex: re.Pattern[str]
     takes_in: bool
     by_letters: bool
-    """Whether it is for paths in the form of `same_letters`, since it matches none as it is."""
+    """Whether it is for paths in the form of `same_letters`, because it matches none byte for byte."""
 
     def matches(self, path: bytes) -> bool:
         return self.regex.match(os.fsdecode(same_letters(path) if self.by_letters else path)) is not None
 
 
 def _globs(filters: Filters, paths: Callable[[], Iterator[tuple[bytes, int]]]) -> list[_Glob]:
-    """The patterns, the last first: each as it is, or by letters if no path matches it to the byte."""
+    """Compile the patterns, the last first; those that match no path byte for byte are compared by letters."""
     exact = [_Glob(regex, takes_in, by_letters=False) for regex, takes_in in patterns(filters.glob)]
     open_ones = {number for number, glob in enumerate(exact) if not glob.regex.pattern.isascii()}
     for path, _ in paths() if open_ones else ():
@@ -205,7 +205,7 @@ def _globs(filters: Filters, paths: Callable[[], Iterator[tuple[bytes, int]]]) -
 
 
 def _files(files: Collection[bytes], paths: Callable[[], Iterator[tuple[bytes, int]]]) -> Collection[bytes]:
-    """The paths of the index that `files` mean: each as it is, or by its letters if there is none to the byte."""
+    """Return the paths of the index that equal `files`; those that equal none byte for byte are compared by letters."""
     if all(path.isascii() for path in files):
         return files
     exact = {path for path, _ in paths() if path in files}
@@ -214,7 +214,7 @@ def _files(files: Collection[bytes], paths: Callable[[], Iterator[tuple[bytes, i
 
 
 def _condition(filters: Filters) -> tuple[str, list[object]]:
-    """What the columns have to fulfil, as SQL with its values."""
+    """Return the conditions on columns as SQL, and its values."""
     parts: list[str] = ["TRUE"]
     values: list[object] = []
     for sql, bound in ((_SINCE, filters.after), (_UNTIL, filters.before)):
@@ -235,14 +235,14 @@ def _condition(filters: Filters) -> tuple[str, list[object]]:
 
 
 def _around(moment: str) -> tuple[int, int]:
-    """In ns since 1970: what is certainly before a local time, whatever the zone, and what is certainly after it."""
+    """Return times, in ns since 1970, that are certainly before and certainly after a local time in any zone."""
     seconds = int((datetime.fromisoformat(moment) - datetime(1970, 1, 1)).total_seconds())  # noqa: DTZ001
     early, late = (max(-_64_BITS, min(10**9 * (seconds + far), _64_BITS)) for far in (-_NEAR, _NEAR))
     return early, late
 
 
 def _outermost(paths: tuple[bytes, ...]) -> list[bytes]:
-    """Without those that lie in another, so that no row comes twice."""
+    """Leave out paths that lie in another one, so that no row is selected twice."""
     return [path for path in set(paths) if not any(path != other and is_below(path, other) for other in set(paths))]
 
 
@@ -255,6 +255,6 @@ def _is_in(path: bytes, globs: Sequence[_Glob], seen_from: Sequence[bytes]) -> b
 
 
 def _seen(path: bytes, seen_from: Sequence[bytes]) -> bytes:
-    """As patterns see it: from the current folder where it lies below that, else the whole."""
+    """Return the path that patterns are matched with: relative to `seen_from` if it is below, else absolute."""
     start = next((folder for folder in seen_from if is_below(path, folder)), b"/")
     return path.removeprefix(inside(start)).lstrip(b"/")

@@ -1,4 +1,4 @@
-"""Paths as an index stores them: relative to the folder that it lies in where they are below that, else absolute."""
+"""Paths in the database of an index: relative to the folder that contains it if they are below, else absolute."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from clipsearch.system.paths import inside, is_below
 
 
 class StoredPaths:
-    """Paths of one index."""
+    """Converts paths of one index between their stored and their absolute form."""
 
     def __init__(self, parent: bytes) -> None:
-        """`parent` is the folder (absolute) that the index lies in."""
+        """Convert relative to `parent`, the absolute path of the folder that contains the index."""
         self._parent = parent
         self._inside = inside(parent)
 
     def absolute(self, path: bytes) -> bytes:
-        """Of a stored path."""
+        """Return the absolute form of a stored path."""
         if path.startswith(b"/"):
             return path
         return self._parent if path == b"." else self._inside + path
 
     def with_absolute(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-        """Rows of a table whose first column is a stored path, with the absolute one."""
+        """Yield rows of a table with the stored path in their first column made absolute."""
         parent, below = self._parent, self._inside
         for row in rows:
             if row[0].startswith(b"/"):
@@ -32,12 +32,12 @@ class StoredPaths:
                 yield (parent if row[0] == b"." else below + row[0], *row[1:])
 
     def stored(self, path: bytes) -> bytes:
-        """Of an absolute path."""
-        # What os.path.relpath says of paths without "..", in a tenth of its time.
+        """Return the stored form of an absolute path."""
+        # The result of os.path.relpath for paths without "..", in a tenth of its time.
         return b"." if path == self._parent else path.removeprefix(self._inside)
 
     def ranges(self, root: bytes | None) -> list[tuple[str, tuple[bytes, ...]]]:
-        """Conditions on the stored paths of `root` and below; each holds for a range in the order of absolute paths."""
+        """Return SQL conditions that together select `root` and below, each a range in the order of absolute paths."""
         # Relative paths come before "/" or after it; "0" is the byte that follows "/".
         relative: list[tuple[str, tuple[bytes, ...]]] = [
             ("path = ?", (b".",)),  # the parent itself

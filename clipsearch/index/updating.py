@@ -1,6 +1,6 @@
-"""What `index` does: compare folders with the index, embed what is new, commit in checkpoints.
+"""Updates an index: compares it with folders, embeds new images, and commits in checkpoints.
 
-Knows nothing of how a model is chosen and computed: one is handed in, and is loaded when there is something to embed.
+The module knows nothing of how a model is chosen and computes: one is passed in, and is loaded when it is needed.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import SILENT, Progress
 
 CHECKPOINT_SECONDS = 5.0
-"""At most so much work is lost when the machine dies, and what the threads have under way."""
+"""The longest time between checkpoints. If the machine dies, this much work is lost, and the files in the threads."""
 _MOST_SAME_CONTENT = 100
-"""Files that wait for one with the same content. More are embedded again, so that neither memory nor time runs away."""
+"""Largest number of files that wait for the vector of another one with the same content. More are embedded themselves,
+which limits memory."""
 
 
 class UpdateOptions(TypedDict, total=False):
-    """How a run does its work."""
+    """The options of an update."""
 
     rules: Rules | None
-    """Which files count. They are remembered for these paths; without them known roots keep theirs."""
+    """Which files to take. The index stores the rules for the paths; None leaves known roots as they are."""
     skip_damaged: bool | None
-    """Whether images of which a part is missing are refused. Remembered likewise; None leaves known roots as they
-    are."""
+    """Whether to refuse damaged images. The index stores this for the paths; None leaves known roots as they are."""
     allow_empty: bool
-    """Accept a folder without any image, and forget the images that were in it; otherwise it is an error."""
+    """Whether a folder may be without images; its records are then deleted. Otherwise it is an error."""
     reread: bool
-    """Read every file, also where nothing says that it changed."""
+    """Whether to read every file, changed or not."""
     max_pixels: int | None
-    """Larger images are not decoded; by default what fits this machine's memory."""
+    """Images with more pixels are not decoded; by default the number that fits this machine's memory."""
     wait: float
-    """For how many seconds another run may finish first."""
+    """For how many seconds to wait for another writer."""
 
 
 def update(
@@ -65,25 +65,26 @@ def update(
     progress: Progress = SILENT,
     **options: Unpack[UpdateOptions],
 ) -> Summary:
-    """Bring the index in `folder` up to date with what is under `paths`, making it if need be.
+    """Update the index in `folder`, or create it. An error or an interruption commits everything done so far first.
 
-    Without `paths`, with all the folders that the index knows.
-
-    `model` is loaded only when there is something to embed. Whatever ends the run, an error or an interruption,
-    everything done so far is committed first.
+    Args:
+        folder: that of the index.
+        paths: the folders and files to search; without any, all roots of the index.
+        model: is loaded only when there is something to embed.
+        progress: is updated with the numbers of files found and done.
+        options: see `UpdateOptions`.
 
     Raises:
         IndexMissingError: there is neither an index nor a path.
-        ClipsearchError: a path cannot be used, the model cannot be loaded or is another than the index's, or the
-            index cannot be written.
+        ClipsearchError: a path cannot be searched, the model cannot be loaded or is not that of the index, or the index
+            cannot be written.
     """
-    if (
-        not Store.exists(folder) and not paths
-    ):  # asked in any case: a folder that may not be searched has no other error
+    # Checked first in any case, because only `exists` raises the error for a folder without permission.
+    if not Store.exists(folder) and not paths:
         raise missing_index(folder)
     limit = options.get("max_pixels") or default_max_pixels()
     allow_empty = options.get("allow_empty", False)
-    # The lock comes before all else: whoever may not write is told at once, without a search or a model being loaded.
+    # The lock is taken first, so that an index that cannot be written is reported before a search or a model load.
     with closing(Changes()) as changes, Writer.locked(folder, wait=options.get("wait", 0)) as writer:
         roots = writer.roots()
         paths = paths or [Path(os.fsdecode(root.path)) for root in roots]
@@ -112,7 +113,7 @@ def update(
 
 
 class _Run:
-    """The writing part of one run: `merge`, `compare` and `record`, in this order."""
+    """One update while it holds the lock. Call `merge`, `compare` and `record`, in this order."""
 
     def __init__(
         self,
@@ -133,15 +134,16 @@ class _Run:
         self._progress = progress
         self._computed_before = (writer.last_run() or {}).get("computed")
         self._started = time.monotonic()
-        self._committed = -math.inf  # the first file is committed at once: what cannot be written shows early
+        self._committed = -math.inf  # the first file is committed at once, so that errors in writing show early
         self._same_content: dict[bytes, list[Record]] = {}
-        """By digest, what is being decoded and embedded, and the files found meanwhile that have the same content."""
+        """For each content that is being decoded or embedded, other files found meanwhile that have the same
+        content."""
         self._recorded = 0
-        """Files whose record this run wrote."""
+        """Number of files that this run has recorded."""
 
     def merge(self, merged: Iterable[Merged]) -> None:
-        """Call what is part of another root by its name there."""
-        if self._writer.created:  # others see what is being made
+        """Rename records of paths that lie in another root under a second name."""
+        if self._writer.created:  # so that other processes see the new index
             self._checkpoint("unfinished")
             self._committed = -math.inf
         for path, name in merged:
@@ -149,7 +151,7 @@ class _Run:
             self.summary.merged.append(Merged(path, name))
 
     def compare(self, *, allow_empty: bool) -> None:
-        """Find what changed. Nothing is committed before all of it is known."""
+        """Find all changes, before any of them is committed."""
         for place in self._places:
             self._changes.compare(place, self._writer, allow_empty=allow_empty, searching=self._progress.searching)
         self.summary.unchanged = self._changes.counts.unchanged
@@ -157,20 +159,20 @@ class _Run:
         if self._changes.counts.waiting:
             self._progress.start(self._changes.counts.waiting)
             if self._writer.created:
-                _ = self._loaded_model  # if there is none, nothing must have been recorded
+                _ = self._loaded_model  # if it cannot be loaded, nothing must have been recorded
 
     def record(self, *, allow_empty: bool) -> None:
-        """Read, embed and record what changed, and forget what is gone."""
+        """Read, embed and record what has changed, and delete the records of what is gone."""
         try:
             self._writer.fill_in(self._changes.unnoted())
-            # 1. What is new or changed.
+            # 1. Record new and changed files.
             if self._changes.counts.waiting:
                 self._embed_all()
-            # 2. What is gone and was not found again elsewhere.
+            # 2. Delete the records of files that are gone and were not found elsewhere.
             self._remove(allow_empty=allow_empty)
             self._checkpoint(FINISHED)
         except BaseException as error:
-            # A run that could not begin leaves no trace.
+            # A run that recorded nothing commits nothing.
             if self._writer.sound and self._recorded:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 self._checkpoint("interrupted" if interrupted else f"failed: {error}".splitlines()[0])
@@ -184,19 +186,19 @@ class _Run:
 
     @cached_property
     def _loaded_model(self) -> LoadedModel:
-        """The model, loaded when the first file needs it."""
-        # What was read so far needed no vector; it is taken that of the others one in as many does.
+        """The model, which is loaded for the first file that needs it."""
+        # Files read so far needed no vector. The estimate assumes that the rest need them just as rarely.
         model = self._model.load((self._changes.counts.waiting - self._recorded) // (self._recorded + 1))
         is_first = self._writer.bound_model() is None
         self._writer.set_model(model.record)
         if is_first and not self._recorded:
-            self._writer.commit()  # others see what is being made
+            self._writer.commit()  # so that other processes see the model
         if self._committed > 0:
-            self._committed = time.monotonic()  # loading is no work that could be lost
+            self._committed = time.monotonic()  # loading the model is no work that a crash could lose
         return model
 
     def _embed_all(self) -> None:
-        """Read, decode and embed in threads; record here, in order."""
+        """Read, decode and embed in threads, and record the results in this one, in order."""
         with closing(self._without_vector()) as items:
             first = next(items, None)
             if first is None:
@@ -206,7 +208,7 @@ class _Run:
                 self._loaded_model,
                 total=self._changes.counts.waiting,
                 max_pixels=self._max_pixels,
-                seconds=CHECKPOINT_SECONDS / 2,  # two batches fit between checkpoints
+                seconds=CHECKPOINT_SECONDS / 2,  # so that two batches fit between checkpoints
                 judge=self._judged,
             )
             with closing(batches):
@@ -214,7 +216,7 @@ class _Run:
                     self._record(batch)
 
     def _without_vector(self) -> Generator[Item, None, None]:
-        """The files whose content has no vector yet; the others are recorded on the way."""
+        """Yield the files whose content has no vector yet, and record the others."""
         with closing(read_images(self._changes.waiting(), self._max_pixels)) as items:
             for item in items:
                 self._checkpoint_before(0)
@@ -246,13 +248,13 @@ class _Run:
         self._checkpoint_before(batch.seconds)
 
     def _adopt(self, record: Record) -> bool:
-        """Give a file whose content is in the index already its vector."""
+        """Record a file with the vector that the index has of its content, and return whether there is one."""
         known = self._writer.same_content(record.hash or b"")
         if not known:
             return False
         touched = next((other for other in known if other.path == record.path), None)
         moved = next((other for other in known if other.path in self._changes.gone), None)
-        # Files that swap their names take each other's place, and what was there is without a path for a moment.
+        # When files swap their names, the first one recorded leaves the content of the other without a path.
         dead = next((other for other in known if not other.path), None)
         own = _as_read(touched or moved or dead or known[0], record)
         if self._refuses(own):
@@ -275,7 +277,7 @@ class _Run:
         return True
 
     def _record_same_content(self, record: Record) -> None:
-        """Record the files with the same content as one that is recorded now."""
+        """Record the files that waited because they have the same content as `record`."""
         for other in self._same_content.pop(record.hash or b"", []):
             if record.error is None:
                 self._adopt(other)
@@ -288,7 +290,7 @@ class _Run:
         return _refused(record) if self._refuses(record) else record
 
     def _refuses(self, record: Record) -> bool:
-        """Whether an image is damaged, and such images are refused where it lies."""
+        """Whether an image is damaged and its root refuses damaged images."""
         return record.damage is not None and any(
             place.skip_damaged for place in self._places if is_below(record.path, place.start)
         )
@@ -305,8 +307,8 @@ class _Run:
         self._done(1, unreadable=1)
 
     def _vanished(self, path: bytes) -> None:
-        """A file is gone since it was found."""
-        # With its folder a drive may have gone: what became of it is for the next run to see.
+        """Note that a file was deleted after the search found it."""
+        # If its folder is gone, too, a drive may have been unplugged, which the next run finds out.
         if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(path)):
             (self._changes.gone_unreadable if known.row is None else self._changes.gone).add(path)
         self._progress.advance(1, known=1)
@@ -329,16 +331,16 @@ class _Run:
     # -- checkpoints -------------------------------------------------------------------------------------------
 
     def _seconds(self) -> float:
-        """Since the last checkpoint."""
+        """Return the seconds since the last checkpoint."""
         return time.monotonic() - self._committed
 
     def _checkpoint_before(self, next_step: float) -> None:
-        """Make a checkpoint if the next chance for it comes too late: after a step that takes `next_step` seconds."""
+        """Make a checkpoint if one after a further step of `next_step` seconds would be too late."""
         if self._recorded and self._seconds() + next_step > CHECKPOINT_SECONDS:
             self._checkpoint("unfinished")
 
     def _checkpoint(self, outcome: str) -> None:
-        """Commit, with word of the run so far; at its end also with what could be read."""
+        """Commit, with the record of the run so far and, at its end, the formats that could be read."""
         computed = self._model.computed() if self.summary.embedded else None
         self.summary.seconds = round(time.monotonic() - self._started, 3)
         known = {root.path: root.options for root in self._writer.roots()}
@@ -366,13 +368,13 @@ class _Run:
 
 
 def _refused(record: Record) -> Record:
-    """`record` of a damaged image as that of a file that cannot be read."""
+    """Turn the record of a damaged image into that of an unreadable file."""
     reason = f"damaged: {missing(record.damage or 0)}"
     return record._replace(row=None, width=None, height=None, taken_at=None, error=reason)
 
 
 def _as_read(known: Record, file: Record) -> Record:
-    """What is known of a content, for a `file` that was read and has the same."""
+    """Return the record of a content with path, size and times of another file that has the same content."""
     return known._replace(
         path=file.path, size=file.size, mtime_ns=file.mtime_ns, ctime_ns=file.ctime_ns, inode=file.inode
     )

@@ -1,4 +1,4 @@
-"""Does an index fit together? Matrix and database, compared row by row."""
+"""Verifies an index: compares matrix and database row by row."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from clipsearch.index.matrix_file import broken
 from clipsearch.index.reading import Store
 
 _NAMED_AT_MOST = 5
+"""Largest number of rows or paths that a finding names."""
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be."""
+    """A problem of an index."""
 
     what: str
     harmless: bool = False
-    """Queries do not suffer, and the next run that writes to the index puts it right."""
+    """Whether queries are not affected and the next writer repairs it."""
     hint: str | None = None
-    """What mends it: as the hint of an error, with folder and model as facts; None if it takes a new index."""
+    """Key of the hint what to do about it, as in an error, with folder and model as facts; None if the index has to be
+    made again."""
 
 
 def verify(store: Store) -> list[Finding]:
-    """All that is wrong with an index as of its last commit. Reads the whole matrix and the whole database."""
+    """Find all problems of an index at its last commit, by reading the whole matrix and the whole database."""
     with store.snapshot():
         for steps in (_database, _matrix_file, _rows):
-            # Each step relies on what the one before has checked.
+            # Each step relies on the checks of the one before.
             if findings := list(steps(store)):
                 return findings
         return [*_vectors(store), *_leftovers(store)]
@@ -60,7 +62,7 @@ def _matrix_file(store: Store) -> Iterator[Finding]:
 
 
 def _rows(store: Store) -> Iterator[Finding]:
-    """Every row belongs to one image or is dead, and no record is both an image and unreadable."""
+    """Check that every row belongs to one image or is dead, and that no record is both an image and unreadable."""
     rows = store.committed_rows()
     ((images, dead, lowest),) = store.sql(
         "SELECT (SELECT count(row) FROM images), (SELECT count(*) FROM dead), "
@@ -79,7 +81,7 @@ def _rows(store: Store) -> Iterator[Finding]:
 
 
 def _vectors(store: Store) -> Iterator[Finding]:
-    """Every row that counts is a unit vector."""
+    """Check that every row that is alive is a unit vector."""
     matrix, alive = store.matrix()
     if wrong := broken(matrix, alive):
         paths = [os.fsdecode(store.image(row).path) for row in wrong[:_NAMED_AT_MOST]]
@@ -93,7 +95,7 @@ def _vectors(store: Store) -> Iterator[Finding]:
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:
-    """Traces of a run that was killed, or is under way; the next writer removes them."""
+    """Look for leftovers of a run that was killed or is at work, which the next writer removes."""
     rows, model, file = store.committed_rows(), store.model(), store.open_matrix()
     matrix = MATRIX
     if file is not None:
@@ -109,6 +111,6 @@ def _leftovers(store: Store) -> Iterator[Finding]:
 
 
 def _some(things: list[int] | list[str], count: int | None = None) -> str:
-    """A few of them in brackets."""
+    """Write the first few in brackets."""
     named = ", ".join(str(thing) for thing in things[:_NAMED_AT_MOST])
     return f" ({named}{', ...' if (count or len(things)) > _NAMED_AT_MOST else ''})"

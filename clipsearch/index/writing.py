@@ -1,4 +1,4 @@
-"""An index opened for writing: append, record, commit, compact. Whatever fails or dies, the last commit stands."""
+"""Writing an index: append, record, commit, compact. The last commit survives any failure."""
 
 from __future__ import annotations
 
@@ -42,39 +42,40 @@ from clipsearch.unit import are_unit
 _DEAD_SHARE = 0.25
 """The matrix is rewritten when more than this share of its rows is dead."""
 _COPY_ROWS = 65_536
+"""Number of records updated in one transaction."""
 _BUSY_SECONDS = 120
-"""So long a commit waits for queries; each takes well under a second, unless somebody suspends it."""
+"""How long a commit waits for queries, each of which takes well under a second unless its process is suspended."""
 
 _BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source, damage FROM images"
 
 
 class Writer(Store):
-    """An index opened for writing, by one thread. Nothing counts before `commit`.
+    """An index opened for writing, by one thread. Changes are visible to others after `commit`.
 
-    When a change fails half way, neither it nor anything else since the last commit may ever be committed: rows
-    without records would shift those that follow. `sound` says so, and only opening the index again helps.
+    If a change fails half way, nothing since the last commit may be committed, because rows without records would shift
+    those that follow. `sound` is then False, and the index has to be opened again.
     """
 
     def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
         super().__init__(folder, lambda: database)
         self.sound = True
-        """Whether all changes so far went well."""
+        """Whether no change has failed so far."""
         self.created = False
-        """Whether there was no index before."""
+        """Whether this writer has created the index."""
         self._matrix = MatrixFile(folder)
 
     @classmethod
     @contextmanager
     def locked(cls, folder: Path, *, wait: float = 0) -> Iterator[Writer]:
-        """Open or create the index in `folder` for writing; at most one process does at a time.
+        """Open or create the index in `folder` for writing, as the only process.
 
-        Another writer is waited for up to `wait` seconds. An index that is created goes again if what is done within
-        fails before anything is recorded.
+        Another writer is waited for up to `wait` seconds. A new index is removed again if an error ends the context
+        before anything was recorded.
 
         Raises:
             IndexLockedError: another process is still writing.
             IndexWriteError: the folder cannot be written.
-            IndexDamagedError: the index cannot be read, or a newer clipsearch wrote it.
+            IndexDamagedError: the index cannot be read, or its format is newer.
         """
         with lock(folder, wait) as made:
             created = not cls.exists(folder)
@@ -91,7 +92,7 @@ class Writer(Store):
                 raise
 
     def close(self) -> None:
-        """Close the files; what was not committed is lost."""
+        """Close the files without committing."""
         self._database.rollback()
         self._matrix.close()
         super().close()
@@ -99,10 +100,10 @@ class Writer(Store):
     # -- what an index is about --------------------------------------------------------------------------------
 
     def set_model(self, model: ModelRecord) -> None:
-        """Say which model makes the vectors.
+        """Record the model that makes the vectors.
 
         Raises:
-            ModelMismatchError: the index already holds vectors of another one.
+            ModelMismatchError: the index holds vectors of another model.
         """
         known = self.bound_model()
         if known is not None and known.fingerprint != model.fingerprint:
@@ -111,14 +112,14 @@ class Writer(Store):
             self._set_meta("model", json.dumps(asdict(model)))
 
     def set_last_run(self, run: dict[str, Any]) -> None:
-        """Leave word about the run that is writing."""
+        """Record the run that is writing."""
         with self._changing():
             self._set_meta("last_run", json.dumps(run))
 
     def set_root(self, root: bytes, options: dict[str, Any]) -> None:
-        """Remember a folder or file (absolute) that was indexed, and how; roots below it are no longer needed.
+        """Record a folder or file (absolute) that was indexed, and its options, in place of all roots below it.
 
-        A root that lies below another one is part of that already.
+        Nothing is recorded if it lies below another root.
         """
         known = [other.path for other in self.roots()]
         if any(other != root and is_below(root, other) for other in known):
@@ -130,16 +131,17 @@ class Writer(Store):
             self._execute("INSERT INTO roots VALUES (?, ?)", (self._paths.stored(root), json.dumps(options)))
 
     def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
-        """Remember these folders, all of them `root` or below (absolute), and no others there."""
+        """Record these folders in place of all others at and below `root` (absolute)."""
         with self._changing():
             self._forget_folders(root)
             for path, *rest in folders:
                 self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._paths.stored(path), *rest))
 
     def rename(self, place: bytes, name: bytes) -> None:
-        """Give the records of `place` and below the `name` that it has in another root (both absolute).
+        """Rename the records at and below `place` to the `name` that it has in another root (both absolute).
 
-        `place` is no root any more. Of two records of one file that of the image stays, or the one that is there.
+        `place` is no root any more. If there is a record with the new name, it is kept unless only the renamed one is
+        that of an image.
         """
         with self._changing():
             for old in list(self.records(place)):
@@ -152,12 +154,12 @@ class Writer(Store):
             self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(place),))
 
     def forget(self, roots: Sequence[bytes]) -> list[int]:
-        """Drop roots, or folders whose images are kept though they are not there, and all records below them.
+        """Delete roots, or folders whose missing images are kept, with all records below them, and commit.
 
-        Whatever links or mounts lead to them. Commits; how many images each held.
+        The paths are absolute, and may be any names that lead to them. Returns the number of images that each held.
 
         Raises:
-            InputError: one of them is neither. Then none is dropped.
+            InputError: a path is neither. Then none is deleted.
         """
         known = {root.path for root in self.roots()}
         kept = [folder for folder in self.folders() if folder.kept]
@@ -169,10 +171,8 @@ class Writer(Store):
         for root in roots:
             if not may_go(root):
                 names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
-                raise InputError(
-                    f"{os.fsdecode(root)} is not among the folders that were indexed: {names}.",
-                    hint="leave-out",
-                )
+                said = f"{os.fsdecode(root)} is not among the folders that were indexed: {names}."
+                raise InputError(said, hint="leave-out")
         images = [self.count(root) for root in roots]
         with self._changing():
             for root in roots:
@@ -194,14 +194,14 @@ class Writer(Store):
     # -- records -----------------------------------------------------------------------------------------------
 
     def record(self, path: bytes) -> Record | None:
-        """What is known of one file (absolute)."""
+        """Return the record of a file, given its absolute path; None if there is none."""
         found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._paths.stored(path),))  # noqa: S608
         return Record(path, *found[0][1:]) if found else None
 
     def same_content(self, digest: bytes) -> list[Record]:
-        """The images with this content hash; and without a path those that had it, while their rows are there.
+        """Return the records of images with this content; those of deleted ones whose row exists have an empty path.
 
-        Without those whose rows are no unit vectors: they have to be embedded again.
+        Images whose rows are not unit vectors are left out, because they have to be embedded again.
         """
         living = self.sql(f"SELECT {RECORD} FROM images WHERE hash = ? AND row IS NOT NULL", (digest,))  # noqa: S608
         columns = "row, 0, 0, hash, width, height, taken_at, NULL, NULL, NULL, date_source, damage"
@@ -229,7 +229,7 @@ class Writer(Store):
         return len(numbers) == model.dim and bool(are_unit(numbers[np.newaxis])[0])
 
     def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
-        """Append (B, D) unit rows to the matrix and put the records of the same images, which get their numbers."""
+        """Append (B, D) unit vectors to the matrix, and write the records of their B images with the new rows."""
         model = self.model()
         if model is None or vectors.shape != (len(records), model.dim):
             raise ValueError(f"vectors of shape {vectors.shape} for {len(records)} records and model {model}")
@@ -239,7 +239,7 @@ class Writer(Store):
                 self._put(record._replace(row=row))
 
     def add_copy(self, record: Record) -> None:
-        """Put `record` with a new row, equal to the one that it names."""
+        """Write `record` with a new row, which is a copy of its `row`."""
         model = self.model()
         if model is None or record.row is None:
             raise ValueError(f"no row to copy: {record}")
@@ -248,27 +248,27 @@ class Writer(Store):
             self._put(record._replace(row=matrix.append(matrix.row(record.row, model.dim), model.dim)))
 
     def put(self, record: Record) -> None:
-        """Write a record in place of any other for its path; a row that it replaces is dead, its own is alive."""
+        """Write a record, replacing any other of its path, whose row is then dead."""
         with self._changing():
             self._put(record)
 
     def fill_in(self, statuses: Iterable[tuple[bytes, int | None, int | None]]) -> None:
-        """Note `ctime_ns` and `inode` of files (absolute) whose records an older format left without, and commit."""
+        """Write `ctime_ns` and `inode` of files (absolute) whose records, of an older format, lack them, and commit."""
         sql = "UPDATE images SET ctime_ns = ?, inode = ? WHERE path = ?"
         waiting = iter(statuses)
-        while block := list(islice(waiting, _COPY_ROWS)):  # so that a transaction fits into memory
+        while block := list(islice(waiting, _COPY_ROWS)):  # a transaction has to fit into memory
             with self._changing():
                 self._database.executemany(sql, ((*known, self._paths.stored(path)) for path, *known in block))
             self.commit()
 
     def move(self, old: bytes, record: Record) -> None:
-        """Put `record`, which took over the row of the record for the path `old`."""
+        """Write `record`, which takes over the row of the path `old`, and delete the record of that."""
         with self._changing():
             self._execute("DELETE FROM images WHERE path = ?", (self._paths.stored(old),))
             self._put(record)
 
     def remove(self, paths: Iterable[bytes]) -> None:
-        """Delete the records of these paths; their rows are dead."""
+        """Delete the records of these paths; their rows are then dead."""
         with self._changing():
             for path in paths:
                 self._delete("path = ?", (self._paths.stored(path),))
@@ -276,19 +276,19 @@ class Writer(Store):
     # -- commit ------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
-        """Flush the rows to the disk, then commit their records."""
+        """Flush the rows to the disk, and then commit their records."""
         with self._changing():
             model = self.model()
             self._matrix.flush(model.dim if model else 0)
             self._database.commit()
 
     def compact(self) -> None:
-        """Rewrite the matrix without its dead rows if they are more than a quarter of it. Commits."""
+        """Commit, and rewrite the matrix without its dead rows if they are more than a quarter of it."""
         self.commit()
         matrix, alive = self.matrix()
         if alive is None or (len(matrix) - alive.sum()) <= _DEAD_SHARE * len(matrix):
             return
-        # 1. The new matrix, complete and flushed, under a name of its own. Until step 2 it is a mere leftover.
+        # 1. Write and flush the new matrix under another name. Before step 2 is committed, it is a leftover.
         kept = np.flatnonzero(alive)
         try:
             with guarded(self.folder):
@@ -296,10 +296,10 @@ class Writer(Store):
                 sync_folder(self.folder)
         except BaseException:
             with suppress(OSError):
-                (self.folder / NEW_MATRIX).unlink()  # on a full disk it would be in the way
+                (self.folder / NEW_MATRIX).unlink()  # to free space on a full disk
             raise
-        # 2. In one transaction its row numbers, and that it is the matrix from now on. Numbers only fall, so going
-        #    upwards never meets one that is still taken.
+        # 2. Commit, in one transaction, the new row numbers and that the new matrix is valid. Numbers only decrease, so
+        #    in increasing order each new number is free.
         with self._changing():
             for new, old in enumerate(kept.tolist()):
                 if new != old:
@@ -307,7 +307,7 @@ class Writer(Store):
             self._execute("DELETE FROM dead")
             self._set_meta("renaming", "yes")
             self._database.commit()
-            # 3. The usual name.
+            # 3. Rename the matrix.
             self._matrix.close()
             self._finish_renaming()
             self._matrix.rows = self.committed_rows()
@@ -315,12 +315,12 @@ class Writer(Store):
     # -- how ---------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Put right what an older format or a crash left."""
+        """Upgrade an older format, and clean up after a crash."""
         with guarded(self.folder):
-            # EXTRA: a commit must not be undone by a power cut that comes later, since files are renamed after it.
+            # EXTRA, because files are renamed after a commit, which a later power cut must not undo.
             self._database.execute("PRAGMA synchronous = EXTRA")
             self._database.execute("PRAGMA fullfsync = ON")
-            # Otherwise a long transaction would write early, and lock readers out until it is over.
+            # Otherwise a long transaction would spill to the file early and lock out readers until its end.
             self._database.execute("PRAGMA cache_spill = OFF")
         older = self.format()
         with self._changing():
@@ -331,13 +331,13 @@ class Writer(Store):
             model = self.model()
             used = self._matrix.rows or (self.folder / MATRIX).exists()
             if model and used:
-                self._map()  # complains if it is missing or short
+                self._map()  # raises an error if the matrix is missing or short
                 if not self._matrix.is_tidy(model.dim):
                     self._matrix.open(model.dim)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Around every change: it happens whole, signals wait, and after a failure nothing is ever committed."""
+        """Make a change as a whole: signals are delayed, and after a failure nothing is ever committed."""
         if not self.sound:
             raise RuntimeError("an earlier change failed half way; open the index again")
         with shielded(), guarded(self.folder):
@@ -349,9 +349,9 @@ class Writer(Store):
                 raise
 
     def _open_matrix(self, dim: int) -> MatrixFile:
-        """The matrix file, open and cut off behind its committed rows."""
+        """Open the matrix file, truncated after its committed rows."""
         if self._matrix.rows and not self._matrix.is_open:
-            self._map()  # complains if it is missing or short
+            self._map()  # raises an error if the matrix is missing or short
         self._matrix.open(dim)
         return self._matrix
 
@@ -371,7 +371,7 @@ class Writer(Store):
             self._execute("DELETE FROM folders WHERE path = ?", (self._paths.stored(folder.path),))
 
     def _put(self, record: Record) -> None:
-        # By whatever way it came by its content and its name.
+        # Here, because the content or the name of any record may be new.
         record = _dated_by_name(record)
         path = self._paths.stored(record.path)
         self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
@@ -380,7 +380,7 @@ class Writer(Store):
         self._execute(f"INSERT OR REPLACE INTO images ({RECORD}) VALUES ({values})", (path, *record[1:]))  # noqa: S608
 
     def _delete(self, where: str, values: Sequence[object]) -> None:
-        """Delete records; their rows are dead."""
+        """Delete records; their rows are then dead."""
         self._execute(f"{_BURY} WHERE row IS NOT NULL AND {where}", values)
         self._execute(f"DELETE FROM images WHERE {where}", values)  # noqa: S608
 
@@ -392,7 +392,7 @@ class Writer(Store):
 
 
 def _dated_by_name(record: Record) -> Record:
-    """`record` with the date in its file's name where its content tells none."""
+    """Return `record` with the date in its file's name if its content has none."""
     if record.row is None or (record.taken_at is not None and record.date_source != NAME):
         return record
     at, source = taken_by_name(record.path) or (None, None)
