@@ -1,7 +1,7 @@
-"""The public entry: which index is meant, and an index on the disk put together with its model.
+"""The entry points of the Python API: finds an index and opens it together with its model.
 
-The one module below the command line that looks at the current folder. Modules about a model's files are imported where
-they are needed, which is not for a query.
+Below the command line, only this module and `functions` look at the current folder. Modules about the files of
+models are imported in functions, because a query does not need them.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _INDEX_USED = "index: %s"
 
 
 def named_index(given: str | os.PathLike[str] | None) -> Path | None:
-    """The folder of the index that is named: `given`, else `CLIPSEARCH_INDEX`; None if none is.
+    """Return the index folder that `given`, or else `CLIPSEARCH_INDEX`, names; None if neither does.
 
-    It may be the index folder itself or the folder that holds it. It need not be there.
+    The name may be that of the index folder or of the folder that contains it. It need not exist.
 
     Raises:
         InputError: `given` is empty.
@@ -63,12 +63,12 @@ def named_index(given: str | os.PathLike[str] | None) -> Path | None:
 
 
 def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: bool = False) -> Path:
-    """The folder of an index: that which is named (see `named_index`), else the nearest from here upwards.
+    """Return the index folder that is named (see `named_index`), else the nearest from the current folder upwards.
 
-    If it `may_be_new`, else the one in the current folder, which need not be there.
+    If the index `may_be_new`, the default is the one in the current folder, which need not exist.
 
     Raises:
-        IndexMissingError: nothing was named and none is found.
+        IndexMissingError: no index is named, and none is found.
         InputError: `given` is empty, or there is no current folder.
     """
     if named := named_index(given):
@@ -77,9 +77,9 @@ def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: boo
 
 
 def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | None]:
-    """The folder of an index as for `index_folder`, and the one that it answers for; None for all that it knows.
+    """Return the index folder as `index_folder` does, and the folder to search in; None for all folders of the index.
 
-    Found from a folder below its own, an index answers for that folder.
+    If the index is found above the current folder, only the current folder is searched.
     """
     if named := named_index(given):
         return named, None
@@ -89,24 +89,24 @@ def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | 
 
 
 def open_index(folder: str | os.PathLike[str] | None = None) -> Index:
-    """Open an index for searching. Loads no torch.
+    """Open an index for searching, without importing torch.
 
     Args:
-        folder: the index folder, or the one that holds it; by default what `CLIPSEARCH_INDEX` names, else the nearest
-            from the current folder upwards.
+        folder: the index folder, or the one that contains it; by default the one that `CLIPSEARCH_INDEX` names, else
+            the nearest from the current folder upwards.
 
     Returns:
-        The opened index: a context manager, which `close` closes as well.
+        The opened index. It is a context manager, and has a method `close`.
 
     Raises:
-        IndexUnfinishedError: the run that makes the index is still before its first image, or ended there.
+        IndexUnfinishedError: the index has no image yet, because the run that makes it is at work or was interrupted.
         ClipsearchError: there is no index, or it cannot be read.
     """
     return open_at(index_folder(folder))
 
 
 def open_at(folder: Path, *, engine: str = "auto") -> Index:
-    """Open the index in just this folder, otherwise as `open_index` does; `engine` is as in `EncoderOptions`."""
+    """Open the index in exactly this folder, as `open_index` does; `engine` is as in `EncoderOptions`."""
     store = Store.open(folder)
     _warn_if_unfinished(store)
     _log.info(_INDEX_USED, store.folder)
@@ -123,23 +123,23 @@ def build_index(
     progress: Progress = SILENT,
     **options: Unpack[UpdateOptions],
 ) -> Index:
-    """Make an index of image folders, or bring it up to date, and open it. Only new and changed images are embedded.
+    """Make or update an index of folders, and open it. Only new and changed images are embedded.
 
     Args:
         paths: folders or image files, one or several.
-        folder: the index; by default .clipsearch in the current folder.
-        model: the name of a model; by default as settings say, else that of the index, else laion.
-        computing: the device, the precision, and how else the model is to compute.
-        progress: is told how many images are found and done, and how much of a model is downloaded.
-        options: `rules` (a `Rules`: which files count) and `skip_damaged`, which are remembered; `allow_empty`,
-            `reread`, `max_pixels`, and for how many seconds to `wait` for another run. See `UpdateOptions`.
+        folder: the index folder; by default .clipsearch in the current folder.
+        model: the name of a model; by default that of the settings, else that of the index, else laion.
+        computing: the device, precision and engine to compute with.
+        progress: is updated with the numbers of images found and done, and with the download of a model.
+        options: `rules` (a `Rules`, which files to take) and `skip_damaged`, which the index stores; `allow_empty`,
+            `reread`, `max_pixels`, and `wait`, the seconds to wait for another writer. See `UpdateOptions`.
 
     Returns:
-        The opened index. `Index.update` says what a run did, and which files it could not read.
+        The opened index. `Index.update` returns a summary of a run, with the files that it could not read.
 
     Raises:
         ModelMismatchError: the index has vectors of another model.
-        ClipsearchError: a path cannot be used, the model cannot be had, or the index cannot be written.
+        ClipsearchError: a path cannot be searched, the model is not available, or the index cannot be written.
     """
     place = index_folder(folder, may_be_new=True)
     some = [paths] if isinstance(paths, str | os.PathLike) else paths
@@ -163,17 +163,17 @@ def _refreshed(
 
 
 def _warn_if_unfinished(store: Store) -> None:
-    """Log what an index lacks: less is found than there is.
+    """Warn that an index is incomplete, so that a search may miss images.
 
     Raises:
-        IndexUnfinishedError: it has no image yet. "Nothing found" would be wrong: nothing was searched.
+        IndexUnfinishedError: the index has no image yet. "Nothing found" would be misleading.
     """
     if store.is_whole():
         return
     from clipsearch.index.locking import is_locked
 
     at_work = is_locked(store.folder)
-    if not at_work and store.is_whole():  # it has come to its end since we asked
+    if not at_work and store.is_whole():  # the run has finished meanwhile
         return
     images = store.count()
     if not images:
@@ -205,21 +205,21 @@ def load_model(
     computing: EncoderOptions = BY_ITSELF,
     progress: Progress = SILENT,
 ) -> Embedder:
-    """Open a model for work that needs no index. Images that an index of this model knows are not embedded again.
+    """Open a model to embed texts and images. Vectors of images that an index of this model knows are taken from there.
 
     Args:
-        name: a short name, a folder or a repository on the hub; by default as settings say, else that of the nearest
-            index, else laion.
-        index: the folder of the index that is asked for images; by default the nearest, or one beside it whose name
-            begins like its own (`.clipsearch-siglip2`).
-        computing: the device, the precision, and how else the model is to compute.
-        progress: is told how much of a download is there.
+        name: a short name, a folder, or a repository on the hub; by default that of the settings, else that of the
+            nearest index, else laion.
+        index: the index folder to take vectors of images from; by default that of the nearest index, or of one beside
+            it whose name begins with the same word (`.clipsearch-siglip2`).
+        computing: the device, precision and engine to compute with.
+        progress: is updated with the download of a model.
 
     Returns:
-        The opened model: a context manager. What it needs is loaded when it is first asked for.
+        The opened model, a context manager. Its parts are loaded when they are first needed.
 
     Raises:
-        ClipsearchError: there is no such index, or the model cannot be had.
+        ClipsearchError: there is no such index, or the model is not available.
     """
     from clipsearch.models.disk.files import locate
 
@@ -236,7 +236,7 @@ def load_model(
 
 
 def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Store | None:
-    """The index of a model: the nearest, or one beside it; None if there is none, and nearest is closed then."""
+    """Return the index of a model: the nearest or one beside it. If it is neither, close both and return None."""
     known = nearest.model()
     if known and choice.made(known):
         _log.info(_INDEX_USED, nearest.folder)
@@ -253,7 +253,7 @@ def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Stor
 
 
 def _beside(folder: Path) -> Iterator[Store]:
-    """The indexes that lie beside one, as those of other models do; without those that cannot be read."""
+    """Yield the readable indexes beside one, which may be those of other models."""
     for other in sorted(folder.parent.glob(f"{FOLDER}*")):
         if other != folder and Store.exists(other):
             with suppress(ClipsearchError):
@@ -261,7 +261,7 @@ def _beside(folder: Path) -> Iterator[Store]:
 
 
 class IndexingModel:
-    """The model whose vectors an index is to hold; loaded only if something has to be embedded."""
+    """The model for an update of an index, which is loaded only if an image has to be embedded."""
 
     def __init__(
         self,
@@ -271,17 +271,17 @@ class IndexingModel:
         options: EncoderOptions = BY_ITSELF,
         progress: Progress = SILENT,
     ) -> None:
-        """What `ModelChoice` decides on from these once an index is open. `progress` is told how much is downloaded."""
+        """Choose as `ModelChoice` does, once an index is open. `progress` is updated with a download."""
         self._given, self._otherwise = name, otherwise
         self._options, self._progress = options, progress
         self._encoder: ImageEngine | Encoder | None = None
-        """The image tower, once it was needed."""
+        """The image tower, once it is loaded."""
 
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
-        """Decide for an open index, of which `known` is the model; settings may lie in `folders`.
+        """Choose the model for an open index that records the model `known`; there may be settings in `folders`.
 
         Raises:
-            ModelMismatchError: it holds vectors of another model than is asked for.
+            ModelMismatchError: the index holds vectors of another model than the one asked for.
         """
         _log.info(_INDEX_USED if not index.created else f"{_INDEX_USED} (to be made)", index.folder)
         self.choice = ModelChoice(self._given, folders, known, self._otherwise)
@@ -290,12 +290,12 @@ class IndexingModel:
             raise mismatch(index.folder, bound, f"{self.choice.name} ({self.choice.why})")
 
     def load(self, expected: int) -> LoadedModel:
-        """The model, and what the index records of it. Leaves its towers where queries find them.
+        """Load the model, and save its towers in the cache for queries.
 
-        Where images are `expected` that are too many for NumPy, torch is loaded in another thread meanwhile.
+        If more images are `expected` than NumPy is faster for, torch is loaded in another thread meanwhile.
 
         Raises:
-            ClipsearchError: the model or the device cannot be had.
+            ClipsearchError: the model or the device is not available.
         """
         from clipsearch.index.pipeline import LoadedModel
         from clipsearch.models.disk.files import locate
@@ -307,7 +307,7 @@ class IndexingModel:
         return LoadedModel(self._encoder, ModelRecord(*model.identity, self._encoder.dim))
 
     def computed(self) -> Computed | None:
-        """How the model computes; None if it was not needed."""
+        """Describe how the model computes; None if it was not loaded."""
         return how_computed(self._encoder) if self._encoder else None
 
 
@@ -317,13 +317,12 @@ def pull_model(
     update: bool = False,
     progress: Progress = SILENT,
 ) -> Pulled:
-    """Bring a model to this disk, whole, and leave its towers where queries find them.
+    """Download all files of a model that are missing, and save its towers in the cache for queries.
 
-    With `update` the hub is asked for what is new, else only for what is missing. `progress` is told how much of it is
-    there.
+    With `update`, files that have changed on the hub are downloaded, too. `progress` is updated with the download.
 
     Raises:
-        ModelError: there is no such model, or it cannot be had.
+        ModelError: there is no such model, or it cannot be downloaded or loaded.
     """
     from clipsearch.models.disk.files import pull
     from clipsearch.models.in_numpy.tower_cache import damage, is_whole

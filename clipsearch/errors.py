@@ -1,43 +1,49 @@
-"""The errors that a user can meet: what is wrong, and where, in whole sentences.
+"""The exceptions of clipsearch. Their messages say in whole sentences what is wrong, and where.
 
-What to do about it on the command line is not theirs to say: they carry a key, and `output.hints` has the words.
+What to type about it is no part of the message: an error carries the keys of hints, whose words are in `output.hints`.
 """
 
 from __future__ import annotations
 
 
 class ClipsearchError(Exception):
-    """Base of all errors that clipsearch raises on purpose."""
+    """The base class of all errors that clipsearch raises."""
 
     def __init__(self, message: str = "", *, hint: str | tuple[str, ...] = (), **facts: object) -> None:
-        """`hint` is the key of what the command line adds to `message`, or several; `facts` are what its words need."""
+        """Make an error.
+
+        Args:
+            message: what is wrong, and where.
+            hint: the key of the hint that the command line adds, or several.
+            facts: the values that the words of the hints contain.
+        """
         super().__init__(message)
         self.hints = (hint,) if isinstance(hint, str) else hint
         self.facts = facts
 
 
 class InputError(ClipsearchError):
-    """A path, text or setting that cannot be used."""
+    """An argument, file or setting is invalid."""
 
 
 class NothingFoundError(InputError):
-    """There is nothing to show: no image, or too few of them. No mistake, so the exit code is 1 as for any search."""
+    """There are no images, or too few. Like a search without hits, this is exit code 1 and not 2."""
 
 
 class OutputError(ClipsearchError):
-    """Standard output cannot be written: the disk behind it is full, say."""
+    """Standard output cannot be written, for example because the disk is full."""
 
 
 class UnreadableImageError(ClipsearchError):
-    """A file that is no image, or a broken one. Its text is the reason, without the path."""
+    """A file is not an image, or is broken. The message is the reason, without the path."""
 
 
 class IndexMissingError(ClipsearchError):
-    """There is no index where one was looked for."""
+    """There is no index in the folder."""
 
 
 class IndexUnfinishedError(ClipsearchError):
-    """There is an index, but the run that makes it has not recorded an image yet."""
+    """There is an index, but the run that makes it has not recorded any image yet."""
 
 
 class IndexDamagedError(ClipsearchError):
@@ -53,7 +59,7 @@ class IndexWriteError(ClipsearchError):
 
 
 class ModelError(ClipsearchError):
-    """A model that is unknown, unreachable, incomplete or broken."""
+    """A model is unknown, not available, incomplete or broken."""
 
 
 class ModelMismatchError(ClipsearchError):
@@ -61,12 +67,12 @@ class ModelMismatchError(ClipsearchError):
 
 
 class DeviceError(ClipsearchError):
-    """The device asked for is not there."""
+    """The device asked for is not available."""
 
 
 class FileStaysError(ClipsearchError):
-    """A file that was to be removed or moved is where it was. Its text is the reason, without the path."""
+    """A file could not be removed or moved. The message is the reason, without the path."""
 
 
 class NoTrashError(FileStaysError):
-    """There is no trash that takes a file."""
+    """There is no trash for a file."""

@@ -1,4 +1,4 @@
-"""What the commands do with a model or an index, each in one call. Puts tasks together; computes nothing itself."""
+"""The functions of the Python API: what the commands do, each in one call of a task."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 
 
 class Labelled(NamedTuple):
-    """An image and what it shows."""
+    """An image with its predicted labels."""
 
     path: Path
     labels: dict[str, float]
-    """Names of labels and their probabilities in [0, 1], the likeliest first; empty if it cannot be read."""
+    """Names of labels and their probabilities in [0, 1], the most probable first; empty if the image cannot be read."""
     error: str | None = None
-    """Why it cannot be read."""
+    """Why the image cannot be read; None if it can."""
 
 
 def score(
@@ -48,20 +48,20 @@ def score(
     model: str | Embedder | None = None,
     among_images: bool = False,
 ) -> Comparison:
-    """Compare images with texts, each with each.
+    """Compare all images with all texts.
 
     Args:
         images: N paths or Pillow images.
         texts: M texts.
         model: a name or an opened model; by default as for `load_model`.
-        among_images: whether the images compete for each text, and not the texts for each image.
+        among_images: whether the images of each text are ranked, instead of the texts of each image.
 
     Returns:
         (N, M) `scores` (float32 cosines), `probabilities` (float64) and `ranks` (int64).
 
     Raises:
         InputError: an image cannot be read.
-        ModelError: the model cannot be had.
+        ModelError: the model is not available.
     """
     from clipsearch.tasks.similarity import IMAGES, TEXTS, compare
 
@@ -87,23 +87,23 @@ def classify(
     progress: Progress = SILENT,
     **filters: Unpack[FilterArguments],
 ) -> list[Labelled]:
-    """Say which labels fit each image best, with no training.
+    """Predict the labels that fit each image best, without training.
 
     Args:
         images: paths, or an opened index, whose own vectors and model are used.
-        labels: two or more; "a dog", or a name, a tab and the words that stand for it.
-        templates: sentences in which `{}` is the label; by default "a photo of a {}.".
-        top: how many labels each image gets at most.
+        labels: two or more, each the words, such as "a dog", or a name, a tab and the words.
+        templates: sentences in which `{}` is replaced by the label; by default "a photo of a {}.".
+        top: the largest number of labels of an image.
         model: for paths, a name or an opened model; by default as for `load_model`.
-        progress: is told how many images are done.
-        filters: for an index, which of its images count; as for `Index.search`.
+        progress: is updated with the number of images done.
+        filters: for an index, which of its images are classified; as for `Index.search`.
 
     Returns:
-        What each image shows, in the order of `images` or of the paths in the index.
+        The labels of each image, in the order of `images` or of the paths in the index.
 
     Raises:
-        InputError: there are fewer than two labels, or an argument means nothing.
-        ModelError: the model cannot be had.
+        InputError: there are fewer than two labels, or an argument is invalid.
+        ModelError: the model is not available.
     """
     from clipsearch.tasks.classification import TEMPLATES, Classifier, selected
 
@@ -136,19 +136,19 @@ def duplicates(
     progress: Progress = SILENT,
     **filters: Unpack[FilterArguments],
 ) -> list[Group]:
-    """Find images that are there more than once.
+    """Find exact copies and near duplicates of images.
 
     Args:
         index: an opened index.
-        threshold: the cosine from which on images are near duplicates; None for copies only.
-        progress: is told how many images are compared.
-        filters: which images count; as for `Index.search`.
+        threshold: the cosine from which on images are near duplicates; None for exact copies only.
+        progress: is updated with the number of compared images.
+        filters: which images take part; as for `Index.search`.
 
     Returns:
-        Groups, each with its `keeper` and the `duplicates` of it; those that would free the most bytes come first.
+        Groups, each with its `keeper` and its `duplicates`; those whose duplicates have the most bytes come first.
 
     Raises:
-        InputError: an argument means nothing.
+        InputError: an argument is invalid.
         IndexDamagedError: the index contradicts itself.
     """
     from clipsearch.tasks.duplicates import find_duplicates
@@ -160,17 +160,17 @@ def duplicates(
 
 
 def delete_duplicates(index: Index, groups: Iterable[Group], *, permanently: bool = False) -> Iterator[Deletion]:
-    """Remove duplicates, one by one while the result is read, and never what is to be kept.
+    """Delete duplicates, one at a time as the result is iterated, and never a keeper.
 
-    Each file is put aside and looked at again before it goes.
+    The content of each file is checked again right before it is deleted.
 
     Args:
-        index: the opened index that `groups` are from; what lies outside of its folders stays.
-        groups: what `duplicates` found.
-        permanently: for good, and not to the system's trash.
+        index: the opened index that `groups` are from; files outside its folders are not deleted.
+        groups: those that `duplicates` returned.
+        permanently: delete for good, instead of moving to the system's trash.
 
     Returns:
-        For each file its `path`, and the `problem` if it stays.
+        An iterator with the `path` of each file, and the `problem` if it could not be deleted.
     """
     from clipsearch.tasks.duplicates import delete_duplicates as deleted
 
@@ -187,22 +187,22 @@ def cluster(
     seed: int = 0,
     **filters: Unpack[FilterArguments],
 ) -> list[Cluster]:
-    """Divide images into groups that look alike. Needs scikit-learn.
+    """Divide images into clusters of similar ones, with scikit-learn.
 
     Args:
         index: an opened index.
-        n: how many groups; by default as many as seem right.
+        n: the number of clusters; by default it is chosen by the mean silhouette.
         method: kmeans, agglomerative or hdbscan.
-        min_size: the least size of a group, for hdbscan only.
-        labels: words to name groups with.
-        seed: of the random numbers; the same seed gives the same groups.
-        filters: which images count; as for `Index.search`.
+        min_size: for hdbscan only, the least number of images in a cluster.
+        labels: words to name clusters with.
+        seed: that of the random numbers; the same seed gives the same clusters.
+        filters: which images take part; as for `Index.search`.
 
     Returns:
-        Groups, the largest first, each with its `hits`, the most typical first.
+        Clusters, the largest first, each with its `hits`, the closest to the centroid first.
 
     Raises:
-        InputError: scikit-learn is missing, or an argument means nothing.
+        InputError: scikit-learn is not installed, or an argument is invalid.
         NothingFoundError: there are fewer than two images.
         IndexDamagedError: the index contradicts itself.
     """
@@ -225,23 +225,23 @@ def evaluate(
     model: str | Embedder | None = None,
     progress: Progress = SILENT,
 ) -> Evaluation:
-    """Measure how well a model finds images by captions, and captions by images.
+    """Evaluate how well a model finds images by captions, and captions by images.
 
     Args:
-        captions: a file with captions, as a table, or in the JSON of COCO or Karpathy.
-        images: the folder that the file's paths start from; by default its own.
-        split: which part of Karpathy's JSON counts, such as "test".
-        skip_missing: leave out images that are missing, which are an error otherwise.
-        encoding: of the file, where it is neither UTF-8 nor told by its first bytes.
+        captions: a file with captions: a table, or JSON in the format of COCO or of Karpathy.
+        images: the folder that paths in the file start from; by default the folder of the file.
+        split: the part of Karpathy's JSON to take, such as "test".
+        skip_missing: leave out images that are missing; otherwise they are an error.
+        encoding: that of a file which is neither UTF-8 nor has a byte order mark.
         model: a name or an opened model; by default as for `load_model`.
-        progress: is told how many images are done.
+        progress: is updated with the number of images done.
 
     Returns:
-        Figures of both `directions`, each with `metrics` such as "recall@1".
+        The results of both `directions`, each with `metrics` such as "recall@1".
 
     Raises:
-        InputError: the file cannot be understood, or no image can be read.
-        ModelError: the model cannot be had.
+        InputError: the file has none of these formats, or no image can be read.
+        ModelError: the model is not available.
     """
     from clipsearch.datasets.captions import read_captions
     from clipsearch.tasks.evaluation import evaluate as evaluated
@@ -257,20 +257,20 @@ def caption_ranks(
     texts: Sequence[str],
     **filters: Unpack[FilterArguments],
 ) -> list[CaptionRank]:
-    """Say at which rank each text finds an image, among those of an index.
+    """Rank an image among the images of an index, for each of several texts as the query.
 
     Args:
         index: an opened index.
         image: a path, or the content of a file.
-        texts: sentences that may describe it.
-        filters: which images of the index it competes with; as for `Index.search`.
+        texts: sentences that may describe the image.
+        filters: which images of the index are ranked; as for `Index.search`.
 
     Returns:
         The rank for each text, the best first.
 
     Raises:
-        InputError: the image cannot be read, or a filter means nothing.
-        ModelError: the model cannot be had.
+        InputError: the image cannot be read, or a filter is invalid.
+        ModelError: the model is not available.
     """
     from clipsearch.tasks.caption_ranks import caption_ranks as ranked
 
@@ -286,21 +286,21 @@ def export_vectors(
     replace: bool = False,
     **filters: Unpack[FilterArguments],
 ) -> tuple[int, int]:
-    """Write the vectors of an index to a .npy file, and what it knows of the images beside it.
+    """Write the vectors of an index to a .npy file, and the records of the images to another file beside it.
 
     Args:
         index: an opened index.
-        target: FILE.npy, or a folder for files of usual names.
-        names: csv, jsonl or parquet: the format of the file beside it, with a line for each vector.
+        target: FILE.npy, or a folder, in which the files get default names.
+        names: csv, jsonl or parquet: the format of the file beside it, with a row for each vector.
         dtype: float32, or float16 as in the index.
-        replace: whether files that are there already are replaced.
-        filters: which images count; as for `Index.search`.
+        replace: whether to replace existing files.
+        filters: which images are exported; as for `Index.search`.
 
     Returns:
-        (N, D) of the vectors that were written; where no image passes the filters, N is 0 and there is no file.
+        (N, D), the shape of the vectors; if no image fulfils the filters, N is 0 and no file is written.
 
     Raises:
-        InputError: files are there already, the place cannot be written, or an argument means nothing.
+        InputError: a file exists already or cannot be written, or an argument is invalid.
         IndexDamagedError: the index contradicts itself.
     """
     from clipsearch.exchange.exporting import export
@@ -321,27 +321,29 @@ def import_vectors(
     wait: float = 0,
     progress: Progress = SILENT,
 ) -> Imported:
-    """Put vectors that were made elsewhere into an index; all of them or none.
+    """Import vectors that were made elsewhere into an index, all of them or none.
 
     Args:
-        vectors: a .npy file (N, D), or the folder that `clip-retrieval inference` wrote.
+        vectors: a .npy file with an (N, D) array, or the output folder of `clip-retrieval inference`.
         names: a file with the path of the image of each vector; None for the output of clip-retrieval.
-        folder: the index, which is made if need be; by default .clipsearch in the current folder.
-        model: the name of the model that made them; by default as settings, the index or the file beside them say.
-        roots: folders that the index is to know; by default the one that all images have in common.
+        folder: the index folder, which is made if it does not exist; by default .clipsearch in the current folder.
+        model: the name of the model that made the vectors; by default that of the settings, of the index, or of the
+            JSON file beside the vectors.
+        roots: the folders that are added to the roots of the index; by default the common folder of all images.
         normalise: scale the vectors to length 1; otherwise another length is an error.
-        skip_missing: leave out images that are missing or unreadable, which are an error otherwise.
-        encoding: of `names`, where it is neither UTF-8 nor told by its first bytes.
-        wait: for how many seconds another writer may finish first.
-        progress: is told how many images are read.
+        skip_missing: leave out images that are missing or unreadable; otherwise they are an error.
+        encoding: that of `names` if it is neither UTF-8 nor has a byte order mark.
+        wait: for how many seconds to wait for another writer.
+        progress: is updated with the number of images read.
 
     Returns:
-        How many images were imported, were known and left out; and the least cosine of some with what the model makes.
+        The numbers of images that were imported, known and left out, and the least cosine of some of the vectors with
+        those that the model makes.
 
     Raises:
-        InputError: a file does not hold what it should, or an image is missing or unreadable.
-        ModelMismatchError: the vectors are not those of the model, or the index has another.
-        ModelError: the model cannot be had.
+        InputError: a file has wrong content, or an image is missing or unreadable.
+        ModelMismatchError: the vectors are not those of the model, or the index has another model.
+        ModelError: the model is not available.
     """
     from clipsearch.exchange import importing
     from clipsearch.exchange.reading import Part, clip_retrieval_parts, model_named
@@ -363,7 +365,7 @@ def import_vectors(
 
 @contextmanager
 def _opened(model: str | Embedder | None) -> Iterator[Embedder]:
-    """The model that is named, closed at the end, or the one that is handed in."""
+    """Open the named model and close it at the end, or yield the one that is passed in."""
     if isinstance(model, Embedder):
         yield model
         return

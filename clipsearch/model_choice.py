@@ -1,4 +1,4 @@
-"""Which model is meant: the one place that decides. Loads none, opens no index, and knows only folders it is given."""
+"""Decides which model to use, from an argument, settings and the index. Loads no model and opens no index."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from clipsearch.search.messages import OF_THE_INDEX
 from clipsearch.settings import wanted_model
 
 BY_DEFAULT = "the default"
-"""Why a model is used that nobody asked for."""
+"""The reason for a model that was not asked for."""
 
 
 class ModelChoice:
-    """The name of a model, and why it is that."""
+    """The name of the model to use, and the reason."""
 
     def __init__(
         self,
@@ -26,18 +26,22 @@ class ModelChoice:
         known: ModelRecord | None = None,
         otherwise: tuple[str, str] | None = (DEFAULT, BY_DEFAULT),
     ) -> None:
-        """`given`, else `CLIPSEARCH_MODEL` or a `clipsearch.toml` near `folders`, else `known`, else `otherwise`.
+        """Choose the first model that is named by the arguments or by settings.
 
-        `known` is the model of an index, `otherwise` a name and why it is that.
+        Args:
+            given: the name that a user or program gives.
+            folders: where to look for a `clipsearch.toml`, if `CLIPSEARCH_MODEL` is not set.
+            known: the model of the index.
+            otherwise: a default name and the reason for it.
 
         Raises:
-            InputError: the settings of two folders name different models, or there is no model to choose.
+            InputError: the settings of two folders name different models, or no model is named.
         """
         from clipsearch.models.disk.names import canonical
 
         wanted = wanted_model(given, folders)
         self.is_asked_for = wanted is not None
-        """Whether a user or settings ask for it."""
+        """Whether the name is from a user or from settings."""
         if wanted:
             self.name, self.why = canonical(wanted[0]), wanted[1]
         elif known:
@@ -47,10 +51,10 @@ class ModelChoice:
         else:
             raise InputError("Which model made these vectors?", hint="name-model")
         self.revision = known.revision if known and known.name == self.name else None
-        """The commit on the hub that is preferred: the one that the index was made with."""
+        """The preferred commit on the hub, with which the index was made."""
 
     def made(self, index: ModelRecord) -> bool:
-        """Whether an index was made with it, under whichever name: this one, that of a commit, or of the same files."""
+        """Whether an index was made with this model, by its name, by that of its commit, or by its files."""
         from clipsearch.models.disk.names import is_pinned
 
         return (
@@ -61,11 +65,11 @@ class ModelChoice:
 
     @cached_property
     def _fingerprint(self) -> str | None:
-        """None if the model is not on this disk."""
+        """The fingerprint of the model; None if it is not on this disk."""
         from clipsearch.models.disk.files import find_local, fingerprint
 
         try:
             files = find_local(self.name)
         except ModelError:
-            return None  # there is no such model; that it is another one says enough
+            return None  # there is no such model, so it is another than that of the index
         return fingerprint(files.folder) if files else None

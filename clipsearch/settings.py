@@ -1,6 +1,6 @@
-"""`clipsearch.toml`: settings that lie beside the images. Knows nothing of what the settings do.
+"""Reads `clipsearch.toml`, the file of settings in a folder of images. Knows nothing of the effect of settings.
 
-Flags beat the environment (`CLIPSEARCH_MODEL`, `CLIPSEARCH_INDEX`), which beats the file.
+Arguments override the environment (`CLIPSEARCH_MODEL`, `CLIPSEARCH_INDEX`), which overrides the file.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ FILE_NAME = "clipsearch.toml"
 
 @dataclass(frozen=True)
 class Settings:
-    """What one `clipsearch.toml` says."""
+    """The content of one `clipsearch.toml`."""
 
     model: str | None = None
-    """Its name; a path that begins with ./ or ../ is taken from the file's own folder."""
+    """The name of a model; a path that begins with ./ or ../ is relative to the folder of the file."""
 
 
 def find_settings(start: Path) -> Path | None:
-    """The nearest `clipsearch.toml` in `start` (a folder or a file) or above it.
+    """Find the nearest `clipsearch.toml` in `start` (a folder or a file) or above it.
 
     Raises:
-        InputError: the system does not say whether there is one.
+        InputError: the file system does not allow to find out.
     """
     start = start.absolute()
     return next((path for folder in (start, *start.parents) if is_there(path := folder / FILE_NAME)), None)
@@ -39,10 +39,10 @@ def read_settings(path: Path) -> Settings:
     """Read and check one settings file.
 
     Raises:
-        InputError: the file is no TOML, or holds an unknown key or a value of the wrong type.
+        InputError: the file is not TOML, or has an unknown key or a value of the wrong type.
     """
     try:
-        if not path.is_file():  # opening a FIFO would wait for somebody to write to it
+        if not path.is_file():  # opening a FIFO would block
             raise InputError(f"{path} is no file of settings.", hint="no-settings")
         with path.open("rb") as file:
             values = tomllib.load(file)
@@ -63,7 +63,7 @@ def read_settings(path: Path) -> Settings:
 
 
 def wanted_model(name: str | None, roots: Iterable[Path]) -> tuple[str, str] | None:
-    """The model asked for, and why it is that one, in words; None if nobody asked for one.
+    """Return the model that is asked for, and the reason in words; None if there is none.
 
     Raises:
         InputError: the settings files of two roots name different models.

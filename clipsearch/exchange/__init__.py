@@ -1,1 +1,1 @@
-"""Vectors as files that other programs read and write, and the way between these and an index."""
+"""Exchange of vectors with other programs: files of vectors, export from an index, import into one."""

@@ -1,4 +1,4 @@
-"""An index as files for other programs. Knows nothing of models."""
+"""Exports an index to files for other programs. Knows nothing of models."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ COLUMNS: dict[str, type] = {
     "mtime_ns": int,
     "hash": str,
 }
-"""Of the names."""
+"""The columns of the file with names, and the types of their values."""
 _BLOCK_ROWS = 8192
+"""Number of rows written at a time."""
 
 
 def about_model(model: ModelRecord) -> dict[str, object]:
-    """What files of vectors say of the model that made them."""
+    """Return the facts about a model for the JSON file beside vectors."""
     return {"model": model.name, "revision": model.revision, "fingerprint": model.fingerprint}
 
 
@@ -49,33 +50,43 @@ def export(
     replace: bool = False,
     **filters: Unpack[FilterArguments],
 ) -> tuple[int, int]:
-    """Write the vectors of an index, in the order of their paths' bytes, and what it knows of the images.
+    """Write the vectors of an index to files, in the order of their paths' bytes, with the records of the images.
 
-    FILE.npy gets (N, D) unit vectors: float16 as they are in the index, or float32 (less the rounding of their length);
-    names go to FILE.csv, .jsonl or .parquet, the model to FILE.json. `target` is FILE.npy or a folder (see
-    `VectorFiles`). Of images that fulfil all `filters`, see `FilterArguments`. Needs little memory, however many images
-    there are. Returns (N, D); where no image passes the filters, nothing is written and N is 0.
+    FILE.npy gets (N, D) unit vectors, the names go to FILE.csv, .jsonl or .parquet, and the model to FILE.json. Memory
+    does not grow with the vectors.
+
+    Args:
+        store: the opened index.
+        target: FILE.npy, or a folder; see `VectorFiles`.
+        names: csv, jsonl or parquet.
+        dtype: float16 as in the index, or float32, normalised again.
+        replace: whether to replace existing files.
+        filters: which images are exported; as for `Index.search`.
+
+    Returns:
+        (N, D); if no image fulfils the filters, nothing is written and N is 0.
 
     Raises:
-        InputError: files are there already, the place cannot be written, or a filter means nothing.
+        InputError: a file exists already or cannot be written, or a filter is invalid.
         IndexDamagedError: the index contradicts itself.
     """
     wanted = filters_of(filters, store)
     with VectorFiles(target, COLUMNS, names=names, dtype=dtype, replace=replace) as files:
-        # 1. Names, and which rows they have. A writer waits for this, and not for the vectors: rows that are mapped
-        #    stay as they are whatever becomes of the index.
+        # 1. Write the names. Only this is done in the snapshot, for which writers wait: rows of the mapped matrix do
+        # not
+        #    change, even if the index is rewritten.
         with store.snapshot():
             model = store.model()
             selection = select(store, wanted)
             rows = np.empty(len(selection.matrix), np.int64)
             count = 0
             for block in _blocks(selection.records(store)):
-                rows[count : count + len(block)] = [record.row or 0 for record in block]  # none is None
+                rows[count : count + len(block)] = [record.row or 0 for record in block]  # no row is None here
                 files.add_names([_row(number, record) for number, record in enumerate(block, count)])
                 count += len(block)
         if model is None or not count:
             return 0, selection.matrix.shape[1]
-        # 2. Vectors.
+        # 2. Write the vectors.
         for start in range(0, count, _BLOCK_ROWS):
             files.add_vectors(_vectors(selection.matrix, rows[start : min(start + _BLOCK_ROWS, count)], dtype))
         files.finish(about_model(model))

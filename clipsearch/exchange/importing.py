@@ -1,6 +1,6 @@
-"""Vectors made elsewhere into an index: everything is checked first, and nothing is written unless all of it holds.
+"""Imports vectors made elsewhere into an index: everything is checked before anything is written.
 
-The model is handed in. It embeds a few of the pictures again: vectors of another model must never enter.
+The model is passed in. It embeds a few of the images again, so that vectors of another model are never imported.
 """
 
 from __future__ import annotations
@@ -29,45 +29,46 @@ from clipsearch.system.progress import Progress
 from clipsearch.unit import Floats
 
 LEAST_COSINE = 0.99
-"""Of an imported vector and what the model makes of the picture. bf16 and faster decoding leave 0.999 and more
-(docs/architecture.md)."""
+"""Least cosine of an imported vector with the one that the model makes of the image. With bf16 and faster decoding it
+is 0.999 or more (docs/architecture.md)."""
 _COMPARED = 8
-"""Pictures, spread over all of them."""
+"""Number of images that are embedded again, spread evenly over all."""
 _NORM_TOLERANCE = 0.005
-"""Of unit vectors; bf16 rounds each component by up to 0.004."""
+"""Largest accepted difference of a length from 1; bf16 rounds each component by up to 0.004."""
 _BLOCK_ROWS = 4096
+"""Number of vectors checked or written at a time."""
 
 
 class Imported(NamedTuple):
-    """What was done, in numbers of images."""
+    """The results of an import, as numbers of images."""
 
     imported: int
-    """Got their vector from the files."""
+    """Images whose vector was imported."""
     known: int
-    """Were in the index already, and kept the vector they have."""
+    """Images that were in the index already and kept their vector."""
     skipped: list[tuple[bytes, str]]
-    """Path and reason of each that is missing or unreadable."""
+    """Path and reason of each image that is missing or unreadable."""
     images: int
-    """In the index now."""
+    """Images in the index now."""
     roots: list[bytes]
-    """Folders that the index knows from now on."""
+    """Folders that were added to the roots of the index."""
     compared: int
-    """Pictures that were embedded again."""
+    """Images that were embedded again."""
     lowest_cosine: float
-    """Of these, with their vectors."""
+    """The lowest cosine of these with their imported vectors."""
 
 
 class _Source(NamedTuple):
-    """All vectors and names of an import; they are numbered through."""
+    """All vectors and names of an import, with one numbering for all files."""
 
     matrices: list[Floats]
     where: npt.NDArray[np.int64]
-    """(N, 2) matrix and row of each vector."""
+    """(N, 2) index of the matrix, and row in it, of each vector."""
     files: list[ImageFile]
-    """(N,) their pictures, by absolute path."""
+    """(N,) the image of each vector, by absolute path."""
 
     def vectors(self, numbers: Sequence[int]) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors."""
+        """Return (B, D) normalised vectors."""
         rows = np.stack([self.matrices[matrix][row] for matrix, row in self.where[list(numbers)]]).astype(np.float64)
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
@@ -85,40 +86,48 @@ def import_vectors(
     wait: float = 0,
     encoding: str | None = None,
 ) -> Imported:
-    """Put the vectors of `parts` into the index in `folder`, which is made if need be; all of them or none.
+    """Import vectors into an index, all of them or none.
 
-    Relative paths are taken from `start`. `normalise` makes unit vectors; otherwise these have to be some.
-    `skip_missing` leaves out pictures that are missing or unreadable. `roots` are the folders that the index is to
-    know; by default the one that all pictures have in common which lie in none that it knows. `wait` is for how many
-    seconds another writer may finish first. `encoding` is as for `read_paths`.
+    Args:
+        folder: that of the index. It is created if it does not exist.
+        parts: the files of vectors and names.
+        model: the model that made the vectors.
+        progress: is updated with the number of images read.
+        start: the folder that relative paths in the names start from.
+        roots: the folders that are added to the roots of the index; by default the common folder of all images that lie
+            in no root.
+        normalise: whether to normalise the vectors; otherwise they have to be unit vectors.
+        skip_missing: whether to leave out images that are missing or unreadable.
+        wait: for how many seconds to wait for another writer.
+        encoding: as for `read_paths`.
 
     Raises:
-        InputError: the files do not hold what they should (shape, names, numbers, lengths), a picture is missing or
-            unreadable, or lies in no root.
-        ModelMismatchError: the vectors are not the model's, or the index has another model.
+        InputError: the files have wrong shapes, names, numbers or lengths, or an image is missing, unreadable, or in no
+            root.
+        ModelMismatchError: the vectors are not those of the model, or the index has another model.
         ClipsearchError: the model cannot be loaded, or the index cannot be written.
     """
-    # The lock comes before all else: whoever may not write is told at once. Readers do not mind it.
+    # The lock is taken first, so that an index that cannot be written is reported at once.
     with Writer.locked(folder, wait=wait) as writer:
-        # 1. The files of vectors and names.
+        # 1. Read the files of vectors and names.
         source = _opened(parts, start, normalise=normalise, encoding=encoding)
         problems = [(file.path, file.problem) for file in source.files if file.problem]
         _refuse(problems, start, skip_missing=skip_missing)
         paths = [file.path for file in source.files]
         new_roots = _new_roots(paths, [absolute(root) for root in roots], writer.roots())
-        # 2. The model.
+        # 2. Load the model and compare it with the vectors.
         model.choose(writer, writer.bound_model(), [start])
         _check_said(writer, parts[0])
         loaded = model.load(_COMPARED)
         _check_model(writer, parts, source, loaded.record)
         cosines = _compared(source, loaded)
-        # 3. The pictures.
+        # 3. Read all images.
         records = _examined(source, progress)
         problems = [(record.path, record.error) for record in records if record.error is not None]
         _refuse(problems, start, skip_missing=skip_missing)
         if len(problems) == len(records):
-            raise InputError("None of the pictures is there and can be read. Nothing was imported.")
-        # 4. The index.
+            raise InputError("None of the images can be read. Nothing was imported.")
+        # 4. Write to the index.
         writer.set_model(loaded.record)
         imported = _written(writer, source, records)
         for root in new_roots:
@@ -188,8 +197,7 @@ def _refuse(problems: Sequence[tuple[bytes, str]], start: Path, *, skip_missing:
         path, reason = problems[0]
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise InputError(
-            f"Not all pictures can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken "
-            f"from {start}.",
+            f"Not all images can be read: {os.fsdecode(path)}: {reason}{more}. Relative paths are taken from {start}.",
             hint=("skip-missing", *encoding_hint(path for path, _ in problems)),
         )
 
@@ -198,7 +206,7 @@ def _refuse(problems: Sequence[tuple[bytes, str]], start: Path, *, skip_missing:
 
 
 def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[Root]) -> list[bytes]:
-    """The folders that the index has to learn of, so that each path lies in one that it knows."""
+    """Return the folders to add to the roots of the index, so that each path lies in a root."""
     for root in given:
         if not os.path.isdir(root):
             raise InputError(f"There is no folder {os.fsdecode(root)}.")
@@ -209,9 +217,9 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
     found = list(given)
     if outside:
         common = os.path.commonpath([os.path.dirname(path) for path in outside])
-        # Everything in a root is indexed by and by, so none is made up that holds more than anybody meant.
+        # The next update indexes everything in a root, so a root must not contain more than was meant.
         if os.path.dirname(common) == common or any(is_below(root.path, common) for root in known):
-            raise InputError(f"The pictures have no folder in common but {os.fsdecode(common)}.", hint="roots")
+            raise InputError(f"The images have no folder in common but {os.fsdecode(common)}.", hint="roots")
         found.append(common)
     return [root for root in found if not any(is_below(root, other.path) for other in known)]
 
@@ -220,7 +228,7 @@ def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[R
 
 
 def _check_said(store: Store, part: Part) -> None:
-    """Before a model is loaded that cannot be the right one."""
+    """Check the model that the JSON beside the vectors names, before any model is loaded."""
     known, about = store.bound_model(), read_about(part.vectors)
     if known and about and known.fingerprint != about["fingerprint"]:
         raise mismatch(store.folder, known, f"{about.get('model')} (from {part.vectors.with_suffix('.json')})")
@@ -246,7 +254,7 @@ def _check_model(store: Store, parts: Sequence[Part], source: _Source, model: Mo
 
 
 def _compared(source: _Source, model: LoadedModel) -> list[float]:
-    """The cosine of a few vectors with those that the model makes of their pictures."""
+    """Return the cosines of a few vectors with those that the model makes of their images."""
     there = [number for number, file in enumerate(source.files) if file.problem is None]
     numbers = sorted({there[i] for i in np.linspace(0, len(there) - 1, _COMPARED).round().astype(int)} if there else ())
     vectors = {}
@@ -257,29 +265,29 @@ def _compared(source: _Source, model: LoadedModel) -> list[float]:
         for number, item in zip(numbers, chain.from_iterable(batch.items for batch in batches), strict=True):
             if item.vector is not None:
                 vectors[number] = item.vector
-            elif item.record.width is not None:  # it is an image, and the model makes nothing of it
+            elif item.record.width is not None:  # an image of which the model makes no vector
                 raise InputError(f"{os.fsdecode(item.file.path)}: {item.record.error}. Nothing was imported.")
     if not vectors:
         raise InputError(
-            "None of the pictures can be read that the vectors were to be compared by. Nothing was imported."
+            "None of the images that the vectors were to be compared by can be read. Nothing was imported."
         )
     cosines = (np.stack(list(vectors.values())) * source.vectors(list(vectors))).sum(axis=1)
     worst = int(cosines.argmin())
     if cosines[worst] < LEAST_COSINE:
         path = os.fsdecode(source.files[list(vectors)[worst]].path)
         raise ModelMismatchError(
-            f"These are not the vectors that model {model.name} makes of these pictures: for {path} the cosine is "
-            f"{cosines[worst]:.3f}, {LEAST_COSINE} at least. Was it another model, are names in another order, or did "
-            "the picture change? Nothing was imported."
+            f"These are not the vectors that model {model.name} makes of these images: for {path} the cosine is "
+            f"{cosines[worst]:.3f}, and {LEAST_COSINE} is the least allowed. Was it another model, are names in "
+            "another order, or did the image change? Nothing was imported."
         )
     return [float(cosine) for cosine in cosines]
 
 
-# -- the pictures --------------------------------------------------------------------------------------------------
+# -- the images ----------------------------------------------------------------------------------------------------
 
 
 def _examined(source: _Source, progress: Progress) -> list[Record]:
-    """What the index records of each picture, in order; without rows yet."""
+    """Read and decode each image, and return the records, in order and without rows."""
     progress.start(len(source.files))
     records = []
     with closing(read_images(source.files)) as items, closing(decode_images(items, _Unseen())) as decoded:
@@ -290,12 +298,12 @@ def _examined(source: _Source, progress: Progress) -> list[Record]:
 
 
 class _Unseen:
-    """What is wanted of pictures that nobody looks at: that they can be decoded, however small."""
+    """A `Preprocessing` for images that only have to be decoded, at any scale."""
 
     enough: int | None = 1
 
     def __call__(self, image: object, box: object) -> npt.NDArray[np.uint8]:  # noqa: ARG002  (as `Preprocessing`)
-        """No pixels."""
+        """Return no pixels."""
         return np.empty((0, 0, 3), np.uint8)
 
 
@@ -303,7 +311,7 @@ class _Unseen:
 
 
 def _written(writer: Writer, source: _Source, records: Sequence[Record]) -> int:
-    """Add the images that the index does not know; how many."""
+    """Add the images that the index does not have, and return their number."""
     count = 0
     for numbers in _blocks(_unknown(writer, records)):
         writer.add([records[number] for number in numbers], source.vectors(numbers))
@@ -318,7 +326,9 @@ def _unknown(writer: Writer, records: Sequence[Record]) -> Iterator[int]:
         known = writer.record(record.path)
         if known is None or known.row is None or known.hash != record.hash:
             yield number
-        elif known != (own := record._replace(row=known.row)):  # touched, or older than what is recorded of files
+        elif known != (
+            own := record._replace(row=known.row)
+        ):  # its time has changed, or the record is of an older format
             writer.put(own)
 
 

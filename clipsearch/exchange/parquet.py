@@ -1,4 +1,4 @@
-"""pyarrow, which is an extra, and what of it the two other modules that touch files need."""
+"""Imports the optional package pyarrow for reading and writing Parquet files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from clipsearch.errors import InputError
 
 
 def arrow() -> ModuleType:
-    """The package pyarrow, with its part for Parquet.
+    """Import pyarrow with its module for Parquet.
 
     Raises:
-        InputError: it is not installed.
+        InputError: pyarrow is not installed.
     """
     try:
         import_module("pyarrow.parquet")

@@ -1,4 +1,4 @@
-"""Files of vectors, and of the names that belong to them, whoever wrote these. Knows nothing of indexes and models."""
+"""Reads files of vectors and of their names, also those of other programs. Knows nothing of indexes and models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clipsearch.unit import Floats
 
 _log = logging.getLogger(__name__)
 _PATH_COLUMNS = ("path", "image_path")
-"""Ours, and clip-retrieval's. In a table of text, those of any other table count as well."""
+"""The column with paths in our files and in those of clip-retrieval. CSV and TSV may use other usual names, too."""
 _COLUMNS = (
     Column("path", "paths", tuple(dict.fromkeys((*_PATH_COLUMNS, *IMAGE_COLUMNS)))),
     Column("row", "rows", ("row",), required=False),
@@ -31,17 +31,17 @@ _PART = re.compile(r"(img_emb|metadata)_(\d+)\.(npy|parquet)")
 
 
 class Part(NamedTuple):
-    """Vectors and their names: a whole set, or one of several files of each that belong together."""
+    """A file of vectors and the file of their names: a whole set, or one part of several."""
 
     vectors: Path
     names: Path
 
 
 def clip_retrieval_parts(folder: Path) -> list[Part]:
-    """What `clip-retrieval inference` wrote: img_emb/img_emb_0.npy with metadata/metadata_0.parquet, and so on.
+    """Find the output of `clip-retrieval inference`: img_emb/img_emb_0.npy with metadata/metadata_0.parquet, and so on.
 
     Raises:
-        InputError: there is no such file, or one of a pair is missing.
+        InputError: there is no such file, or one file of a pair is missing.
     """
     found: dict[str, dict[int, Path]] = {"img_emb": {}, "metadata": {}}
     for place in (folder / "img_emb", folder / "metadata", folder):
@@ -60,13 +60,13 @@ def clip_retrieval_parts(folder: Path) -> list[Part]:
 
 
 def open_vectors(path: Path) -> Floats:
-    """The memory-mapped (N, D) vectors in a .npy file.
+    """Open the (N, D) vectors of a .npy file as a memory map.
 
     Raises:
-        InputError: it cannot be read, or holds no rows of floating-point numbers.
+        InputError: the file cannot be read, or does not hold rows of floating-point numbers.
     """
     try:
-        with path.open("rb") as file:  # a mapping would take folders and devices for broken files
+        with path.open("rb") as file:  # because NumPy would report folders and devices as broken files
             magic = file.read(6)
         if magic != b"\x93NUMPY":
             raise InputError(f"{path} is no .npy file. To make one: numpy.save({path.stem!r}, vectors)")
@@ -82,13 +82,15 @@ def open_vectors(path: Path) -> Floats:
 
 
 def read_paths(path: Path, *, encoding: str | None = None) -> list[bytes]:
-    """The paths in a file of names, as they stand there, in order: .csv, .tsv, .jsonl, .parquet, or .txt, one a line.
+    """Read the paths in a file of names, unchanged and in order. Assumptions about the file are logged.
 
-    A column `path` (or `image_path`) has them; one with the name `row` has to count from 0. `encoding` is what a text
-    is written in, if neither UTF-8 nor told by its byte order mark. How it was read is logged, unless that is plain.
+    Args:
+        path: a .csv, .tsv, .jsonl or .parquet file with a column `path` (or `image_path`) and, if it has
+            a column `row`, with numbers from 0 on in it; or a .txt file with one path in each line.
+        encoding: that of a text file which is neither UTF-8 nor has a byte order mark.
 
     Raises:
-        InputError: the file cannot be read, has no such column, a row without path, or rows in another order.
+        InputError: the file cannot be read, has no such column, a row without a path, or rows in another order.
     """
     rows_of_table = partial(_table_rows, encoding=encoding)
     readers: dict[str, Callable[[Path], Iterator[_Named]]] = {
@@ -120,7 +122,7 @@ def read_paths(path: Path, *, encoding: str | None = None) -> list[bytes]:
 
 
 def read_about(vectors: Path) -> dict[str, Any]:
-    """What `VectorFiles` wrote about vectors; empty if nothing stands beside them, or something else."""
+    """Read the JSON file that `VectorFiles` wrote beside vectors; empty if there is no such file."""
     try:
         about = json.loads(vectors.with_suffix(".json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -129,7 +131,7 @@ def read_about(vectors: Path) -> dict[str, Any]:
 
 
 def model_named(vectors: Path) -> tuple[str, str] | None:
-    """The model that made vectors, as the JSON beside them says, and why it is that; None if nothing says so."""
+    """Return the model that the JSON file beside vectors names, and the reason to use it; None if there is none."""
     name = read_about(vectors).get("model")
     return (name, f"from {vectors.with_suffix('.json')}") if isinstance(name, str) else None
 
@@ -139,7 +141,7 @@ class _Named(NamedTuple):
 
     path: bytes | None
     number: str | None
-    """What it says of its own place."""
+    """The content of its column `row`."""
 
 
 def _text_rows(path: Path, encoding: str | None) -> Iterator[_Named]:
@@ -147,7 +149,9 @@ def _text_rows(path: Path, encoding: str | None) -> Iterator[_Named]:
     if assumed := text.assumed(str(path)):
         _log.warning(assumed)
     lines = text.text.split("\0") if "\0" in text.text else lines_of(text.text)
-    for line in lines[: -1 if len(lines) > 1 and not lines[-1] else None]:  # the last one may be ended, too
+    for line in lines[
+        : -1 if len(lines) > 1 and not lines[-1] else None
+    ]:  # without the empty string after the last line end
         yield _Named(line.encode("utf-8", "surrogateescape"), None)
 
 

@@ -1,7 +1,7 @@
-"""Vectors with names into files: .npy, and beside it CSV, JSON Lines or Parquet.
+"""Writes vectors with names to files: .npy, and beside it CSV, JSON Lines or Parquet.
 
-Owns what is in them, and that the files of a set appear when they are complete, or not at all. Knows nothing of indexes
-and models.
+This module owns the format of the files, and ensures that the files of a set appear when all are complete, or not at
+all. It knows nothing of indexes and models.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from clipsearch.system.places import is_there
 from clipsearch.unit import Floats
 
 Value = str | int | bytes | None
-"""Bytes are an absolute path."""
+"""The value of a field; bytes are an absolute path."""
 Row = Mapping[str, Value]
-"""What is said of one vector, from the names of columns."""
+"""The fields of one vector, by the names of columns."""
 
 NAMES = ("csv", "jsonl", "parquet")
-"""Formats of the file with names, which are also its ending."""
+"""Formats of the file with names, which are also its suffix."""
 DTYPES = ("float32", "float16")
+"""Types of the numbers in vectors."""
 _NAME_IN_FOLDER = "embeddings.npy"
+"""Name of the file of vectors if the target is a folder."""
 
 
 class NamesWriter(Protocol):
-    """What writes names in one format."""
+    """A writer of names in one format."""
 
     def write(self, rows: Iterable[Row]) -> None:
-        """Write some more."""
+        """Write further rows."""
 
     def close(self) -> None:
-        """Write what is left, and close the file."""
+        """Write the rest, and close the file."""
 
 
 class VectorFiles:
-    """A set of files that is being written: vectors, names in the same order, and a small JSON about them.
+    """A set of files while it is written: vectors, names in the same order, and a small JSON file about them.
 
-    A context manager. The files appear with `finish`; without it, nothing is left of them.
+    It is a context manager. The files appear with `finish`; without it, none is left behind.
     """
 
     def __init__(
@@ -64,13 +66,17 @@ class VectorFiles:
         dtype: str = "float32",
         replace: bool = False,
     ) -> None:
-        """Write to `target`, a file FILE.npy (then names go to FILE.csv and so on) or a folder, made if need be.
+        """Start to write a set of files.
 
-        `columns` are those of the names, with the type of their values (bytes for paths). With `replace`, files that
-        are there already are replaced when the new ones are complete.
+        Args:
+            target: FILE.npy (names then go to FILE.csv and so on), or a folder, which is made if it does not exist.
+            columns: the columns of the names, with the type of their values (bytes for paths).
+            names: csv, jsonl or parquet.
+            dtype: float32 or float16.
+            replace: whether to replace existing files, once the new ones are complete.
 
         Raises:
-            InputError: files are there already, or the place cannot be written.
+            InputError: a file exists already or cannot be written.
         """
         if names not in NAMES or dtype not in DTYPES:
             raise ValueError(f"unknown format {names!r} or {dtype!r}")
@@ -88,7 +94,7 @@ class VectorFiles:
             if target.suffix != ".npy" and not is_there(folder):
                 folder.mkdir()
                 undo.callback(_remove_empty, folder)
-            # Under names of their own, in the same file system: to get their names costs nothing then.
+            # In a temporary folder of the same file system, from which the files can be renamed.
             self._parts = Path(tempfile.mkdtemp(prefix=".clipsearch-", dir=folder))
             undo.callback(shutil.rmtree, self._parts, ignore_errors=True)
             self._matrix: BinaryIO = undo.enter_context((self._parts / self.vectors.name).open("wb"))
@@ -102,12 +108,12 @@ class VectorFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # of a full disk, which was told already
+        with suppress(OSError):  # of a full disk, which was reported already
             self._cleanup.close()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, D) of the vectors so far, or (N, T, W) of hidden states."""
+        """The shape of what was written so far: (N, D) vectors or (N, T, W) hidden states."""
         return self._shape
 
     def add(self, rows: Sequence[Row], vectors: Floats) -> None:
@@ -132,10 +138,10 @@ class VectorFiles:
         self._shape = (self._shape[0] + len(vectors), *vectors.shape[1:])
 
     def finish(self, about: Mapping[str, object]) -> None:
-        """Put the files in their places; `about` goes into the JSON, with rows, dim and dtype.
+        """Complete the files and rename them. `about` goes into the JSON file, with rows, dim and dtype.
 
         Raises:
-            InputError: they cannot be written, or files of these names came in between.
+            InputError: a file cannot be written, or was made by another program meanwhile.
         """
         if not self._shape[0] or self._named != self._shape[0]:
             raise ValueError(f"{self._named} names for vectors of shape {self._shape}")
@@ -149,17 +155,18 @@ class VectorFiles:
             (self._parts / self.about.name).write_text(f"{text}\n", "utf-8")
         with _writing(self.vectors):
             for path in (self.names, self.about, self.vectors):
-                sync_file(self._parts / path.name)  # a power cut must not leave neither the earlier files nor these
+                sync_file(self._parts / path.name)  # so that a power cut cannot lose both the old and the new files
         self._check_free()
         with _writing(self.vectors), shielded():
-            # The vectors go first and come last, so that they never stand beside names that are not theirs.
+            # The old vectors are deleted first and the new ones renamed last, so that they never lie beside other
+            # names.
             self.vectors.unlink(missing_ok=True)
             for path in (self.names, self.about, self.vectors):
                 os.replace(self._parts / path.name, path)
             sync_folder(self.vectors.parent)
 
     def _write_header(self, shape: tuple[int, ...]) -> None:
-        """Numpy leaves room for more rows in a header, so it can be written again when their number is known."""
+        """Write the header of the .npy file. NumPy pads it, so it can be rewritten with the final number of rows."""
         described = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._matrix, described)
 
@@ -181,15 +188,21 @@ def save(
     dtype: str = "float32",
     replace: bool = False,
 ) -> tuple[int, ...]:
-    """Write named (D,) vectors, as they come, to FILE.npy, FILE.csv and FILE.json; their shape (N, D).
+    """Write vectors with names to FILE.npy, FILE.csv and FILE.json.
 
-    Hidden states, (T, W) each, are written in the same way, and have the shape (N, T, W).
+    Args:
+        target: as for `VectorFiles`.
+        items: the fields and the (D,) vector, or the (T, W) hidden states, of each row.
+        columns: as for `VectorFiles`; a column `row` is added before them.
+        about: as for `VectorFiles.finish`.
+        dtype: as for `VectorFiles`.
+        replace: as for `VectorFiles`.
 
-    The names get a column `row` before the others. For `target`, `columns` and `replace` see `VectorFiles`, for
-    `about` its `finish`.
+    Returns:
+        The shape of the array: (N, D) or (N, T, W).
 
     Raises:
-        InputError: there is not one vector, files are there already, or the place cannot be written.
+        InputError: there is no vector, or a file exists already or cannot be written.
     """
     with VectorFiles(target, {"row": int, **columns}, dtype=dtype, replace=replace) as files:
         for number, (row, vector) in enumerate(items):
@@ -210,7 +223,7 @@ def _names_writer(path: Path, form: str, columns: Mapping[str, type]) -> NamesWr
 
 
 class _CsvWriter:
-    """RFC 4180, with a header. Paths go out with their own bytes."""
+    """Writes CSV (RFC 4180) with a header. Paths are written with their own bytes."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         self._columns = list(columns)
@@ -226,7 +239,7 @@ class _CsvWriter:
 
 
 class _JsonLinesWriter:
-    """One object a line, in ASCII. A path that is not UTF-8 is also there lossless, in base64."""
+    """Writes one JSON object in each line, in ASCII. A path that is not UTF-8 is also written in base64."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         self._columns = list(columns)
@@ -247,7 +260,7 @@ class _JsonLinesWriter:
 
 
 class _ParquetWriter:
-    """Columns with types. Beside a path stands its bytes where it is not UTF-8, else null."""
+    """Writes Parquet. Each column of paths has another one beside it with their bytes, or null for a path in UTF-8."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         self._arrow = arrow()
@@ -286,7 +299,7 @@ def _is_utf8(path: bytes) -> bool:
 
 
 def _remove_empty(folder: Path) -> None:
-    with suppress(OSError):  # it is not
+    with suppress(OSError):  # it is not empty
         folder.rmdir()
 
 

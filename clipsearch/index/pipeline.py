@@ -351,9 +351,7 @@ def pixels_of(
         UnreadableImageError: the content is not an image, broken, or too large.
         InputError: the box is not within the image.
     """
-    from clipsearch.images.decoding import (
-        decode,
-    )  # imported here because an update that finds nothing new needs no decoder
+    from clipsearch.images.decoding import decode  # an update that finds nothing new needs no decoder
 
     decoded = decode(content, name, max_pixels=max_pixels, at_least=None if box else wanted.enough)
     with enough_memory():

@@ -114,7 +114,7 @@ def test_a_model_that_makes_no_vectors_is_an_error_in_every_command(
         done = run(*command, "--model", "./model", cwd=tmp_path)
         said = done.stderr.decode()
         assert done.returncode == 2, (command, said)
-        assert "'./model'" in said.splitlines()[-1], (command, said)
+        assert repr(str(tmp_path / "model")) in said.splitlines()[-1], (command, said)
         assert "clipsearch models check" in said, command
         assert "Warning" not in said, command
         assert done.stdout == b""
