@@ -387,7 +387,7 @@ def test_pictures_that_are_missing_or_broken_are_named_and_left_out_on_request(
 def test_nothing_that_can_be_read_is_an_error(part: Part, pictures: Path, tmp_path: Path) -> None:
     for path in pictures.rglob("*.png"):
         path.unlink()
-    refused(tmp_path / "new", part, "None of the pictures can be read", skip_missing=True)
+    refused(tmp_path / "new", part, "Nothing was imported", skip_missing=True)
 
 
 def test_what_the_index_knows_keeps_its_vector_unless_the_picture_changed(
