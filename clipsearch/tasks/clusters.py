@@ -113,7 +113,6 @@ def find_clusters(
         IndexDamagedError: the index contradicts itself.
     """
     wanted = _checked(n, method, min_size)
-    _check_library()
     # 1. Read the vectors into memory, because a writer cannot commit while the snapshot is open.
     with store.snapshot():
         selection = select(store, filters_of(filters, store))
@@ -123,6 +122,7 @@ def find_clusters(
         if len(rows) < (n or 0):
             raise _too_few(len(rows), n, store.count(), InputError)
         vectors, records = np.asarray(selection.matrix[rows]), store.images(rows.tolist(), len(selection.matrix))
+    _check_library()  # not before: importing scikit-learn takes most of a second
     # 2. Cluster the distinct vectors.
     first, copies = _distinct(vectors)
     if n is not None and len(first) < n:
