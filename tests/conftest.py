@@ -27,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it
 
 from faulty import Faults, library
 from PIL import Image
-from warm import Warm
+from warm import WITHOUT_TORCH, Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
@@ -81,14 +81,16 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 _READ_WHEN_NEEDED = {"CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"}
 """Variables that no library looks at when it is imported."""
+_WITH_TORCH = {"index", "query", "similar", "embed", "score", "tokens", "cluster", "pull", "check"}
+"""Commands of which some import PyTorch, or another large library; forks of a process without it take half the time."""
 
 
 @pytest.fixture(scope="session")
 def run(environment: dict[str, str]) -> Iterator[Run]:
-    """Run `clipsearch ARGUMENTS` in a folder, as a shell would; `before` is another command to put before it.
+    """Run `clipsearch ARGUMENTS` in a folder, as a shell would, `before` it another command, its talk into `stderr`.
 
-    It is forked from a process that has imported PyTorch, unless something is asked for that may matter before, or
-    it is to be `fresh`.
+    It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
+    or it is to be `fresh`.
     """
 
     def run(
@@ -98,11 +100,14 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
         timeout: float = 120,
         before: Sequence[str] = (),
         fresh: bool = False,
+        stderr: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         changed = dict(env or {})
         if not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
             program = ["-m", "clipsearch", *map(os.fsdecode, arguments)]
-            return warm.run(program, cwd=cwd, env=changed, timeout=timeout)
+            warm = with_torch if _WITH_TORCH.intersection(arguments[:2]) else without_torch
+            return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stderr=stderr)
+        assert stderr is None, "for forks only"
         return subprocess.run(
             [*before, sys.executable, "-m", "clipsearch", *arguments],
             cwd=cwd,
@@ -113,7 +118,7 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    with Warm(environment) as warm:
+    with Warm(environment) as with_torch, Warm(environment, WITHOUT_TORCH) as without_torch:
         yield run
 
 

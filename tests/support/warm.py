@@ -24,6 +24,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -67,17 +68,19 @@ class Warm:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
+        stderr: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `FILE ARGUMENT...` or `-m MODULE ARGUMENT...` as `subprocess.run` would; `env` is added to what is set.
 
-        Standard input is empty.
+        Standard input is empty; what is said goes to the file `stderr`, if there is one.
         """
         try:
             process = self._idle.pop()
         except IndexError:
             process = _Process(self._environment, self._imports)
         try:
-            return process.run([str(word) for word in program], cwd, self._environment | dict(env or {}), timeout)
+            words, variables = [str(word) for word in program], self._environment | dict(env or {})
+            return process.run(words, cwd, variables, timeout, stderr)
         finally:
             self._idle.append(process)
 
@@ -94,16 +97,16 @@ class _Process:
         theirs.close()
 
     def run(
-        self, program: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float
+        self, program: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float, stderr: Path | None
     ) -> subprocess.CompletedProcess[bytes]:
         pipes = [os.pipe(), os.pipe()]
         said: list[bytes] = [b"", b""]
-        try:
-            request = {"program": program, "cwd": os.fspath(cwd or os.getcwd()), "env": dict(env)}
-            _send(self._socket, request, [writing for _, writing in pipes])
-        finally:
+        with contextlib.ExitStack() as theirs:
             for _, writing in pipes:
-                os.close(writing)
+                theirs.callback(os.close, writing)
+            streams = [pipes[0][1], theirs.enter_context(stderr.open("wb")).fileno() if stderr else pipes[1][1]]
+            request = {"program": program, "cwd": os.fspath(cwd or os.getcwd()), "env": dict(env)}
+            _send(self._socket, request, streams)
         readers = [threading.Thread(target=_drain, args=(pipes[i][0], said, i)) for i in range(2)]
         for reader in readers:
             reader.start()
@@ -204,8 +207,11 @@ def _end(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     gc.collect()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # closed or gone
-            stream.flush()
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except (OSError, ValueError):
+            code = 120  # which the interpreter has for it
     os._exit(code)
 
 
@@ -224,5 +230,7 @@ def _import(names: Iterable[str]) -> None:
 if __name__ == "__main__":
     _import(sys.argv[2:])
     gc.freeze()  # or the first collection of each process would copy what it shares with this one
+    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # and so would what ends libraries
+        finalizer.atexit = False
     with socket.socket(fileno=int(sys.argv[1])) as requests:
         _serve(requests)
