@@ -1,4 +1,4 @@
-"""A part of an image: which pixels it is. Needs no image library, since queries parse it."""
+"""Rectangular parts of images. Needs no image library, since queries parse them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NUMBER = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+))(%?)\s*", re.ASCII)
 
 
 class Box(NamedTuple):
-    """A rectangle within an image that stands upright."""
+    """A rectangle within an upright image."""
 
     left: float
     top: float
@@ -22,14 +22,14 @@ class Box(NamedTuple):
     """Whether the four are percent of the image's width and height, instead of pixels."""
 
     def __str__(self) -> str:
-        """As `parse_box` reads it."""
+        """Return the text from which `parse_box` reads the box."""
         return ",".join(f"{edge:g}{'%' if self.percent else ''}" for edge in self[:4])
 
     def in_pixels(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """The left, upper, right and lower edge in an image of `width` x `height` pixels: whole pixels, at least one.
+        """Return left, upper, right and lower edge in an image of `width` x `height` pixels: at least one whole pixel.
 
         Raises:
-            InputError: it is not within the image.
+            InputError: the box is not within the image.
         """
         x, y = (width / 100, height / 100) if self.percent else (1, 1)
         if min(self[:4]) < 0 or self.right * x > width or self.bottom * y > height:
@@ -42,7 +42,7 @@ def parse_box(given: str) -> Box:
     """Read `L,T,R,B`, in pixels or each in percent.
 
     Raises:
-        InputError: it is something else, or nothing lies between the edges.
+        InputError: `given` is something else, or the box is empty.
     """
     found = [_NUMBER.fullmatch(part) for part in given.split(",")]
     numbers = [one for one in found if one]
@@ -57,10 +57,10 @@ def parse_box(given: str) -> Box:
 
 
 def check_box(box: Box) -> Box:
-    """`box`, if there is something in it.
+    """Return `box` unless it is empty.
 
     Raises:
-        InputError: its edges are reversed, the same, or no numbers.
+        InputError: opposite edges are equal, in the wrong order, or not finite.
     """
     if not all(map(math.isfinite, box[:4])) or not (box.left < box.right and box.top < box.bottom):
         raise InputError(f"There is nothing in the box {box}. The order is LEFT,TOP,RIGHT,BOTTOM.")

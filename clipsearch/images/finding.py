@@ -1,6 +1,6 @@
 """Search for image files in folders.
 
-No image is decoded. Only of files whose names do not say what they are, the first bytes are read.
+Decodes no image, and reads nothing but the first bytes of files whose names do not say what they are.
 """
 
 from __future__ import annotations
@@ -83,12 +83,12 @@ class Rules:
     """Include folders in which operating systems and programs keep images for themselves."""
 
     def to_json(self) -> dict[str, object]:
-        """As an index remembers them."""
+        """Return the rules as an index stores them."""
         return asdict(self) | {"exclude": list(self.exclude)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Rules:
-        """The rules that `to_json` wrote, among other values; those that are missing are as by default."""
+        """Restore the rules that `to_json` wrote, among other values; missing ones have their defaults."""
         known = {one.name: bool(values.get(one.name)) for one in fields(cls) if one.name != "exclude"}
         exclude = values.get("exclude")
         return cls(tuple(exclude) if isinstance(exclude, list) else (), **known)
@@ -141,7 +141,7 @@ def find_images(
 
 
 def named_file(path: bytes) -> ImageFile:
-    """The file at `path` (absolute), which is named, and the problem if it is none or not there."""
+    """Describe the file at the absolute `path` that a user named, and the problem if it is missing or no file."""
     try:
         status = os.stat(path)
     except OSError as error:

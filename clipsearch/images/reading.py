@@ -1,4 +1,4 @@
-"""Files of images into memory, as they were at one moment."""
+"""Reading of image files into memory, as they were at one moment."""
 
 from __future__ import annotations
 

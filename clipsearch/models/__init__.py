@@ -1,1 +1,1 @@
-"""Models: their files (`disk`), and what turns texts and pictures into vectors (`in_numpy`, `in_torch`)."""
+"""Models: their files (`disk`), and the code that turns texts and images into vectors (`in_numpy`, `in_torch`)."""

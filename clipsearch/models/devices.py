@@ -1,6 +1,6 @@
-"""Names of devices, as users give them, and how much they take at a time.
+"""Names of devices, as users give them, and the number of batches that a CPU computes at a time.
 
-Knows nothing of which are there, and so needs no torch.
+Knows nothing of which devices exist on this machine, and so needs no torch.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 from clipsearch.errors import DeviceError
 
 KNOWN = ("auto", "cpu", "cuda", "mps")
-"""And `cuda:N` for the N-th of several GPUs, from 0 on."""
+"""Names of devices; `cuda:N` is accepted as well, for the N-th of several GPUs, counted from 0."""
 CALLS_ON_CPU = 8
-"""Number of batches that are computed at a time on a CPU, at most; with more cores, each gets several."""
+"""Largest number of batches that are computed at a time on a CPU; with more cores, each batch gets several."""
 _NAME = re.compile(r"auto|cpu|cuda(:\d{1,4})?|mps", re.ASCII)
 
 
 def check_device(name: str) -> str:
-    """`name`, if it is one that a device can have.
+    """Return `name` if it is a valid name of a device, whether this machine has the device or not.
 
     Raises:
-        DeviceError: it means nothing.
+        DeviceError: `name` is not a name of a device.
     """
     if _NAME.fullmatch(name):
         return name

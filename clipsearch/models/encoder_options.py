@@ -1,4 +1,7 @@
-"""How a model is to compute. Needs no torch; what of it is there is seen when a model is loaded."""
+"""The options of a model: device, precision, batch size and engine.
+
+Needs no torch: whether this machine has the device is checked when a model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,18 @@ ENGINES = ("auto", "numpy", "torch")
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """How a model is to compute.
+    """The options with which a model computes.
 
     Attributes:
         device: One of auto, cpu, cuda, cuda:N (one of several GPUs) and mps.
         precision: One of auto, fp32, bf16 and fp16: the type of numbers.
-        batch_size: Number of images that are computed together; None for what suits the device.
+        batch_size: Number of images that are computed together; None for the default of the device.
         exact: Whether images are decoded and resized in full and computed in fp32, without shortcuts.
-        engine: One of auto, numpy and torch: what embeds images.
+        engine: One of auto, numpy and torch: the library that embeds images.
 
     Raises:
-        DeviceError: `device` means nothing.
-        InputError: another value is none of these, or they contradict each other.
+        DeviceError: `device` is not a name of a device.
+        InputError: another value is invalid, or two values contradict each other.
     """
 
     device: str = "auto"

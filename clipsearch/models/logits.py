@@ -1,9 +1,9 @@
-"""From a model's cosines to probabilities. Knows nothing of models, texts and pictures.
+"""Conversion of a model's cosines to probabilities. Knows nothing of models, texts and images.
 
-Models that were trained with a softmax (CLIP, Radford et al. 2021, section 2.3) tell which of several texts fits best:
-cosines are multiplied by a learned scale, and those that compete share a probability of 1. Models that were trained
-with a sigmoid (SigLIP, Zhai et al. 2023, section 3.2) tell of each pair by itself how probable it is that the two
-belong together; they have a learned bias as well.
+A model that was trained with a softmax (CLIP, Radford et al. 2021, section 2.3) compares several texts: cosines are
+multiplied by a learned scale, and the probabilities of the texts sum to 1. A model that was trained with a sigmoid
+(SigLIP, Zhai et al. 2023, section 3.2) gives each pair of image and text its own probability that the two belong
+together; it has a learned bias as well.
 """
 
 from __future__ import annotations
@@ -17,30 +17,33 @@ Probabilities = npt.NDArray[np.float64]
 
 
 class Logits(NamedTuple):
-    """What a model makes of its cosines before they become probabilities."""
+    """The learned scale and bias with which a model turns cosines into logits."""
 
     scale: float
-    """Multiplies cosines; the exponential of the model's parameter."""
+    """Factor of the cosines: the exponential of the model's parameter."""
     bias: float | None = None
-    """Is added then; None for a model that was trained with a softmax."""
+    """Added after scaling; None for a model that was trained with a softmax."""
 
     def of(self, cosines: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """The logits, of the same shape."""
+        """Compute the float64 logits of cosines; the shape stays the same."""
         return np.asarray(cosines.astype(np.float64) * self.scale + (self.bias or 0.0))
 
     def probabilities(self, cosines: npt.NDArray[np.floating], axis: int) -> Probabilities:
-        """In [0, 1], of the same shape. Along `axis` they sum to 1, unless each pair stands for itself."""
+        """Compute probabilities in [0, 1] from cosines; the shape stays the same.
+
+        With a softmax they sum to 1 along `axis`; with a sigmoid each is independent of the others.
+        """
         logits = self.of(cosines)
         if self.bias is not None:
             return sigmoid(logits)
         if logits.shape[axis] == 0:
             return logits
-        # Less the largest, which changes nothing but that no power overflows.
+        # Subtracting the largest logit keeps exp from overflowing and does not change the result.
         powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
         return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
 
 
 def sigmoid(logits: npt.NDArray[np.float64]) -> Probabilities:
-    """The logistic function 1 / (1 + exp(-x))."""
-    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf the right answer
+    """Apply the logistic function 1 / (1 + exp(-x)) to each element."""
+    with np.errstate(over="ignore"):  # exp of a large number is inf, and 1 / inf is the right answer
         return np.asarray(1 / (1 + np.exp(-logits)))

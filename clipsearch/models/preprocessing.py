@@ -1,8 +1,8 @@
-"""From a decoded picture to the pixels that an image tower sees, as the model's own configuration says.
+"""Preprocessing of a decoded image to the pixels that an image tower is given, by the model's own configuration.
 
-As transformers' Pillow image processors do it: resize, centre crop, and later, in the batch, the normalisation.
-With `exact` it gives the same pixels; otherwise it takes shortcuts, and a grey level differs here and there. Needs no
-torch, so it runs in the decoding threads; up to there pixels stay uint8.
+The steps are those of transformers' Pillow image processors: resize, centre crop, and later, for a whole batch, the
+normalisation. With `exact` the pixels are the same; otherwise it takes shortcuts, and single levels may differ. It
+needs no torch, so it runs in the decoding threads, and pixels stay uint8 until they are normalised.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ Box = tuple[float, float, float, float]
 """Left, upper, right and lower edge, in pixels."""
 
 _LONGEST = 50
-"""Of longer pictures, in multiples of their width or height, only the middle is resized."""
+"""Largest ratio of the sides of an image that is resized whole; of a longer image only the middle is resized."""
 _REDUCING_GAP = 3.0
-"""A picture that is larger than its target by more than this is first averaged down to this multiple of its size."""
+"""Pillow's `reducing_gap`: an image more than this factor larger than its target is first averaged down to that."""
 _ENOUGH = 2.8
-"""A picture may be decoded smaller, to this multiple of what it will be resized to. With 2, cosines to the vectors of
+"""Factor by which a decoded image has to be larger than what it will be resized to. With 2, cosines to the vectors of
 photos decoded in full fell to 0.985; with 2.8 they stay above 0.9999."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
 _FLEXIBLE = "Siglip2"
-"""What the names of image processors begin with whose pictures keep their proportions."""
+"""Start of the names of image processors that keep the proportions of images."""
 _LEAST_SCALE, _MOST_SCALE, _CLOSE = 1e-6, 100.0, 1e-5
-"""Bounds of the search for a size, and how close it gets: transformers' own, so that sizes are the same."""
+"""Bounds and tolerance of the search for a size: those of transformers, so that sizes are the same."""
 
 
 class Patches(NamedTuple):
-    """A picture keeps its proportions, roughly, and becomes a limited number of square patches (SigLIP 2's NaFlex)."""
+    """Resize that roughly keeps proportions and gives a limited number of square patches (SigLIP 2's NaFlex)."""
 
     side: int
-    """In pixels."""
+    """Side of a patch in pixels."""
     most: int
+    """Largest number of patches."""
 
     def size(self, width: float, height: float) -> tuple[int, int]:
-        """Width and height, in whole patches, that a picture of this width and height is resized to."""
+        """Return the width and height in pixels, multiples of `side`, that an image of this size is resized to."""
 
         def at(scale: float) -> tuple[int, int]:
             return self._whole(width * scale), self._whole(height * scale)
@@ -66,7 +67,7 @@ class Patches(NamedTuple):
         return max(1, math.ceil(length / self.side))
 
     def cut(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(T, side * side * 3) the patches of (H, W, 3) pixels, line by line, each as its pixels stand in memory."""
+        """Cut (H, W, 3) pixels into (T, side * side * 3) patches, row by row; the order within a patch stays."""
         rows, columns = pixels.shape[0] // self.side, pixels.shape[1] // self.side
         cut = pixels.reshape(rows, self.side, columns, self.side, 3).transpose(0, 2, 1, 3, 4)
         return cut.reshape(rows * columns, -1)
@@ -77,25 +78,25 @@ class Preprocessing:
     """One model's resize, crop and normalisation."""
 
     resize: int | tuple[int, int] | Patches | None
-    """Length of the shorter side, or (height, width), in pixels, or what fits some patches; None leaves the size."""
+    """Length of the shorter side or (height, width), in pixels, or a number of patches; None leaves the size."""
     crop: tuple[int, int] | None
-    """(height, width) cut from the centre."""
+    """(height, width) in pixels that is cut from the centre; None for no crop."""
     resample: Image.Resampling
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     exact: bool = False
-    """Whether to take no shortcuts."""
+    """Whether to do without shortcuts, so that pixels equal those of transformers."""
     half_to_even: bool = False
-    """Where the crop begins if it cannot lie in the middle: at the even of the two places, as torchvision has it for
-    open_clip, or else at the first."""
+    """Whether a crop that cannot be centred exactly begins at the even one of the two positions, as in torchvision for
+    open_clip; otherwise it begins at the first."""
 
     @classmethod
     def load(cls, files: ModelFiles) -> Preprocessing:
-        """Read a model's preprocessing.
+        """Read a model's preprocessing from its files.
 
         Raises:
-            ModelError: it is missing, or asks for steps that no model here has.
+            ModelError: the configuration is missing, or asks for steps that are not supported.
         """
         path, config = _read(files)
         try:
@@ -122,15 +123,15 @@ class Preprocessing:
             raise ModelError(f"{path}: not the preprocessing of a CLIP model ({error!r}).") from error
 
     def to_json(self) -> dict[str, Any]:
-        """For `from_json`."""
+        """Return values that can be written as JSON and read by `from_json`."""
         return {**asdict(self), "patches": isinstance(self.resize, Patches)}
 
     @classmethod
     def from_json(cls, written: dict[str, Any]) -> Preprocessing:
-        """What `to_json` made, also after it was JSON, which knows neither tuples nor filters.
+        """Restore what `to_json` returned, also after a trip through JSON, which has neither tuples nor filters.
 
         Raises:
-            TypeError, ValueError: it was something else.
+            TypeError, ValueError: `written` is something else.
         """
         values: dict[str, Any]
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in written.items()}
@@ -140,24 +141,24 @@ class Preprocessing:
 
     @property
     def seen(self) -> tuple[int, int] | None:
-        """Height and width of all images as the model sees them; None where they keep their proportions."""
+        """Height and width of every preprocessed image in pixels; None where images keep their proportions."""
         return self.crop or (None if isinstance(self.resize, Patches) else cast("tuple[int, int]", self.resize))
 
     @property
     def enough(self) -> int | None:
-        """How long both sides of a decoded picture must at least be; None if it is needed in full."""
+        """Least length of both sides of a decoded image in pixels; None if the image is needed in full."""
         if self.exact or self.resize is None:
             return None
-        if isinstance(self.resize, Patches):  # a square of them; a longer picture is no higher
+        if isinstance(self.resize, Patches):  # enough for a square of patches; a longer image is not higher
             return math.ceil(_ENOUGH * self.resize.side * math.sqrt(self.resize.most))
         return math.ceil(_ENOUGH * (self.resize if isinstance(self.resize, int) else max(self.resize)))
 
     def __call__(self, image: Image.Image, box: Box | None = None) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 from an RGB picture of any size, or from what `box` leaves of it."""
-        if self.resize is None or self.exact:  # then `enough` had it decoded in full
+        """Preprocess an RGB image of any size, or the part of it in `box`, to (H, W, 3) uint8."""
+        if self.resize is None or self.exact:  # `enough` is None then, so the image was decoded in full
             return self._in_full(image)
         left, top, right, bottom = box or (0, 0, image.width, image.height)
-        # Only what the crop keeps is resized. The filter sees beyond its edges, as if all had been.
+        # Only what the crop keeps is resized. The filter still reads beyond its edges, so the pixels are the same.
         size = self._target(right - left, bottom - top)
         crop = size if self.crop is None else (min(self.crop[1], size[0]), min(self.crop[0], size[1]))
         x, y = (right - left) / size[0], (bottom - top) / size[1]
@@ -177,21 +178,21 @@ class Preprocessing:
         return np.asarray(image)
 
     def _target(self, width: float, height: float) -> tuple[int, int]:
-        """Width and height that a picture of this width and height is resized to."""
+        """Return the width and height that an image of this width and height is resized to."""
         if isinstance(self.resize, Patches):
             return self.resize.size(width, height)
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
         short = self.resize or 0
-        # Rounded down, as transformers does it.
+        # transformers rounds down.
         if width <= height:
             return short, int(short * height / width)
         return int(short * width / height), short
 
     def _middle(self, image: Image.Image) -> Image.Image:
-        """The part of a very long picture that the crop can see, with a wide margin.
+        """Cut a very long image to the part that the crop can keep, with a wide margin.
 
-        Resized whole, a line of 1 x 60,000 pixels would take gigabytes.
+        Resizing all of 1 x 60,000 pixels would take gigabytes.
         """
         longest = _LONGEST * min(image.size)
         if max(image.size) <= longest:
@@ -199,7 +200,7 @@ class Preprocessing:
         return self._centre(image, min(image.height, longest), min(image.width, longest))
 
     def _centre(self, image: Image.Image, height: int, width: int) -> Image.Image:
-        """The centre of `image`, on black where it is too small."""
+        """Cut out the centre of `image`, filled up with black where the image is too small."""
         left, top = self._half(image.width - width), self._half(image.height - height)
         return image.crop((left, top, left + width, top + height))
 
@@ -208,7 +209,7 @@ class Preprocessing:
 
 
 def _read(files: ModelFiles) -> tuple[Path, dict[str, Any]]:
-    """The file that says how pictures are prepared, and what it says in the terms of preprocessor_config.json."""
+    """Return the file with the preprocessing, and its content in the terms of preprocessor_config.json."""
     if files.layout == "open_clip":
         return files.folder / CONFIG, Checkpoint.load(files.folder).preprocessing()
     for name in _FILES:

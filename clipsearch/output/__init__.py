@@ -1,1 +1,1 @@
-"""Output: hits and reports as tables, TSV, JSON or bare paths. stdout is data; nothing here writes to stderr."""
+"""Output: hits and reports as tables, TSV, JSON or bare paths. Nothing here writes to stderr."""

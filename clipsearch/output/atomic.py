@@ -22,7 +22,7 @@ class Kind(NamedTuple):
     """A kind of output."""
 
     name: str
-    """Word for users: "page"."""
+    """Name for users, such as "page"."""
     mark: bytes
     """Bytes near the beginning that mark a file as an output of this kind."""
 

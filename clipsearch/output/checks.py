@@ -23,7 +23,7 @@ def write_checks(report: Report, form: str, out: BinaryIO, *, screen: int | None
 
 def _lines(report: Report) -> Iterator[str]:
     for check in report.checks:
-        note = "" if check.note == report.known else _note(report, check)  # which is said once, above
+        note = "" if check.note == report.known else _note(report, check)  # `report.known` is printed once, above
         yield f"{check.result:{_WIDTH}}{check.what}"
         for name, value in (("expected", check.expected), ("got", check.got), ("", note)):
             if value:

@@ -19,8 +19,8 @@ _NUMBERS = {"precision": ".3f", "recall": ".3f"}
 def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None = None) -> None:
     """Write `report` to `out` in a format of `rows.write_rows`.
 
-    json and jsonl have all of it in one object, a table all of it below each other; tsv and csv have a line for each
-    label. `screen` is as for `write_rows`.
+    json and jsonl have one object with everything; a table has summary, labels and confusion matrix below each other;
+    tsv and csv have a line for each label. `screen` is that of `write_rows`.
     """
     if form in ("json", "jsonl"):
         out.write(json_bytes(_fields(report), indent=2 if form == "json" else None))
@@ -32,7 +32,7 @@ def write_report(report: Report, form: str, out: BinaryIO, *, screen: int | None
         few = len(report.classes) <= _WIDEST
         rows = _matrix(report) if few else _mistakes(report)
         if rows:
-            title = "Lines are what images show, columns what they were taken for" if few else "The commonest mistakes"
+            title = "Rows are true labels, columns predicted ones" if few else "The commonest mistakes"
             out.write(utf8(f"\n{title}:\n\n"))
             write_rows(rows, form, out, screen=screen)
 

@@ -57,7 +57,7 @@ def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
 
 
 def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
-    """Whether `target` is a copy of the file `path` already, or a link to it."""
+    """Return whether `target` is a copy of the file `path` already, or a link to it."""
     if link:
         return os.path.islink(target) and os.path.realpath(target) == os.path.realpath(path)
     return os.path.isfile(target) and not os.path.islink(target) and filecmp.cmp(path, target, shallow=False)

@@ -1,7 +1,7 @@
-"""A page with the pictures of hits in one file, for browsers; `gallery.html` beside this file is its template.
+"""A page with the images of hits in one file, for browsers; `gallery.html` beside this file is its template.
 
-Owns what a tile says, how names and pictures get into the page unharmed and harmless, and that no file of the user's is
-overwritten with it. Knows nothing of indexes, models or the command line.
+Owns the content of tiles and the escaping of names in the page, and replaces only earlier pages of its own. Knows
+nothing of indexes, models or the command line.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _QUALITY, _EFFORT = 75, 2
 
 
 class Section(NamedTuple):
-    """One query and what it found."""
+    """One query and its hits."""
 
     title: str
     """The query in words."""
@@ -48,13 +48,13 @@ class About(NamedTuple):
     """Words of a page."""
 
     one: str = "query"
-    """What a section shows the hits of."""
+    """Word for what a section belongs to."""
     more: str = "queries"
     """The plural of `one`."""
     score: str = "cosine of query and picture"
 
     def counted(self, number: int) -> str:
-        """`number` sections, in words."""
+        """Return a number of sections in words."""
         return f"{number} {self.one if number == 1 else self.more}"
 
 
@@ -66,12 +66,12 @@ class _Embedded(NamedTuple):
 
     webp: bytes
     width: int
-    """Pixels."""
+    """Width in pixels."""
     height: int
 
 
 class _Shown(NamedTuple):
-    """An image that is in the page already."""
+    """An image that the page contains already."""
 
     number: int
     width: int
@@ -179,7 +179,7 @@ def _embed(path: bytes, side: int) -> _Embedded | str:
 
 
 def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
-    """Return the HTML of a tile's image. If it is in the page already, the script takes it from there."""
+    """Return the HTML of a tile's image; the script of the page copies an image that the page contains already."""
     name = _html(_name(hit))
     if hit.path_bytes in seen:
         known = seen[hit.path_bytes]
@@ -255,7 +255,7 @@ def _facts(hit: Hit, sure: str) -> str:
 
 
 def _human(size: int) -> str:
-    """`size` in bytes for people: 512 B, 48 kB, 3.2 MB."""
+    """Return a size in bytes with a unit: 512 B, 48 kB, 3.2 MB."""
     amount, unit = float(size), "B"
     for larger in ("kB", "MB", "GB"):
         if amount < 999.5:  # noqa: PLR2004  (what rounds to 1000)
@@ -265,7 +265,7 @@ def _human(size: int) -> str:
 
 
 def _typed(path: bytes) -> str | None:
-    r"""How to type `path` in a shell if it is not shown as it is: $'...' with octal escapes, as in $'caf\351.png'."""
+    r"""Return `path` as typed in a shell, with octal escapes as in $'caf\351.png'; None if it needs no escapes."""
     if printable(path).encode() == path:
         return None
     typed = "".join(chr(b) if b in _AS_THEY_ARE else f"\\{b:03o}" for b in path)
@@ -279,7 +279,7 @@ _AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
 
 
 def _html(text: str) -> str:
-    """`text` for people, between tags or in an attribute; what no page can hold (half characters) becomes escapes."""
+    """Escape `text` for HTML, between tags or in an attribute; control characters and surrogates become escapes."""
     return escape(printable(text.encode("utf-8", "backslashreplace")))
 
 

@@ -34,7 +34,7 @@ _KIND = Kind("heatmap", b'<meta name="generator" content="clipsearch ')
 _SIDE = 192
 """Pixels of the longest side of an image: twice its size on the page, for high-resolution screens."""
 _MOST, _MOST_CELLS = 400, 10_000
-"""Most images or texts, and most cells: what a person can look through."""
+"""Largest number of images or texts, and of cells, that a person can look through."""
 _RAMP = ((0xF4, 0xF7, 0xFB), (0x74, 0xAC, 0xDB), (0x12, 0x3A, 0x7C))
 
 
@@ -166,7 +166,7 @@ def _page(found: Comparison, images: Sequence[Image.Image | None], *, probabilit
         "low": low,
         "high": high,
         "what": what,
-        "pictures": "".join(map(_column, names, images)),
+        "images": "".join(map(_column, names, images)),
         "texts": "".join(map(_line, texts, _cells(found, probabilities=probabilities))),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template).encode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What to type on the command line about an error or a warning. The core names no option and no command."""
+"""Advice on what to type on the command line about an error or a warning; the core names no option and no command."""
 
 from __future__ import annotations
 
@@ -98,19 +98,19 @@ HINTS = {
     "roots": "Name the folders that the index should know: --root DIR, once for each.",
     "more-roots": "Name one more: --root DIR",
 }
-"""What follows a message, by the key that the error or the warning carries. In braces: facts, quoted for a shell."""
+"""Advice by the key that an error or a warning carries. Names in braces are its facts, which are quoted for a shell."""
 
 _OPTIONS = {"damaged: ": "(--skip-damaged)", "too large: .*(limit|allowed)": "(--max-pixels)"}
-"""How the reason begins for which `index` did not take a file, and its option that decides on that."""
+"""Options of `index` by the beginning of the reason for which a file was not indexed, as a regular expression."""
 
 
 def with_hints(error: ClipsearchError) -> str:
-    """What is wrong, and what to type."""
+    """Return the message of an error, followed by its advice."""
     return " ".join([str(error), *in_words(error.hints, error.facts)])
 
 
 def in_words(keys: Iterable[str], facts: Mapping[str, object]) -> list[str]:
-    """What to type for each of `keys`."""
+    """Return the advice for each of `keys`, with `facts` quoted for a shell."""
     quoted = {name: shlex.quote(_text(value)) for name, value in facts.items()}
     return [HINTS[key].format_map(quoted) for key in keys]
 
@@ -120,6 +120,9 @@ def _text(value: object) -> str:
 
 
 def with_option(reason: str) -> str:
-    """Why a file could not be read, and the option of `index` that decides on it; old indexes hold both."""
+    """Add the option of `index` that decides on a file to the reason why it was not read.
+
+    Old indexes contain reasons to which the option was added already.
+    """
     option = next((option for begin, option in _OPTIONS.items() if re.match(begin, reason)), None)
     return reason if option is None or reason.endswith(option) else f"{reason} {option}"

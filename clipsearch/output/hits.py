@@ -16,7 +16,7 @@ _NUMBERS = {"score": ".4f", "confidence": ".3f"}
 
 
 class Found(NamedTuple):
-    """What one query found."""
+    """A query and its hits."""
 
     query: str
     """The query as text."""

@@ -1,4 +1,4 @@
-"""Models as people and programs want to see them: the catalogue as a table, one model as a record."""
+"""Output of models: the catalogue as a table, one model as a record."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from clipsearch.tasks.describing import Description, Inside, Listed, Tower
 
 _NUMBERS = {"parameters": ".1f", "imagenet": ".3f", "coco": ".3f"}
 _SIZE = re.compile(r" at \d+ pixels")
-"""It has a column of its own."""
+"""Part of a description that has a column of its own."""
 _WIDE = 150
-"""Columns of a terminal that has room for licences and repositories."""
+"""Least width of a terminal, in columns, for licences and repositories."""
 
 
 def write_list(found: Sequence[Listed], form: str, out: BinaryIO, *, screen: int | None) -> None:
-    """Write the catalogue in a format of `rows.write_rows`: a table has what helps to choose, the others have all."""
+    """Write the catalogue in a format of `rows.write_rows`; a table has only the columns that help to choose."""
     wide = screen is not None and screen >= _WIDE
     rows = [_short(one, wide=wide) if form == "table" else in_words(_full(one), form) for one in found]
     write_rows(rows, form, out, screen=screen, numbers=_NUMBERS)
 
 
 def write_model(found: Description, form: str, out: BinaryIO, *, screen: int | None) -> None:
-    """Write all about one model: one object in JSON, else a line for each fact, which has a name and a value."""
+    """Write the description of one model: an object in JSON, otherwise a line with name and value for each fact."""
     record = _record(found)
     if form in ("json", "jsonl"):
         files = [{"name": name, "bytes": size} for name, size in found.inside.files] if found.inside else []
@@ -42,21 +42,21 @@ def write_model(found: Description, form: str, out: BinaryIO, *, screen: int | N
 
 
 def in_words(row: Row, form: str) -> Row:
-    """What is true or false as yes or no, but in JSON, which has words of its own for it."""
+    """Return a row with yes and no for booleans, which JSON keeps."""
     if form in ("json", "jsonl"):
         return row
     return {name: ("no", "yes")[value] if isinstance(value, bool) else value for name, value in row.items()}
 
 
 def _plain(name: str, value: Value) -> Value:
-    """Numbers as text, since facts of all kinds share a column."""
+    """Convert numbers to text, since facts of all kinds share a column."""
     if isinstance(value, float):
         return format(value, _NUMBERS.get(name, ""))
     return str(value) if isinstance(value, int) else value
 
 
 def _short(one: Listed, *, wide: bool) -> Row:
-    """For people, in 80 columns; where there is room, also whose it is."""
+    """Return the row of a table of 80 columns; if `wide`, with licence and repository."""
     entry = one.entry
     row: dict[str, Value] = {
         "name": entry.name + ("*" if entry.name == DEFAULT else ""),
@@ -109,7 +109,7 @@ def _on_disk(files: ModelFiles | None) -> dict[str, Value]:
 
 
 def _record(found: Description) -> dict[str, Value]:
-    """The catalogue's words, and over them what the files themselves say."""
+    """Return the description from the catalogue, overwritten by that from the model's files."""
     record: dict[str, Value] = {"name": found.name, "repository": found.repository}
     if found.entry:
         record |= {name: value for name, value in _of_catalogue(found.entry).items() if name not in record}

@@ -27,9 +27,9 @@ _starts: list[bytes] = []
 
 
 def show_from(folder: Path) -> None:
-    """Show paths below `folder`, by its real path or the shell's, relative to it from now on, in the whole process.
+    """Make `shown` return paths below `folder` relative to it from now on, in the whole process.
 
-    Without a call, paths are shown whole.
+    `folder` may be given by its real path or by the shell's. Without a call, `shown` returns absolute paths.
     """
     name = os.fsencode(folder)
     _starts[:] = [inside(one) for one in (name, logical_folder(name)) if one]

@@ -1,4 +1,4 @@
-"""What `index` did and what an index holds, as text and as JSON."""
+"""Reports of `index` and `status`, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAMED_AT_MOST = 20
 
 
 def summary_json(summary: Summary, used: Computed | None) -> bytes:
-    """The summary of `index --json`; device, precision and their reasons are null when no model was needed."""
+    """Return the summary of `index --json`; device, precision and their reasons are null if no model was needed."""
     fields = {
         "images": summary.images,
         "embedded": summary.embedded,
@@ -55,7 +55,7 @@ def _passed_over_fields(counts: Mapping[str, int]) -> list[dict[str, object]]:
 
 
 def _option_for(kind: str) -> str | None:
-    """Which option of `clipsearch index` takes a kind in."""
+    """Return the option of `clipsearch index` that includes a kind of files; None if there is none."""
     rule = rule_for(kind)
     return f"--{rule.replace('_', '-')}" if rule else None
 
@@ -65,7 +65,7 @@ def _help_for(kind: str) -> str | None:
 
 
 def passed_over_text(summary: Summary) -> str:
-    """One line on what was left out as no pictures; empty if there was nothing of the kind."""
+    """Return a line on files that were left out because they are no images; empty if there were none."""
     return f"Left out: {listed(summary.passed_over, _help_for)}" if summary.passed_over else ""
 
 
@@ -82,7 +82,7 @@ def _damaged_fields(damaged: Sequence[tuple[bytes, float]]) -> list[dict[str, ob
 
 
 def merged_text(summary: Summary) -> str:
-    """A line for each place that has two names."""
+    """Return a line for each folder that was known under two names."""
     return "\n".join(
         f"{printable(shown(path)) or '.'} is {printable(shown(name)) or '.'}, and is known under that name only."
         for path, name in summary.merged
@@ -90,7 +90,7 @@ def merged_text(summary: Summary) -> str:
 
 
 def kept_text(summary: Summary, index: Path | None) -> str:
-    """What stays though it is not there, and what to type if it should not; `index` is what `--index` said."""
+    """Return a line for each folder whose missing images stay in the index; `index` is the value of `--index`."""
     named = f" --index {shlex.quote(str(index))}" if index else ""
     return "\n".join(
         f"Kept {plural(images, 'image')} of {printable(shown(folder)) or '.'}: "
@@ -102,19 +102,19 @@ def kept_text(summary: Summary, index: Path | None) -> str:
 
 
 def unreadable_text(summary: Summary) -> str:
-    """A line for each file that could not be read."""
+    """Return a line for each file that could not be read."""
     lines = _unreadable_lines(summary.unreadable)
     return "\n".join(f"Cannot read {line}" for line in lines) + _more(summary.unreadable)
 
 
 def damaged_text(summary: Summary) -> str:
-    """A line for each image of which a part is missing, if it was found by this run."""
+    """Return a line for each image that this run found to be partly missing."""
     lines = _damaged_lines(summary.newly_damaged)
     return "\n".join(f"Damaged: {line}" for line in lines) + _more(summary.newly_damaged)
 
 
 def summary_text(summary: Summary) -> str:
-    """The last line of `index`."""
+    """Return the last line of `index`."""
     counts = [
         f"{number} {word}"
         for number, word in (
@@ -141,7 +141,7 @@ def _removed_text(summary: Summary) -> str:
 
 
 def computed_text(used: Computed) -> str:
-    """Where and in what a run of `index` computed."""
+    """Return a sentence with the device and the precision of a run of `index`."""
     return f"Computed on {used.device} in {used.precision} ({used.precision_reason})."
 
 
@@ -151,40 +151,40 @@ def _computed_fields(used: Computed | None) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class Status:
-    """What there is to say of an index."""
+    """The contents of `clipsearch status`."""
 
     folder: bytes
     model: ModelRecord | None
     contents: Contents
     date_sources: Mapping[str, int]
-    """How many images have their date from where, as the store has it."""
+    """Number of images by the source of their date, as `Reader` returns it."""
     roots: Sequence[tuple[bytes, int]]
-    """Path, and number of images below it."""
+    """Path of each root, and number of images below it."""
     kept: Sequence[Folder]
-    """Folders whose images the last run did not find, and kept."""
+    """Folders whose images the last run did not find and kept in the index."""
     unreadable: Sequence[tuple[bytes, str]]
     damaged: Sequence[tuple[bytes, float]]
-    """Path of images of which a part is missing, and the share of it."""
+    """Path of each image of which a part is missing, and the missing share in [0, 1]."""
     passed_over: Mapping[str, int]
-    """What was left out of the roots as no pictures when they were last searched, by kind."""
+    """Number of files in the roots that were left out as no images at the last search, by kind."""
     last_run: Mapping[str, Any] | None
-    """As the store has it."""
+    """Record of the last run, as in the index; None if there was none."""
     at_work: bool
     """Whether a run is writing to it."""
     is_whole: bool
-    """Whether all of its folders were once searched to the end."""
+    """Whether all of its folders were searched completely at least once."""
     findings: Sequence[Finding] | None
-    """Of `--verify`; None if it was not asked for."""
+    """Result of `--verify`; None without it."""
 
     @property
     def computed(self) -> Computed | None:
-        """How vectors were last computed; None where no run could say, such as an older clipsearch's."""
+        """Device and precision of the last vectors; None if unknown, as for an index of an older clipsearch."""
         known = (self.last_run or {}).get("computed")
         return Computed(**{name: known[name] for name in Computed._fields if name in known}) if known else None
 
 
 def status_json(status: Status) -> bytes:
-    """`status --json`."""
+    """Return the output of `status --json`."""
     model, run = status.model, status.last_run
     fields: dict[str, object] = {
         "model": model.name if model else None,
@@ -212,7 +212,7 @@ def status_json(status: Status) -> bytes:
 
 
 def status_text(status: Status) -> str:
-    """`status` for people."""
+    """Return the output of `status` as text."""
     rows = [
         ("index", printable(shown(status.folder))),
         *_model_rows(status.model),
@@ -291,7 +291,7 @@ def _verdict(status: Status) -> list[str]:
 
 
 def _mend(status: Status, finding: Finding) -> str:
-    """What to type."""
+    """Return what to type about a finding."""
     folder = shlex.quote(printable(status.folder))
     if finding.hint is not None:
         facts = {"folder": status.folder, "model": status.model.name if status.model else ""}

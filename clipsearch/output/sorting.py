@@ -23,7 +23,7 @@ from clipsearch.system.naming import free_names
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
 """Characters that are not allowed in file names, here or on Windows."""
 _LONGEST = 255
-"""Most bytes of a file name in all common file systems."""
+"""Longest file name that all common file systems allow, in bytes."""
 
 _Name = tuple[tuple[int, int] | bytes, bytes]
 """A folder (device and inode or, if it does not exist yet, its real path), and a file name in it."""

@@ -1,4 +1,4 @@
-"""Tokenized texts: token by token for people, one record a text for programs."""
+"""Output of tokenised texts: a table with a row for each token, or a record for each text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clipsearch.output.rows import Row, json_bytes, utf8, write_rows
 from clipsearch.tasks.explain_tokens import Tokenized
 
 COLUMNS = ("count", "context", "cut_at", "ids", "pieces", "lost", "text")
-"""Of all formats but the table. JSON has `ids` and `pieces` as arrays, the others as words."""
+"""Columns of all formats but the table. `ids` and `pieces` are arrays in JSON, and separated by spaces in others."""
 
 
 def write_tokens(found: Sequence[Tokenized], form: str, out: BinaryIO, *, screen: int | None = None) -> None:

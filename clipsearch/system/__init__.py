@@ -1,4 +1,4 @@
-"""What clipsearch asks of the operating system: names of files, removing, moving and flushing them, standard streams.
+"""Access to the operating system: names of files, removing, moving and flushing them, standard streams.
 
 Knows nothing of images, indexes and commands.
 """

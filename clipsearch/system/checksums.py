@@ -55,7 +55,7 @@ class Compared:
         self._known = _read(note)
 
     def __contains__(self, path: Path) -> bool:
-        """Whether the file was found whole and has not changed since."""
+        """Return whether the file was found whole and has not changed since."""
         try:
             return self._known.get(self._key(path)) == identity(path)
         except OSError:

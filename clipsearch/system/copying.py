@@ -163,7 +163,7 @@ def _give_name(part: _Part, target: bytes) -> bool:
 
 
 def _is_another(path: bytes, seen: Seen) -> bool:
-    """Whether a file has changed since it was seen, so that a second try is worth it."""
+    """Return whether a file has changed since it was seen, so that a second try is worth it."""
     try:
         status = os.stat(path)
     except OSError:

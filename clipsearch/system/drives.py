@@ -22,12 +22,12 @@ def drive_at(folder: bytes) -> str | None:
 
 
 def is_certain(drive: str | None) -> bool:
-    """Whether an identifier of `drive_at` belongs to one file system only."""
+    """Return whether an identifier of `drive_at` belongs to one file system only."""
     return drive is not None and drive.startswith(_CERTAIN)
 
 
 def is_mounted_at(folder: bytes) -> bool:
-    """Whether `folder` is a folder on another device than its parent."""
+    """Return whether `folder` is a folder on another device than its parent."""
     try:
         return os.path.isdir(folder) and os.stat(folder).st_dev != os.stat(os.path.dirname(folder)).st_dev
     except OSError:

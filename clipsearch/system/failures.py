@@ -47,7 +47,7 @@ def of_the_environment(error: BaseException) -> str | None:
 
 
 def is_shortage(error: Exception) -> bool:
-    """Whether memory, threads, open files or disk space ran out, so that the input is not to blame."""
+    """Return whether memory, threads, open files or disk space ran out, so that the input is not to blame."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _HINTS):
         return True
     text = str(error).lower()

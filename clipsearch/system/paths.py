@@ -31,7 +31,7 @@ def same_letters(path: bytes) -> bytes:
 
 
 def is_below(path: bytes, folder: bytes) -> bool:
-    """Whether `path` is `folder` or lies in it, by the paths alone (both absolute)."""
+    """Return whether `path` is `folder` or lies in it, by the paths alone (both absolute)."""
     return path == folder or path.startswith(inside(folder))
 
 
@@ -41,7 +41,7 @@ def inside(folder: bytes) -> bytes:
 
 
 def same_place(one: bytes, other: bytes) -> bool:
-    """Whether two absolute paths lead to the same file or folder.
+    """Return whether two absolute paths lead to the same file or folder.
 
     Device and inode are compared if both exist; else symbolic links are resolved.
     """

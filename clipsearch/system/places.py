@@ -44,7 +44,7 @@ def below_home(path: Path) -> Path:
 
 
 def is_there(path: str | os.PathLike[str]) -> bool:
-    """Whether `path`, or what it links to, exists; False if it cannot be a path.
+    """Return whether `path`, or what it links to, exists; False if it cannot be a path.
 
     Raises:
         InputError: the system does not say, usually for lack of permission.

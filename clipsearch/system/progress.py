@@ -1,25 +1,25 @@
-"""How far work has come: what long steps report, and what a progress bar, or nothing, makes of it."""
+"""The protocol by which long work reports its progress."""
 
 from __future__ import annotations
 
 
 class Progress:
-    """Reports of work that takes long. This one shows nothing; whoever shows something overrides what it needs.
+    """Receiver of reports from work that takes long. This class shows nothing; a subclass overrides what it shows.
 
     All methods are called from the thread that does the work.
     """
 
     def searching(self, files: int) -> None:
-        """`files` image files have been found so far."""
+        """Report that `files` image files have been found so far."""
 
     def start(self, total: int) -> None:
-        """Work on `total` images begins."""
+        """Report that work on `total` images begins."""
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """`files` more images are done; `unreadable` of them cannot be read, `known` of them took no model."""
+        """Report `files` more images as done, of which `unreadable` cannot be read and `known` needed no model."""
 
     def downloading(self, done: int, total: int) -> None:
-        """`done` of `total` bytes of a model are there."""
+        """Report that `done` of `total` bytes of a model have arrived."""
 
 
 SILENT = Progress()

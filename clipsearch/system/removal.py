@@ -95,39 +95,28 @@ def remove(path: bytes, seen: Seen, keeper: Keeper, *, trash: bool) -> int:
         trash: Move it to the system's trash, which frees nothing yet.
 
     Raises:
-        FileStaysError: a file is not as it was compared, or the removal failed. The file is where it was, or has
-        another
-            name, which the message says, if its own was taken meanwhile.
-        NoTrashError: a FileStaysError, because there is no trash for it.
+        FileStaysError: a file is not as it was compared, or the removal failed. The file is where it was; if its name
+            was taken meanwhile, it has another one, which the message says.
+        NoTrashError: a FileStaysError, because there is no trash for the file.
     """
-    with shielded():
-        aside = _put_aside(path)
-        try:
-            with _opened(aside.path) as descriptor:
-                # Nobody has it open for writing, and nobody knows its new name. So it cannot change after this check;
-                # the keeper, which can, is checked last.
-                _check_nobody_writes(descriptor)
-                status = _check_unchanged(descriptor, seen)
-                _check_kept(keeper, aside, seen)
-                if _times(os.fstat(descriptor)) != _times(status):  # for systems that cannot tell who writes
-                    raise FileStaysError(_CHANGED)  # noqa: TRY301  (it is put back below)
-                if trash and sys.platform == "linux":
-                    with _writable(descriptor):
-                        _to_trash(aside.path)
-                    _note_original(aside, descriptor)
-            if trash and sys.platform != "linux":  # other trashes record the original path themselves
-                _put_back(aside)
-                _to_trash(path)
-            elif not trash:
-                os.unlink(aside.path)
-        except OSError as error:
-            raise FileStaysError(_put_back_after(aside, error.strerror or str(error))) from error
-        except FileStaysError as error:
-            raise type(error)(_put_back_after(aside, str(error))) from error
-        except BaseException:
-            _put_back_after(aside, "")
-            raise
-        clear(aside)
+    with _aside_for(path) as aside:
+        with _opened(aside.path) as descriptor:
+            # No program has it open for writing or knows its new name. So it cannot change after this check; the
+            # keeper, which can, is checked last.
+            _check_nobody_writes(descriptor)
+            status = _check_unchanged(descriptor, seen)
+            _check_kept(keeper, aside, seen)
+            if _times(os.fstat(descriptor)) != _times(status):  # for systems that cannot tell who writes
+                raise FileStaysError(_CHANGED)
+            if trash and sys.platform == "linux":
+                with _writable(descriptor):
+                    _to_trash(aside.path)
+                _note_original(aside, descriptor)
+        if trash and sys.platform != "linux":  # other trashes record the original path themselves
+            _put_back(aside)
+            _to_trash(path)
+        elif not trash:
+            os.unlink(aside.path)
     return status.st_size if status.st_nlink == 1 and not trash else 0
 
 
@@ -137,26 +126,16 @@ def remove_link(path: bytes, leads_to: bytes) -> None:
     Raises:
         FileStaysError: it leads elsewhere, or cannot be removed.
     """
-    with shielded():
-        aside = _put_aside(path)
-        try:
-            unchanged = os.readlink(aside.path) == leads_to
-            if unchanged:
-                os.unlink(aside.path)
-        except OSError as error:
-            raise FileStaysError(_put_back_after(aside, error.strerror or str(error))) from error
-        except BaseException:
-            _put_back_after(aside, "")
-            raise
-        if not unchanged:
-            raise FileStaysError(_put_back_after(aside, _CHANGED))
-        clear(aside)
+    with _aside_for(path) as aside:
+        if os.readlink(aside.path) != leads_to:
+            raise FileStaysError(_CHANGED)
+        os.unlink(aside.path)
 
 
 def take_back(path: bytes, seen: Seen) -> None:
     """Remove a copy that this process made, if it is unchanged since it was `seen`."""
-    with contextlib.suppress(FileStaysError, OSError):  # then another program has changed it
-        aside = _put_aside(path)
+    with contextlib.suppress(OSError):  # then another program has changed it
+        aside = put_aside(path)
         status = os.stat(aside.path)
         if _times(status) == (seen.inode, seen.size, seen.mtime_ns):
             os.unlink(aside.path)
@@ -168,13 +147,30 @@ def take_back(path: bytes, seen: Seen) -> None:
 # -- putting aside and back -------------------------------------------------------------------------------------
 
 
-def _put_aside(path: bytes) -> Aside:
-    try:
-        return put_aside(path)
-    except FileNotFoundError as error:
-        raise FileStaysError("it is gone") from error
-    except OSError as error:
-        raise FileStaysError(error.strerror or str(error)) from error
+@contextlib.contextmanager
+def _aside_for(path: bytes) -> Iterator[Aside]:
+    """Put a file aside for the block, which removes it; if the block fails, put it back.
+
+    Raises:
+        FileStaysError: the block failed, or the file cannot be put aside.
+    """
+    with shielded():
+        try:
+            aside = put_aside(path)
+        except FileNotFoundError as error:
+            raise FileStaysError("it is gone") from error
+        except OSError as error:
+            raise FileStaysError(error.strerror or str(error)) from error
+        try:
+            yield aside
+        except OSError as error:
+            raise FileStaysError(_put_back_after(aside, error.strerror or str(error))) from error
+        except FileStaysError as error:
+            raise type(error)(_put_back_after(aside, str(error))) from error
+        except BaseException:
+            _put_back_after(aside, "")
+            raise
+        clear(aside)
 
 
 def _put_back(aside: Aside) -> None:
@@ -226,7 +222,7 @@ def _check_kept(keeper: Keeper, aside: Aside, seen: Seen) -> None:
 
 
 def _is_same_file(keeper: Keeper, aside: Aside, seen: Seen) -> bool:
-    """Whether the keeper is the file that was put aside, under another path.
+    """Return whether the keeper is the file that was put aside, under another path.
 
     Usually the other path is then gone, too, or device and inode are equal. But the same folder may be reached through
     two mounts with different device numbers, of which one still shows a name that was removed through the other (seen
@@ -339,7 +335,7 @@ def _opened(path: bytes) -> Iterator[int]:
 
 
 def _digest(descriptor: int) -> bytes:
-    """BLAKE2b of an open file's whole content, 16 bytes."""
+    """Compute the BLAKE2b of an open file's whole content, 16 bytes."""
     found = hashlib.blake2b(digest_size=16)
     os.lseek(descriptor, 0, os.SEEK_SET)
     while chunk := os.read(descriptor, _CHUNK):
@@ -351,7 +347,7 @@ def _digest(descriptor: int) -> bytes:
 
 
 def is_in_trash(path: bytes) -> bool:
-    """Whether an absolute path lies in a trash folder of Linux, macOS or Windows."""
+    """Return whether an absolute path lies in a trash folder of Linux, macOS or Windows."""
     return _TRASHES.search(path) is not None
 
 
@@ -391,17 +387,12 @@ def _note_original(aside: Aside, descriptor: int) -> None:
     descriptor says where the file went. If this fails, the file can still be restored beside its place.
     """
     with contextlib.suppress(OSError):
-        _mend_note(aside, descriptor)
-
-
-def _mend_note(aside: Aside, descriptor: int) -> None:
-    place = os.readlink(os.fsencode(f"/proc/self/fd/{descriptor}"))
-    folder, name = os.path.split(place)
-    note = os.path.join(os.path.dirname(folder), b"info", name + b".trashinfo")
-    with open(note, "rb") as file:
-        text = file.read()
-    hidden = os.path.basename(os.path.dirname(aside.path)) + b"/"
-    new = note + b"." + secrets.token_hex(4).encode("ascii")
-    with open(new, "xb") as file:
-        file.write(text.replace(hidden, b"", 1))
-    os.replace(new, note)
+        folder, name = os.path.split(os.readlink(os.fsencode(f"/proc/self/fd/{descriptor}")))
+        record = os.path.join(os.path.dirname(folder), b"info", name + b".trashinfo")
+        with open(record, "rb") as file:
+            text = file.read()
+        hidden = os.path.basename(os.path.dirname(aside.path)) + b"/"
+        new = record + b"." + secrets.token_hex(4).encode("ascii")
+        with open(new, "xb") as file:
+            file.write(text.replace(hidden, b"", 1))
+        os.replace(new, record)

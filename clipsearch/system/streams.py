@@ -40,7 +40,7 @@ class _Wrapped(io.RawIOBase):
         return self._raw.fileno()
 
     def isatty(self) -> bool:
-        """Whether the other stream is a terminal."""
+        """Return whether the other stream is a terminal."""
         return self._raw.isatty()
 
     def write(self, data: ReadableBuffer, /) -> int:

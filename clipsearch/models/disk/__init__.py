@@ -1,1 +1,1 @@
-"""Models as files: which there are, where they lie on this disk or on the hub, and whether they are whole."""
+"""Models as files: which are known, where they are on this disk or on the hub, and whether they are complete."""

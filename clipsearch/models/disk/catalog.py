@@ -1,6 +1,6 @@
-"""Names of models: which there are, where they come from, what is published about them. Touches no file.
+"""The catalogue of models with short names: where they come from and what is published about them. Reads no file.
 
-Every figure has been read where `source` says; what nobody published is None. `docs/models.md` shows this table, and a
+Every figure was taken from `source`; figures that nobody published are None. `docs/models.md` shows this table, and a
 test compares the two.
 """
 
@@ -42,36 +42,37 @@ class Entry:
     """One model that has a short name."""
 
     name: str
-    """Short, as users give it."""
+    """Short name, as users type it."""
     repository: str | None
-    """On the Hugging Face hub; None for the bundled model."""
+    """owner/name on the Hugging Face hub; None for the bundled model."""
     what: str
+    """Architecture and training data, in a few words."""
     family: str
-    """How it is loaded: clip, siglip or open_clip."""
+    """Kind of the checkpoint: clip, siglip or open_clip."""
     licence: str
-    """SPDX, of the weights."""
+    """SPDX identifier of the licence of the weights."""
     parameters: float
-    """Of both towers, in millions."""
+    """Number of parameters of both towers, in millions."""
     dim: int
-    """D, of its vectors."""
+    """Dimensions D of its vectors."""
     image_size: int
-    """Height and width in pixels that the image tower sees."""
+    """Height and width of the image tower's input in pixels."""
     gflop: float
-    """Floating-point operations of the image tower for one picture, in thousand millions; a multiply-add is two."""
+    """Floating-point operations of the image tower for one image, in units of 10^9; a multiply-add counts as two."""
     context: int
-    """Most tokens that the text tower reads."""
+    """Largest number of tokens that the text tower reads."""
     languages: str
     texts: str
-    """What it does with other scripts, emoji and long texts."""
+    """How it treats other scripts, emoji and long texts."""
     imagenet: float | None
-    """Top-1 accuracy on ImageNet's validation pictures without training on them, in [0, 1]."""
+    """Zero-shot top-1 accuracy on ImageNet's validation images, in [0, 1]."""
     coco: float | None
-    """Recall@1 of pictures by their captions on COCO's 5,000 test pictures, in [0, 1]."""
+    """Recall@1 of text-to-image retrieval on COCO's 5,000 test images, in [0, 1]."""
     source: str
-    """Where the two figures were read."""
+    """Where `imagenet` and `coco` were published."""
 
 
-# What the entries below have in common.
+# Shared values of the entries below.
 _clip = partial(
     Entry, family="clip", licence="MIT", context=77, languages="English", texts=_CLIP_TEXTS, source=_OPEN_CLIP
 )
@@ -109,7 +110,7 @@ ENTRIES: tuple[Entry, ...] = (
           source="none: no photograph was among what it learned from"),
 )
 # fmt: on
-"""The default first, the bundled one last."""
+"""All models with a short name: the default first, the bundled one last."""
 
 OPEN_CLIP = {
     "ViT-B-32/laion2b_s34b_b79k": "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
@@ -133,9 +134,9 @@ OPEN_CLIP = {
     "ViT-L-14-336/openai": "openai/clip-vit-large-patch14-336",
     "ViT-L-14-336-quickgelu/openai": "openai/clip-vit-large-patch14-336",
 }
-"""open_clip's names, as architecture/weights, and the repositories that its own table of weights gives for them.
+"""Repositories by open_clip's names (architecture/weights), taken from open_clip's own table of weights.
 
-Those of OpenAI lead to OpenAI's own repositories, whose weights are the same.
+OpenAI's models point to OpenAI's own repositories, whose weights are the same.
 """
 
 ORIGINALS: dict[str, str | None] = {
@@ -149,9 +150,9 @@ ORIGINALS: dict[str, str | None] = {
     "RN50x16.pt": None,
     "RN50x64.pt": None,
 }
-"""File names of OpenAI's archives and the short names of the same weights; none of the ResNets is a model for us."""
+"""Short names of the same weights by file names of OpenAI's archives; None for ResNets, which are not supported."""
 
 
 def find(name: str) -> Entry | None:
-    """The entry with this short name or repository."""
+    """Return the entry with this short name or repository; None if there is none."""
     return next((entry for entry in ENTRIES if name in (entry.name, entry.repository)), None)

@@ -1,9 +1,9 @@
-"""CLIP's tokenizer as open_clip has it: from the list of merges that all CLIP models share, and the cleaning before it.
+"""CLIP's tokenizer as in open_clip: built from the list of merges that all CLIP models share, after cleaning texts.
 
-open_clip's checkpoints bring no tokenizer, since there is only one (Radford et al. 2021, section 2.4): 256 bytes, the
-same at the end of a word, 48,894 merges in the order of their frequency, and the two tokens around each text. The list
-is not part of clipsearch either; it is found beside the model, in an installed package or in another CLIP on this disk,
-and known by its hash. Knows nothing of weights.
+open_clip's checkpoints contain no tokenizer, since there is only one (Radford et al. 2021, section 2.4): 256 bytes, the
+same bytes at the end of a word, 48,894 merges in order of frequency, and the tokens for start and end of a text. The
+list is not part of clipsearch either; it is looked for beside the model, in installed packages and in other CLIP models
+on this disk, and recognised by its hash. Knows nothing of weights.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 """The list of merges as OpenAI published it."""
 TOKENS = 49_408
-"""How many there are; the last two stand at the start and at the end of a text."""
+"""Size of the vocabulary; the last two ids are the start and the end of a text."""
 
 _START, _END = "<start_of_text>", "<end_of_text>"
 _MERGES = TOKENS - 2 * 256 - 2
 _DIGEST = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
-"""SHA-256 of these merges, one a line."""
+"""SHA-256 of the merges, one per line."""
 _PACKAGES = ("open_clip", "clip")
-"""Each has the file that OpenAI published."""
+"""Packages that contain the file that OpenAI published."""
 
-# What is one word. open_clip's expression ignores case, with two effects that are here written out: U+017F, the long s,
-# counts as an s, and U+0345, the iota subscript, is passed over, since it is no letter but has upper case.
+# The expression for one word. open_clip's ignores case, which has two effects that are written out here: U+017F, the
+# long s, counts as an s, and U+0345, the iota subscript, is skipped, since it is no letter but has an upper case.
 _IOTA = "\u0345"
 _WORDS = (
     r"<[s\x{17f}]tart_of_text>|<end_of_text>|'[s\x{17f}]|'t|'re|'ve|'m|'ll|'d|"
@@ -45,13 +45,14 @@ _WORDS = (
 
 
 def clean(text: str) -> str:
-    """`text` as open_clip's tokenizer reads it.
+    """Clean a text as open_clip does before it tokenises.
 
-    Wrongly decoded characters are mended, HTML's entities replaced, runs of white space become one space, and all is in
-    lower case. Where punctuation stands before the name of a special token, a space keeps it from being taken for one.
+    Wrongly decoded characters are repaired, HTML entities replaced, runs of white space reduced to one space, and all
+    letters made lower case. A space is put into the name of a special token that follows punctuation, so that it is
+    not taken for the token.
     """
     if text.isascii() and text.isprintable() and "&" not in text:
-        mended = text  # what follows would change nothing, and importing ftfy takes 30 ms
+        mended = text  # the steps below would change nothing, and importing ftfy takes 30 ms
     else:
         import html
 
@@ -62,12 +63,12 @@ def clean(text: str) -> str:
 
 
 def find_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of an open_clip model in `folder`; its texts are to be cleaned before (see `clean`).
+    """Build the tokenizer of the open_clip model in `folder`; texts have to be cleaned first (see `clean`).
 
     The list of merges is looked for in the folder, in installed packages and in the hub's cache, in this order.
 
     Raises:
-        ModelError: it is nowhere.
+        ModelError: the list of merges is not found.
     """
     for path in _candidates(folder):
         merges = _read(path)
@@ -83,7 +84,7 @@ def find_tokenizer(folder: Path) -> Tokenizer:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    """Files that may hold CLIP's list of merges."""
+    """Yield files that may hold CLIP's list of merges."""
     yield from (folder / name for name in ("merges.txt", "tokenizer.json", VOCABULARY))
     for name in _PACKAGES:
         if (package := find_spec(name)) and package.origin:
@@ -94,9 +95,10 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> list[str]:
-    """The merges in a file, as two pieces with a space between; none if it is not there, damaged or something else.
+    """Read the merges in a file, each as two pieces with a space between.
 
-    A model that has another list, or a damaged one, is no reason to stop: open_clip itself would use CLIP's.
+    The list is empty if the file is missing, damaged or something else. That is no error, because open_clip would use
+    CLIP's list in any case.
     """
     import gzip  # not above: every query imports this module
     import zlib
@@ -115,14 +117,14 @@ def _read(path: Path) -> list[str]:
 def _tokenizer(merges: list[str]) -> Tokenizer:
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 
-    # 1. Ids are places in the vocabulary. A byte's letter is one that can be seen; in their order come first the bytes
-    # that are such letters themselves.
+    # 1. Ids are positions in the vocabulary. Each byte is written as a visible letter; bytes that are visible letters
+    # themselves come first.
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [(first, second) for first, second in (merge.split() for merge in merges)]
     pieces = [*letters, *(f"{letter}</w>" for letter in letters), *(first + second for first, second in pairs)]
     vocabulary = {piece: number for number, piece in enumerate([*pieces, _START, _END])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, end_of_word_suffix="</w>"))
-    # 2. Texts to words, words to bytes. What is between words is white space.
+    # 2. Texts are split into words at white space, and words into bytes.
     words = pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, as_bytes])
@@ -134,10 +136,10 @@ def _tokenizer(merges: list[str]) -> Tokenizer:
 
 
 def _apart(text: str) -> str:
-    """`text` with a space in each name of a special token that is none.
+    """Put a space into each name of a special token that open_clip would not take for one.
 
-    open_clip finds a special token only where a word can begin: not within a run of punctuation, to which its `<`
-    belongs. tokenizers would find it everywhere. The words are the same with the space and without it.
+    open_clip finds a special token only where a word can begin, not within a run of punctuation, to which its `<` then
+    belongs. The tokenizers library would find it everywhere. The words are the same with the space and without it.
     """
     word_begins = 0
 

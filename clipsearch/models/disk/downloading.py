@@ -1,7 +1,7 @@
 """Downloads from the Hugging Face hub into its cache, by the hub's own library.
 
-What is ours: which files are wanted, an answer within `CONTACT_SECONDS` where there is no network, a look at the free
-space before anything comes, a comparison with the hub's hashes afterwards, and one-line errors.
+This module adds: the choice of files, an answer within `CONTACT_SECONDS` if there is no network, a check of the free
+space before the download, a comparison with the hub's hashes afterwards, and one-line errors.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CONTACT_SECONDS = 8.0
-"""How long the hub has to answer before it counts as unreachable."""
+"""Seconds after which a hub that has not answered counts as unreachable."""
 
 _ABANDONED_SECONDS = 3600.0
-"""A part of a file that nobody wrote to for so long is what a killed process left."""
+"""Age after which a partial file that nobody writes to is taken for a remnant of a killed process."""
 _MB = 1e6
 _TOO_MANY, _SERVER_ERROR = 429, 500
-"""HTTP: too many requests, and where the server's own errors begin."""
+"""HTTP status codes: too many requests, and the first of the server's own errors."""
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,20 @@ def download(
     revision: str | None = None,
     progress: Progress = SILENT,
 ) -> Path:
-    """Fetch what is needed of a repository; its snapshot.
+    """Download the needed files of a repository into the hub's cache.
 
-    `name` is what the user calls it. `needed` chooses among the names of its files.
+    Files that are on this disk already are not downloaded again; a file that was interrupted starts anew. Each
+    downloaded file is compared with the hub's hash.
 
-    Files that are on this disk already are not fetched again; one that was interrupted starts anew. Each file that came
-    is compared with the hash that the hub has for it.
+    Args:
+        name: Name of the model, as the user typed it.
+        repository: owner/name on the hub.
+        needed: Selects the needed ones among the file names of the repository.
+        revision: A branch, a tag or a commit hash; None for the branch main.
+        progress: Receives the number of bytes that have arrived.
+
+    Returns:
+        The folder of the snapshot.
 
     Raises:
         ModelError: the hub cannot be reached, or has no such model, or the disk is full.
@@ -71,7 +79,7 @@ def download(
             )
         try:
             _fetch(name, repository, commit, missing, progress)
-            # At the end: until all is there, the branch stays what it was on this disk.
+            # The branch changes last, so that on this disk it never points to an incomplete snapshot.
             if not commit.startswith(revision or "main"):
                 ref = folder / "refs" / (revision or "main")
                 ref.parent.mkdir(parents=True, exist_ok=True)
@@ -84,10 +92,10 @@ def download(
 
 
 def _fetch(name: str, repository: str, commit: str, files: list[RepoSibling], progress: Progress) -> None:
-    """Fetch files of a commit into the cache, one after the other.
+    """Download files of a commit into the cache, one after the other.
 
-    In this thread and not by the library's `snapshot_download`: on Ctrl-C its pool of threads (in 2.4) waits until the
-    files that are on their way have come.
+    They are downloaded in this thread and not by the library's `snapshot_download`, because on Ctrl-C its pool of
+    threads (in version 2.4) waits until the downloads that have begun are complete.
     """
     done, total = 0, sum(file.size or 0 for file in files)
     for file in files:
@@ -110,7 +118,7 @@ def _fetch(name: str, repository: str, commit: str, files: list[RepoSibling], pr
 
 
 def _fetch_one(name: str, repository: str, commit: str, file: str, bar: type[Any]) -> Path:
-    """Let the library put a file into the cache, if it is not there; where it lies."""
+    """Let the library download a file into the cache, unless it is there, and return its path."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -127,14 +135,14 @@ def _fetch_one(name: str, repository: str, commit: str, file: str, bar: type[Any
             if status < _SERVER_ERROR and status != _TOO_MANY:
                 raise _refused(name, repository, None, cause) from error
         elif isinstance(cause, OSError) and cause.errno is not None:
-            raise  # the disk's
+            raise  # an error of the disk
         raise ModelError(
             f"The download of model {name!r} stopped in {file}: {_first_line(cause)}.", hint="pull-rest", model=name
         ) from error
 
 
 def _bar(before: int, total: int, progress: Progress) -> type[Any]:
-    """A class of progress bar for the library that draws nothing and passes on how much there is."""
+    """Make a class of progress bar for the library that draws nothing and reports to `progress`."""
     from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # public, but not for mypy
 
     class Bar(tqdm):  # type: ignore[misc,unused-ignore]
@@ -147,16 +155,16 @@ def _bar(before: int, total: int, progress: Progress) -> type[Any]:
             progress.downloading(self._done, total)
 
         def update_transfer(self, _: float | None = 1) -> None:
-            """What hf-xet has received; `update` is told how much of the file that makes."""
+            """Ignore the bytes that hf-xet has received; `update` gets the resulting bytes of the file."""
 
         def set_transfer_postfix_str(self, *_: object, **__: object) -> None:
-            """And how fast."""
+            """Ignore the speed of hf-xet."""
 
     return Bar
 
 
 def _hash(file: RepoSibling) -> str:
-    """What the cache calls its content; empty for mirrors of the hub whose lists have names only."""
+    """Return the hash of a file, its name in the cache; empty for mirrors of the hub that list names only."""
     return (file.lfs.sha256 if file.lfs else file.blob_id) or ""
 
 
@@ -167,7 +175,7 @@ def _is_whole(path: Path, known: str) -> bool:
 def _on_hub(
     name: str, repository: str, needed: Callable[[set[str]], set[str]], revision: str | None
 ) -> tuple[str, list[RepoSibling]]:
-    """The commit that a revision is now, and the files of it that are needed; the hub has `CONTACT_SECONDS`."""
+    """Ask the hub, for at most `CONTACT_SECONDS`, for the commit of a revision and the needed files of that commit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -197,9 +205,13 @@ def _on_hub(
 
 
 def _check_space(name: str, folder: Path, files: list[RepoSibling]) -> None:
-    """Remove what killed downloads left; raise ModelError where the disk is too small for what is missing."""
+    """Remove remnants of killed downloads, and check the free space.
+
+    Raises:
+        ModelError: the disk is too small for the missing files.
+    """
     for part in (folder / "blobs").glob("*.incomplete"):
-        with suppress(OSError):  # its download may end just now
+        with suppress(OSError):  # its download may end at this moment
             if time.time() - part.stat().st_mtime > _ABANDONED_SECONDS:
                 part.unlink()
     needed = sum(file.size or 0 for file in files if not (folder / "blobs" / (_hash(file) or "-")).exists())
@@ -214,7 +226,7 @@ def _check_space(name: str, folder: Path, files: list[RepoSibling]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without huggingface_hub's own talk: what matters is raised as an error."""
+    """Silence the log and the warnings of huggingface_hub; what matters is raised as an error."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     with warnings.catch_warnings():
@@ -229,8 +241,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _within(seconds: float, work: Callable[[], _T]) -> _T:
-    """The result of `work`, or `TimeoutError`. Name look-ups have no time limit of their own, hence the thread."""
-    from concurrent.futures import Future  # its pools would keep the process until the thread ends
+    """Run `work` in a thread and return its result; name look-ups have no time limit of their own.
+
+    Raises:
+        TimeoutError: there is no result after `seconds`.
+    """
+    from concurrent.futures import Future  # a pool would keep the process alive until its thread ends
 
     result: Future[_T] = Future()
 
@@ -248,7 +264,7 @@ def _within(seconds: float, work: Callable[[], _T]) -> _T:
     return result.result()
 
 
-# -- what is said when it fails ----------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------
 
 
 def _first_line(error: BaseException) -> str:
@@ -256,7 +272,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _refused(name: str, repository: str, revision: str | None, error: HfHubHTTPError) -> ModelError:
-    """The error for an answer of the hub that is none of what was asked for."""
+    """Return the error for an HTTP error of the hub."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):

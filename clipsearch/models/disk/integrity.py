@@ -1,6 +1,6 @@
-"""Whether a model's file is what it says it is, as far as can be seen without reading all of it.
+"""Checks of single files of a model, without reading all of them.
 
-Imports no model library, and runs nothing of what it looks at.
+Imports no model library, and runs no code from the files.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 _LFS_POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors' own limit."""
+"""Limit of the safetensors library for the length of a header, in bytes."""
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a file, as far as can be seen without reading all of it."""
+    """Return what is wrong with a file, as far as its beginning and length show; None if nothing is."""
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if start == _LFS_POINTER:
@@ -29,7 +29,7 @@ def damage(path: Path) -> str | None:
 
 
 def _broken_safetensors(path: Path) -> str | None:
-    """What is wrong with a safetensors file, whose header says how long it must be."""
+    """Return what is wrong with a safetensors file, whose header says how long it must be; None if nothing is."""
     try:
         wanted = max((tensor.end for tensor in read_header(path).values()), default=0)
     except ValueError as error:
@@ -41,7 +41,7 @@ def _broken_safetensors(path: Path) -> str | None:
 
 
 def _broken_pickle(path: Path) -> str | None:
-    """What is wrong with PyTorch's weights, which transformers reads without running anything."""
+    """Return what is wrong with PyTorch's weights, which transformers loads without running code; None if nothing."""
     import zipfile  # not above: every query imports this module
 
     with path.open("rb") as file:
@@ -57,22 +57,22 @@ class Tensor:
     """One tensor as the header of a safetensors file describes it."""
 
     dtype: str
-    """As the format writes it: F32, F16, BF16 ..."""
+    """Type of the values in the format's notation: F32, F16, BF16 ..."""
     shape: tuple[int, ...]
     start: int
-    """The byte of the file where its values begin."""
+    """Position in the file of the first byte of its values."""
     end: int
-    """The byte behind them."""
+    """Position behind the last byte of its values."""
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, by name; their values are not read.
+    """Read the names, types and shapes of the tensors of a safetensors file, without their values.
 
     The format: 8 bytes with the length of the header, the header in JSON, the values
     (https://huggingface.co/docs/safetensors).
 
     Raises:
-        ValueError: the file has no such header; the message goes on after the file's name.
+        ValueError: the file has no such header; the message is to be read after the file's name.
     """
     with path.open("rb") as file:
         first = file.read(8)
@@ -96,7 +96,7 @@ def _tensor(described: dict[str, Any], behind_header: int) -> Tensor:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether this is a zip archive with the code of a TorchScript model inside."""
+    """Return whether a file is a zip archive with the code of a TorchScript model."""
     import zipfile
 
     try:

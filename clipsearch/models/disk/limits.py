@@ -1,9 +1,9 @@
-"""What the configuration of a model may say, and whether its weights are those that it describes.
+"""Limits for the configuration of a model, and a comparison of the configuration with the weights.
 
-A configuration is a few lines that anybody may have written, and a model library builds what it says: a layer of a
-billion dimensions, ten million layers, a division by zero heads. So it is compared with what models have, and with the
-tensors that the headers of the weights name, before anything is built and any such library is imported. Knows neither
-where models come from nor how they are loaded.
+Anybody may have written a configuration, and a model library builds what it describes, be it a layer of a billion
+dimensions, ten million layers or a division by zero heads. So it is compared with limits and with the tensors in the
+headers of the weights before a library is imported and anything is built. Knows neither where models come from nor how
+they are loaded.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from typing import Any
 from clipsearch.models.disk.integrity import Tensor, read_header
 
 _LARGEST_FILE = 1 << 24
-"""Bytes of a configuration. Those of the catalogue have some thousand; names of 21,841 labels would take a million."""
+"""Limit in bytes. Configurations of the catalogue have some thousand; one with 21,841 labels would take a million."""
 _DEEPEST = 12
-"""Objects within objects; transformers' own have three."""
+"""Limit for the depth of nested objects; configurations of transformers have three."""
 
-# Least and most, both included. The most are some times what the largest published models have: an image tower of 18
-# thousand million parameters (EVA-CLIP) has a width of 5,120, MLPs of 25,600 and 48 layers; vocabularies have 256,000
-# tokens (SigLIP 2) to 900,000 (XLM-V).
+# Least and greatest values, both included. The greatest are several times those of the largest published models: an
+# image tower of 18 billion parameters (EVA-CLIP) has a width of 5,120, MLPs of 25,600 and 48 layers; vocabularies have
+# 256,000 tokens (SigLIP 2) to 900,000 (XLM-V).
 _WIDTH, _MLP, _LAYERS, _HEADS = (1, 32_768), (1, 262_144), (1, 512), (1, 1024)
 _SIDE = (1, 8192)
-"""Pixels of a picture as a tower sees it; published ones see up to 1,024."""
+"""Side of an image tower's input in pixels; published models have up to 1,024."""
 _VOCABULARY, _CONTEXT = (1, 4_000_000), (3, 131_072)
-"""Start, end and one token between have to fit."""
+"""A context needs places for the start, the end and one token between them."""
 _PARTS = (0, 65_536)
-"""Patches, groups, labels, kinds of tokens."""
+"""Numbers of patches, groups, labels and kinds of tokens."""
 _WHOLE: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("hidden_size", "width", "embed_dim", "embedding_size", "head_width"), _WIDTH),
     **dict.fromkeys(("projection_dim", "projection_size", "project_dim", "d_model"), _WIDTH),
@@ -40,26 +40,26 @@ _WHOLE: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("num_attention_heads", "heads", "num_key_value_heads", "num_heads"), _HEADS),
     **dict.fromkeys(("image_size", "patch_size"), _SIDE),
     **dict.fromkeys(("height", "shortest_edge", "longest_edge"), _SIDE),
-    "num_channels": (3, 3),  # pictures come as red, green and blue
+    "num_channels": (3, 3),  # images come as red, green and blue
     "vocab_size": _VOCABULARY,
     **dict.fromkeys(("max_position_embeddings", "context_length"), _CONTEXT),
     **dict.fromkeys(("num_group_tokens", "num_output_groups", "num_labels", "type_vocab_size"), _PARTS),
     "num_patches": (1, _PARTS[1]),
-    "max_num_patches": (1, 4096),  # the work grows with the square; published ones have up to 1,024
+    "max_num_patches": (1, 4096),  # work grows with the square; published models have up to 1,024
 }
-"""Whole numbers, wherever they stand in a configuration."""
+"""Limits of whole numbers, wherever they occur in a configuration."""
 _LISTS = (
     *("image_size", "patch_size", "depths", "num_group_tokens", "num_output_groups", "layers", "num_heads"),
     *("num_attention_heads", "image_mean", "image_std", "mean", "std"),
 )
-"""What may be a list of such numbers: two sides, or one for each stage of a tower, or for each colour."""
+"""Fields that may be lists of numbers: two sides, or one number for each stage of a tower or each colour."""
 _NEEDED = (
     *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps"),
     *("vocab_size", "max_position_embeddings"),
 )
-"""What may be left out, for there are defaults, but not be null."""
+"""Fields that may be missing, because there are defaults, but must not be null."""
 _LABELS = ("id2label", "label2id")
-"""Objects with names that anybody may choose."""
+"""Objects whose field names are free."""
 _REAL: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("layer_norm_eps", "attention_dropout", "dropout"), (0.0, 1.0)),
     **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob"), (0.0, 1.0)),
@@ -69,7 +69,7 @@ _REAL: Mapping[str, tuple[float, float]] = {
     **dict.fromkeys(("image_mean", "mean"), (-1e4, 1e4)),  # 0.5, or 127.5 where levels stay as they are
     **dict.fromkeys(("image_std", "std"), (1e-3, 1e4)),  # pixels are divided by it
 }
-"""Numbers."""
+"""Limits of real numbers, wherever they occur in a configuration."""
 _OBJECTS = (
     *("vision_config", "text_config", "vision_config_dict", "text_config_dict"),
     *("vision_cfg", "text_cfg", "model_cfg", "preprocess_cfg", "image_processor"),
@@ -81,7 +81,7 @@ _KINDS: tuple[tuple[tuple[str, ...], type, str], ...] = (
     (("padding_side",), str, "left or right"),
 )
 _FILTERS = 5
-"""Pillow's filters have the numbers from 0 to this."""
+"""Greatest number of one of Pillow's resampling filters, which begin at 0."""
 _PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
 
 _VISION, _TEXT = r"(?:^|\.)vision_model\.", r"(?:^|\.)text_model\.(?:roberta\.)?"
@@ -102,22 +102,26 @@ _TENSORS = tuple(
         ("", "projection_dim", r"(?:^|\.)(?:visual|text)_projection\.weight", 0),
     )
 )
-"""Which side of which tensor a number of a configuration is, in all families that have such a tensor."""
+"""Tower, field of its configuration, tensor, and axis whose length equals the field, if the family has the tensor."""
 _POSITIONS = re.compile(_VISION + r"embeddings\.position_embedding\.weight$")
 _OF_ONE_SIZE = ("altclip", "chinese_clip", "clip", "groupvit", "metaclip_2", "siglip", "vision-text-dual-encoder")
-"""Families whose image towers see pictures of one size only."""
+"""Families whose image towers accept images of one size only."""
 _SMALL = 50_000_000
-"""Parameters that any machine can build, so that the library may say itself what is wrong with the weights."""
+"""Number of parameters that any machine can build; below it the library may report itself what is wrong."""
 _MOST_TIMES = 8
-"""An estimate of the parameters that a configuration describes may be this multiple of the bytes of the weights: some
-architectures share theirs."""
+"""Allowed ratio of the estimated number of parameters to the bytes of the weights; some models share parameters."""
 
 
 def wrong_with(folder: Path, names: Sequence[str], weights: Sequence[Path]) -> str | None:
-    """What is wrong with a model: a sentence, or None.
+    """Check the configurations of a model, also against its weights.
 
-    `names` are its configurations among the files of `folder`, in transformers' layout or open_clip's; `weights` are
-    files, of which only headers are read.
+    Args:
+        folder: Folder of the model.
+        names: File names of configurations, in transformers' layout or open_clip's; missing ones are ignored.
+        weights: Files of weights, of which only headers are read.
+
+    Returns:
+        A sentence that says what is wrong; None if nothing is.
     """
     try:
         configs = {name: _read(folder / name) for name in names if (folder / name).is_file()}
@@ -140,10 +144,10 @@ def wrong_with(folder: Path, names: Sequence[str], weights: Sequence[Path]) -> s
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A configuration.
+    """Read a configuration.
 
     Raises:
-        ValueError: it is too large, or no JSON object.
+        ValueError: it is too large, or not a JSON object.
     """
     if path.stat().st_size > _LARGEST_FILE:
         raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes, which is no configuration")
@@ -184,7 +188,7 @@ def _problems_of(name: str, value: Any, where: str) -> Iterator[str]:  # noqa: A
 
 
 def _wrong_number(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
-    """What a number has to be, if it is not."""
+    """Return what a number has to be; None if it is."""
     each = value if isinstance(value, list) and name in _LISTS else [value]
     if name in _WHOLE:
         least, most = _WHOLE[name]
@@ -202,7 +206,7 @@ def _wrong_number(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
 
 
 def _wrong_kind(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
-    """What a value has to be, if it is not."""
+    """Return what type a value has to have; None if it has it."""
     for names, kind, wanted in _KINDS:
         if name in names and not isinstance(value, kind):
             return wanted
@@ -210,7 +214,7 @@ def _wrong_kind(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
 
 
 def _wrong_size(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
-    """How large pictures may become, if they do not."""
+    """Return what sizes of images are allowed; None if the value is allowed."""
     if name == "resample":
         return None if type(value) is int and 0 <= value <= _FILTERS else f"one of Pillow's filters, 0 to {_FILTERS}"
     if name not in ("size", "crop_size"):
@@ -222,7 +226,7 @@ def _wrong_size(name: str, value: Any) -> str | None:  # noqa: ANN401  (JSON)
 
 
 def _uneven(config: Mapping[str, Any], where: str) -> Iterator[str]:
-    """Widths that cannot be shared out to heads, and patches that are larger than the picture."""
+    """Yield widths that are not a multiple of the number of heads, and patches that are larger than the image."""
     width, heads = config.get("hidden_size"), config.get("num_attention_heads")
     own_size = {"head_dim", "attention_head_size"} & config.keys()
     if type(width) is int and type(heads) is int and not own_size and (heads < 1 or width % heads):
@@ -241,7 +245,7 @@ def _short(value: object) -> str:
 
 
 def _tower(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """What a configuration says of one tower; what early versions of transformers wrote twice, by what counts."""
+    """Return the configuration of one tower; if there are two, as early versions wrote them, the effective one."""
     if not name:
         return config
     found = config.get(f"{name}_config_dict") or config.get(f"{name}_config")
@@ -249,7 +253,7 @@ def _tower(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _against_weights(config: Mapping[str, Any], tensors: Mapping[str, Tensor], size: int) -> Iterator[str]:
-    """What differs between a configuration and the tensors, whose names and shapes all are known or none."""
+    """Yield differences between a configuration and the tensors; `tensors` has all of them, or is empty if unknown."""
     for tower, field, wanted, axis in _TENSORS:
         said = _tower(config, tower).get(field)
         for name, tensor in tensors.items():
@@ -275,7 +279,7 @@ def _positions(vision: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Iter
 
 
 def _parameters(config: Mapping[str, Any]) -> int:
-    """About how many a configuration describes, as far as layers of transformers and tables of tokens go."""
+    """Estimate the number of parameters that a configuration describes: layers of transformers and token embeddings."""
     total = 0
     for tower in (_tower(config, "vision"), _tower(config, "text")):
         width, layers = tower.get("hidden_size"), tower.get("num_hidden_layers")
@@ -286,12 +290,12 @@ def _parameters(config: Mapping[str, Any]) -> int:
 
 
 def _against_images(config: Mapping[str, Any], images: Mapping[str, Any]) -> Iterator[str]:
-    """Whether pictures come out as large as the tower sees them."""
+    """Yield differences between the size of preprocessed images and the size that the image tower expects."""
     given = images.get("image_processor", images)
     vision = _tower(config, "vision")
     image, patch = vision.get("image_size"), vision.get("patch_size")
     if not images or not isinstance(given, dict) or type(patch) is not int:
-        return  # without a configuration whoever reads it says that it is missing
+        return  # a missing configuration is reported where it is needed
     cut = given.get("patch_size")
     if cut is not None and cut != patch:
         yield _differs("vision_config.patch_size", patch, f"pictures are cut into patches of {_short(cut)}")

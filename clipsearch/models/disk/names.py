@@ -1,4 +1,4 @@
-"""Names of models: all that may be given as one, and what each means. Reads no file of a model."""
+"""Names of models: what users may type, and which model it means. Reads no file of a model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 @dataclass(frozen=True)
 class HubName:
-    """A model on the hub, as a name says it."""
+    """A model on the hub, parsed from a name."""
 
     name: str
-    """Canonical, without the revision."""
+    """Canonical name without the revision."""
     repository: str
     revision: str | None
-    """A branch, a tag or a commit hash, if one is asked for."""
+    """A branch, a tag or a commit hash, if the name has one."""
 
     @property
     def whole(self) -> str:
-        """Canonical."""
+        """Canonical name with the revision."""
         return f"{self.name}@{self.revision}" if self.revision else self.name
 
 
 def canonical(name: str) -> str:
-    """The one way to write a model's name: its short name, the absolute path of its folder, or its repository.
+    """Return the canonical name of a model: its short name, the absolute path of its folder, or its repository.
 
-    A revision stays: NAME@REVISION.
+    A revision (NAME@REVISION) is kept.
     """
     if name == BUNDLED:
         return name
@@ -45,13 +45,13 @@ def canonical(name: str) -> str:
 
 
 def without_revision(name: str) -> str:
-    """A canonical name without its @REVISION."""
+    """Return a canonical name without its @REVISION."""
     on_hub = None if folder_of(name) else hub_name(name)
     return on_hub.name if on_hub else name
 
 
 def is_pinned(name: str, known: str, commit: str) -> bool:
-    """Whether the canonical `name` pins this commit of the model that is `known` under another canonical name."""
+    """Return whether the canonical `name` pins `commit` of the model with the canonical name `known`."""
     on_hub = hub_name(name)
     if on_hub is None or on_hub.repository != repository_of(known):
         return False
@@ -59,19 +59,19 @@ def is_pinned(name: str, known: str, commit: str) -> bool:
 
 
 def repository_of(name: str) -> str | None:
-    """The repository on the hub that a name means; None for folders and the bundled model."""
+    """Return the repository on the hub that a name means; None for folders and the bundled model."""
     on_hub = None if folder_of(name) else hub_name(name)
     return on_hub.repository if on_hub else None
 
 
 def folder_of(name: str) -> Path | None:
-    """The folder that a name means; short names and the catalogue's repositories mean none."""
+    """Return the folder that a name means; None for short names and for repositories of the catalogue."""
     folder = Path(os.path.expanduser(name))
     return folder if find(name) is None and os.path.isdir(folder) else None
 
 
 def hub_name(name: str) -> HubName | None:
-    """A name as one of the hub's, if it can be one."""
+    """Parse a name of a model on the hub; return None if it cannot be one."""
     base, _, revision = name.removeprefix("hf-hub:").partition("@")
     if "@" in name and not hub.is_revision(revision):
         return None
@@ -83,7 +83,7 @@ def hub_name(name: str) -> HubName | None:
 
 
 def _folded(name: str) -> str:
-    """open_clip takes its names in any case, with - or _."""
+    """Fold a name of open_clip, which accepts its names in any case and with - or _."""
     return name.lower().replace("_", "-")
 
 
@@ -91,13 +91,17 @@ _OPEN_CLIP = {_folded(name): repository for name, repository in OPEN_CLIP.items(
 
 
 def _original(name: str) -> str | None:
-    """The file name of the archive of OpenAI's that a name means, as ViT-B-32.pt or ViT-B/32, if it means one."""
+    """Return the file name of OpenAI's archive that a name (ViT-B-32.pt or ViT-B/32) means; None if it means none."""
     wanted = {os.path.basename(name).lower(), f"{name.lower().replace('/', '-').replace('@', '-')}.pt"}
     return next((file for file in ORIGINALS if file.lower() in wanted), None)
 
 
 def refuse_file(name: str) -> None:
-    """Raise ModelError if `name` is a file, or one of OpenAI's archives."""
+    """Refuse a name that is a file or one of OpenAI's archives.
+
+    Raises:
+        ModelError: it is one.
+    """
     path = Path(os.path.expanduser(name))
     original = _original(name)
     if original and (original.lower() == path.name.lower() or not os.path.exists(path)):
@@ -118,7 +122,7 @@ def refuse_file(name: str) -> None:
 
 
 def unknown(name: str) -> str:
-    """The message for a name that means nothing."""
+    """Return the message for an unknown name."""
     names = [entry.name for entry in ENTRIES]
     base, _, revision = name.partition("@")
     if revision and (base == BUNDLED or folder_of(base)):

@@ -1,8 +1,8 @@
 """Checkpoints of open_clip as transformers' `CLIPModel`: configuration, names and shapes of weights, preprocessing.
 
-Where the architecture is CLIP's (Radford et al. 2021, sections 2.3 and 2.4), the two libraries compute the same and
-only call things differently. What open_clip has beyond that is refused by its name. Knows no model library: tensors are
-sliced and transposed, whoever made them. `clip_bpe` has the tokenizer.
+For CLIP's architecture (Radford et al. 2021, sections 2.3 and 2.4) the two libraries compute the same and differ in
+names only. Other architectures of open_clip are refused. Knows no model library: tensors of any library are sliced and
+transposed. `clip_bpe` has the tokenizer.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from clipsearch.models.disk.clip_bpe import TOKENS
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
-# open_clip's own defaults, where a configuration says nothing.
+# open_clip's defaults for fields that a configuration leaves out.
 _VISION = {"layers": 12, "width": 768, "head_width": 64, "mlp_ratio": 4.0, "patch_size": 16, "image_size": 224}
 _TEXT = {"layers": 12, "width": 512, "heads": 8, "mlp_ratio": 4.0, "context_length": 77, "vocab_size": TOKENS}
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _RESAMPLE = {"bilinear": 2, "bicubic": 3, "random": 3}
-"""Pillow's numbers. `random` is one of the two in training, and bicubic afterwards."""
+"""Pillow's numbers of filters. `random` is one of the two in training, and bicubic afterwards."""
 
-# What makes a tower another one than CLIP's, and how to call it. In CLIP's it is absent, null or false.
+# Settings that make an architecture differ from CLIP's, with a description. For CLIP they are absent, null or false.
 _BLOCK_EXTRAS = {
     "ls_init_value": "layer scale",
     "act_kwargs": "an activation with settings of its own",
@@ -57,15 +57,15 @@ _MODEL_EXTRAS = {
     "init_logit_bias": "a bias of logits (SigLIP)",
 }
 _NAMED_CHOICES = {"block_type": "default", "proj_type": "linear"}
-"""Settings with a name for a value, and CLIP's."""
+"""Settings whose values are names, with the value for CLIP."""
 _VISION_CHOICES, _TEXT_CHOICES = _NAMED_CHOICES | {"pool_type": "tok"}, _NAMED_CHOICES | {"pool_type": "argmax"}
-_OF_NO_MATTER = {
-    # Of training, or of what is refused above.
+_IGNORED = {
+    # These concern training, or what is refused above.
     *("patch_dropout", "output_tokens", "pad_id", "eos_id", "attn_pooler_queries", "attn_pooler_heads"),
     *("hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "timm_model_pretrained", "timm_pool", "timm_proj"),
     *("timm_proj_bias", "timm_drop", "timm_drop_path"),
-    "pos_embed_type",  # positions are among the weights, whatever they were made of
-    "final_ln_after_pool",  # a norm of each token is the same before one of them is taken and after
+    "pos_embed_type",  # positions are among the weights, however they were initialised
+    "final_ln_after_pool",  # a norm of each token is the same before and after pooling one of them
 }
 _MODEL_SETTINGS = {
     *("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "custom_text"),
@@ -76,10 +76,10 @@ _ALTERNATIVES = {
     ("xlm", "nllb", "mt5"): "For other languages than English there is the model siglip2",
     ("",): "Those with a ViT and CLIP's own text tower can be read; a good one is the model datacomp",
 }
-"""What else to take where a model's configuration has such words in it; the first that fits."""
+"""Advice by words in the configuration of a model that is refused; the first entry that matches is used."""
 
-# Each tensor of a tower, what `CLIPModel` calls it, and its shape: W the tower's width, M that of its MLPs, T its
-# positions, V tokens in the vocabulary, P the side of a patch, D dimensions.
+# Each tensor of a tower, its name in `CLIPModel`, and its shape: W is the tower's width, M that of its MLPs, T the
+# number of positions, V that of tokens in the vocabulary, P the side of a patch, D the dimensions of vectors.
 _LAYER = {
     "ln_1.weight": ("layer_norm1.weight", "W"),
     "ln_1.bias": ("layer_norm1.bias", "W"),
@@ -114,33 +114,33 @@ _TEXT_TENSORS = {
 _TRANSPOSED = {"visual.proj", "text_projection"}
 _SCALE = "logit_scale"
 _BUFFERS = {"attn_mask", "input_resolution", "context_length", "vocab_size"}
-"""What old checkpoints have beside their weights."""
+"""Tensors of old checkpoints that are not weights."""
 
 
 class _Expected(NamedTuple):
     """One tensor of a checkpoint."""
 
     name: str
-    """What `CLIPModel` calls it; with `{}` for the letters of queries, keys and values, which lie in one."""
+    """Its name in `CLIPModel`; `{}` stands for q, k and v where queries, keys and values are one tensor."""
     shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model that open_clip saved: what its configuration says."""
+    """The configuration of a model that open_clip saved."""
 
     folder: Path
     model: Mapping[str, Any]
-    """The architecture."""
+    """The architecture: `model_cfg` of the configuration."""
     images: Mapping[str, Any]
-    """How they are prepared."""
+    """The preprocessing: `preprocess_cfg` of the configuration."""
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint:
         """Read the configuration of the model in `folder`.
 
         Raises:
-            ModelError: it is missing, damaged, or that of a model which cannot become a `CLIPModel`.
+            ModelError: the configuration is missing or damaged, or the model cannot become a `CLIPModel`.
         """
         path = folder / CONFIG
         try:
@@ -156,7 +156,7 @@ class Checkpoint:
         return checkpoint
 
     def clip_config(self) -> dict[str, Any]:
-        """Keyword arguments for transformers' `CLIPConfig`."""
+        """Return keyword arguments for transformers' `CLIPConfig`."""
         vision, text = self._towers()
         activation = "quick_gelu" if self.model.get("quick_gelu") else "gelu"
         dim = int(self.model["embed_dim"])
@@ -171,7 +171,7 @@ class Checkpoint:
                 **_transformer(text, text["heads"], activation, dim),
                 "max_position_embeddings": int(text["context_length"]),
                 "vocab_size": TOKENS,
-                # The vector is that of the largest id, and this is it.
+                # The vector is taken at the largest id, which is the end token.
                 "eos_token_id": TOKENS - 1,
                 "bos_token_id": TOKENS - 2,
                 "pad_token_id": 0,
@@ -179,10 +179,16 @@ class Checkpoint:
         }
 
     def converted(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        """The state dict of a `CLIPModel` from that of the checkpoint; its tensors are views of the same memory.
+        """Convert the tensors of the checkpoint to the state dict of a `CLIPModel`.
+
+        Args:
+            tensors: Tensors of the checkpoint by name, of any library.
+
+        Returns:
+            Views of the same memory, by their names in `CLIPModel`.
 
         Raises:
-            ModelError: a tensor is missing, too much, or has another shape than the configuration says.
+            ModelError: a tensor is missing or unexpected, or its shape differs from the configuration.
         """
         named, expected = self.check(tensors)
         weights = {_SCALE: named[_SCALE].reshape(())}
@@ -196,10 +202,16 @@ class Checkpoint:
         return weights
 
     def check(self, tensors: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, _Expected]]:
-        """The tensors of the checkpoint, or what a header says of them, by plain names, and what they have to be.
+        """Compare the tensors of the checkpoint, or their descriptions in a header, with the configuration.
+
+        Args:
+            tensors: Tensors, or other objects with a shape, by name.
+
+        Returns:
+            The tensors by their names without prefixes, and what each has to be in a `CLIPModel`.
 
         Raises:
-            ModelError: a tensor is missing, too much, or has another shape than the configuration says.
+            ModelError: a tensor is missing or unexpected, or its shape differs from the configuration.
         """
         named = {_plain(name): tensor for name, tensor in tensors.items() if _plain(name) not in _BUFFERS}
         expected = self._expected()
@@ -207,12 +219,12 @@ class Checkpoint:
         return named, expected
 
     def preprocessing(self) -> dict[str, Any]:
-        """How pictures are prepared, in the terms of transformers' preprocessor_config.json, and one more.
+        """Return the preprocessing as in transformers' preprocessor_config.json, plus the field `crop_offset`.
 
-        `crop_offset` says where the centre begins if it cannot be in the middle: torchvision's `half_to_even` is not
-        transformers' `down`.
+        `crop_offset` says how the offset of a crop that cannot be centred exactly is rounded: torchvision rounds
+        `half_to_even`, transformers rounds down.
         """
-        side = self._side("image_size")  # what preprocess_cfg calls `size` is not asked by open_clip either
+        side = self._side("image_size")  # open_clip does not read the `size` of preprocess_cfg either
         given = {name: value for name, value in self.images.items() if value is not None}
         mode = given.get("resize_mode", "shortest")
         interpolation = given.get("interpolation", "bicubic")
@@ -229,14 +241,12 @@ class Checkpoint:
             "image_std": _three(given.get("std", _STD)),
         }
 
-    # -- how -------------------------------------------------------------------------------------------------
-
     def _towers(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Both towers' settings with open_clip's defaults."""
+        """Return the settings of the image and the text tower, with open_clip's defaults."""
         return {**_VISION, **self.model["vision_cfg"]}, {**_TEXT, **self.model["text_cfg"]}
 
     def _side(self, name: str) -> int:
-        """The length of a square that is given as one number or two."""
+        """Return the side of a square that is given as one number or two."""
         value = self._towers()[0][name]
         sides = {int(side) for side in value} if isinstance(value, list) else {int(value)}
         if len(sides) != 1:
@@ -244,7 +254,7 @@ class Checkpoint:
         return sides.pop()
 
     def _expected(self) -> dict[str, _Expected]:
-        """Every tensor of the checkpoint but the scale of logits, by its name there."""
+        """Return what the configuration demands of every tensor but the logit scale, by its name in the checkpoint."""
         config = self.clip_config()
         vision, text = config["vision_config"], config["text_config"]
         patches = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -277,13 +287,17 @@ class Checkpoint:
         )
 
     def _refuse_others(self) -> None:
-        """Raise a `ModelError` for an architecture that is not CLIP's."""
+        """Refuse an architecture that is not CLIP's.
+
+        Raises:
+            ModelError: it is another one.
+        """
         vision, text = self._towers()
         self._refuse_settings(self.model, _MODEL_EXTRAS, {}, _MODEL_SETTINGS)
         if isinstance(vision["layers"], list):
             raise self._unlike("a ResNet")
-        self._refuse_settings(vision, _VISION_EXTRAS, _VISION_CHOICES, _VISION.keys() | _OF_NO_MATTER)
-        self._refuse_settings(text, _TEXT_EXTRAS, _TEXT_CHOICES, _TEXT.keys() | _OF_NO_MATTER)
+        self._refuse_settings(vision, _VISION_EXTRAS, _VISION_CHOICES, _VISION.keys() | _IGNORED)
+        self._refuse_settings(text, _TEXT_EXTRAS, _TEXT_CHOICES, _TEXT.keys() | _IGNORED)
         if text["vocab_size"] != TOKENS:
             raise self._unlike(f"a vocabulary of {text['vocab_size']} tokens instead of CLIP's {TOKENS}")
         if self._side("image_size") % self._side("patch_size"):
@@ -313,7 +327,7 @@ class Checkpoint:
 
 
 def _transformer(tower: Mapping[str, Any], heads: int, activation: str, dim: int) -> dict[str, Any]:
-    """What both towers' configurations have in common."""
+    """Return the part of a tower's configuration that both towers share."""
     width = int(tower["width"])
     if width % heads:
         raise ValueError(f"{heads} heads for a width of {width}")
@@ -331,7 +345,7 @@ def _transformer(tower: Mapping[str, Any], heads: int, activation: str, dim: int
 def _tensors(
     theirs: str, ours: str, tower: Mapping[str, Any], letters: Mapping[str, int], table: Mapping[str, tuple[str, str]]
 ) -> dict[str, _Expected]:
-    """A tower's tensors: those of `table` and those of the layers, whose names begin with `theirs` and `ours`."""
+    """List the tensors of a tower: those of `table`, and those of its layers with the prefixes `theirs` and `ours`."""
     width = tower["hidden_size"]
     sizes = {**letters, "W": width, "3W": 3 * width, "M": tower["intermediate_size"]}
     named = dict(table)
@@ -344,7 +358,7 @@ def _tensors(
 
 
 def _plain(name: str) -> str:
-    """A tensor's name without what training in parallel and `custom_text` put before it."""
+    """Return a tensor's name without the prefixes of parallel training and `custom_text`."""
     return name.removeprefix("module.").removeprefix("text.")
 
 

@@ -1,1 +1,1 @@
-"""Texts to vectors in NumPy, without torch and transformers."""
+"""Image and text towers and tokenizers in NumPy, without torch and transformers."""

@@ -1,4 +1,4 @@
-"""Activations of text towers in numpy, in float32 and in pieces that stay in the processor's cache."""
+"""Activation functions in NumPy, computed in float32 and in blocks that fit the processor's cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from clipsearch.unit import Array
 
 _BLOCK = 32_768
-"""Elements: three such pieces fit the second-level cache."""
+"""Number of elements of a block; three blocks fit the second-level cache."""
 
 
 def quick_gelu(x: Array) -> Array:
@@ -18,7 +18,7 @@ def quick_gelu(x: Array) -> Array:
 
     def into(x: Array, out: Array, _: Array) -> None:
         np.multiply(x, np.float32(-1.702), out=out)
-        # exp of a large number is inf, and x / inf the right answer.
+        # exp of a large number is inf, and x / inf is the right answer.
         with np.errstate(over="ignore"):
             np.exp(out, out=out)
         out += 1
@@ -30,7 +30,7 @@ def quick_gelu(x: Array) -> Array:
 def gelu(x: Array) -> Array:
     """Multiply x by the normal distribution function of x, exact to 1.2e-6.
 
-    That is relu(x) - |x| erfc(|x| / sqrt 2) / 2, with Abramowitz and Stegun's approximation 7.1.26 of erfc.
+    It is computed as relu(x) - |x| erfc(|x| / sqrt 2) / 2, with Abramowitz and Stegun's approximation 7.1.26 of erfc.
     """
 
     def into(x: Array, out: Array, t: Array) -> None:
@@ -56,9 +56,9 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_tanh(x: Array) -> Array:
-    """Multiply x by the normal distribution function of x as Hendrycks and Gimpel 2016 approximate it, with a tanh.
+    """Multiply x by the normal distribution function of x, approximated with a tanh (Hendrycks and Gimpel 2016).
 
-    Since (1 + tanh y) / 2 = sigmoid(2 y), that is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
+    Since (1 + tanh y) / 2 = sigmoid(2 y), it is computed as x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
     """
 
     def into(x: Array, out: Array, _: Array) -> None:
@@ -75,7 +75,7 @@ def gelu_tanh(x: Array) -> Array:
 
 
 def _in_blocks(into: Callable[[Array, Array, Array], None], x: Array) -> Array:
-    """What `into(x, out, scratch)` computes of each element, in pieces that stay in the processor's cache."""
+    """Apply `into(x, out, scratch)` to blocks of `x` and return all of `out`."""
     out, scratch = np.empty_like(x), np.empty(min(_BLOCK, x.size), np.float32)
     flat, flat_out = x.reshape(-1), out.reshape(-1)
     for start in range(0, x.size, _BLOCK):
@@ -85,4 +85,4 @@ def _in_blocks(into: Callable[[Array, Array, Array], None], x: Array) -> Array:
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": gelu, "gelu_pytorch_tanh": gelu_tanh}
-"""By the names that configurations give them."""
+"""Activation functions by their names in configurations."""

@@ -1,7 +1,7 @@
-"""Image towers out of a model's own files, without a model library: what `ImageTower` wants of them.
+"""Extraction of image towers for `ImageTower` from a model's own files, without a model library.
 
-Reads safetensors in transformers' layout and in open_clip's. Where the tensors are not exactly those of the
-architecture that is computed in numpy, or the activation is another, there is no tower; then torch has to do it.
+Reads safetensors in transformers' layout and in open_clip's. Where the tensors are not exactly those of an architecture
+that is computed in NumPy, or the activation is another one, the result is None and torch has to compute the tower.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _DEFAULTS: dict[str, Any] = {
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-"""What transformers takes where a configuration of an image tower says nothing; the rest depends on the family."""
+"""Defaults of transformers for fields that a configuration of an image tower leaves out, common to all families."""
 _CLIP_DEFAULTS = _DEFAULTS | {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP_DEFAULTS = _DEFAULTS | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
 _PATCHES, _IN_PROJECTION = "embeddings.patch_embedding.weight", "head.attention.in_proj_"
 
-# Tensors and their shapes: W the tower's width, M that of its MLPs, T its positions, P a patch's side, D dimensions.
+# Tensors and their shapes: W is the tower's width, M that of its MLPs, T the number of positions, P the side of a
+# patch, D the dimensions of vectors.
 _NORM = {"weight": "W", "bias": "W"}
 _MLP = {"fc1.weight": "M W", "fc1.bias": "M", "fc2.weight": "W M", "fc2.bias": "W"}
 _LAYER = {
@@ -66,9 +67,11 @@ _SIGLIP = _BOTH | {
 
 
 def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
-    """What an `ImageTower` is made of, from a model's own files; None where numpy cannot compute its image tower.
+    """Extract the image tower of a model from the model's own files.
 
-    Weights in float32 are views of the mapped files, others are copies.
+    Returns:
+        Float32 weights as `ImageTower` wants them, which are views of the mapped files where these have float32, and
+        the rest of its description. None if the tower cannot be computed in NumPy.
 
     Raises:
         ModelError: the files cannot be read, or do not belong together.
@@ -82,7 +85,7 @@ def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
             return None
         try:
             tensors |= map_safetensors(path)
-        except KeyError:  # numbers of a kind that no tower has
+        except KeyError:  # a type of numbers that no supported tower has
             return None
     if files.layout == "open_clip":
         checkpoint = Checkpoint.load(files.folder)
@@ -95,7 +98,7 @@ def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
 
 
 def _vision_config(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """What transformers reads of a configuration: its defaults, and of what early versions wrote twice, the second."""
+    """Return the image tower's configuration with defaults; of two that early versions wrote, the effective one."""
     twice = config.get("vision_config_dict") if kind in LIKE_CLIP else None
     given = twice if isinstance(twice, dict) else config.get("vision_config")
     return (_CLIP_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_DEFAULTS) | (given if isinstance(given, dict) else {})
@@ -106,7 +109,7 @@ def _is_of_images(name: str) -> bool:
 
 
 def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> ImageShape | None:
-    """What `config` says beside the weights; None where these are not just the tensors of a tower, or it is odd."""
+    """Return the description of a tower; None if its weights or its configuration are not those of a known tower."""
     patch, activation = config["patch_size"], config["hidden_act"]
     if not isinstance(patch, int) or activation not in ACTIVATIONS:
         return None
@@ -119,8 +122,8 @@ def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> Ima
     sizes = {"3": 3, "1": 1, "W": width, "3W": 3 * width, "M": config["intermediate_size"], "P": patch, "T": positions}
     if is_clip:
         sizes["D"] = len(weights["visual_projection.weight"])
-    elif weights[_PATCHES].ndim == 2:  # noqa: PLR2004  (each patch is a line)
-        expected[_PATCHES] = "W 3PP"  # SigLIP 2's kind for any proportions
+    elif weights[_PATCHES].ndim == 2:  # noqa: PLR2004  (each patch is a row)
+        expected[_PATCHES] = "W 3PP"  # SigLIP 2's kind for images of any proportions
         sizes["3PP"] = 3 * patch * patch
     if any(weights[name].shape != tuple(sizes[letter] for letter in shape.split()) for name, shape in expected.items()):
         return None
@@ -128,7 +131,7 @@ def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> Ima
 
 
 def _plain(weights: Weights) -> Weights:
-    """In float32, with queries, keys and values of SigLIP's head apart, as the layers have them."""
+    """Convert weights to float32, and split queries, keys and values of SigLIP's head as in the layers."""
     found: dict[str, Array] = {}
     for name, array in weights.items():
         if name.startswith(_IN_PROJECTION):
@@ -141,7 +144,7 @@ def _plain(weights: Weights) -> Weights:
 
 
 def _float32(array: npt.NDArray[Any]) -> Array:
-    """The same numbers; bfloat16, which numpy lacks and the mapping gives as whole numbers, has their upper half."""
+    """Convert numbers to float32; uint16 stands for bfloat16, the upper half of a float32, which NumPy lacks."""
     if array.dtype == np.uint16:
         return (array.astype(np.uint32) << 16).view(np.float32)
     return np.asarray(array, np.float32)

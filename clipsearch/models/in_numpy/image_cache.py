@@ -1,8 +1,8 @@
 """Image towers in the user's cache, beside the text towers: one folder for each model's fingerprint.
 
-It holds the weights as a safetensors file that is memory-mapped, and a small description, the preprocessing included:
-an image is embedded without the model's own files. `index` leaves it there; where it is missing it is made from these
-files, without a model library. `sealed` sees to it that what is damaged is never used.
+A folder holds the weights as a safetensors file that is memory-mapped, and a small description with the preprocessing,
+so an image is embedded without the model's own files. `index` writes it; where it is missing it is made from the
+model's files, without a model library. `sealed` makes sure that a damaged tower is never used.
 """
 
 from __future__ import annotations
@@ -30,19 +30,22 @@ _NEEDED = frozenset({_WEIGHTS, _SHAPE})
 
 
 def image_tower_folder(fingerprint: str) -> Path:
-    """Where the image tower of a model lies, or would lie."""
+    """Return the folder for the image tower of a model, whether it exists or not."""
     return sealed.cache_folder() / f"image-towers-{_LAYOUT}" / fingerprint
 
 
 def damage(fingerprint: str, *, thorough: bool = False) -> str | None:
-    """What is wrong with the image tower in the cache; None if it is whole, or not there. See `sealed.damage`."""
+    """Return what is wrong with the image tower in the cache; None if nothing is, or if there is none.
+
+    `thorough` is that of `sealed.damage`.
+    """
     return sealed.damage(image_tower_folder(fingerprint), _NEEDED, thorough=thorough)
 
 
 def load(fingerprint: str, *, exact: bool = False) -> ImageTower | None:
-    """The image tower of the model with this fingerprint; None if it is not there, or damaged.
+    """Load the image tower of the model with this fingerprint; return None if it is missing or damaged.
 
-    `exact` takes no shortcuts when images are decoded and resized.
+    `exact` turns off shortcuts when images are decoded and resized.
     """
     folder = image_tower_folder(fingerprint)
     if not os.path.lexists(folder) or damage(fingerprint):
@@ -52,7 +55,7 @@ def load(fingerprint: str, *, exact: bool = False) -> ImageTower | None:
         preprocessing = replace(Preprocessing.from_json(described["preprocessing"]), exact=exact)
         weights = sealed.map_safetensors(folder / _WEIGHTS)
         return ImageTower(weights, ImageShape(**described["tower"]), preprocessing)
-    except Exception as error:  # of what another version wrote, anything may be missing
+    except Exception as error:  # anything may be missing in files of another version
         if is_shortage(error):
             raise
         sealed.condemn(folder)
@@ -60,10 +63,10 @@ def load(fingerprint: str, *, exact: bool = False) -> ImageTower | None:
 
 
 def save(fingerprint: str, files: ModelFiles) -> bool:
-    """Leave the image tower of a model in the cache, unless it is there; False if numpy cannot compute it.
+    """Write the image tower of a model to the cache, unless it is there; return False if NumPy cannot compute it.
 
-    It is made from the model's own files, which have to be those of the `fingerprint`. A damaged one is replaced, which
-    is logged.
+    It is made from the model's own files, which have to be those of the `fingerprint`. Replacing a damaged tower is
+    logged.
 
     Raises:
         ModelError: the model's files cannot be read, or the cache cannot be written.

@@ -1,7 +1,7 @@
-"""Folders in the user's cache that are whole or not used: a few files, and the checksums of all of them.
+"""Folders in the user's cache that are complete or not used: a few files with their checksums.
 
 Everything is flushed before a folder gets its name, and compared with its checksums before it is used: damaged weights
-would answer like sound ones, with other images. Files that the file system calls unchanged since are not read again.
+would give wrong hits without any error. Files that the file system reports as unchanged since are not read again.
 Knows nothing of what the files hold.
 """
 
@@ -31,19 +31,25 @@ _DTYPES: dict[str, npt.DTypeLike] = {"F32": "<f4", "F16": "<f2", "F64": "<f8", "
 
 
 def cache_folder() -> Path:
-    """Where clipsearch keeps what can be made again (`CLIPSEARCH_CACHE`, else the system's cache folder)."""
+    """Return the folder for files that can be made again: `CLIPSEARCH_CACHE`, or else the system's cache folder."""
     given = os.environ.get("CLIPSEARCH_CACHE")
     return Path(given) if given else below_home(user_cache_path("clipsearch", appauthor=False))
 
 
 def damage(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> str | None:
-    """What is wrong with a folder that has to hold the files that are `needed`; None if it is whole, or not there.
+    """Compare the files of a folder with their checksums.
 
-    Files that were compared with their checksums before, and that the file system calls unchanged since, are not read
-    again, unless it is to be `thorough`. What is found damaged then is compared again by whoever needs it next.
+    Args:
+        folder: The folder, which need not exist.
+        needed: Names of files that it has to hold.
+        thorough: Read all files, also those that were compared before and that the file system reports as unchanged
+            since. After damage is found, the next comparison reads all files as well.
+
+    Returns:
+        What is wrong; None if nothing is, or if there is no such folder.
 
     Raises:
-        OSError: the system lacks what it takes to look, such as memory or open files.
+        OSError: the system lacks memory, open files or other means to read the folder.
     """
     if not os.path.lexists(folder):
         return None
@@ -57,7 +63,7 @@ def damage(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> s
         wrong = [name for name, wanted in checksums.items() if checksum(folder / name) != wanted]
     except (OSError, ValueError) as error:
         if is_shortage(error):
-            raise  # which says nothing of the files
+            raise  # the files may be intact
         compared.forget()
         return str(error) if isinstance(error, ValueError) else f"{_name(error)}: {error.strerror or error}"
     if wrong:
@@ -68,23 +74,29 @@ def damage(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> s
 
 
 def is_whole(folder: Path, needed: frozenset[str], *, thorough: bool = False) -> bool:
-    """Whether a folder is there, and as it was written; the rest is as for `damage`."""
+    """Return whether a folder exists and is undamaged; arguments and errors are those of `damage`."""
     return os.path.lexists(folder) and damage(folder, needed, thorough=thorough) is None
 
 
 def condemn(folder: Path) -> None:
-    """Have a folder made anew though its files are what was written, by another version of a library, say."""
+    """Mark a folder as damaged though its checksums are right, as if another version of a library wrote its files."""
     with contextlib.suppress(OSError):
         (folder / _CHECKSUMS).unlink()
 
 
 def write(folder: Path, needed: frozenset[str], what: str, fill: Callable[[Path], None]) -> None:
-    """Make a folder, whole or not at all, in the place of a damaged one if there is one; `fill` writes its files.
+    """Write a folder completely or not at all, replacing a damaged one.
+
+    Args:
+        folder: The folder.
+        needed: Names of files that `fill` writes.
+        what: What the folder holds, for the error.
+        fill: Writes the files into the folder that it is given.
 
     Raises:
-        ModelError: `what` it holds cannot be written.
+        ModelError: the folder cannot be written.
     """
-    import tempfile  # queries find what they need, and start without what makes it
+    import tempfile  # queries only read the cache, and should not wait for this import
 
     from safetensors import SafetensorError
 
@@ -111,14 +123,14 @@ def write(folder: Path, needed: frozenset[str], what: str, fill: Callable[[Path]
 
 
 def seal(folder: Path) -> None:
-    """Flush the files of a folder to the disk and write down what they hold.
+    """Flush the files of a folder to the disk and write their checksums.
 
     Raises:
         OSError: they cannot be read or written.
     """
     files = sorted(path for path in folder.iterdir() if path.name not in (_CHECKSUMS, _COMPARED))
     for path in files:
-        path.chmod(folder.stat().st_mode & 0o666)  # safetensors lets nobody else read, and caches are shared
+        path.chmod(folder.stat().st_mode & 0o666)  # safetensors forbids others to read, and caches are shared
         sync_file(path)
     identities = [(path, identity(path)) for path in files]
     checksums = {path.name: checksum(path) for path in files}
@@ -128,11 +140,11 @@ def seal(folder: Path) -> None:
 
 
 def _checksums(folder: Path, needed: frozenset[str]) -> dict[str, str]:
-    """The names of a folder's files and their checksums.
+    """Read the checksums of a folder's files, by name.
 
     Raises:
-        OSError: they cannot be read.
-        ValueError: they are damaged.
+        OSError: the checksums cannot be read.
+        ValueError: the checksums are damaged.
     """
     try:
         checksums = json.loads((folder / _CHECKSUMS).read_bytes())
@@ -148,17 +160,17 @@ def _name(error: OSError) -> str:
 
 
 def map_safetensors(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The tensors of a safetensors file, memory-mapped; bfloat16, which numpy lacks, as unsigned whole numbers.
+    """Memory-map the tensors of a safetensors file; bfloat16, which NumPy lacks, becomes uint16.
 
     The library's own numpy reader copies every tensor, which for ViT-B/32 is 150 MB a query.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such file, or its header names other values than it has.
-        KeyError: a tensor is of a type that no tower has.
+        OSError: the file cannot be read.
+        ValueError: it is not a safetensors file, or its header does not match its length.
+        KeyError: a tensor is of a type that no supported tower has.
     """
     header = read_header(path)
-    # Not np.memmap, which runs Python code for each array that is made of it, results of the tower's layers included.
+    # np.memmap would run Python code for each array that is derived from it, such as the results of layers.
     with path.open("rb") as file:
         data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
     return {

@@ -1,9 +1,9 @@
 """Tokenizers over memory-mapped tables, for the few texts of a query.
 
 The `tokenizers` library reads a whole vocabulary before its first text: 0.05 s for CLIP's 49,408 tokens, and ten times
-that for the 256,000 of SigLIP 2. A text needs a few dozen of its entries, which are found here by binary search. What
-comes before (normalising, splitting into words) is left to the library, without the vocabulary; and so is all that is
-rare: special tokens within a text, letters that the vocabulary lacks.
+that for the 256,000 of SigLIP 2. A text needs a few dozen entries, which are found here by binary search. The library,
+without a vocabulary, does the steps before (normalising, splitting into words), and, with its vocabulary, rare cases:
+special tokens within a text, letters that the vocabulary lacks.
 """
 
 from __future__ import annotations
@@ -27,42 +27,43 @@ Table = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 Tables = Mapping[str, Table]
 
 _HALF = 32
-"""Bits: a pair of ids is one number."""
+"""Number of bits of an id; a pair of ids is written as one number of 64 bits."""
 _LONGEST = 2_000
-"""Characters; longer texts are left to the library, which needs no search for each piece."""
+"""Limit in characters; longer texts are left to the library, which needs no search for each piece."""
 _PROBES = (
     *("a dog is sleeping", "A photo of 2 cats, isn't it?", "", " ", "naïve café — “quoted”", "new\nline\ttab"),
     *("개가 자고 있다", "собака спит", "犬が寝ている", "🐶 on a 🏖️", "don't   stop!!! #42 @home", "x" * 30),
 )
-"""Where tables and library disagree on one of these, there are no tables."""
+"""Texts for a comparison of tables and library; if they disagree on one, the tables are not used."""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What of a tokenizer is no table."""
+    """The description of a tokenizer, apart from its tables."""
 
     kind: str
-    """As the library calls its model: BPE or Unigram."""
+    """The library's name for its model: BPE or Unigram."""
     steps: str
     """The tokenizer's description without its vocabulary: how texts are normalised and split."""
     special: list[str]
-    """Tokens that are looked for before anything else."""
+    """Special tokens, which are looked for before anything else."""
     before: list[int]
-    """Ids before each text."""
+    """Ids that are put before each text."""
     after: list[int]
+    """Ids that are put after each text."""
 
     def json(self) -> str:
-        """For `from_json`."""
+        """Return JSON for `from_json`."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Rules:
-        """What `json` made."""
+        """Restore what `json` returned."""
         return cls(**json.loads(text))
 
 
 class QuickTokenizer(ABC):
-    """What a text's ids are, if that can be told from tables."""
+    """A tokenizer that finds ids in tables, and leaves the texts for which these do not suffice to the library."""
 
     def __init__(self, rules: Rules, tables: Tables) -> None:
         from tokenizers import Tokenizer
@@ -73,7 +74,7 @@ class QuickTokenizer(ABC):
         self._words: dict[str, list[int] | None] = {}
 
     def encode(self, text: str) -> list[int] | None:
-        """Ids of a text with those around it; None if the library has to be asked."""
+        """Return the ids of a text, with those before and after it; None if the library is needed."""
         if len(text) > _LONGEST or self._has_special(text):
             return None
         if self._steps.normalizer is not None:
@@ -98,17 +99,17 @@ class QuickTokenizer(ABC):
 
     @abstractmethod
     def _word(self, word: str) -> list[int] | None:
-        """Ids of a word; None if the tables do not tell."""
+        """Return the ids of a word; None if the tables do not suffice."""
 
 
 class BytePairs(QuickTokenizer):
-    """The encoding of Sennrich et al. 2016 (section 3.2).
+    """Byte pair encoding (Sennrich et al. 2016, section 3.2).
 
-    Of all neighbours in a word, those whose merge was learned first become one, from left to right, until none can.
+    Of all neighbours in a word, those whose merge was learned first are joined, the leftmost first, until none can be.
 
     The tables are `pairs` of ids as one number, sorted, with the `ranks` of their merges and the ids that are `made`;
-    `letters` as code points, sorted, with `letter_ids`; the same of letters that end a word; the ids of single `bytes`,
-    -1 where there is none.
+    `letters` as code points, sorted, with `letter_ids`; `last_letters`, which end a word, with `last_letter_ids`; and
+    the ids of single `bytes`, -1 where there is none.
     """
 
     def _word(self, word: str) -> list[int] | None:
@@ -171,7 +172,7 @@ class BytePairs(QuickTokenizer):
 
 
 class Pieces(QuickTokenizer):
-    """The unigram model of Kudo 2018 (section 3.2): of all ways to cut a word into known pieces the likeliest.
+    """The unigram model (Kudo 2018, section 3.2): the likeliest segmentation of a word into known pieces.
 
     The tables are the `hashes` of the pieces, sorted, with their `ids` and `scores` (logarithms of probabilities), and
     the `longest` piece, in characters.
@@ -186,15 +187,15 @@ class Pieces(QuickTokenizer):
         wanted = np.array([_hash(word[start:end]) for start, end in spans], np.int64)
         places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
         known = hashes[places] == wanted
-        # The best way to each place, as its score, where its last piece begins, and that piece; spans come in order of
-        # their beginnings, so the way to a beginning is final before it is gone on from.
+        # For each position the best segmentation up to it: its score, and the start and id of its last piece. Spans are
+        # in order of their starts, so the segmentation up to a start is final before it is extended.
         best: list[tuple[float, int, int]] = [(0.0, 0, -1)] + [(-math.inf, 0, -1)] * len(word)
         for (start, end), place, is_piece in zip(spans, places.tolist(), known.tolist(), strict=True):
             score = best[start][0] + float(self.tables["scores"][place]) if is_piece else -math.inf
             if score > best[end][0]:
                 best[end] = (score, start, int(self.tables["ids"][place]))
         if best[-1][0] == -math.inf or not _each_letter_is_known(word, spans, known.tolist()):
-            return None  # the library makes "unknown" of a letter, at a price
+            return None  # the library takes an unknown letter for a piece with a low score
         ids: list[int] = []
         end = len(word)
         while end:
@@ -224,12 +225,12 @@ _KINDS: dict[str, type[BytePairs | Pieces]] = {"BPE": BytePairs, "Unigram": Piec
 
 
 def quick(rules: Rules, tables: Tables) -> QuickTokenizer:
-    """The tokenizer that `rules` and `tables` describe."""
+    """Return the tokenizer that `rules` and `tables` describe."""
     return _KINDS[rules.kind](rules, tables)
 
 
 def quick_of(tokenizer: Tokenizer) -> QuickTokenizer | None:
-    """The same as `tokenizer`; None where it is of another kind."""
+    """Make tables of a tokenizer; return None where it is of another kind, or where the tables give other ids."""
     described = json.loads(tokenizer.to_str())
     kind = described["model"]["type"]
     tables = _KINDS[kind].tables_of(described["model"]) if kind in _KINDS else None
@@ -248,7 +249,7 @@ def quick_of(tokenizer: Tokenizer) -> QuickTokenizer | None:
 
 
 def _without_vocabulary(described: dict[str, Any]) -> str:
-    """A tokenizer's description with the steps before the vocabulary only."""
+    """Return the description of a tokenizer with an empty vocabulary: only the steps before it."""
     nothing = {"type": "BPE", "vocab": {}, "merges": []}
     kept = {name: described[name] for name in ("version", "normalizer", "pre_tokenizer")}
     return json.dumps(
@@ -259,11 +260,11 @@ def _without_vocabulary(described: dict[str, Any]) -> str:
 
 
 def _hash(piece: str) -> int:
-    """64 bits of BLAKE2b, as a signed number."""
+    """Hash a piece to a signed number of 64 bits, by BLAKE2b."""
     return int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest(), "little", signed=True)
 
 
 def _each_letter_is_known(word: str, spans: list[tuple[int, int]], known: list[bool]) -> bool:
-    """Whether every letter is a piece by itself, so that none can be taken for unknown on a better way."""
+    """Return whether every letter is a piece, so that no better segmentation has an unknown letter."""
     single = {start for (start, end), is_piece in zip(spans, known, strict=True) if is_piece and end == start + 1}
     return len(single) == len(word)

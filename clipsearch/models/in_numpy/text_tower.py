@@ -1,14 +1,14 @@
-"""The text transformers of CLIP and SigLIP in numpy: queries are embedded without torch, in milliseconds.
+"""The text transformers of CLIP and SigLIP in NumPy, which embed queries without torch in milliseconds.
 
 CLIP's architecture is that of Radford et al. 2021 (section 2.4) as transformers' `CLIPTextModel` computes it: token and
 position embeddings, pre-norm layers with causal attention, a final norm, the vector at the end token, a projection.
-Since attention is causal, nothing behind the end token matters, and texts are not padded.
+Since attention is causal, tokens behind the end token have no influence, and texts are not padded.
 
-SigLIP's (Zhai et al. 2023; transformers' `SiglipTextModel`) differs in that attention looks both ways and in that every
-text is padded to the same length, as it was in training: the vector is that of the last place, whatever stands there.
+SigLIP's (Zhai et al. 2023; transformers' `SiglipTextModel`) differs in that attention is bidirectional and in that
+every text is padded to the same length, as in training; the vector is taken at the last position, be it padding.
 
-Where the weights come from is `tower_cache`'s business. Of a memory-mapped token table only the rows of a text's own
-tokens are read.
+`tower_cache` knows where weights come from. Of a memory-mapped token table only the rows of a text's own tokens are
+read.
 """
 
 from __future__ import annotations
@@ -34,45 +34,46 @@ if TYPE_CHECKING:
 
 
 LIKE_CLIP, LIKE_SIGLIP = ("clip", "clipseg", "metaclip_2"), ("siglip", "siglip2")
-"""Families whose text towers can be computed here, as `model_type` in a configuration names them."""
+"""Values of `model_type` in the configurations of models whose text towers can be computed here."""
 
 _TEXTS = 64
-"""Computed together: more were no faster."""
+"""Number of texts that are computed together; larger batches were not faster."""
 _FEW = 50
-"""Number of texts from which on it is worth while to read a tokenizer's whole vocabulary."""
+"""Number of texts from which on reading a tokenizer's whole vocabulary takes less time than searching tables."""
 
 
 @dataclass(frozen=True)
 class FixedLength:
-    """How a model that wants all texts of one length has shorter ones padded."""
+    """How texts are padded for a model that wants all texts to have the same length."""
 
     token: int
-    """The id that fills them up."""
+    """Id of the padding."""
     left: bool
-    """Whether before the text instead of behind it."""
+    """Whether the padding is before the text instead of behind it."""
     masked: bool
-    """Whether attention passes over the padding. SigLIP was trained without, but a tokenizer may say so."""
+    """Whether attention ignores the padding. SigLIP was trained without a mask, but a tokenizer may want one."""
 
 
 @dataclass(frozen=True)
 class TowerShape:
-    """What the weights alone do not tell."""
+    """The description of a text tower, apart from its weights."""
 
     heads: int
     activation: str
     """One of `activations.ACTIVATIONS`."""
     layer_norm_eps: float
     context: int
-    """Most tokens that fit, start and end included."""
+    """Largest number of tokens, start and end included."""
     logit_scale: float
-    """As `Logits` has it, like the next."""
+    """`Logits.scale` of the model."""
     logit_bias: float | None = None
+    """`Logits.bias` of the model."""
     eos_token_id: int | None = None
-    """Where CLIP's vector is taken; None for the largest id of a text, the end token of OpenAI's vocabulary."""
+    """Token at which CLIP's vector is taken; None for the largest id, which is the end token in OpenAI's vocabulary."""
     fixed: FixedLength | None = None
-    """None for CLIP, whose attention is causal; for SigLIP how texts are padded."""
+    """The padding of texts for SigLIP; None for CLIP, whose attention is causal."""
     cleaned: bool = False
-    """Whether texts are cleaned before they are tokenised, as open_clip does it (`clip_bpe.clean`)."""
+    """Whether texts are cleaned before they are tokenised, as in open_clip (`clip_bpe.clean`)."""
 
 
 class Tokens(NamedTuple):
@@ -81,9 +82,9 @@ class Tokens(NamedTuple):
     text: str
     """What was tokenised: the text, cleaned if the model wants that."""
     ids: list[int]
-    """Up to and with the end token, without padding."""
+    """Ids up to and including the end token, without padding."""
     cut_at: int | None
-    """The character of `text` at which it was cut because it is too long; None if it fits."""
+    """Number of characters of `text` that were kept if it is too long; None if it fits."""
 
 
 class TextTower:
@@ -99,7 +100,7 @@ class TextTower:
         load_tokenizer: Callable[[], Tokenizer],
         quick: QuickTokenizer | None = None,
     ) -> None:
-        """`quick` tokenises as the tokenizer does, without reading all of its vocabulary."""
+        """Use `weights` as they are; `quick` gives the same ids as the tokenizer without reading its vocabulary."""
         self.shape = shape
         self._weights = weights
         self._load_tokenizer = load_tokenizer
@@ -113,7 +114,7 @@ class TextTower:
         self.dim: int = weights[f"{self._projection}.weight"].shape[0]
 
     def tokenize(self, text: str) -> Tokens:
-        """Token ids of `text`, cut to the context."""
+        """Tokenise `text`, cut to the context."""
         text = _cleaned(text) if self.shape.cleaned else text
         self._texts += 1
         if self._quick and self._texts <= _FEW:
@@ -124,25 +125,25 @@ class TextTower:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
+        """The tokenizer, which is read when it is first needed."""
         return self._load_tokenizer()
 
     @property
     def context(self) -> int:
-        """Most tokens that fit, start and end included."""
+        """Largest number of tokens, start and end included."""
         return self.shape.context
 
     @property
     def logits(self) -> Logits:
-        """What makes probabilities of cosines."""
+        """The scale and bias for probabilities."""
         return Logits(self.shape.logit_scale, self.shape.logit_bias)
 
     def encode_texts(self, texts: Sequence[str]) -> Array:
-        """(Q, D) float32 unit vectors of `texts`. Many are computed together, in threads."""
+        """Embed texts as (Q, D) float32 unit vectors, in batches and threads."""
         return self.encode_tokens([self.tokenize(text) for text in texts])
 
     def encode_tokens(self, texts: Sequence[Tokens]) -> Array:
-        """The same of texts that `tokenize` has read."""
+        """Embed texts that are tokenised already as (Q, D) float32 unit vectors."""
         ids = [self._up_to_end(text.ids) for text in texts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         batches = [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]
@@ -151,32 +152,32 @@ class TextTower:
             vectors = np.empty((len(ids), self.dim), np.float32)
             for batch, part in zip(batches, parts, strict=True):
                 vectors[batch] = part
-        with np.errstate(divide="ignore", invalid="ignore"):  # whoever asks looks whether they are vectors
+        with np.errstate(divide="ignore", invalid="ignore"):  # the caller checks the vectors
             return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
     def _up_to_end(self, ids: list[int]) -> list[int]:
-        """Without what is behind CLIP's end token: nothing before can see it."""
+        """Return the ids up to CLIP's end token; with causal attention the rest has no influence."""
         if self.shape.fixed:
             return ids
         end = int(np.argmax(ids)) if self.shape.eos_token_id is None else ids.index(self.shape.eos_token_id)
         return ids[: end + 1]
 
     def _padded(self, ids: list[int]) -> list[int]:
-        """What the layers see of a text; the vector is that of the last place."""
+        """Pad ids as the layers expect them; the vector is taken at the last position."""
         if self.shape.fixed is None:
             return ids
         padding = [self.shape.fixed.token] * (self.shape.context - len(ids))
         return padding + ids if self.shape.fixed.left else ids + padding
 
     def _quietly_embedded(self, texts: list[list[int]]) -> Array:
-        """Without numpy's own warnings, which each thread would print, of damaged weights."""
+        """Embed without NumPy's warnings, which each thread would print for damaged weights."""
         with np.errstate(all="ignore"):
             return self._embed(texts)
 
     def _embed(self, texts: list[list[int]]) -> Array:
-        """(Q, D) the projected vectors of tokenised texts, the shortest first.
+        """Compute the (Q, D) projected vectors of tokenised texts, which are in the order of their lengths.
 
-        All their tokens stand in one matrix, so that weights are read once; only attention knows where a text ends.
+        The tokens of all texts are one matrix, so that weights are read once; only attention knows where a text ends.
         """
         # 1. Embeddings.
         padded = [self._padded(ids) for ids in texts]
@@ -187,12 +188,12 @@ class TextTower:
         positions = np.concatenate([np.arange(length) for length in lengths])
         x = self._weights["embeddings.token_embedding.weight"][np.concatenate(padded)].astype(np.float32)
         x += self._weights["embeddings.position_embedding.weight"][positions]
-        # 2. Layers, and after them the vectors of the last places, projected.
+        # 2. Layers, and the projection of the vectors at the last positions.
         last = self._transformer.layers(x, Batch(lengths, np.cumsum(lengths) - 1, self._unseen(texts)))
         return self._transformer.linear(self._transformer.norm(last, "final_layer_norm"), self._projection)
 
     def _unseen(self, texts: list[list[int]]) -> npt.NDArray[np.bool_] | None:
-        """(Q, context): where attention passes over the padding of texts of a fixed length; None if nowhere."""
+        """Return a (Q, context) mask of padding that attention ignores; None if it ignores none."""
         fixed = self.shape.fixed
         if fixed is None or not fixed.masked:
             return None
@@ -202,7 +203,7 @@ class TextTower:
 
 
 def foreign_token(token: int, known: int) -> str:
-    """Message about a token that a text tower has no row for."""
+    """Return the message about a token for which a text tower has no row."""
     return f"The tokenizer does not belong to the text tower: it has a token {token}, the tower knows {known}."
 
 
@@ -213,7 +214,7 @@ def _cleaned(text: str) -> str:
 
 
 def tokenize(tokenizer: Tokenizer, text: str, context: int, *, cleaned: bool = False) -> Tokens:
-    """Token ids of `text`, at most `context`, start and end included; `cleaned` as in `TowerShape`."""
+    """Tokenise `text` to at most `context` ids, start and end included; `cleaned` is that of `TowerShape`."""
     text = _cleaned(text) if cleaned else text
     tokenizer.no_padding()
     tokenizer.enable_truncation(context)

@@ -1,9 +1,8 @@
 """Text towers in the user's cache: one folder for each model's fingerprint, shared by all its indexes.
 
-It holds the weights as a safetensors file that is memory-mapped, the tokenizer, tables for `quick_tokens` if it is of a
-kind that has them, a small description, and the checksums of all these. `index` leaves it there, whatever format the
-model came in, so that queries need neither torch nor transformers. `sealed` sees to it that what is damaged is
-never used.
+A folder holds the weights as a safetensors file that is memory-mapped, the tokenizer, its tables for `table_tokenizer`
+if its kind has them, a small description, and the checksums of all these. `index` writes it, whatever the format of the
+model, so that queries need neither torch nor transformers. `sealed` makes sure that a damaged tower is never used.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ if TYPE_CHECKING:
 
 
 _LAYOUT = 4
-"""Earlier ones described less, and had no checksums."""
+"""Version of the folder's content; earlier ones described less and had no checksums."""
 _WEIGHTS, _TOKENIZER, _SHAPE = "text_tower.safetensors", "tokenizer.json", "text_tower.json"
 _RULES, _TABLES = "tokens.json", "tokens.safetensors"
 _NEEDED = frozenset({_WEIGHTS, _TOKENIZER, _SHAPE})
 _DIGEST_BYTES = 16
 _HEADER_BYTES = 128
-"""Of a .npy file with two short dimensions; the format fills it up to a multiple of 64."""
+"""Length of the header of a .npy file with two short dimensions; the format pads it to a multiple of 64."""
 
 
 class TowerDamagedError(ModelError):
-    """A text tower in the cache is not what was written there."""
+    """A text tower in the cache is damaged."""
 
 
 def load(fingerprint: str) -> TextTower | None:
-    """The text tower of the model with this fingerprint; None if it is not there.
+    """Load the text tower of the model with this fingerprint; return None if the cache has none.
 
     Raises:
         TowerDamagedError: its files are damaged, or some are missing.
-        ModelError: the tokenizer cannot be read, when it is needed.
+        ModelError: the tokenizer cannot be read; it is raised when the tokenizer is first needed.
     """
     folder = tower_folder(fingerprint)
     if not os.path.lexists(folder):
@@ -93,22 +92,25 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def damage(fingerprint: str, *, thorough: bool = False) -> str | None:
-    """What is wrong with the text tower in the cache; None if it is whole, or not there. See `sealed.damage`."""
+    """Return what is wrong with the text tower in the cache; None if nothing is, or if there is none.
+
+    `thorough` is that of `sealed.damage`.
+    """
     return sealed.damage(tower_folder(fingerprint), _NEEDED, thorough=thorough)
 
 
 def is_whole(fingerprint: str, *, thorough: bool = False) -> bool:
-    """Whether a text tower is in the cache, and as it was written; `thorough` is as for `sealed.damage`."""
+    """Return whether a text tower is in the cache and undamaged; `thorough` is that of `sealed.damage`."""
     return sealed.is_whole(tower_folder(fingerprint), _NEEDED, thorough=thorough)
 
 
 def made_anew(name: str, found: str) -> str:
-    """What is said when the damaged text tower of model `name` is replaced."""
+    """Return the warning that the damaged text tower of model `name` is replaced."""
     return f"The text tower of model {name!r} in the cache is damaged ({found}); it is made anew from the model."
 
 
 def tower_folder(fingerprint: str) -> Path:
-    """Where the text tower of a model lies, or would lie."""
+    """Return the folder for the text tower of a model, whether it exists or not."""
     return cache_folder() / f"text-towers-{_LAYOUT}" / fingerprint
 
 
@@ -118,14 +120,14 @@ def save(
     shape: TowerShape,
     tokenizer: Tokenizer,
 ) -> None:
-    """Leave a text tower in the cache, whole or not at all, in the place of a damaged one if there is one.
+    """Write a text tower to the cache, completely or not at all, replacing a damaged one.
 
-    `weights` are named as `TextTower` wants them.
+    `weights` have the names that `TextTower` wants.
 
     Raises:
         ModelError: the cache cannot be written.
     """
-    from safetensors.numpy import save_file  # queries find a tower, and start without what makes one
+    from safetensors.numpy import save_file  # queries only read the cache, and should not wait for this import
 
     def fill(made: Path) -> None:
         save_file({key: np.ascontiguousarray(value) for key, value in weights.items()}, made / _WEIGHTS)
@@ -140,7 +142,7 @@ def save(
 
 
 def _remove_earlier(fingerprint: str) -> None:
-    """The same tower as an earlier layout has it would only take room."""
+    """Remove the same tower in earlier layouts, which nothing reads any more."""
     import shutil
 
     for folder in cache_folder().glob(f"text-towers-*/{fingerprint}"):
@@ -150,9 +152,18 @@ def _remove_earlier(fingerprint: str) -> None:
 
 
 def remembered(fingerprint: str, texts: Sequence[str], dim: int, encode: Callable[[Sequence[str]], Array]) -> Array:
-    """(Q, D) what `encode` makes of `texts`, which every query needs: kept beside the model's text tower.
+    """Return the vectors of texts that every query needs, which are kept in a file beside the model's text tower.
 
-    The file is a .npy file with its checksum behind it. Whatever else lies there is made anew.
+    The file is a .npy file with a checksum after it. If it is missing or damaged, `encode` makes the vectors anew.
+
+    Args:
+        fingerprint: Fingerprint of the model.
+        texts: Q texts.
+        dim: Dimensions D of the model's vectors.
+        encode: Embeds texts as (Q, D) float32.
+
+    Returns:
+        (Q, D) float32.
     """
     name = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).hexdigest()
     path = tower_folder(fingerprint) / f"texts-{name}.npy"
@@ -167,11 +178,11 @@ def remembered(fingerprint: str, texts: Sequence[str], dim: int, encode: Callabl
 
 
 def _remembered(path: Path, shape: tuple[int, int]) -> Array:
-    """What `remembered` wrote.
+    """Read what `remembered` wrote.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged or something else.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged or something else.
     """
     most = shape[0] * shape[1] * 4 + _HEADER_BYTES + _DIGEST_BYTES
     with path.open("rb") as file:

@@ -1,11 +1,11 @@
-"""The layers of a transformer in numpy, which text and image towers have in common, in float32.
+"""The layers of a transformer in NumPy, in float32, which text and image towers have in common.
 
 They are those of CLIP (Radford et al. 2021) and SigLIP (Zhai et al. 2023): a norm before attention, another before the
-MLP. Tokens of many sequences stand in one matrix, so that weights are read once; only attention knows where a sequence
+MLP. The tokens of many sequences are one matrix, so that weights are read once; only attention knows where a sequence
 ends. Knows nothing of texts and images, nor of where weights come from.
 
-**Cores.** BLAS is given one core by the command line, for a single text is too little work to be divided. What is
-enough, an image, is divided here: each thread computes some columns of a product, bias and activation included.
+**Cores.** The command line limits BLAS to one core, because a single text is too little work to be divided. The work of
+an image is divided here: each thread computes some columns of a matrix product, with bias and activation.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ Weights = Mapping[str, npt.NDArray[np.floating]]
 
 
 class Batch(NamedTuple):
-    """Sequences that are computed together: what of them the layers have to know."""
+    """What the layers need to know of sequences that are computed together."""
 
     lengths: Sequence[int]
-    """Tokens of each."""
+    """Number of tokens of each sequence."""
     kept: npt.NDArray[np.intp] | None = None
-    """The places whose vectors are wanted, one of each sequence: of the others, the last layer computes nothing but
-    keys and values. With causal attention they have to be the last ones. None for all places."""
+    """Rows of the tokens whose output is wanted, one of each sequence: of the others, the last layer computes only keys
+    and values. With causal attention they have to be the last tokens of sequences. None for all tokens."""
     unseen: npt.NDArray[np.bool_] | None = None
-    """(Q, length): tokens that no other sees, where all sequences have the same length."""
+    """(Q, length) mask of tokens that attention ignores; all sequences then have the same length."""
     threads: int = 1
-    """How many share each product."""
+    """Number of threads among which each matrix product is divided."""
 
 
 class Transformer:
@@ -48,7 +48,7 @@ class Transformer:
     def __init__(
         self, weights: Weights, heads: int, activation: str, layer_norm_eps: float, *, causal: bool = False
     ) -> None:
-        """`activation` is one of `ACTIVATIONS`; with `causal` attention, tokens see what is before them."""
+        """Use `weights` as they are; `activation` is one of `ACTIVATIONS`; `causal` is the kind of attention."""
         self.weights = weights
         self._heads = heads
         self._activation = ACTIVATIONS[activation]
@@ -58,9 +58,15 @@ class Transformer:
         """Number of layers."""
 
     def layers(self, x: Array, batch: Batch, stop: int | None = None) -> Array:
-        """What all layers make of (T, W) tokens: as many vectors, or (Q, W) those of the places that are `kept`.
+        """Apply layers to tokens.
 
-        With `stop`, only so many layers; `kept` counts in the last of all.
+        Args:
+            x: (T, W) tokens of all sequences.
+            batch: Where sequences begin and end.
+            stop: Number of layers to apply; None for all. `batch.kept` has an effect in the last of all layers only.
+
+        Returns:
+            (T, W), or (Q, W) for the tokens in `batch.kept`.
         """
         everywhere = batch._replace(kept=None)
         for i in range(self.depth if stop is None else stop):
@@ -74,9 +80,16 @@ class Transformer:
         return x + self.mlp(self.norm(x, layer + "layer_norm2"), layer + "mlp.", batch.threads)
 
     def attention(self, asking: Array, seen: Array, name: str, batch: Batch) -> Array:
-        """What each of `asking` gathers from the (T, W) tokens of its sequence: (T, W), or (Q, W) of one place each.
+        """Compute attention within each sequence; adjacent sequences of the same length are computed together.
 
-        Each sequence for itself; those of one length that stand together are computed together.
+        Args:
+            asking: (T, W) tokens for the queries, or (Q, W), one for each sequence.
+            seen: (T, W) tokens for keys and values.
+            name: Prefix of the names of the weights.
+            batch: Where sequences begin and end.
+
+        Returns:
+            As many vectors as `asking` has.
         """
         queries = self.linear(asking, name + "q_proj", batch.threads)
         keys, values = (self.linear(seen, f"{name}{letter}_proj", batch.threads) for letter in "kv")
@@ -93,7 +106,7 @@ class Transformer:
     def _gather(
         self, queries: Array, keys: Array, values: Array, number: int, unseen: npt.NDArray[np.bool_] | None
     ) -> Array:
-        """The same for so many sequences of one length, from queries, keys and values."""
+        """Compute attention for `number` sequences of the same length from (rows, W) queries, keys and values."""
         width = queries.shape[1]
         q, k, v = (
             part.reshape(number, -1, self._heads, width // self._heads).transpose(0, 2, 1, 3)
@@ -111,17 +124,17 @@ class Transformer:
         return np.asarray((scores @ v).transpose(0, 2, 1, 3).reshape(-1, width))
 
     def mlp(self, x: Array, name: str, threads: int = 1) -> Array:
-        """(T, W) of (T, W) through the two products `name`fc1 and `name`fc2."""
+        """Apply the MLP with the weights `name`fc1 and `name`fc2 to (T, W) tokens."""
         return self.linear(self.linear(x, name + "fc1", threads, self._activation), name + "fc2", threads)
 
     def linear(
         self, x: Array, name: str, threads: int = 1, activation: Callable[[Array], Array] | None = None
     ) -> Array:
-        """(T, M) of (T, W) by the weights `name`, and their bias if they have one; `threads` share the work."""
+        """Multiply (T, W) tokens by the weights `name`, adding their bias if they have one, to (T, M)."""
         return product(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), threads, activation)
 
     def norm(self, x: Array, name: str) -> Array:
-        """(T, W) of (T, W): each token's layer norm."""
+        """Apply the layer norm `name` to each of (T, W) tokens."""
         out: Array = x - x.mean(axis=-1, keepdims=True)
         variance = np.einsum("ij,ij->i", out, out)[:, np.newaxis] / np.float32(x.shape[1])
         out /= np.sqrt(variance + self._eps, dtype=np.float32)
@@ -137,7 +150,10 @@ def product(
     threads: int = 1,
     activation: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """(T, M) of (T, W) by (M, W) weights, with (M,) `bias`, through `activation`; `threads` take some columns each."""
+    """Multiply (T, W) by (M, W) weights, add (M,) `bias` and apply `activation`; return (T, M).
+
+    Each of `threads` computes some of the columns.
+    """
 
     def columns(of: slice) -> Array:
         out: Array = x @ weight[of].T
@@ -149,11 +165,11 @@ def product(
 
 
 def _divided(columns: Callable[[slice], Array], total: int, threads: int) -> Array:
-    """(T, total) put together of what `columns` makes of so many slices, one of them in this thread."""
+    """Call `columns` with slices of `total` columns in threads, one of them this one, and join the results."""
     first, *others = (slice(*pair) for pair in pairwise(total * i // threads for i in range(threads + 1)))
 
     def quietly(of: slice) -> Array:
-        with np.errstate(all="ignore"):  # which counts in the thread that sets it
+        with np.errstate(all="ignore"):  # has an effect in the thread that sets it only
             return columns(of)
 
     waiting = [_helpers().submit(quietly, of) for of in others]
@@ -161,9 +177,9 @@ def _divided(columns: Callable[[slice], Array], total: int, threads: int) -> Arr
 
 
 def threads_for_products() -> int:
-    """How many threads products are best divided among here: all cores, unless BLAS does so itself.
+    """Return the number of threads for a matrix product: all cores, or 1 if BLAS divides products itself.
 
-    It does unless it was told to take one core, as the command line does (`OPENBLAS_NUM_THREADS`).
+    BLAS divides them unless it is limited to one core, as by the command line (`OPENBLAS_NUM_THREADS`).
     """
     return cores.available() if os.environ.get("OPENBLAS_NUM_THREADS") == "1" else 1
 

@@ -1,1 +1,1 @@
-"""Texts and pictures to vectors in PyTorch. The only folder that imports torch and transformers."""
+"""Image and text towers in PyTorch. The only folder that imports torch and transformers."""

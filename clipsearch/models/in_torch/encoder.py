@@ -1,6 +1,6 @@
-"""A model on a device: pictures and texts to unit vectors.
+"""A model in PyTorch on a device, which embeds images and texts as unit vectors.
 
-With the modules beside it, the only place where torch and transformers are imported.
+Only the modules of this folder import torch and transformers.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from clipsearch.unit import are_unit
 
 _log = logging.getLogger(__name__)
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
-"""B pictures, (H, W, 3) each."""
+"""Pixels of B images, (H, W, 3) each."""
 
 _TEXT = "text_model."
 _CALLS_ON_GPU = {"cuda": 2, "mps": 1}
 _BATCH, _BATCH_ON_CUDA = 16, 128
-"""Larger ones were no faster on a CPU. On a GPU, more keeps more of it at work."""
+"""Default numbers of images in a batch. Larger ones were not faster on a CPU; on a GPU they use more of its units."""
 
 
 class Encoder:
@@ -53,9 +53,15 @@ class Encoder:
         exact: bool = False,
         known_fingerprint: str | None = None,
     ) -> None:
-        """Load the model. `exact` takes no shortcuts when pictures are decoded and resized.
+        """Load the model.
 
-        `known_fingerprint` is that of these very files, where somebody has just computed it.
+        Args:
+            files: Files of the model.
+            device: One of `devices.KNOWN` or `cuda:N`.
+            precision: "auto" or one of `PRECISIONS`.
+            batch_size: Number of images in a batch; None for the device's default.
+            exact: Turn off shortcuts when images are decoded and resized.
+            known_fingerprint: Fingerprint of these files, if it was computed before.
 
         Raises:
             DeviceError: the device is not there.
@@ -72,12 +78,12 @@ class Encoder:
         self.precision, self.precision_reason = choose_precision(precision, self.device, families.image_width(model))
         self._tower = self._tower_of(model, PRECISIONS[self.precision])
         self._float32: ImageTower | PlainTower | None = None
-        """The tower once more, if a lower precision gave no vector of some picture."""
+        """A copy of the tower in fp32, made if a lower precision failed for some image."""
         self._lock = Lock()
         if isinstance(self._tower, ImageTower):
             del model.vision_model  # the tower has its own copy
         self.logits: Logits = families.logits(model)
-        """What makes probabilities of cosines."""
+        """The scale and bias for probabilities."""
         scale = self.preprocessing.scale
         self._factor, self._offset = (
             torch.tensor(values, device=self.device).view(1, 3, 1, 1)
@@ -87,19 +93,19 @@ class Encoder:
             )
         )
         self.batch_size = batch_size or (_BATCH_ON_CUDA if self.device.type == "cuda" else _BATCH)
-        """Pictures that `encode_images` is best given at a time; less after the GPU's memory was too small."""
+        """Best number of images for one call of `encode_images`; lowered when the GPU's memory is too small."""
         self.calls = _CALLS_ON_GPU.get(self.device.type) or min(CALLS_ON_CPU, cores.available())
-        """How many calls of `encode_images` at the same time make the most of the device.
+        """Best number of calls of `encode_images` at the same time.
 
-        On a CPU each has cores of its own, and none waits for another. On CUDA one is copied while one is computed.
-        PyTorch's MPS is not made for several threads.
+        On a CPU each call has cores of its own, and none waits for another. On CUDA one batch is copied while another
+        is computed. PyTorch's MPS does not support several threads.
         """
 
     is_loading = False
-    """It is loaded, unlike what may stand in its place."""
+    """False, because the model is loaded; other encoders of `search/engine` may still be loading."""
 
     def divide_cores(self) -> None:
-        """Give each of `calls` calls at the same time its share of the cores, instead of all to each."""
+        """Give each of `calls` calls at the same time its share of the cores, instead of all cores."""
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, cores.available() // self.calls))
 
@@ -108,17 +114,22 @@ class Encoder:
         return kind(model, dtype, self.device)
 
     def encode_images(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """(B, D) unit vectors of B pictures, (H, W, 3) pixels each, as `preprocessing` makes them.
+        """Embed images.
 
-        Pictures that come out as no vector in fewer bits are computed again in fp32, and if that was a whole batch, so
-        are all that follow. What is no vector then either is left to the caller (see `are_unit`).
+        Images whose vectors are not finite in a lower precision are computed again in fp32, and if they were a whole
+        batch, so are all later images. If the memory of a GPU is too small, batches are divided and `batch_size` is
+        lowered.
 
-        Where the memory of a GPU is too small, in smaller batches; `batch_size` is lowered then.
+        Args:
+            pixels: B images, (H, W, 3) each, as `preprocessing` returns them.
+
+        Returns:
+            (B, D) float32 unit vectors. The caller has to check that they are (see `are_unit`).
 
         Raises:
-            DeviceError: it is too small even for one picture.
+            DeviceError: the memory of the GPU is too small even for one image.
         """
-        tower = self._tower  # another thread may put a better one in its place meanwhile
+        tower = self._tower  # another thread may replace it meanwhile
         vectors = self._encoded(pixels, tower)
         failed = np.flatnonzero(~are_unit(vectors))
         if len(failed) and tower.dtype != torch.float32:
@@ -148,7 +159,7 @@ class Encoder:
             return self._float32
 
     def _encoded(self, pixels: Pixels, tower: ImageTower | PlainTower) -> npt.NDArray[np.float32]:
-        """(B, D) of B pictures, in batches as large as the GPU's memory takes."""
+        """Embed images as (B, D) vectors, in batches that fit the GPU's memory."""
         try:
             return self._encode_images(pixels, tower)
         except torch.OutOfMemoryError as error:
@@ -157,7 +168,7 @@ class Encoder:
                     f"The memory of {self.device} is too small for this model. Compute on the CPU instead.",
                     hint="cpu",
                 ) from error
-        # Outside of `except`, where the error would keep what was computed so far in memory.
+        # This is outside of `except`, in which the error would keep intermediate results in memory.
         torch.cuda.empty_cache()
         half = (len(pixels) + 1) // 2
         self.batch_size = min(self.batch_size, half)
@@ -172,8 +183,8 @@ class Encoder:
         return _unit(tower(normal.to(tower.dtype)))
 
     def _patches(self, pixels: Pixels, patches: Patches, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """What a tower for pictures of any proportions takes: (B, T, W) patches, which are real, (B, 2) grids."""
-        # 1. Patches of all, filled up to the same number.
+        """Return a tower's arguments for images of any proportions: (B, T, W) patches, their mask, (B, 2) grids."""
+        # 1. Patches of all images, padded to the same number.
         batch = np.zeros((len(pixels), patches.most, patches.side**2 * 3), np.uint8)
         real = np.zeros((len(pixels), patches.most), np.int64)
         for i, image in enumerate(pixels):
@@ -181,7 +192,7 @@ class Encoder:
             batch[i, : len(cut)] = cut
             real[i, : len(cut)] = 1
         grids = np.array([image.shape[:2] for image in pixels]) // patches.side
-        # 2. Normalised, with zeros where there is nothing.
+        # 2. Normalised pixels, with zeros in the padding.
         factor, offset = (values.flatten().repeat(patches.side**2) for values in (self._factor, self._offset))
         mask = self._on_device(real)
         normal = torch.addcmul(offset, self._on_device(batch).float(), factor) * mask.unsqueeze(-1)
@@ -198,12 +209,12 @@ class Encoder:
         return there.to(self.device, non_blocking=self.device.type == "cuda")
 
     def encode_texts(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """(Q, D) unit vectors of texts, in float32 on the CPU; `text_tower` gives the same without torch."""
+        """Embed texts as (Q, D) float32 unit vectors on the CPU; `text_tower` computes the same without torch."""
         return self.encode_tokens([self.tokenize(text) for text in texts])
 
     @torch.inference_mode()
     def encode_tokens(self, texts: Sequence[text_tower.Tokens]) -> npt.NDArray[np.float32]:
-        """The same of texts that `tokenize` has read."""
+        """Embed texts that are tokenised already as (Q, D) float32 unit vectors."""
         ids = [text.ids for text in texts]
         fixed = self._texts.fixed
         length = self.context if fixed else max(map(len, ids))
@@ -218,23 +229,24 @@ class Encoder:
         return _unit(self._model.get_text_features(input_ids=tokens, **seen).pooler_output)
 
     def tokenize(self, text: str) -> text_tower.Tokens:
-        """Token ids of `text`, cut to the context."""
+        """Tokenise `text`, cut to the context."""
         return text_tower.tokenize(self.tokenizer, text, self.context, cleaned=self._texts.cleaned)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Texts to ids."""
+        """The model's tokenizer."""
         return self._texts.tokenizer
 
     @property
     def context(self) -> int:
-        """Most tokens that the text tower reads, start and end included."""
+        """Largest number of tokens that the text tower reads, start and end included."""
         return self._texts.context
 
     def save_text_tower(self) -> bool:
-        """Leave this model's text tower in the cache, where queries find it, unless it is there already.
+        """Write this model's text tower to the cache for queries, unless it is there already.
 
-        False if the tower is not one that `text_tower` can compute.
+        Returns:
+            Whether the cache has it; False if `text_tower` cannot compute this tower.
 
         Raises:
             ModelError: the tokenizer does not belong to the tower, or the cache cannot be written.

@@ -1,8 +1,8 @@
-"""Models of every family through transformers: how they are loaded, and what sets the families apart.
+"""Loading of models of every family with transformers, and the differences between families.
 
-A family is what a configuration calls `model_type`. All have an image and a text tower and answer `get_image_features`
-and `get_text_features`. CLIP's image tower is computed by `image_tower`, the others' by transformers itself; the text
-towers of CLIP and its likes and of SigLIP also by `text_tower`.
+A family is a value of `model_type` in a configuration. All models have an image and a text tower and the methods
+`get_image_features` and `get_text_features`. CLIP's image tower is computed by `image_tower`, others by transformers
+itself; the text towers of `LIKE_CLIP` and `LIKE_SIGLIP` can be computed by `text_tower` too.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from clipsearch.models.logits import Logits
 from clipsearch.system.failures import is_shortage
 
 _OLD_END = 2
-"""An end token that transformers takes for a mark in `clip` and `clipseg`: "the largest id of the text ends it"."""
+"""Value of `eos_token_id` that in `clip` and `clipseg` means: the end token is the largest id of the text."""
 _LEAST_CONTEXT = 3
-"""Tokens: start, end and one between."""
+"""Least number of tokens: start, end and one between them."""
 _NO_LIMIT = 10**6
-"""Tokenizers without a limit name a larger one."""
+"""Tokenizers without a limit give a larger number than this as their limit."""
 
 
 def load(files: ModelFiles) -> PreTrainedModel:
-    """The model in float32 on the CPU, ready to be used.
+    """Load a model in float32 on the CPU, ready for inference.
 
     Raises:
         ModelError: the weights are broken or do not belong to the configuration.
@@ -54,7 +54,7 @@ def load(files: ModelFiles) -> PreTrainedModel:
         ) from error
     except ModelError:
         raise
-    except Exception as error:  # of a configuration that makes no sense, transformers may raise anything
+    except Exception as error:  # transformers may raise anything if the configuration is wrong
         if is_shortage(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -83,7 +83,7 @@ def _load_open_clip(files: ModelFiles) -> CLIPModel:
         model = CLIPModel(CLIPConfig(**checkpoint.clip_config()))
     tensors = checkpoint.converted(load_file(files.folder / WEIGHTS))
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    for name, buffer in model.named_buffers():  # they are no weights, and so still without memory
+    for name, buffer in model.named_buffers():  # buffers are not among the weights, and so still without memory
         if buffer.is_meta:
             owner = model.get_submodule(name.rpartition(".")[0])
             setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape))
@@ -91,26 +91,26 @@ def _load_open_clip(files: ModelFiles) -> CLIPModel:
 
 
 def family(model: PreTrainedModel) -> str:
-    """The name of the model's family."""
+    """Return the name of the model's family."""
     return str(model.config.model_type)
 
 
 def dim(model: PreTrainedModel) -> int:
-    """D, of the vectors."""
+    """Return the dimensions D of the model's vectors."""
     config: Any = model.config
     return int(config.text_config.projection_size if family(model) in LIKE_SIGLIP else config.projection_dim)
 
 
 def image_width(model: PreTrainedModel) -> int:
-    """Of the image tower's layers; 0 where the configuration names none."""
+    """Return the width of the image tower's layers; 0 where the configuration names none."""
     return int(getattr(getattr(model.config, "vision_config", None), "hidden_size", 0))
 
 
 def logits(model: Any) -> Logits:  # noqa: ANN401  (parameters of any model)
-    """What makes probabilities of cosines.
+    """Read the scale and bias for probabilities from a model's weights.
 
     Raises:
-        ModelError: they are no numbers.
+        ModelError: they are not finite, or the scale is not positive.
     """
     scale, bias = float(model.logit_scale.detach().exp()), getattr(model, "logit_bias", None)
     found = Logits(scale, None if bias is None else float(bias.detach()))
@@ -120,7 +120,7 @@ def logits(model: Any) -> Logits:  # noqa: ANN401  (parameters of any model)
 
 
 class Texts:
-    """How a model reads texts: its tokenizer, and what `TowerShape` says of the tower."""
+    """A model's tokenizer, and the properties of its text tower that `TowerShape` needs."""
 
     def __init__(self, files: ModelFiles, model: PreTrainedModel) -> None:
         self.family = family(model)
@@ -156,7 +156,7 @@ class Texts:
             )
 
     def shape(self, logits: Logits) -> TowerShape | None:
-        """For `TextTower`; None where that cannot compute the tower."""
+        """Return the description for `TextTower`; None where that cannot compute the tower."""
         if self.family not in (*LIKE_CLIP, *LIKE_SIGLIP):
             return None
         end = None if self.fixed else self._config.eos_token_id
@@ -200,7 +200,7 @@ def _backend(tokenizer: Any) -> Tokenizer:  # noqa: ANN401
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' own talk while it loads: what matters is raised as an error."""
+    """Silence the log and the warnings of transformers; what matters is raised as an error."""
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]

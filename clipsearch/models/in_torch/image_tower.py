@@ -1,9 +1,9 @@
-"""Image towers in torch. CLIP's is computed here, from the weights of transformers' `CLIPModel`: the same, sooner.
+"""Image towers in torch. CLIP's is computed here with the weights of transformers' `CLIPModel`, in less time.
 
-The architecture is that of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020). What
-makes it faster than the modules it takes its weights from: one matrix product for queries, keys and values; in the last
-layer only the class token, since nothing else is used; OpenAI's quick_gelu as one operation instead of three; results
-in place.
+The architecture is that of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020). It is
+faster than the modules from which it takes the weights because of: one matrix product for queries, keys and values;
+only the class token in the last layer, since nothing else is used; OpenAI's quick_gelu as one operation instead of
+three; operations in place.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class _Layer(NamedTuple):
 
 
 class ImageTower:
-    """(B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
+    """CLIP's image tower: (B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
 
     def __init__(self, model: CLIPModel, dtype: torch.dtype, device: torch.device) -> None:
-        """Take the weights of `model`, which stays as it is."""
+        """Copy the weights of `model`, which stays as it is."""
         config = cast("Any", model.config).vision_config  # its parts are typed as objects or dictionaries
         vision: Any = model.vision_model
         self.dtype, self.device = dtype, device
@@ -64,7 +64,7 @@ class ImageTower:
         self._first_norm = self._norm(vision.pre_layrnorm)  # transformers spells it so
         self._last_norm = self._norm(vision.post_layernorm)
         self._projection = self._linear(model.visual_projection.weight)
-        # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, and both factors are hidden in the weights.
+        # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, and both factors are multiplied into the weights.
         quick = config.hidden_act == "quick_gelu"
         self._activation: Callable[[torch.Tensor], torch.Tensor]
         self._activation = vision.encoder.layers[0].mlp.activation_fn
@@ -95,8 +95,8 @@ class ImageTower:
         return tensor.detach().to(self.device, self.dtype).contiguous()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, D) in the tower's dtype."""
-        # 1. Patches, the class token before them, positions. (B, T, W)
+        """Compute (B, D) vectors in the tower's dtype from (B, 3, H, W) normalised pixels."""
+        # 1. (B, T, W) tokens: the class token and the patches, plus positions.
         x = self._patches(self._cut(pixels))
         x = torch.cat([self._class_token.expand(len(x), 1, -1), x], dim=1) + self._positions
         x = self._first_norm(x)
@@ -109,14 +109,14 @@ class ImageTower:
         return self._projection(self._last_norm(x[:, 0]))
 
     def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, T - 1, 3 P P): the square patches of each picture, line by line, flat."""
+        """Cut images into (B, T - 1, 3 P P) square patches, row by row, each as a flat vector."""
         batch, channels, height, width = pixels.shape
         rows, columns = height // self._patch, width // self._patch
         cut = pixels.reshape(batch, channels, rows, self._patch, columns, self._patch)
         return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
 
     def _attention(self, qkv: torch.Tensor, tokens: int) -> torch.Tensor:
-        """(B, tokens, W): what the first so many tokens see of all, before the output projection."""
+        """Compute (B, tokens, W) attention of the first `tokens` tokens to all, before the output projection."""
         batch, length, width = qkv.shape
         q, k, v = qkv.view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(q[:, :, :tokens], k, v)
@@ -127,7 +127,7 @@ class PlainTower:
     """The image tower of any other family, as transformers computes it."""
 
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:  # noqa: ANN401  (of any family)
-        """Move all of `model` that is not for texts; these are computed in float32 on the CPU."""
+        """Move `model` to the device except for its text tower, which stays in float32 on the CPU."""
         self.dtype, self.device = dtype, device
         self._model = model
         for name, part in model.named_children():
@@ -135,7 +135,7 @@ class PlainTower:
                 part.to(device, dtype)
 
     def __call__(self, pixel_values: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
-        """(B, D) in the tower's dtype; `more` is what some families take beside the pixels."""
+        """Compute (B, D) vectors in the tower's dtype; `more` are arguments of some families besides the pixels."""
         found: torch.Tensor | None = self._model.get_image_features(pixel_values=pixel_values, **more).pooler_output
         if found is None:
             raise ModelError("The configuration leaves the head of the image tower out, so there are no vectors.")

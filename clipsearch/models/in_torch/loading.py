@@ -1,4 +1,4 @@
-"""How an `Encoder` is loaded, with all that it imports. Imports none of that itself."""
+"""Loading of an `Encoder`. Imports torch and transformers within functions only."""
 
 from __future__ import annotations
 
@@ -21,26 +21,24 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
 
 _COMPARED = "compared.json"
-"""In the user's cache: files of models that were found to be what the hub had."""
+"""File in the user's cache: files of models that have the hub's hashes."""
 _FINGERPRINTS = "fingerprints.json"
-"""There too: fingerprints of models, and the files that they were computed from."""
+"""File in the user's cache: fingerprints of models, and the files from which they were computed."""
 
 
 _OF_TORCH = 750 << 20
-"""Bytes of address space that importing torch and transformers takes; with less, torch aborts the process."""
+"""Bytes of address space for importing torch and transformers; with less, torch aborts the process."""
 _OF_TORCH_ITSELF = 2
-"""Threads, besides those that decode and compute."""
+"""Number of torch's threads besides those that decode and compute."""
 
 
 def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
-    """The model in `files`.
-
-    Its weights are hashed while Python imports torch and transformers, which takes longer.
+    """Load the model in `files`; its weights are hashed while Python imports torch and transformers.
 
     Raises:
-        ClipsearchError: the model or the device cannot be had, or its files are damaged.
+        ClipsearchError: the model cannot be loaded, its files are damaged, or there is no such device.
     """
-    check_current_folder()  # MKL ends the process without one
+    check_current_folder()  # without a current folder, MKL ends the process
     check_memory(_OF_TORCH)
     check_threads(2 * available() + _OF_TORCH_ITSELF)
     with ThreadPoolExecutor(1) as pool:
@@ -58,13 +56,13 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
 
 
 def checked_fingerprint(files: ModelFiles) -> str:
-    """The model's fingerprint, if its files are what the hub had.
+    """Compare the model's files with the hub's hashes and return the model's fingerprint.
 
-    Damaged weights would be a model of their own, with a fingerprint of its own, and a new index would be made with
-    it. Files that were compared before, and that the file system calls unchanged since, are not compared again.
+    Without the comparison, damaged weights would count as another model with its own fingerprint, and an index would
+    be made with it. Files that were compared before and that the file system reports as unchanged are not read again.
 
     Raises:
-        ModelError: they are damaged.
+        ModelError: the files are damaged.
     """
     from clipsearch.models.disk import hub
     from clipsearch.models.disk.files import model_paths
@@ -86,7 +84,7 @@ def checked_fingerprint(files: ModelFiles) -> str:
 
 
 def known_fingerprint(folder: Path) -> str:
-    """The fingerprint of the model in `folder`, remembered for as long as the file system calls its files unchanged.
+    """Return the fingerprint of a model, from the cache if the file system reports the model's files as unchanged.
 
     Hashing some hundred megabytes takes longer than embedding an image.
     """
@@ -96,7 +94,7 @@ def known_fingerprint(folder: Path) -> str:
     from clipsearch.system.flushing import replace_flushed
 
     note, key = cache_folder() / _FINGERPRINTS, str(folder.resolve())
-    files = [[path.name, *identity(path)] for path in model_paths(folder)]  # as they are before they are read
+    files = [[path.name, *identity(path)] for path in model_paths(folder)]  # before they are read
     known: dict[str, Any] = {}
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         known = dict(json.loads(note.read_bytes()))

@@ -1,4 +1,4 @@
-"""On which device a model runs and in which numbers it computes, and why."""
+"""Choice of the device and the precision of a model, with reasons."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from clipsearch.models.in_torch.speed import layer_times
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNITS = {"bf16": ("amx_bf16", "avx512_bf16"), "fp16": ("amx_fp16", "avx512_fp16")}
-"""Extensions of x86 processors that multiply such numbers; without one of them they are much slower than fp32."""
+"""Extensions of x86 processors that multiply such numbers; without one of them fp32 is much faster."""
 _BF16_CAPABILITY = 8
 """NVIDIA's GPUs multiply bf16 from this compute capability on."""
 _RANK = {"cpu": 0, "mps": 1, "cuda": 2}
-"""The more, the rather "auto" takes it."""
+"""Order of preference of "auto"; the largest number is taken first."""
 _LEAST_WIDTH = 512
-"""Narrower towers gain little from fewer bits: decoding is what takes time. ViT-B/32 has 768."""
+"""Width below which fp32 is used: for narrower towers decoding takes most of the time. ViT-B/32 has 768."""
 _TIMES_AS_FAST = 1.2
-"""So many times as fast as fp32 must bf16 be on a processor. The ratio is measured within a tenth, and what is saved
-has to be worth the rounding: decoding and start-up become no faster."""
+"""Least ratio of the speeds of bf16 and fp32 for which a processor uses bf16. The ratio is measured within a tenth, and
+the saved time has to be worth the rounding: decoding and start-up become no faster."""
 _ASKED_FOR = "as asked for"
 
 
 class Device(NamedTuple):
-    """Where a model runs."""
+    """The device on which a model runs."""
 
     device: torch.device
     reason: str
-    """For people."""
+    """Why, in words for the user."""
 
 
 class Precision(NamedTuple):
-    """What a model computes in."""
+    """The precision in which a model computes."""
 
     name: str
     """One of `PRECISIONS`."""
     reason: str
-    """For people."""
+    """Why, in words for the user."""
 
 
 def choose_device(wanted: str) -> Device:
-    """The torch device that `wanted` names, with its number if it is a GPU; "auto" takes the first GPU, else the CPU.
+    """Return the torch device named `wanted`, with its number if it is a GPU; "auto" is the first GPU, or else the CPU.
 
     Raises:
-        DeviceError: it is unknown or not there.
+        DeviceError: the device is unknown, or this machine does not have it.
     """
     check_device(wanted)
     there = _devices()
@@ -65,7 +65,7 @@ def choose_device(wanted: str) -> Device:
 
 
 def _devices() -> dict[str, str]:
-    """Those that are there, with what each is called; the CPU, which is always there, has no such name."""
+    """Return the devices of this machine with their titles; the title of the CPU is empty."""
     there = {"cpu": ""}
     if torch.cuda.is_available():
         there |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
@@ -75,7 +75,7 @@ def _devices() -> dict[str, str]:
 
 
 def choose_precision(wanted: str, device: torch.device, width: int) -> Precision:
-    """What to compute a tower of `width` dimensions in: `wanted`, or with "auto" what the device is fast in.
+    """Choose the precision for a tower of `width` dimensions: `wanted`, or for "auto" one that is fast on `device`.
 
     Raises:
         InputError: `wanted` is unknown.
@@ -103,7 +103,7 @@ def _fastest(device: torch.device, width: int) -> Precision:
 
 
 def _drawback(wanted: str, device: torch.device) -> str:
-    """What speaks against `wanted`, to be put behind a reason; nothing if nothing is known."""
+    """Return a known drawback of `wanted`, to be appended to a reason; empty if there is none."""
     if device.type == "cuda" and wanted == "bf16" and not _multiplies_bf16(device):
         return "; this GPU has no bf16 units"
     # Measured on x86 only: ViT-B/32 took 4 times as long in bf16 as in fp32, and 9 times in fp16.
@@ -114,11 +114,11 @@ def _drawback(wanted: str, device: torch.device) -> str:
 
 
 def _has_units(name: str) -> bool:
-    """Whether this processor multiplies such numbers itself."""
+    """Return whether this processor has units for the precision `name`."""
     has = torch.cpu.get_capabilities()
     return any(has.get(unit) for unit in _UNITS[name])
 
 
 def _multiplies_bf16(gpu: torch.device) -> bool:
-    """Whether this GPU does so itself. PyTorch's own function asks for the current one of several."""
+    """Return whether this GPU has units for bf16. PyTorch's own function asks the current one of several GPUs."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(gpu)[0] >= _BF16_CAPABILITY

@@ -1,6 +1,6 @@
-"""The plain way: a model's own towers, processor and tokenizer as transformers has them, called directly.
+"""The reference for `models check`: a model's towers, processor and tokenizer in transformers, called directly.
 
-What `models check` compares with. Nothing here goes through `image_tower`, `text_tower` or `preprocessing`.
+Nothing here uses `image_tower`, `text_tower` or `preprocessing`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from clipsearch.unit import Array
 
 
 class Plain:
-    """A model in float32 on the CPU. One of open_clip is the `CLIPModel` that its weights make."""
+    """A model in float32 on the CPU. A checkpoint of open_clip is converted to a `CLIPModel`."""
 
     def __init__(self, files: ModelFiles) -> None:
         """Load the model.
@@ -33,23 +33,23 @@ class Plain:
         self._model: Any = families.load(files)
 
     def pixels(self, images: Sequence[Image.Image]) -> Array:
-        """(B, 3, H, W) normalised pixels of RGB pictures, by transformers' Pillow processor."""
+        """Preprocess RGB images to (B, 3, H, W) float32 normalised pixels, with transformers' Pillow processor."""
         return np.asarray(self._processor()(images=list(images), return_tensors="np").pixel_values, np.float32)
 
     @torch.inference_mode()
     def image_features(self, images: Sequence[Image.Image]) -> Array:
-        """(B, D) vectors of RGB pictures, not of unit length."""
+        """Compute (B, D) float32 vectors of RGB images, not of unit length."""
         return _array(self._model.get_image_features(**self._processor()(images=list(images), return_tensors="pt")))
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> Array:
-        """(Q, D) vectors of texts, not of unit length."""
+        """Compute (Q, D) float32 vectors of texts, not of unit length."""
         return _array(self._model.get_text_features(**self._tokens(texts)))
 
     def _processor(self) -> Any:  # noqa: ANN401  (transformers', of no common public type)
         if self._files.layout == "open_clip":
             settings = Checkpoint.load(self._files.folder).preprocessing()
-            del settings["crop_offset"]  # transformers knows one only
+            del settings["crop_offset"]  # transformers has no such setting
             return CLIPImageProcessorPil(**settings)
         return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
             self._files.folder, backend="pil", local_files_only=True, trust_remote_code=False
@@ -58,7 +58,7 @@ class Plain:
     def _tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         reading = families.Texts(self._files, self._model)
         if self._files.layout == "open_clip":
-            # open_clip pads with zeros; nothing behind the end token is seen.
+            # open_clip pads with zeros; with causal attention the padding has no influence.
             reading.tokenizer.enable_truncation(reading.context)
             reading.tokenizer.enable_padding(pad_id=0, length=reading.context)
             ids = [encoded.ids for encoded in reading.tokenizer.encode_batch([clean(text) for text in texts])]

@@ -1,7 +1,7 @@
-"""SigLIP's tokenizer as one of the `tokenizers` library, which queries use.
+"""Conversion of SigLIP's tokenizer to one of the `tokenizers` library, which queries use.
 
-transformers' `SiglipTokenizer` runs SentencePiece behind steps in Python; what is made of it here gives the same ids
-without either. (Where a compatibility character is followed by a combining mark the two normalise differently.)
+transformers' `SiglipTokenizer` runs SentencePiece after steps in Python; the converted tokenizer gives the same ids
+without either. (If a compatibility character is followed by a combining mark, the two normalise it differently.)
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from tokenizers.models import Unigram
 from transformers.convert_slow_tokenizer import SpmConverter
 
 _SPACE = "▁"
-"""What SentencePiece writes for one."""
+"""SentencePiece's character for a space."""
 
 
 def converted(tokenizer: Any) -> Tokenizer:  # noqa: ANN401  (a SiglipTokenizer, which transformers leaves untyped)
-    """The same as `tokenizer`, which is a `SiglipTokenizer`."""
+    """Convert a `SiglipTokenizer`."""
     described = SpmConverter(tokenizer).proto  # type: ignore[no-untyped-call]
     pieces = [(piece.piece, piece.score) for piece in described.pieces]
     training = described.trainer_spec
@@ -27,13 +27,13 @@ def converted(tokenizer: Any) -> Tokenizer:  # noqa: ANN401  (a SiglipTokenizer,
     made.add_special_tokens(
         [AddedToken(str(token), normalized=False) for token in (tokenizer.eos_token, tokenizer.unk_token)]
     )
-    # 1. What SiglipTokenizer does in Python: lower case, no punctuation, single spaces.
+    # 1. The steps of SiglipTokenizer in Python: lower case, no punctuation, single spaces.
     steps: list[Any] = [normalizers.Lowercase()] if tokenizer.do_lower_case else []
     steps += [
         normalizers.Replace(_SPACE, " "),
         normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
     ]
-    # 2. What SentencePiece does: its table of equivalent characters, then a mark before each word.
+    # 2. The steps of SentencePiece: its table of equivalent characters, then a mark before each word.
     if table := described.normalizer_spec.precompiled_charsmap:
         steps.append(normalizers.Precompiled(table))
     steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]

@@ -1,7 +1,7 @@
-"""How fast this processor computes a layer in fp32 and in bf16: measured once, and remembered in the user's cache.
+"""Measurement of a layer's time in fp32 and in bf16 on this processor, made once and kept in the user's cache.
 
-Names of a processor's extensions do not tell: where one multiplies bf16, it may take longer for all that is around the
-products. Knows nothing of what follows from the times.
+The names of a processor's extensions do not suffice: one that multiplies bf16 may take longer for the operations
+between the products. Knows nothing of the decision that follows from the times.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _log = logging.getLogger(__name__)
 
 _NOTE = "precision.json"
 _TOKENS, _HEAD = 50, 64
-"""Those of one image in ViT-B/32. More images take longer and give the same ratio within a sixth."""
+"""Number of tokens of one image and size of a head in ViT-B/32. More images give the same ratio within a sixth."""
 _ROUNDS = 4
-"""The least counts. One more before is to warm up."""
+"""Number of measurements, of which the shortest counts. One more before them is for warming up."""
 _clock = time.perf_counter if sys.platform == "win32" else time.thread_time
-"""Of this thread alone, so that other work on the machine does not count; Windows counts that in steps of 16 ms."""
+"""The time of this thread alone, so that other work on the machine has no effect; on Windows it has steps of 16 ms."""
 
 
 class LayerTimes(NamedTuple):
-    """Seconds that a layer takes for one image on one core."""
+    """Seconds for one layer and one image on one core."""
 
     fp32: float
     bf16: float
 
 
 def layer_times(width: int) -> LayerTimes:
-    """Those of layers of `width` dimensions on this processor; measured, unless the cache has them."""
+    """Return the times of a layer of `width` dimensions on this processor; measure them if the cache lacks them."""
     note, key = cache_folder() / _NOTE, _key(width)
     known = _read(note)
     times = _times(known.get(key))
@@ -57,7 +57,7 @@ def layer_times(width: int) -> LayerTimes:
 
 
 def _key(width: int) -> str:
-    """All that the times depend on, as far as one can ask for it; virtual machines give processors vague names."""
+    """Return what the times depend on, as far as it is known; virtual machines give processors vague names."""
     has = torch.cpu.get_capabilities()
     extensions = " ".join(sorted(name for name, there in has.items() if there is True))
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "none")
@@ -81,7 +81,7 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _times(known: object) -> LayerTimes | None:
-    """What was remembered; None if that is nothing, or damaged."""
+    """Return times from the cache; None if they are missing or damaged."""
     if not isinstance(known, dict) or known.keys() != set(LayerTimes._fields):
         return None
     found = LayerTimes(**known)
@@ -91,7 +91,7 @@ def _times(known: object) -> LayerTimes | None:
 
 @torch.inference_mode()
 def _measured(width: int) -> LayerTimes:
-    """In turns, on one core: `index` gives each core a batch of its own."""
+    """Measure fp32 and bf16 in turns on one core, because `index` gives each core a batch of its own."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -109,7 +109,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _layer(width: int, dtype: torch.dtype) -> Callable[[], torch.Tensor]:
-    """A transformer's layer as image towers have it, without biases; what its numbers are takes no time."""
+    """Make a layer like those of image towers, without biases; the values of its weights have no effect on the time."""
 
     def weights(rows: int, columns: int) -> torch.Tensor:
         return torch.full((rows, columns), 0.01, dtype=dtype)

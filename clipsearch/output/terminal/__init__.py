@@ -1,1 +1,1 @@
-"""Images shown in the terminal itself: which protocol it speaks, and what is written in it."""
+"""Images in the terminal: detection of its protocol, and drawing with it."""

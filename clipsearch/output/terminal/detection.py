@@ -1,4 +1,7 @@
-"""What the terminal can show: asked of itself, of tmux and of the environment. Knows nothing of pictures and hits."""
+"""Detection of what a terminal can show, from its own answers, tmux and the environment.
+
+Knows nothing of images and hits.
+"""
 
 from __future__ import annotations
 
@@ -26,48 +29,48 @@ else:
     HAS_TERMIOS = True
 
 PROTOCOLS = ("kitty", "iterm2", "sixel", "blocks")
-"""How pictures can be sent; `blocks` are half blocks, which are text in two colours."""
+"""Ways to send images to a terminal; `blocks` are half blocks, which are text in two colours."""
 VARIABLE = "CLIPSEARCH_PREVIEW"
-"""The environment variable that names one of them, for terminals that are taken for what they are not."""
+"""Environment variable that names a protocol, for terminals that are not detected correctly."""
 
 _PATIENCE = 2.0
-"""Seconds; an answer that comes later than this would stand at the prompt. Enough for ssh around the world."""
+"""Limit in seconds for answers, enough for ssh around the world. A later answer would appear at the prompt."""
 _USUAL_CELL = (10, 20)
-"""Of the VT340, which brought Sixel."""
+"""Width and height in pixels of a character on the VT340, the first terminal with Sixel."""
 _KITTY_ASKED = "\x1b_Gi=31,s=1,v=1,a=q,t=d,f=24;AAAA\x1b\\"
 _NAME_ASKED = "\x1b[>q"
 _CELL_ASKED = "\x1b[16t"
 _ATTRIBUTES_ASKED = "\x1b[c"
-"""Every terminal answers this, and in turn: after it, no other answer comes."""
+"""Query that every terminal answers. Answers come in the order of queries, so this one is the last."""
 _KITTY = re.compile(rb"\x1b_Gi=31;OK\x1b\\")
 _NAME = re.compile(rb"\x1bP>\|([^\x1b]*)\x1b\\")
 _CELL = re.compile(rb"\x1b\[6;(\d+);(\d+)t")
 _ATTRIBUTES = re.compile(rb"\x1b\[\?([\d;]*)c")
 _SIXEL_ATTRIBUTE = b"4"
-# These speak several protocols, and this one best. WezTerm and iTerm2 have Kitty's in part, Konsole too.
+# The best protocol of terminals that have several. WezTerm, iTerm2 and Konsole have Kitty's in part.
 _BEST = {"iTerm2": "iterm2", "WezTerm": "iterm2", "Konsole": "sixel"}
-# Inside tmux, Kitty's pictures are placed by special characters, which no others understand.
+# Inside tmux, Kitty's images are placed by special characters, which no others understand.
 _WITH_PLACEHOLDERS = ("kitty", "ghostty")
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """What is there to draw on."""
+    """A terminal, and what it can show."""
 
     protocol: str
     """One of `PROTOCOLS`."""
     tmux: bool
-    """tmux stands between: what is not meant for it has to be wrapped."""
+    """Whether the terminal is used through tmux, for which other sequences have to be wrapped."""
     columns: int
     lines: int
     cell: tuple[int, int]
     """Width and height of a character in pixels."""
     colours: ColorSystem
-    """Of text."""
+    """Colours of text."""
 
 
 class _Answers(NamedTuple):
-    """What a terminal says of itself."""
+    """The answers of a terminal to queries."""
 
     name: str = ""
     kitty: bool = False
@@ -76,10 +79,10 @@ class _Answers(NamedTuple):
 
 
 def check_terminal(out: BinaryIO) -> None:
-    """Complain early: nothing is asked, nothing is written.
+    """Check, without writing or querying anything, whether images can be shown on `out`.
 
     Raises:
-        InputError: pictures cannot be shown on `out`, or the environment names an unknown protocol.
+        InputError: images cannot be shown on `out`, or the environment names an unknown protocol.
     """
     if not out.isatty():
         raise InputError("--preview shows pictures in a terminal, and standard output is none. Leave it out here.")
@@ -91,13 +94,13 @@ def check_terminal(out: BinaryIO) -> None:
 
 
 def examine(out: BinaryIO) -> Terminal:
-    """Find out what the terminal `out` can show.
+    """Detect what the terminal `out` can show.
 
-    It is asked, and its answers are read, from the terminal itself, whatever standard input is. One that never
-    answers is waited for a moment and gets half blocks.
+    Queries and answers go through the terminal itself, so standard input may be anything. A terminal that does not
+    answer in time gets half blocks.
 
     Raises:
-        InputError: as `check_terminal`.
+        InputError: as for `check_terminal`.
     """
     check_terminal(out)
     protocol, cell, tmux = _wanted(), _cell_of_window(out), "TMUX" in os.environ
@@ -112,7 +115,7 @@ def examine(out: BinaryIO) -> Terminal:
 
 
 def _wanted() -> str | None:
-    """The protocol that the environment names."""
+    """Return the protocol that the environment names; None if it names none."""
     wanted = os.environ.get(VARIABLE) or None
     if wanted is not None and wanted not in PROTOCOLS:
         raise InputError(f"{VARIABLE} is {wanted!r}; it must be one of: {', '.join(PROTOCOLS)}")
@@ -133,14 +136,17 @@ def _best(terminal: str) -> str | None:
 
 
 def _iterm2_says_environment() -> bool:
-    """Old ones do not tell their name; the second variable comes through ssh too."""
+    """Return whether the environment is that of iTerm2, which does not give its name in old versions.
+
+    The second variable is passed on by ssh too.
+    """
     return os.environ.get("TERM_PROGRAM") == "iTerm.app" or os.environ.get("LC_TERMINAL") == "iTerm2"
 
 
 def _protocol_in_tmux() -> str:
-    """Of the terminal behind tmux, as far as tmux lets it through.
+    """Return the protocol of the terminal behind tmux, as far as tmux passes it on.
 
-    tmux is asked and not the terminal: that one's answers would come back as keystrokes, at any time.
+    tmux is queried instead of the terminal, whose answers could come back as keystrokes at any time.
     """
     tmux = shutil.which("tmux")
     if tmux is None:
@@ -156,18 +162,18 @@ def _protocol_in_tmux() -> str:
     if wrapped and name.lower().startswith(_WITH_PLACEHOLDERS):
         return "kitty"
     if "sixel" in features.split(","):
-        return "sixel"  # tmux draws such pictures anew when it must; those that go past it are gone then
+        return "sixel"  # tmux redraws such images when necessary, but not those that it only passes on
     return "iterm2" if wrapped and _best(name) == "iterm2" else "blocks"
 
 
 def _ask(out: BinaryIO) -> _Answers:
-    """The terminal's answers; those that it does not know are missing."""
-    heard = _converse(out, _KITTY_ASKED + _NAME_ASKED + _CELL_ASKED + _ATTRIBUTES_ASKED)
-    name, cell, attributes = _NAME.search(heard), _CELL.search(heard), _ATTRIBUTES.search(heard)
+    """Query the terminal; queries that it does not know stay without an answer."""
+    answers = _converse(out, _KITTY_ASKED + _NAME_ASKED + _CELL_ASKED + _ATTRIBUTES_ASKED)
+    name, cell, attributes = _NAME.search(answers), _CELL.search(answers), _ATTRIBUTES.search(answers)
     height, width = map(int, cell.groups()) if cell else (0, 0)
     return _Answers(
         name=name[1].decode("ascii", "replace") if name else "",
-        kitty=bool(_KITTY.search(heard)),
+        kitty=bool(_KITTY.search(answers)),
         sixel=bool(attributes and _SIXEL_ATTRIBUTE in attributes[1].split(b";")),
         cell=(width, height) if width and height else None,
     )
@@ -184,40 +190,40 @@ def _converse(out: BinaryIO, questions: str) -> bytes:
         return b""
     try:
         if os.tcgetpgrp(terminal) != os.getpgrp():
-            return b""  # in the background: who touches the terminal there is stopped
-        return _listen(terminal, questions)
+            return b""  # a process in the background that uses the terminal is stopped
+        return _query(terminal, questions)
     except (OSError, termios.error):
         return b""
     finally:
         os.close(terminal)
 
 
-def _listen(terminal: int, questions: str) -> bytes:
+def _query(terminal: int, questions: str) -> bytes:
     before = termios.tcgetattr(terminal)
     modes = termios.tcgetattr(terminal)
-    # Ctrl-C comes as a character and has to wait for the answers, or they would stand at the prompt.
+    # Ctrl-C arrives as a character and is handled after the answers, which would otherwise appear at the prompt.
     modes[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
     modes[6][termios.VMIN], modes[6][termios.VTIME] = 1, 0
-    heard = b""
+    answers = b""
     try:
         termios.tcsetattr(terminal, termios.TCSANOW, modes)
-        # What a terminal shows instead of understanding it is wiped away.
+        # A terminal may show queries that it does not understand; the line is erased.
         os.write(terminal, f"{questions}\r\x1b[K".encode())
         end = time.monotonic() + _PATIENCE
-        while not _ATTRIBUTES.search(heard):
+        while not _ATTRIBUTES.search(answers):
             if not select.select([terminal], [], [], max(0, end - time.monotonic()))[0]:
                 break
             piece = os.read(terminal, 4096)
             if not piece:
                 break  # it was closed
-            heard += piece
+            answers += piece
     finally:
         termios.tcsetattr(terminal, termios.TCSANOW, before)
-        if not _ATTRIBUTES.search(heard):
+        if not _ATTRIBUTES.search(answers):
             termios.tcflush(terminal, termios.TCIFLUSH)
-    if before[6][termios.VINTR] in heard:
+    if before[6][termios.VINTR] in answers:
         raise KeyboardInterrupt
-    return heard
+    return answers
 
 
 def _size(out: BinaryIO) -> tuple[int, int]:
@@ -229,7 +235,7 @@ def _size(out: BinaryIO) -> tuple[int, int]:
 
 
 def _cell_of_window(out: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of a character in pixels, if the terminal has told the system."""
+    """Return width and height of a character in pixels, if the system knows them from the terminal."""
     if not HAS_TERMIOS:
         return None
     try:
@@ -244,7 +250,7 @@ def _cell_of_window(out: BinaryIO) -> tuple[int, int] | None:
 
 def _colours(*, tmux: bool) -> ColorSystem:
     if tmux:
-        return ColorSystem.TRUECOLOR  # which tmux turns into what the terminal behind it has
-    # Who types --preview wants colours: NO_COLOR is about those that nobody asked for.
+        return ColorSystem.TRUECOLOR  # tmux converts colours to those of the terminal behind it
+    # --preview asks for colours; NO_COLOR concerns colours that were not asked for.
     console = Console(force_terminal=True, no_color=False)
     return COLOR_SYSTEMS[console.color_system or "standard"]

@@ -1,4 +1,4 @@
-"""A picture as a terminal wants it: Kitty's protocol, iTerm2's, Sixel, or half blocks. Knows nothing of files and hits.
+"""Drawing of an image by Kitty's or iTerm2's protocol, Sixel, or half blocks. Knows nothing of files and hits.
 
 Sources: Kitty's "Terminal graphics protocol", iTerm2's "Inline images protocol", DEC's "VT330/VT340 Programmer
 Reference Manual" (Sixel), tmux's FAQ (passthrough).
@@ -39,30 +39,30 @@ NUMBERS = "".join(
         ),
     )
 )
-"""Kitty's marks on placeholders: the first is 0, the next 1, ... Of about 300, as many as rows and columns need."""
+"""Kitty's diacritics for numbers on placeholders, from 0 on: those that rows and columns need, of about 300."""
 
 _SHARPER = 2
-"""Pixels of a Retina screen for each of iTerm2's points, in each direction."""
+"""Number of pixels of a Retina screen for a point of iTerm2, in each direction."""
 _JPEG_QUALITY = 90
 
 _BAND = 6
-"""Rows of pixels that one row of Sixel characters holds."""
+"""Number of rows of pixels in one row of Sixel characters."""
 _SIXEL_ZERO = 63
 _RUN = re.compile(rb"(.)\1{3,}")
 
 
 class Drawing(NamedTuple):
-    """A picture in a box of whole characters."""
+    """An image in a box of whole characters."""
 
     columns: int
     lines: list[str]
-    """Text, `columns` wide each; it keeps the picture's place if it is not the picture itself."""
+    """Lines of text, `columns` wide each: the image itself, or the space for `overlay`."""
     overlay: str = ""
-    """To be sent when the cursor is in the upper left corner; where it is left is not defined."""
+    """Sequence to send with the cursor in the upper left corner of the box; it may leave the cursor anywhere."""
 
 
 def side(terminal: Terminal, columns: int, rows: int) -> int:
-    """Number of pixels that `draw` can use along the longer side of an image in such a box."""
+    """Return the number of pixels that `draw` can use along the longer side of an image in a box of this size."""
     if terminal.protocol == "blocks":
         return 2 * max(columns, 2 * rows)
     width, height = terminal.cell
@@ -71,7 +71,7 @@ def side(terminal: Terminal, columns: int, rows: int) -> int:
 
 
 def draw(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> Drawing:
-    """`image` (RGB) as large as a box of `columns` x `rows` characters allows, and never larger than it is.
+    """Draw an RGB image as large as a box of `columns` x `rows` characters allows, without enlarging it.
 
     The box must not be more than `len(NUMBERS)` wide or high.
     """
@@ -85,7 +85,7 @@ def draw(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> Dra
 
 
 def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
-    """Smaller if need be, in pixels."""
+    """Reduce an image, if necessary, to a box in pixels."""
     scale = min(1, width / image.width, height / image.height)
     return _resized(image, round(image.width * scale), round(image.height * scale))
 
@@ -100,16 +100,16 @@ def _place(columns: int, rows: int) -> list[str]:
 
 
 def _through(sequence: str, terminal: Terminal) -> str:
-    """Past tmux, to the terminal behind it."""
+    """Wrap a sequence so that tmux passes it on to the terminal behind it."""
     if not terminal.tmux:
         return sequence
     return "\x1bPtmux;" + sequence.replace("\x1b", "\x1b\x1b") + "\x1b\\"
 
 
 def _blocks(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> Drawing:
-    """Two pixels in a character: the upper is the colour of its half block, the lower the one behind it."""
+    """Draw two pixels in a character: the upper one as its half block, the lower one as its background."""
     cell_width, cell_height = terminal.cell
-    # Pixels of the screen for one of the image; at most a whole half block, which is seldom square.
+    # Pixels of the screen for a pixel of the image; at most a half block, which is seldom square.
     scale = min(columns * cell_width / image.width, rows * cell_height / image.height, cell_width, cell_height / 2)
     width = round(image.width * scale / cell_width)
     height = 2 * max(1, round(image.height * scale / cell_height))
@@ -123,7 +123,7 @@ def _blocks(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> 
 
 
 def _painted(upper: list[int], lower: list[int], colours: ColorSystem) -> str:
-    # The nearest colour without dithering: at this size, dithered pictures look like noise.
+    # The nearest colour without dithering: at this size, dithered images look like noise.
     above = _codes(upper[0], upper[1], upper[2], colours, foreground=True)
     below = _codes(lower[0], lower[1], lower[2], colours, foreground=False)
     return f"\x1b[{above};{below}m{HALF_BLOCK}"
@@ -138,14 +138,14 @@ def _kitty(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> D
     cell_width, cell_height = terminal.cell
     image = _fitted(image, columns * cell_width, rows * cell_height)
     columns, rows = ceil(image.width / cell_width), ceil(image.height / cell_height)
-    # Kitty stretches pictures to whole characters; this one has a transparent margin instead.
+    # Kitty stretches images to whole characters; this one has a transparent margin instead.
     canvas = Image.new("RGBA", (columns * cell_width, rows * cell_height))
     canvas.paste(image, (0, canvas.height - image.height))
     size = f"f=100,c={columns},r={rows},q=2"  # PNG, and no answers
     if not terminal.tmux:
         return Drawing(columns, _place(columns, rows), "".join(_kitty_parts(canvas, f"a=T,C=1,{size}")))
-    # tmux moves characters, not pictures: the picture is sent ahead, and characters say which part of it they are.
-    # Its number is told by a mark and by a colour of the 256 that tmux changes for no terminal.
+    # tmux moves characters, not images: the image is sent first, and each character names a part of it. The image's
+    # number is written as a diacritic and one of the 256 colours that tmux changes for no terminal.
     mark, colour = random.randrange(1, len(NUMBERS)), random.randrange(16, 256)  # noqa: S311  (no secret)
     parts = _kitty_parts(canvas, f"a=T,U=1,i={mark << 24 | colour},{size}")
     lines = [
@@ -169,7 +169,7 @@ def _iterm2(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> 
     cell_width, cell_height = terminal.cell
     most_width, most_height = columns * cell_width, rows * cell_height
     fitted = _fitted(image, most_width, most_height)
-    # One side is given and the other follows from it: terminals differ in what they make of two.
+    # Only one side is given, because terminals differ in how they treat two.
     if fitted.size == image.size:
         size = "width=auto;height=auto"
     elif most_width * image.height < most_height * image.width:
@@ -198,7 +198,7 @@ def _sixel(image: Image.Image, terminal: Terminal, columns: int, rows: int) -> D
 
 
 def _sixels(image: Image.Image) -> str:
-    """Of each band, one line for each colour in it; a character is six pixels, one above the other."""
+    """Encode an image as bands, with a line for each colour in a band; a character is a column of six pixels."""
     indexed = image.quantize(256)
     palette = (np.asarray(indexed.getpalette(), dtype=np.float32) / 255 * 100).round().astype(int).reshape(-1, 3)
     pixels: npt.NDArray[np.uint8] = np.asarray(indexed)

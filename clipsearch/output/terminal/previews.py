@@ -1,4 +1,4 @@
-"""Hits as thumbnails in the terminal, side by side where it is wide. Knows nothing of how a terminal draws."""
+"""Thumbnails of hits in the terminal, side by side if it is wide. Knows nothing of how a terminal draws."""
 
 from __future__ import annotations
 
@@ -20,31 +20,30 @@ from clipsearch.search.hit import Hit
 __all__ = ["check_terminal", "show_previews"]
 
 _GAP = 2
-"""Between neighbours, in characters."""
+"""Gap between neighbours, in characters."""
 _LEAST = {"blocks": 37}
 _LEAST_OTHERS = 25
-"""Boxes are at least so wide, in characters, if the terminal is; half blocks are coarse and need more."""
+"""Least width of a box in characters, if the terminal is as wide; half blocks are coarse and need more."""
 _MOST_COLUMNS = 48
 _MOST_ROWS = 16
 _CAPTION = 2
-"""Lines below a picture."""
+"""Number of lines below an image."""
 _RESCUE = "\x18\x1b\\\x1b[0m"
-"""Ends whatever a terminal thinks it is in the middle of."""
+"""Sequence that ends any sequence that was sent in part."""
 
 
 class _Tile(NamedTuple):
-    """A hit, drawn."""
+    """The drawing of a hit, and the text below it."""
 
     drawing: Drawing
     caption: list[str]
 
 
 def show_previews(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO) -> None:
-    """Draw the pictures of hits on the terminal `out`, each above its rank, score, confidence and path.
+    """Draw the images of hits on the terminal `out`, each above its rank, score, confidence and path.
 
-    The hits of each query stand below the query, where it is given. In place of a picture that cannot be read any more
-    stands why. `CLIPSEARCH_PREVIEW` says which protocol to use; without it the terminal is asked. The cursor is left
-    below.
+    The hits of each query are below the query, if it is given. An image that cannot be read is replaced by the reason.
+    `CLIPSEARCH_PREVIEW` names the protocol; without it, the terminal is queried. The cursor is left below.
 
     Raises:
         InputError: `out` is no terminal or has no colours, or `CLIPSEARCH_PREVIEW` is unknown.
@@ -72,12 +71,12 @@ def _show(hits: Sequence[Hit], terminal: Terminal, out: BinaryIO) -> None:
 
 
 def _layout(terminal: Terminal, hits: int) -> tuple[int, int, int]:
-    """How many stand side by side, and the columns and rows of characters that each picture may have."""
-    width = terminal.columns - 1  # a line that is full would end with a line break of the terminal's own
+    """Return the number of images side by side, and the columns and rows of characters for each."""
+    width = terminal.columns - 1  # terminals break a line that is full
     least = _LEAST.get(terminal.protocol, _LEAST_OTHERS)
     across = max(1, min(hits, (width + _GAP) // (least + _GAP)))
     columns = max(1, min(_MOST_COLUMNS, (width + _GAP) // across - _GAP))
-    # All of a row is on the screen at once, or a terminal would draw its pictures in the wrong place.
+    # A row has to fit the screen, or a terminal would draw its images in the wrong place.
     rows = max(1, min(_MOST_ROWS, terminal.lines - _CAPTION - 2))
     if across > 1:
         cell_width, cell_height = terminal.cell
@@ -105,7 +104,7 @@ def _words(text: str, columns: int, rows: int) -> Drawing:
 
 
 def _write(tiles: Sequence[_Tile], columns: int, out: BinaryIO) -> None:
-    """One row of the gallery, and pictures last: then there is room below them, and nothing scrolls under them."""
+    """Write a row of the gallery; images come last, when there is space below them and nothing scrolls any more."""
     height = max(len(tile.drawing.lines) for tile in tiles)
     lines = ["".join(line) for line in zip(*(_column(tile, height, columns) for tile in tiles), strict=True)]
     overlays = [
@@ -126,7 +125,7 @@ def _write(tiles: Sequence[_Tile], columns: int, out: BinaryIO) -> None:
 
 
 def _column(tile: _Tile, height: int, columns: int) -> list[str]:
-    """The lines of one tile, each `columns` wide and with a gap after it; captions are level with each other."""
+    """Return the lines of a tile, `columns` wide and with a gap after them; the captions of a row are level."""
     drawing = tile.drawing
     margin = " " * (columns - drawing.columns + _GAP)
     return [
@@ -137,6 +136,6 @@ def _column(tile: _Tile, height: int, columns: int) -> list[str]:
 
 
 def _at(down: int, right: int, overlay: str) -> str:
-    """`overlay` so far from where the cursor is, which stays there."""
+    """Return `overlay` at a distance from the cursor, which keeps its place."""
     moves = (f"\x1b[{down}B" if down else "") + (f"\x1b[{right}C" if right else "")
     return f"\x1b7{moves}{overlay}\x1b8"
