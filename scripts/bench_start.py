@@ -4,7 +4,8 @@ A ViT-B/32 of random weights, and an index of 10,000 random vectors: `query --im
 `index` with 1, 10 and 50 new pictures beside the known ones, `score` and `classify` of a few. `index` from nothing over
 256 small JPEGs, 48 of 12 megapixels, 96 PNGs and 96 WebPs is raced against rclip with rclip's architecture (see
 peer_rclip.py). A query in words is asked with the text tower in the system's page cache and with it dropped from there.
-`--before` names the `clipsearch` of an older version, which is measured in turns with this one. Run it with:
+`--before` names the `clipsearch` of an older version, which is measured in turns with this one. Beside other work,
+processor time tells more than the clock. Linux only. Run it with:
 
     python scripts/bench_start.py --rclip rclip/bin/rclip
     python scripts/bench_start.py --parts picture cold --runs 3 --before older/bin/clipsearch
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import sys
 import tempfile
@@ -42,31 +44,23 @@ class Way(NamedTuple):
     """One command that does what is measured."""
 
     process: common.Process
-    lines: int = 0
-    """How many lines of outcome it must at least print."""
-    embedded: int | None = None
-    """How many images `index --json` must say that it has embedded."""
-    prepare: Callable[[], object] | None = None
+    check: Callable[[str], object]
+    """Ends the benchmark unless what was printed is what was wanted: a fast failure is no figure."""
+    prepare: Callable[[], object] = lambda: None
     """Done each time before the clock starts."""
 
-    def seconds(self) -> float:
-        """How long it took, checked."""
-        self.be_ready()
+    def seconds(self) -> tuple[float, float]:
+        """By the clock, and of processor time, in which other work beside it hardly shows."""
+        self.prepare()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds, printed = common.run(*self.process)
-        if len(printed.splitlines()) < self.lines:
-            sys.exit(f"{self.process.command} should have printed {self.lines} lines, not {printed!r}.")
-        if self.embedded is not None and json.loads(printed)["embedded"] != self.embedded:
-            sys.exit(f"{self.process.command} should have embedded {self.embedded} images: {printed}")
-        return seconds
-
-    def be_ready(self) -> None:
-        """Prepare what has to be prepared each time."""
-        if self.prepare:
-            self.prepare()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.check(printed)
+        return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     def weight(self) -> common.Weight:
         """Its memory."""
-        self.be_ready()
+        self.prepare()
         return common.weigh(self.process)
 
 
@@ -84,8 +78,8 @@ class Bench(NamedTuple):
     peer: peer_rclip.Rclip | None
     runs: int
 
-    def ours(self, folder: Path, *arguments: str | Path, **more: Any) -> dict[str, Way]:  # noqa: ANN401  (of `Way`)
-        """The same command of each version."""
+    def ours(self, folder: Path, *arguments: str | Path, **more: Callable[..., object]) -> dict[str, Way]:
+        """The same command of each version; `more` is of `Way`."""
         given = [str(argument) for argument in arguments]
         return {who: Way(common.Process([command, *given], folder), **more) for who, command in self.clipsearch.items()}
 
@@ -120,44 +114,55 @@ def main() -> None:
 
 
 def measure(part: str, bench: Bench, rows: int) -> dict[str, Any]:
-    """All cases of a part in turns, and, but for the longest, their memory."""
-    if part == "nothing":
-        return {name: measure_nothing(name, bench) for name in bench_index.CASES} if bench.peer else {}
+    """All cases of a part in turns, and their memory."""
     print(f"== {part}: preparing ...", flush=True)
     folder = bench.work / part
+    if part == "nothing":
+        folder.mkdir()
+        kinds = [timed(nothing(bench, kind), bench) for kind in bench_index.CASES]
+        return {case: figures for kind in kinds for case, figures in kind.items()}
     known = make_known(folder, bench.model, FEW_ROWS if part == "cold" else rows)
     new = folder / "new"
     bench_index.draw(new, bench_index.CASES["jpeg"]._replace(count=max(NEW), drawn=max(NEW)))
-    cases = {"picture": picture, "small": small, "index": index, "cold": cold}[part](bench, known, new)
-    figures = timed(cases, bench.runs)
-    for case, ways in cases.items():
-        weights = {who: way.weight() for who, way in ways.items()}
-        for who, weight in weights.items():
-            common.show_weight(f"{case}, {who}", weight)
-        figures[case]["memory"] = {who: weight.shown() for who, weight in weights.items()}
+    figures = timed({"picture": picture, "small": small, "index": index, "cold": cold}[part](bench, known, new), bench)
     shutil.rmtree(folder)
     return figures
 
 
-def timed(cases: Cases, runs: int) -> dict[str, Any]:
-    """Seconds of all cases and ways in turns, and how they compare."""
+def timed(cases: Cases, bench: Bench) -> dict[str, Any]:
+    """Seconds of all cases and ways in turns, how they compare, and memory."""
+    spent: dict[Any, list[float]] = {}
+
+    def clock(key: Any, way: Way) -> float:  # noqa: ANN401  (a key)
+        seconds, processor = way.seconds()
+        spent.setdefault(key, []).append(processor)
+        return seconds
+
     turns: dict[Any, Callable[[], float]] = {
-        (case, who): way.seconds for case, ways in cases.items() for who, way in ways.items()
+        (case, who): partial(clock, (case, who), way) for case, ways in cases.items() for who, way in ways.items()
     }
-    times: dict[Any, list[float]] = common.interleaved(turns, runs)
+    times: dict[Any, list[float]] = common.interleaved(turns, bench.runs)
     figures: dict[str, Any] = {}
     for case, ways in cases.items():
         found = {who: times[case, who] for who in ways}
-        ours = found["clipsearch"]
-        ratios = {f"{who} / clipsearch": common.ratios(found[who], ours) for who in found if who != "clipsearch"}
         figures[case] = {
             "seconds": {who: common.summary(values) for who, values in found.items()},
-            "ratios": {name: common.summary(values) for name, values in ratios.items()},
+            "processor_seconds": {who: common.summary(spent[case, who][1:]) for who in ways},
+            "ratios": {
+                f"{who} / clipsearch": common.summary(common.ratios(found[who], found["clipsearch"]))
+                for who in ways
+                if who != "clipsearch"
+            },
         }
-        for who, figure in figures[case]["seconds"].items():
-            common.show(f"{case}, {who}", figure, "s")
+        for who in ways:
+            common.show(f"{case}, {who}", figures[case]["seconds"][who], "s")
+            common.show("    of processor time", figures[case]["processor_seconds"][who], "s")
         for name, figure in figures[case]["ratios"].items():
             common.show(f"    {name}", figure, "times", 2)
+        weights = {who: way.weight() for who, way in ways.items()}
+        for who, weight in weights.items():
+            common.show_weight(f"{case}, {who}", weight)
+        figures[case]["memory"] = {who: weight.shown() for who, weight in weights.items()}
     return figures
 
 
@@ -168,13 +173,13 @@ def picture(bench: Bench, known: Path, new: Path) -> Cases:
     """Queries by a picture that the index does not know."""
     image = min(new.iterdir())
     ways = {
-        "query --image": bench.ours(known, "query", "--image", image, "-k", str(K), lines=K),
-        "similar": bench.ours(known, "similar", image, "-k", str(K), lines=K),
+        "query --image": bench.ours(known, "query", "--image", image, "-k", str(K), check=prints(K)),
+        "similar": bench.ours(known, "similar", image, "-k", str(K), check=prints(K)),
     }
     if bench.peer:
         data, images = bench.peer.data("picture"), bench.work / "rclip-images"
         bench.peer.fill(data, images, sum(1 for _ in known.glob("images/*/*")))
-        rclip = Way(bench.peer.query(data, images, str(image), K), lines=K + 1)
+        rclip = Way(bench.peer.query(data, images, str(image), K), check=prints(K + 1))
         ways = {case: {**ours, "rclip": rclip} for case, ours in ways.items()}
     return ways
 
@@ -185,8 +190,10 @@ def small(bench: Bench, known: Path, new: Path) -> Cases:
     texts = [part for text in ("a dog", "a cat is sleeping", "two red boats") for part in ("--text", text)]
     labels = ("--label", "dog", "--label", "cat")
     return {
-        f"score, {SCORED} x 3": bench.ours(known, "score", *images[:SCORED], *texts, lines=SCORED),
-        f"classify, {CLASSIFIED}": bench.ours(known, "classify", *images[:CLASSIFIED], *labels, lines=CLASSIFIED),
+        f"score, {SCORED} x 3": bench.ours(known, "score", *images[:SCORED], *texts, check=prints(SCORED)),
+        f"classify, {CLASSIFIED}": bench.ours(
+            known, "classify", *images[:CLASSIFIED], *labels, check=prints(CLASSIFIED)
+        ),
     }
 
 
@@ -205,7 +212,9 @@ def index(bench: Bench, known: Path, new: Path) -> Cases:
             shutil.copy(image, known / "images" / "new")
 
     return {
-        f"index, {count} new": bench.ours(known, "index", "--json", embedded=count, prepare=partial(prepare, count))
+        f"index, {count} new": bench.ours(
+            known, "index", "--json", check=embedded(count), prepare=partial(prepare, count)
+        )
         for count in NEW
     }
 
@@ -215,37 +224,59 @@ def cold(bench: Bench, known: Path, _: Path) -> Cases:
     command = ("query", TEXT, "-k", str(K))
     towers = Path(os.environ["CLIPSEARCH_CACHE"])
     return {
-        "query, page cache warm": bench.ours(known, *command, lines=K),
-        "query, text tower dropped": bench.ours(known, *command, lines=K, prepare=partial(drop, towers)),
+        "query, page cache warm": bench.ours(known, *command, check=prints(K)),
+        "query, text tower dropped": bench.ours(known, *command, check=prints(K), prepare=partial(drop, towers)),
     }
 
 
-def measure_nothing(name: str, bench: Bench) -> dict[str, Any]:
-    """`index` from nothing of one kind of pictures, in turns with rclip, and how many times as fast it is."""
-    assert bench.peer
-    images = bench.work / name
-    bench_index.draw(images, bench_index.CASES[name])
-    same = bench.work / bench_index.PEERS_OWN
+def nothing(bench: Bench, kind: str) -> Cases:
+    """`index` of one kind of pictures from nothing, with rclip's architecture on both sides."""
+    images, ours, same = (
+        bench.work / "nothing" / kind,
+        bench.work / "nothing" / "ours",
+        bench.work / bench_index.PEERS_OWN,
+    )
+    bench_index.draw(images, bench_index.CASES[kind])
+    count = bench_index.CASES[kind].count
     if not same.exists():
         common.make_vit_b_32(same, bench.model, peer_rclip.SIDE)
-    options = bench_index.Options(bench.work, "cpu", None, bench.runs)
-    times = common.interleaved(
-        {
-            "clipsearch": partial(bench_index.our_seconds, images, same, options),
-            "rclip": partial(bench_index.their_seconds, images, bench.peer),
-        },
-        bench.runs,
+    ways = bench.ours(
+        ours,
+        *("index", images, "--model", same, "--json"),
+        check=embedded(count),
+        prepare=partial(bench_index.new_folder, ours),
     )
-    shutil.rmtree(images)
-    figures = {who: common.summary(values) for who, values in times.items()}
-    for who, figure in figures.items():
-        common.show(f"index from nothing, {name}, {who}", figure, "s")
-    ratio = common.summary(common.ratios(times["rclip"], times["clipsearch"]))
-    common.show("    rclip / clipsearch", ratio, "times", 2)
-    return {"seconds": figures, "ratios": {"rclip / clipsearch": ratio}}
+    if bench.peer:
+        data = bench.peer.data("nothing")
+        ways["rclip"] = Way(
+            bench.peer.index(data, images, TEXT),
+            check=lambda _: bench_index.check_count("rclip", peer_rclip.indexed(data), images),
+            prepare=partial(bench.peer.data, "nothing"),
+        )
+    return {f"index from nothing, {kind}": ways}
 
 
 # -- what they need --------------------------------------------------------------------------------------------------
+
+
+def prints(lines: int) -> Callable[[str], None]:
+    """A check for so many lines."""
+
+    def check(printed: str) -> None:
+        if len(printed.splitlines()) < lines:
+            sys.exit(f"There should have been {lines} lines, not {printed!r}.")
+
+    return check
+
+
+def embedded(images: int) -> Callable[[str], None]:
+    """A check of `index --json` for so many images that were embedded."""
+
+    def check(printed: str) -> None:
+        if json.loads(printed)["embedded"] != images:
+            sys.exit(f"{images} images should have been embedded: {printed}")
+
+    return check
 
 
 def make_known(folder: Path, model: Path, rows: int) -> Path:
