@@ -32,7 +32,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 
 MAX_MEGAPIXELS = 4
-LIES = ((1300, 1300), (60000, 60000))
+LIES = ((1100, 1000), (60000, 60000))
 """Sizes that headers are made to claim: one within the limit, though more than is looked at in one part, and one
 beyond it."""
 SECONDS = 120
@@ -192,7 +192,7 @@ def _decode_all(folder: Path, report: Path) -> None:
             outcomes[_outcome(path)] += 1
         # Once more all at the same time, as `index` does it: what was read beyond its memory shows in threads.
         with ThreadPoolExecutor(4) as pool:
-            assert Counter(pool.map(_outcome, paths * 2)) == Counter({name: 2 * n for name, n in outcomes.items()})
+            assert Counter(pool.map(_outcome, paths)) == outcomes
     counts = {"files": len(paths), "peak_memory": _peak_memory(), "outcomes": dict(outcomes.most_common())}
     report.write_text(json.dumps(counts))
 
