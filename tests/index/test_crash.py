@@ -26,7 +26,7 @@ from conftest import SAMPLES, Run, index
 from faulty import Call, Faults, Kind, read_log
 from invariants import State, Truth, assert_kept, observe
 from PIL import Image
-from warm import COMMANDS, WITHOUT_TORCH, Warm
+from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
@@ -325,11 +325,11 @@ def test_a_real_index_killed_again_and_again_loses_nothing(
     truth = truth_of(sample_index / FOLDER)
     rng = random.Random(0)
     kills = early = 0
-    with faults.warm(environment, COMMANDS) as warm:
+    with faults.warm(environment, WITHOUT_TORCH) as warm:
         for attempt in itertools.count():
             # One index is killed again and again, until a run comes through; then comes the next one.
             folder, state = tmp_path / f"index-{attempt}", State()
-            arguments = ["index", "pictures", "--model", "picturebook", "--index", folder.name]
+            arguments = ["index", "pictures", "--model", "picturebook", "--engine", "numpy", "--index", folder.name]
             while kills < KILLS:
                 # Before its first commit, or after some.
                 at = rng.randint(1, 5) if kills % 4 == 0 else rng.randint(100, 3000)
