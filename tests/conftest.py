@@ -86,7 +86,14 @@ _WITH_TORCH = {"index", "query", "similar", "embed", "score", "tokens", "cluster
 
 
 @pytest.fixture(scope="session")
-def run(environment: dict[str, str]) -> Iterator[Run]:
+def with_torch(environment: dict[str, str]) -> Iterator[Warm]:
+    """Forks programs from a process that has imported PyTorch."""
+    with Warm(environment) as warm:
+        yield warm
+
+
+@pytest.fixture(scope="session")
+def run(environment: dict[str, str], with_torch: Warm) -> Iterator[Run]:
     """Run `clipsearch ARGUMENTS` in a folder, as a shell would, `before` it another command, its talk into `stderr`.
 
     It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
@@ -118,7 +125,7 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    with Warm(environment) as with_torch, Warm(environment, WITHOUT_TORCH) as without_torch:
+    with Warm(environment, WITHOUT_TORCH) as without_torch:
         yield run
 
 

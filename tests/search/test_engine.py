@@ -7,8 +7,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,9 +18,10 @@ import families
 import numpy as np
 import numpy.typing as npt
 import pytest
-from conftest import PICTUREBOOK, SAMPLES, Run, paint
+from conftest import PICTUREBOOK, SAMPLES, Run, index, paint
 from fresh import COMMAND, HEAVY, loaded_by
 from PIL import Image
+from warm import Warm
 
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.finding import find_images
@@ -244,23 +243,18 @@ NEW = 150
 
 
 @pytest.fixture(scope="module")
-def new_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def new_images(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """A folder `images` of which nearly all is new; what is first is known to the index beside it."""
     folder = tmp_path_factory.mktemp("new") / "images"
     folder.mkdir()
     rng = np.random.default_rng(0)
     noise(rng).save(folder / "known.png")
-    assert main_of("index", "images", "--model", "picturebook", cwd=folder.parent) == 0
+    index(run, "images", "--model", "picturebook", cwd=folder.parent)
     for number in range(40):
         shutil.copy(folder / "known.png", folder / f"a{number:02}.png")
     for number in range(NEW):
         noise(rng).save(folder / f"b{number:03}.png")
     return folder
-
-
-def main_of(*arguments: str, cwd: Path) -> int:
-    command = [sys.executable, "-m", "clipsearch", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, check=False).returncode
 
 
 def vectors_of(folder: Path) -> tuple[list[bytes], npt.NDArray[np.float16]]:
@@ -274,25 +268,25 @@ def vectors_of(folder: Path) -> tuple[list[bytes], npt.NDArray[np.float16]]:
 
 
 @pytest.fixture(scope="module")
-def of_one_engine(new_images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def of_one_engine(new_images: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> dict[str, Any]:
     """What the index holds that one engine alone makes."""
     made = {}
     for name in ("numpy", "torch"):
         folder = tmp_path_factory.mktemp(name)
         shutil.copytree(new_images, folder / "images")
-        assert main_of("index", "images", "--model", "picturebook", "--engine", name, cwd=folder) == 0
+        index(run, "images", "--model", "picturebook", "--engine", name, cwd=folder)
         made[name] = vectors_of(folder)
     return made
 
 
 @pytest.mark.parametrize("killed_after", [NEW, 20])
 def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
-    killed_after: int, new_images: Path, of_one_engine: dict[str, Any], tmp_path: Path, environment: dict[str, str]
+    *, killed_after: int, new_images: Path, of_one_engine: dict[str, Any], tmp_path: Path, run: Run, with_torch: Warm
 ) -> None:
     shutil.copytree(new_images.parent, tmp_path, dirs_exist_ok=True)
-    script = HANDING_OVER.format(killed_after=killed_after)
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    program = tmp_path / "program.py"
+    program.write_text(HANDING_OVER.format(killed_after=killed_after))
+    done = with_torch.run([program], cwd=tmp_path)
     assert b"engine: numpy until torch is loaded" in done.stderr
     if killed_after == NEW:
         in_numpy, in_torch = map(int, done.stderr.split()[-2:])
@@ -301,7 +295,7 @@ def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
         assert json.loads(done.stdout)["engine"] == "torch"
     else:
         assert done.returncode == -signal.SIGKILL
-        assert main_of("index", "images", cwd=tmp_path) == 0
+        index(run, "images", cwd=tmp_path)
     paths, vectors = vectors_of(tmp_path)
     for others, wanted in of_one_engine.values():
         assert paths == others
