@@ -1,6 +1,6 @@
 """The choice between the two engines that embed images: NumPy, which is ready at once, and torch.
 
-Importing torch and building the model in it takes `START_OF_TORCH` seconds; then it is faster. NumPy finishes first for
+Importing torch and building the image tower in it takes `START_OF_TORCH` seconds; then it is faster. NumPy finishes first for
 up to
 
     START_OF_TORCH / (seconds of an image in NumPy - seconds of an image in torch)
@@ -31,21 +31,21 @@ import numpy.typing as npt
 from clipsearch.errors import ClipsearchError, ModelError
 from clipsearch.index.format import Computed
 from clipsearch.models.devices import CALLS_ON_CPU
-from clipsearch.models.encoder_options import EncoderOptions
+from clipsearch.models.encoder_options import BY_ITSELF, EncoderOptions
 from clipsearch.models.in_torch.loading import checked_fingerprint
 from clipsearch.system import cores
 
 if TYPE_CHECKING:
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower
-    from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
     from clipsearch.models.preprocessing import Preprocessing
 
 _log = logging.getLogger(__name__)
 
-START_OF_TORCH = 3.7
-"""Seconds that importing torch and transformers and building a ViT-B/32 take. Like the constants below, it was measured
-on two cores of an AMD EPYC (docs/benchmarks.md, 2026-11-26)."""
+START_OF_TORCH = 1.6
+"""Seconds that importing torch and building a ViT-B/32 take. Like the constants below, it was measured on two cores of an
+AMD EPYC (docs/benchmarks.md, 2026-11-27)."""
 _OPERATIONS = 100e9
 """Floating-point operations per second of NumPy on one core, in batches of eight images."""
 _OVERHEAD = 0.002
@@ -66,43 +66,43 @@ def find_tower(
         options: the device, precision and engine to compute with.
 
     Returns:
-        The tower, or None if images have to be embedded with torch.
+        The tower, or None if NumPy cannot compute it or the cache cannot be written.
 
     Raises:
         ModelError: `options` demand NumPy, which does not support the model or the other options.
     """
-    possible = _in_numpys_way(options)
-    if options.engine == "torch" or (options.engine == "auto" and not possible):
-        return None
     from clipsearch.models.in_numpy import image_cache
 
-    tower = None
-    if possible:
-        tower = image_cache.load(fingerprint, exact=options.exact)
-        # The files may be those of another model than the index was made with; loading them raises the error.
-        if tower is None and checked_fingerprint(files()) == fingerprint:
-            with suppress(ModelError) if options.engine == "auto" else nullcontext():
-                image_cache.save(fingerprint, files())
-                tower = image_cache.load(fingerprint, exact=options.exact)
+    if options.engine == "numpy" and not _in_numpys_way(options):
+        raise _not_in_numpy(name, "it computes on the processor in fp32 only")
+    tower = image_cache.load(fingerprint, exact=options.exact)
+    # The files may be those of another model than the index was made with; loading them raises the error.
+    if tower is None and checked_fingerprint(files()) == fingerprint:
+        with nullcontext() if options.engine == "numpy" else suppress(ModelError):
+            image_cache.save(fingerprint, files())
+            tower = image_cache.load(fingerprint, exact=options.exact)
     if tower is None and options.engine == "numpy":
-        reason = (
-            "the image tower is not CLIP's or SigLIP's" if possible else "it computes on the processor in fp32 only"
-        )
-        raise ModelError(f"NumPy cannot embed images with model {name!r}: {reason}.", hint="engine")
+        raise _not_in_numpy(name, "the image tower is not CLIP's or SigLIP's")
     return tower
+
+
+def _not_in_numpy(name: str, reason: str) -> ModelError:
+    return ModelError(f"NumPy cannot embed images with model {name!r}: {reason}.", hint="engine")
 
 
 def _in_numpys_way(options: EncoderOptions) -> bool:
     return options.device in ("auto", "cpu") and options.precision in ("auto", "fp32")
 
 
-def why_no_tower(options: EncoderOptions) -> str:
-    """Return why `find_tower` found no tower, for the log."""
+def why_torch(options: EncoderOptions) -> str | None:
+    """Return why torch embeds all images, for the log; None if it depends on the number of images."""
     if options.engine == "torch":
         return "as asked for"
-    if not _in_numpys_way(options):
-        return "NumPy computes on the processor and in fp32 only"
-    return "NumPy cannot compute this image tower, or the cache cannot be written"
+    return None if _in_numpys_way(options) else "NumPy computes on the processor and in fp32 only"
+
+
+NO_TOWER = "NumPy cannot compute this image tower, or the cache cannot be written"
+"""Why the whole model is loaded."""
 
 
 def seconds_of_image(work: int) -> float:
@@ -121,28 +121,31 @@ class ImageEngine:
     def __init__(
         self,
         tower: ImageTower,
-        load: Callable[[], Encoder],
+        load: Callable[[], ImageEncoder],
         *,
-        forced: bool = False,
+        options: EncoderOptions = BY_ITSELF,
         expected: int = 0,
-        batch_size: int | None = None,
     ) -> None:
         """Start with NumPy, or start loading torch in another thread.
 
         Args:
             tower: The image tower in NumPy.
-            load: Returns the model in torch.
-            forced: Whether to use NumPy only and never call `load`.
+            load: Returns the image tower in torch.
+            options: How it is to compute.
             expected: Number of images that are likely to come. If they are too many for NumPy, torch is loaded at once
                 and embeds all of them.
-            batch_size: Number of images in a batch in NumPy; by default the tower's own.
         """
         self.tower = tower
-        self.most: float = float("inf") if forced else most_images(tower.work)
+        self._why_torch = why_torch(options)
+        self.most: float = most_images(tower.work)
         """Number of images up to which NumPy finishes before torch."""
+        if options.engine == "numpy":
+            self.most = float("inf")
+        elif self._why_torch:
+            self.most = -1
         self.dim = tower.dim
         """D, the length of the vectors."""
-        self._batch_size = batch_size or tower.batch_size
+        self._batch_size = options.batch_size or tower.batch_size
         self._load = load
         self._lock = threading.Lock()
         self._in_numpy = threading.Lock()
@@ -150,11 +153,13 @@ class ImageEngine:
         self._asked = 0
         """Number of images so far."""
         self._divided = False
-        self._torch: Future[Encoder] | None = None
+        self._torch: Future[ImageEncoder] | None = None
         self._waits = expected > self.most
         """Whether images wait until torch is loaded; otherwise NumPy embeds them meanwhile."""
         if self._waits:
             self._torch = _in_another_thread(self._loaded)
+            if options.device not in ("auto", "cpu"):
+                self._torch.result()  # that a device is not there is said before anything is done
 
     @property
     def name(self) -> str:
@@ -169,7 +174,7 @@ class ImageEngine:
     def facts(self, fingerprint: str) -> list[str]:
         """Make the log lines about the engine: where its tower is, and why it is used."""
         if self._waits:
-            return [f"engine: torch (sooner than NumPy for more than {self.most:.0f} images)"]
+            return [f"engine: torch ({self._why_torch or f'sooner than NumPy for more than {self.most:.0f} images'})"]
         from clipsearch.models.in_numpy.image_cache import image_tower_folder
 
         reason = "as asked for"
@@ -223,20 +228,22 @@ class ImageEngine:
                     return self.tower.encode_images(pixels)
         return encoder.encode_images(pixels)
 
-    def _loaded(self) -> Encoder:
+    def _loaded(self) -> ImageEncoder:
         encoder = self._load()
         if self._divided:
             encoder.divide_cores()
         return encoder
 
     @property
-    def encoder_in_torch(self) -> Encoder | None:
-        """The model in torch if it is loaded. If that fails, all images are embedded in NumPy."""
+    def encoder_in_torch(self) -> ImageEncoder | None:
+        """The tower in torch if it is loaded. If that fails, all images are embedded in NumPy, unless torch was demanded."""
         if self._torch is None or not (self._waits or self._torch.done()):
             return None
         try:
             return self._torch.result()
         except ClipsearchError as error:
+            if self._why_torch:
+                raise
             with self._lock:
                 if self.most != float("inf"):
                     _log.warning("Torch cannot take over, and NumPy goes on: %s", error)
@@ -244,7 +251,7 @@ class ImageEngine:
             return None
 
 
-def how_computed(used: ImageEngine | Encoder) -> Computed:
+def how_computed(used: ImageEngine | ImageEncoder) -> Computed:
     """Describe how the last batch was computed, for the record in an index."""
     if isinstance(used, ImageEngine):
         if used.encoder_in_torch is None:
@@ -254,9 +261,9 @@ def how_computed(used: ImageEngine | Encoder) -> Computed:
     return Computed(str(used.device), used.device_reason, used.precision, used.precision_reason, "torch")
 
 
-def _in_another_thread(load: Callable[[], Encoder]) -> Future[Encoder]:
+def _in_another_thread(load: Callable[[], ImageEncoder]) -> Future[ImageEncoder]:
     """Run `load` in a thread. It is no daemon, because a process must not exit while torch is being imported."""
-    future: Future[Encoder] = Future()
+    future: Future[ImageEncoder] = Future()
 
     def run() -> None:
         try:

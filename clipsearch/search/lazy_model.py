@@ -19,15 +19,16 @@ from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOpt
 from clipsearch.models.in_numpy import tower_cache
 from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
 from clipsearch.models.in_numpy.tower_cache import TowerDamagedError
-from clipsearch.models.in_torch.loading import checked_fingerprint, load_encoder
+from clipsearch.models.in_torch.loading import checked_fingerprint, load_encoder, load_image_encoder
 from clipsearch.search import messages
 from clipsearch.search.encoders import TextEncoder
-from clipsearch.search.engine import ImageEngine, find_tower, why_no_tower
+from clipsearch.search.engine import NO_TOWER, ImageEngine, find_tower, why_torch
 
 if TYPE_CHECKING:
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower
     from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
     from clipsearch.models.preprocessing import Preprocessing
 
 _log = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class LazyModel:
         """The preprocessing of images, which needs no torch."""
         from clipsearch.models.preprocessing import Preprocessing
 
-        if self._numpy_tower:
-            return self._numpy_tower.preprocessing
+        if self._tower:
+            return self._tower.preprocessing
         return replace(Preprocessing.load(self._files), exact=self._options.exact)
 
     @property
@@ -131,26 +132,33 @@ class LazyModel:
 
     @property
     def encoder(self) -> ImageEngine | Encoder:
-        """The image tower, in NumPy or in torch; see `engine`."""
+        """The image tower, in NumPy or in torch."""
         if self._engine:
             return self._engine  # without the lock, which a thread that loads torch may hold
         with self._loading:
-            forced = self._options.engine == "numpy"
-            if self._encoder_in_torch and not forced:
+            if self._encoder_in_torch and self._options.engine != "numpy":
                 return self._encoder_in_torch
-            tower = self._numpy_tower
+            tower = self._tower
             if tower is None:
-                return self._in_torch(why_no_tower(self._options))
+                encoder = self._whole_model
+                self.log_once(f"engine: torch ({why_torch(self._options) or NO_TOWER})")
+                return encoder
             if self._engine is None:
-                self._engine = ImageEngine(
-                    tower,
-                    lambda: self._whole_model,
-                    forced=forced,
-                    expected=self.expected,
-                    batch_size=self._options.batch_size,
-                )
+                self._engine = ImageEngine(tower, self._images_in_torch, options=self._options, expected=self.expected)
                 self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
             return self._engine
+
+    def _images_in_torch(self) -> ImageEncoder:
+        """The image tower in torch; the whole model where it takes images of any proportions, as transformers does."""
+        if self._tower is None or self._tower.preprocessing.seen is None:
+            return self._whole_model
+        encoder = load_image_encoder(self.name, self._tower, self._options)
+        self.log_once(*messages.how_it_computes(encoder, self._device_reason))
+        return encoder
+
+    @property
+    def _device_reason(self) -> str | None:
+        return "enough for a query" if self._options is FOR_QUERIES else None
 
     @property
     def numpy_tower(self) -> ImageTower:
@@ -159,18 +167,13 @@ class LazyModel:
         Raises:
             ModelError: NumPy cannot compute it, or not as the options want it.
         """
-        if self._numpy_tower is None:
-            why = why_no_tower(self._options)
+        why = NO_TOWER if self._tower is None else why_torch(self._options)
+        if self._tower is None or why:
             raise ModelError(f"The layers of model {self.name!r} cannot be looked into, which NumPy does: {why}.")
-        return self._numpy_tower
-
-    def _in_torch(self, why: str) -> Encoder:
-        encoder = self._whole_model
-        self.log_once(f"engine: torch ({why})")
-        return encoder
+        return self._tower
 
     @cached_property
-    def _numpy_tower(self) -> ImageTower | None:
+    def _tower(self) -> ImageTower | None:
         return find_tower(self.name, self.fingerprint, lambda: self._files, self._options)
 
     @cached_property
@@ -239,6 +242,5 @@ class LazyModel:
         if self._store and self.record and encoder.fingerprint != self.record.fingerprint:
             wanted = f"{self.name} as it is on this disk now"
             raise mismatch(self._store.folder, self.record, wanted)
-        reason = "enough for a query" if self._options is FOR_QUERIES else None
-        self.log_once(*messages.encoder_loaded(encoder, reason))
+        self.log_once(*messages.encoder_loaded(encoder, self._device_reason))
         return encoder

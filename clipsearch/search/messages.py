@@ -11,6 +11,7 @@ from clipsearch.unit import NOTHING
 
 if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
 
 OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
 """The reasons why a model is used."""
@@ -55,6 +56,13 @@ def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[s
     return [
         f"files: {encoder.folder}",
         f"fingerprint: {encoder.fingerprint}",
+        *how_it_computes(encoder, device_reason),
+    ]
+
+
+def how_it_computes(encoder: ImageEncoder, device_reason: str | None = None) -> list[str]:
+    """Lines for the log: the device and the precision. `device_reason` beats its own."""
+    return [
         f"device: {encoder.device} ({device_reason or encoder.device_reason})",
         f"precision: {encoder.precision} ({encoder.precision_reason})",
     ]

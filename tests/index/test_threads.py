@@ -118,7 +118,7 @@ def test_each_text_is_tokenised_and_embedded_once_also_what_to_stay_away_from(fo
 
 def test_the_vocabulary_is_read_from_the_fiftieth_text_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with clipsearch.open_index(folder) as index:
-        tower = index._encoders._text_encoder  # type: ignore[attr-defined]
+        tower = index._encoders._model.text_encoder  # type: ignore[attr-defined]
         assert isinstance(tower, TextTower)
         slow: list[str] = []
 

@@ -98,7 +98,7 @@ def assert_alike(contents: Iterable[bytes], picturebook: Encoder, vit: CLIPModel
     small, large = differing_pixels(contents, [picturebook.preprocessing, CLIP])
     ours, theirs = map(picturebook.encode_images, small)
     assert cosines(ours, theirs).min() >= REDUCED_COSINE
-    tower = ImageTower(vit, torch.float32, CPU)
+    tower = ImageTower.of_clip(vit, torch.float32, CPU)
     ours, theirs = (
         np.concatenate([unit(tower(torch.from_numpy(part).permute(0, 3, 1, 2) / 127.5 - 1)) for part in parts])
         for parts in (np.array_split(half, 8) for half in large)
@@ -200,15 +200,15 @@ def test_the_tower_equals_transformers(activation: str, shape: tuple[int, int, i
             parameter.add_(torch.randn_like(parameter) * 0.1)
         pixels = torch.randn(5, 3, image, image)
         theirs = unit(model.get_image_features(pixel_values=pixels).pooler_output)
-    np.testing.assert_allclose(unit(ImageTower(model, torch.float32, CPU)(pixels)), theirs, atol=5e-6, rtol=0)
+    np.testing.assert_allclose(unit(ImageTower.of_clip(model, torch.float32, CPU)(pixels)), theirs, atol=5e-6, rtol=0)
 
 
 def test_the_tower_of_real_size_equals_transformers_and_in_bf16_nearly(vit_b_32: CLIPModel) -> None:
     pixels = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         theirs = unit(vit_b_32.get_image_features(pixel_values=pixels).pooler_output)
-        ours = unit(ImageTower(vit_b_32, torch.float32, CPU)(pixels))
-        rough = unit(ImageTower(vit_b_32, torch.bfloat16, CPU)(pixels.bfloat16()))
+        ours = unit(ImageTower.of_clip(vit_b_32, torch.float32, CPU)(pixels))
+        rough = unit(ImageTower.of_clip(vit_b_32, torch.bfloat16, CPU)(pixels.bfloat16()))
     np.testing.assert_allclose(ours, theirs, atol=2e-6, rtol=0)
     assert cosines(rough, theirs).min() >= BF16_COSINE
 

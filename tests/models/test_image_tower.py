@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor, AutoModel, CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
 
 from clipsearch.models.disk.files import ModelFiles
+from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.models.in_numpy import extraction
 from clipsearch.models.in_numpy.image_tower import ImageShape, ImageTower
 from clipsearch.models.in_torch.encoder import Encoder
+from clipsearch.models.in_torch.image_encoder import ImageEncoder
 from clipsearch.models.preprocessing import Preprocessing
 from clipsearch.unit import are_unit
 
@@ -45,6 +47,10 @@ def existing(folder: Path) -> ImageTower:
     tower = tower_of(folder)
     assert tower is not None
     return tower
+
+
+def in_torch(tower: ImageTower) -> ImageEncoder:
+    return ImageEncoder.of_tower("test", tower, EncoderOptions("cpu", "fp32"))
 
 
 def transformers_own(folder: Path, images: list[Image.Image]) -> Array:
@@ -79,6 +85,9 @@ def test_images_equal_transformers_where_a_family_is_computed(family: str, tmp_p
     assert ours.shape == (len(SIZES), tower.dim)
     assert np.ptp(ours, axis=0).max() > 0.01  # they differ at all
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE, rtol=0)
+    if tower.preprocessing.seen:
+        of_torch = in_torch(tower).encode_images(exact_pixels(folder, pictures()))
+        np.testing.assert_allclose(of_torch, theirs, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("threads", ["1", "2", None])
@@ -99,16 +108,19 @@ def test_one_image_equals_the_same_among_others_however_cores_share_the_work(
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh"])
 def test_every_activation_equals_transformers(activation: str, tmp_path: Path) -> None:
     folder = make_clip(tmp_path, activation=activation)
-    ours = existing(folder).encode_images(exact_pixels(folder, pictures()))
-    np.testing.assert_allclose(ours, transformers_own(folder, pictures()), atol=TOLERANCE, rtol=0)
+    tower, wanted = existing(folder), transformers_own(folder, pictures())
+    for ours in (tower, in_torch(tower)):
+        np.testing.assert_allclose(ours.encode_images(exact_pixels(folder, pictures())), wanted, atol=TOLERANCE, rtol=0)
 
 
-def test_both_engines_give_the_same_of_every_sample_picture() -> None:
+def test_the_whole_model_in_torch_gives_the_same_of_every_sample_picture() -> None:
     encoder, tower = Encoder(ModelFiles("test", PICTUREBOOK, None), "cpu", "fp32"), existing(PICTUREBOOK)
     paths = [path for path in sorted(SAMPLES.rglob("*")) if path.suffix in (".webp", ".jpg", ".png")]
     assert len(paths) > 50
     pixels = [tower.preprocessing(Image.open(path).convert("RGB")) for path in paths]
-    np.testing.assert_allclose(tower.encode_images(pixels), encoder.encode_images(pixels), atol=TOLERANCE, rtol=0)
+    whole = encoder.encode_images(pixels)
+    np.testing.assert_allclose(tower.encode_images(pixels), whole, atol=TOLERANCE, rtol=0)
+    np.testing.assert_array_equal(in_torch(tower).encode_images(pixels), whole)  # the same weights, the same products
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -214,10 +214,9 @@ def test_an_engine_that_cannot_do_it_is_one_line_with_a_way_out(sample_index: Pa
 
 HANDING_OVER = """
 import os, signal, sys
-import clipsearch.models.in_torch.encoder  # so that torch is there soon
 from clipsearch.index import updating
 from clipsearch.models.in_numpy.image_tower import ImageTower
-from clipsearch.models.in_torch.encoder import Encoder
+from clipsearch.models.in_torch.image_encoder import ImageEncoder  # so torch is there soon
 from clipsearch.search import engine
 engine.START_OF_TORCH = 0.02
 updating.CHECKPOINT_SECONDS = 0.1
@@ -232,7 +231,7 @@ def count(name, kind):
         return vectors
     kind.encode_images = encode
 count("numpy", ImageTower)
-count("torch", Encoder)
+count("torch", ImageEncoder)
 from clipsearch.cli import run
 sys.argv = ["clipsearch", "index", "images", "--model", "picturebook", "-v", "--json"]
 code = run()
@@ -301,6 +300,18 @@ def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
         assert paths == others
         # Within 1e-5, they are the same numbers of 16 bits or neighbours.
         assert (np.abs(vectors - wanted) <= np.spacing(np.abs(wanted)) + np.float16(1e-5)).all()
+
+
+@pytest.mark.usefixtures("sample_index")  # so that the text tower is in the cache
+@pytest.mark.parametrize("command", ["index", "embed"])
+def test_torch_computes_images_without_transformers(command: str, tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "images").mkdir()
+    noise(np.random.default_rng(1)).save(tmp_path / "images" / "one.png")
+    more = ["-q"] if command == "index" else ["--out", "x.npy"]
+    arguments = ["clipsearch", command, "images", "--model", "picturebook", "--engine", "torch", *more]
+    loaded = loaded_by(COMMAND.format(arguments=arguments), environment, tmp_path)
+    assert "torch" in loaded
+    assert not loaded & {"transformers", "huggingface_hub", "scipy"}
 
 
 def test_index_embeds_few_images_without_a_model_library(tmp_path: Path, environment: dict[str, str]) -> None:

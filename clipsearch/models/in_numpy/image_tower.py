@@ -56,7 +56,7 @@ class ImageTower:
         """Use `weights` as they are; `preprocessing` has to be that of the same model."""
         self.shape = shape
         self.preprocessing = preprocessing
-        self._weights = weights
+        self.weights = weights
         self._transformer = Transformer(weights, shape.heads, shape.activation, shape.layer_norm_eps)
         self._is_clip = _CLASS in weights
         self.dim: int = weights[f"{_PROJECTION}.weight" if self._is_clip else "head.mlp.fc2.weight"].shape[0]
@@ -66,6 +66,8 @@ class ImageTower:
         """Best number of calls of `encode_images` at the same time: each uses all cores."""
         patch = weights[f"{_PATCHES}.weight"]
         self._any_proportions = patch.ndim == 2  # noqa: PLR2004  (others have axes for colours, rows and columns)
+        self.width: int = len(patch)
+        """W, of the layers."""
         self._patch_weight = patch.reshape(len(patch), -1)
         mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
         self._factor, self._offset = np.float32(preprocessing.scale / std), np.float32(-mean / std)
@@ -73,16 +75,16 @@ class ImageTower:
     @property
     def work(self) -> int:
         """Number of floating-point operations for one image in the layers, which are nearly all."""
-        elements = sum(array.size for name, array in self._weights.items() if name.startswith("encoder.layers."))
+        elements = sum(array.size for name, array in self.weights.items() if name.startswith("encoder.layers."))
         resize = self.preprocessing.resize
-        tokens = getattr(resize, "most", len(self._weights[_POSITIONS]))  # the limit for images of any proportions
+        tokens = getattr(resize, "most", len(self.weights[_POSITIONS]))  # the limit for images of any proportions
         return 2 * elements * tokens
 
     def sees(self, height: int, width: int) -> bool:
         """Return whether images of this height and width in pixels can be computed: one patch for each position."""
         if self._any_proportions:
             return True
-        places = len(self._weights[_POSITIONS]) - self._is_clip
+        places = len(self.weights[_POSITIONS]) - self._is_clip
         return height == width and (height // self.shape.patch) ** 2 == places
 
     def encode_images(self, pixels: Sequence[npt.NDArray[np.uint8]]) -> Array:
@@ -164,7 +166,7 @@ class ImageTower:
         """Return the (T, W) input of the first layer: patches with positions, for CLIP with class tokens."""
         grids = [(image.shape[0] // self.shape.patch, image.shape[1] // self.shape.patch) for image in normal]
         patches = np.concatenate([self._cut(image, *grid) for image, grid in zip(normal, grids, strict=True)])
-        x = product(patches, self._patch_weight, self._weights.get(f"{_PATCHES}.bias"), threads)
+        x = product(patches, self._patch_weight, self.weights.get(f"{_PATCHES}.bias"), threads)
         lengths = [rows * columns + self._is_clip for rows, columns in grids]
         x = self._placed(x, grids)
         if not self._is_clip:
@@ -180,20 +182,20 @@ class ImageTower:
 
     def _placed(self, x: Array, grids: Sequence[tuple[int, int]]) -> Array:
         """Add positions to patches, and put class tokens before them where the tower has one."""
-        positions = self._weights[_POSITIONS]
+        positions = self.weights[_POSITIONS]
         if self._any_proportions:
             return np.asarray(x + np.concatenate([_resized(positions, *grid) for grid in grids]))
         if not self._is_clip:
             return np.asarray(x + np.tile(positions, (len(grids), 1)))
         tokens = np.empty((len(grids), len(positions), x.shape[1]), np.float32)
-        tokens[:, 0] = self._weights[_CLASS]
+        tokens[:, 0] = self.weights[_CLASS]
         tokens[:, 1:] = x.reshape(len(grids), -1, x.shape[1])
         tokens += positions
         return tokens.reshape(-1, x.shape[1])
 
     def _head(self, x: Array, batch: Batch) -> Array:
         """Pool each image's patches to (B, W) by attention with a learned query and an MLP."""
-        probe = np.repeat(self._weights[_PROBE].reshape(1, -1), len(batch.lengths), axis=0)
+        probe = np.repeat(self.weights[_PROBE].reshape(1, -1), len(batch.lengths), axis=0)
         pooled = self._transformer.attention(probe, x, "head.attention.", batch)
         return pooled + self._transformer.mlp(
             self._transformer.norm(pooled, "head.layernorm"), "head.mlp.", batch.threads

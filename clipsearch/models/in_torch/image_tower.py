@@ -1,23 +1,28 @@
-"""Image towers in torch. CLIP's is computed here with the weights of transformers' `CLIPModel`, in less time.
+"""Image towers in torch. Those of CLIP's and SigLIP's kinds are computed here, from weights alone: the same, sooner.
 
-The architecture is that of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020). It is
-faster than the modules from which it takes the weights because of: one matrix product for queries, keys and values;
-only the class token in the last layer, since nothing else is used; OpenAI's quick_gelu as one operation instead of
-three; operations in place.
+The architectures are those of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020), and of
+Zhai et al. 2023, which has a head with a learned query instead of the class token. What makes them faster than
+transformers' modules: one matrix product for queries, keys and values; in CLIP's last layer only the class token, since
+nothing else is used; OpenAI's quick_gelu as one operation instead of three; results in place. And transformers, which
+takes longer to be imported than torch, is not needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch.nn import functional
-from transformers import CLIPModel
 
 from clipsearch.errors import ModelError
+from clipsearch.models.in_numpy.image_tower import ImageShape
 
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+Weights = Mapping[str, torch.Tensor]
 _QUICK_GELU = 1.702
 
 
@@ -47,66 +52,121 @@ class _Layer(NamedTuple):
     fc2: _Linear
 
 
+class _Head(NamedTuple):
+    query: _Linear
+    kv: _Linear
+    out: _Linear
+    norm: _Norm
+    fc1: _Linear
+    fc2: _Linear
+
+
 class ImageTower:
     """CLIP's image tower: (B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
 
-    def __init__(self, model: CLIPModel, dtype: torch.dtype, device: torch.device) -> None:
-        """Copy the weights of `model`, which stays as it is."""
-        config = cast("Any", model.config).vision_config  # its parts are typed as objects or dictionaries
-        vision: Any = model.vision_model
+    def __init__(self, weights: Weights, shape: ImageShape, dtype: torch.dtype, device: torch.device) -> None:
+        """Copy `weights`, which are named as those of the image tower in NumPy."""
         self.dtype, self.device = dtype, device
-        self._patch: int = config.patch_size
-        self._heads: int = config.num_attention_heads
-        embeddings = vision.embeddings
-        self._patches = self._linear(embeddings.patch_embedding.weight.flatten(1))
-        self._class_token = self._own(embeddings.class_embedding)
-        self._positions = self._own(embeddings.position_embedding.weight)
-        self._first_norm = self._norm(vision.pre_layrnorm)  # transformers spells it so
-        self._last_norm = self._norm(vision.post_layernorm)
-        self._projection = self._linear(model.visual_projection.weight)
+        self._patch, self._heads = shape.patch, shape.heads
+        self._weights, self._eps = weights, shape.layer_norm_eps
+        self._is_clip = "visual_projection.weight" in weights
         # x sigmoid(1.702 x) is silu(1.702 x) / 1.702, and both factors are multiplied into the weights.
-        quick = config.hidden_act == "quick_gelu"
-        self._activation: Callable[[torch.Tensor], torch.Tensor]
-        self._activation = vision.encoder.layers[0].mlp.activation_fn
-        if quick:
-            self._activation = partial(functional.silu, inplace=True)
-        scale = _QUICK_GELU if quick else 1.0
-        self._layers = [self._layer(layer, scale) for layer in vision.encoder.layers]
+        self._scale = _QUICK_GELU if shape.activation == "quick_gelu" else 1.0
+        self._activation = _activation(shape.activation)
+        patches = "embeddings.patch_embedding"
+        self._patches = _Linear(self._own(weights[f"{patches}.weight"].flatten(1)), self._given(f"{patches}.bias"))
+        self._positions = self._own(weights["embeddings.position_embedding.weight"])
+        depth = sum(name.endswith(".layer_norm1.weight") for name in weights)
+        self._layers = [self._layer(f"encoder.layers.{i}.") for i in range(depth)]
+        self._last_norm = self._norm("post_layernorm")
+        if self._is_clip:
+            self._class_token = self._own(weights["embeddings.class_embedding"])
+            self._first_norm = self._norm("pre_layrnorm")  # transformers spells it so
+            self._projection = self._linear("visual_projection")
+        else:
+            self._probe = self._own(weights["head.probe"].reshape(1, -1))
+            self._head = self._head_layer()
+        del self._weights
 
-    def _layer(self, layer: Any, scale: float) -> _Layer:  # noqa: ANN401  (transformers')
-        attention, mlp = layer.self_attn, layer.mlp
-        qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+    @classmethod
+    def of_clip(cls, model: CLIPModel, dtype: torch.dtype, device: torch.device) -> ImageTower:
+        """The image tower of `model`, which stays as it is."""
+        config = cast("Any", model.config).vision_config  # its parts are typed as objects or dictionaries
+        weights = dict(model.vision_model.state_dict())
+        weights["visual_projection.weight"] = model.visual_projection.weight
+        shape = ImageShape(config.num_attention_heads, config.hidden_act, config.layer_norm_eps, config.patch_size)
+        return cls(weights, shape, dtype, device)
+
+    def _layer(self, name: str) -> _Layer:
+        attention = f"{name}self_attn."
+        qkv = [f"{attention}{letter}_proj" for letter in "qkv"]
         return _Layer(
-            norm1=self._norm(layer.layer_norm1),
-            qkv=self._linear(torch.cat([part.weight for part in qkv]), torch.cat([part.bias for part in qkv])),
-            out=self._linear(attention.out_proj.weight, attention.out_proj.bias),
-            norm2=self._norm(layer.layer_norm2),
-            fc1=self._linear(mlp.fc1.weight * scale, mlp.fc1.bias * scale),
-            fc2=self._linear(mlp.fc2.weight / scale, mlp.fc2.bias),
+            norm1=self._norm(f"{name}layer_norm1"),
+            qkv=self._joined(qkv),
+            out=self._linear(f"{attention}out_proj"),
+            norm2=self._norm(f"{name}layer_norm2"),
+            fc1=self._linear(f"{name}mlp.fc1", self._scale, self._scale),
+            fc2=self._linear(f"{name}mlp.fc2", 1 / self._scale),
         )
 
-    def _linear(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> _Linear:
-        return _Linear(self._own(weight), None if bias is None else self._own(bias))
+    def _head_layer(self) -> _Head:
+        attention = "head.attention."
+        return _Head(
+            query=self._linear(f"{attention}q_proj"),
+            kv=self._joined([f"{attention}{letter}_proj" for letter in "kv"]),
+            out=self._linear(f"{attention}out_proj"),
+            norm=self._norm("head.layernorm"),
+            fc1=self._linear("head.mlp.fc1", self._scale, self._scale),
+            fc2=self._linear("head.mlp.fc2", 1 / self._scale),
+        )
 
-    def _norm(self, norm: torch.nn.LayerNorm) -> _Norm:
-        return _Norm(self._own(norm.weight), self._own(norm.bias), norm.eps)
+    def _joined(self, names: list[str]) -> _Linear:
+        """Several products of the same as one."""
+        weight, bias = (torch.cat([self._weights[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
+        return _Linear(self._own(weight), self._own(bias))
+
+    def _linear(self, name: str, factor: float = 1.0, of_bias: float = 1.0) -> _Linear:
+        weight = self._weights[f"{name}.weight"]
+        return _Linear(self._own(weight * factor if factor != 1 else weight), self._given(f"{name}.bias", of_bias))
+
+    def _norm(self, name: str) -> _Norm:
+        weight, bias = (self._own(self._weights[f"{name}.{kind}"]) for kind in ("weight", "bias"))
+        return _Norm(weight, bias, self._eps)
+
+    def _given(self, name: str, factor: float = 1.0) -> torch.Tensor | None:
+        weight = self._weights.get(name)
+        return None if weight is None else self._own(weight * factor if factor != 1 else weight)
 
     def _own(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.detach().to(self.device, self.dtype).contiguous()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute (B, D) vectors in the tower's dtype from (B, 3, H, W) normalised pixels."""
-        # 1. (B, T, W) tokens: the class token and the patches, plus positions.
+        """(B, D) in the tower's dtype."""
+        # 1. Patches, in CLIP the class token before them, positions. (B, T, W)
         x = self._patches(self._cut(pixels))
-        x = torch.cat([self._class_token.expand(len(x), 1, -1), x], dim=1) + self._positions
-        x = self._first_norm(x)
+        if self._is_clip:
+            x = torch.cat([self._class_token.expand(len(x), 1, -1), x], dim=1) + self._positions
+            x = self._first_norm(x)
+        else:
+            x += self._positions
         # 2. Layers.
         for layer in self._layers:
-            seen = x[:, :1] if layer is self._layers[-1] else x
+            seen = x[:, :1] if self._is_clip and layer is self._layers[-1] else x
             x = layer.out(self._attention(layer.qkv(layer.norm1(x)), seen.shape[1])).add_(seen)
             x = layer.fc2(self._activation(layer.fc1(layer.norm2(x)))).add_(x)
-        # 3. The class token, projected.
-        return self._projection(self._last_norm(x[:, 0]))
+        # 3. The class token, projected; or the head's answer.
+        if self._is_clip:
+            return self._projection(self._last_norm(x[:, 0]))
+        return self._asked(self._last_norm(x))
+
+    def _asked(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, W): what a learned query gathers from (B, T, W) patches, and an MLP adds to it."""
+        head, (batch, _, width) = self._head, x.shape
+        query = head.query(self._probe).view(1, 1, self._heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
+        keys, values = head.kv(x).view(batch, -1, 2, self._heads, width // self._heads).permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, keys, values)
+        pooled = head.out(seen.transpose(1, 2).reshape(batch, width))
+        return head.fc2(self._activation(head.fc1(head.norm(pooled)))).add_(pooled)
 
     def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
         """Cut images into (B, T - 1, 3 P P) square patches, row by row, each as a flat vector."""
@@ -121,6 +181,20 @@ class ImageTower:
         q, k, v = qkv.view(batch, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(q[:, :, :tokens], k, v)
         return seen.transpose(1, 2).reshape(batch, tokens, width // 3)
+
+
+def _activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """By the name that a configuration gives it; quick_gelu's factors are in the weights."""
+    known: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "quick_gelu": partial(functional.silu, inplace=True),
+        "gelu": functional.gelu,
+        "gelu_pytorch_tanh": partial(functional.gelu, approximate="tanh"),
+    }
+    if name in known:
+        return known[name]
+    from transformers.activations import ACT2FN
+
+    return cast("Callable[[torch.Tensor], torch.Tensor]", ACT2FN[name])
 
 
 class PlainTower:

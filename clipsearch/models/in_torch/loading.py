@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.encoder_options import EncoderOptions
+    from clipsearch.models.in_numpy.image_tower import ImageTower
     from clipsearch.models.in_torch.encoder import Encoder
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
 
 _COMPARED = "compared.json"
 """File in the user's cache: files of models that have the hub's hashes."""
@@ -38,9 +40,7 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
     Raises:
         ClipsearchError: the model cannot be loaded, its files are damaged, or there is no such device.
     """
-    check_current_folder()  # without a current folder, MKL ends the process
-    check_memory(_OF_TORCH)
-    check_threads(2 * available() + _OF_TORCH_ITSELF)
+    _check_resources()
     with ThreadPoolExecutor(1) as pool:
         hashed = pool.submit(checked_fingerprint, files)
         from clipsearch.models.in_torch.encoder import Encoder
@@ -53,6 +53,25 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
             exact=options.exact,
             known_fingerprint=hashed.result(),
         )
+
+
+def load_image_encoder(name: str, tower: ImageTower, options: EncoderOptions) -> ImageEncoder:
+    """The image tower of model `name` in torch, from the weights of its `tower` in NumPy; transformers is not imported.
+
+    Raises:
+        ClipsearchError: the device cannot be had, or memory is short.
+    """
+    _check_resources()
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
+
+    return ImageEncoder.of_tower(name, tower, options)
+
+
+def _check_resources() -> None:
+    """Check that there is what torch needs, without which it would end the process."""
+    check_current_folder()  # without a current folder, MKL ends the process
+    check_memory(_OF_TORCH)
+    check_threads(2 * available() + _OF_TORCH_ITSELF)
 
 
 def checked_fingerprint(files: ModelFiles) -> str:
