@@ -1,7 +1,7 @@
 """The choice between the two engines that embed images: NumPy, which is ready at once, and torch.
 
-Importing torch and building the image tower in it takes `START_OF_TORCH` seconds; then it is faster. NumPy finishes first for
-up to
+Importing torch and building the image tower in it takes `START_OF_TORCH` seconds; then it is faster. NumPy finishes
+first for up to
 
     START_OF_TORCH / (seconds of an image in NumPy - seconds of an image in torch)
 
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 START_OF_TORCH = 1.6
-"""Seconds that importing torch and building a ViT-B/32 take. Like the constants below, it was measured on two cores of an
-AMD EPYC (docs/benchmarks.md, 2026-11-27)."""
+"""Seconds that importing torch and building a ViT-B/32 take. Like the constants below, it was measured on two cores of
+an AMD EPYC (docs/benchmarks.md, 2026-11-27)."""
 _OPERATIONS = 100e9
 """Floating-point operations per second of NumPy on one core, in batches of eight images."""
 _OVERHEAD = 0.002
@@ -236,7 +236,7 @@ class ImageEngine:
 
     @property
     def encoder_in_torch(self) -> ImageEncoder | None:
-        """The tower in torch if it is loaded. If that fails, all images are embedded in NumPy, unless torch was demanded."""
+        """The tower in torch if it is loaded; if that fails, NumPy goes on, unless torch was demanded."""
         if self._torch is None or not (self._waits or self._torch.done()):
             return None
         try:
