@@ -222,7 +222,8 @@ def test_too_little_memory_is_one_line(run: Run, folder: Path, kilobytes: int) -
 def test_too_little_memory_for_torch_is_one_line(run: Run, folder: Path) -> None:
     paint(folder / "pictures" / "pink.png", "pink")
     for limit in ("-v 600000", "-v 800000"):
-        assert "There is not enough memory for this" in refused(run("index", cwd=folder, before=limited(limit)))
+        done = run("index", "--engine", "torch", cwd=folder, before=limited(limit))
+        assert "There is not enough memory for this" in refused(done)
     assert "memory" in refused(run("cluster", "-n", "2", cwd=folder, before=limited("-v 350000")))
     assert run("status", cwd=folder).returncode == 0
 
