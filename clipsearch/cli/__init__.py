@@ -1,4 +1,4 @@
-"""The command line: parse, call the core, hand to output. `main` is the only place that exits."""
+"""The command line: parses arguments, calls the core, and passes results to output. Only `main` exits."""
 
 from __future__ import annotations
 
@@ -46,21 +46,22 @@ _COMMANDS = {
     "status": ("status", "status"),
     "forget": ("forget", "forget"),
 }
-"""Module and function of each command, or of its group of commands, in the order of `--help`; groups come last."""
+"""Module and function of each command or group of commands, in the order of `--help`, where groups come last."""
 
 
 _BY_ITSELF = {"--distinct": "1"}
-"""Options whose value may be left out, and what that means. Typer has none of the kind."""
+"""Options whose value may be omitted, and the value they then have. Typer does not support such options."""
 _OF_MATRICES = ("cluster", "duplicates")
-"""Commands whose work is large matrix products, which numpy's BLAS shares out to threads."""
+"""Commands with large matrix products, which NumPy's BLAS computes in several threads."""
 _WITHOUT_NUMPY = ("models",)
+"""Commands that do not import NumPy."""
 _MEGABYTE = 1 << 20
 _LEAST_MEMORY = 170 * _MEGABYTE
-"""Of address space, for numpy and what it computes a query in: 160 were too few."""
+"""Bytes of address space that NumPy needs for a query; 160 MB were too few."""
 
 
 def make_app(only: str | None = None) -> typer.Typer:
-    """The command line with all commands, or with one: a query should not wait for what the others import."""
+    """Make the Typer application with all commands, or with only one, so that a query does not import the others."""
     import typer
 
     from clipsearch.cli.command import Command
@@ -86,7 +87,7 @@ def make_app(only: str | None = None) -> typer.Typer:
 
 
 def _with_values(arguments: list[str]) -> list[str]:
-    """`arguments` with the values that were left out; what follows is a value if it is a number."""
+    """Add to `arguments` the omitted values of options. The following argument is the value if it is a number."""
     if "--" in arguments:
         end = arguments.index("--")
         return [*_with_values(arguments[:end]), *arguments[end:]]
@@ -97,7 +98,7 @@ def _with_values(arguments: list[str]) -> list[str]:
 
 
 class Ended(KeyboardInterrupt):
-    """A signal asked this process to end. What is under way ends in order, as on Ctrl-C."""
+    """A signal asked this process to end. Commands handle it as they handle Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -105,17 +106,17 @@ class Ended(KeyboardInterrupt):
 
 
 def main() -> NoReturn:
-    """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 told to end."""
+    """Run the command line and exit: 0 found, 1 nothing found, 2 error, 130 interrupted, 143 terminated."""
     code = run()
     if "torch" in sys.modules:
-        # Python takes a second to free all that torch holds, and would wait for a thread that still imports it.
+        # Python would take a second to free the memory of torch, and wait for a thread that still imports it.
         atexit._run_exitfuncs()  # noqa: SLF001  (there is no public name)
         os._exit(code)
     sys.exit(code)
 
 
 def run() -> int:
-    """Run the command line; the exit code, with all output written."""
+    """Run the command line, write all output, and return the exit code."""
     guard_streams()
     try:
         _end_in_order()
@@ -124,14 +125,14 @@ def run() -> int:
         number = end.number if isinstance(end, Ended) else signal.SIGINT
         say("Interrupted." if number == signal.SIGINT else f"Ended by {signal.Signals(number).name}.")
         code = 128 + number
-        # Under `python -m`, CPython 3.11 kills itself by SIGINT at the end, whatever the exit code, if Ctrl-C once went
-        # through code that was compiled from a string, as dataclasses of libraries are. The next such code undoes that.
-        exec("")  # noqa: S102  (of nothing)
+        # Under `python -m`, CPython 3.11 ends itself with SIGINT, whatever the exit code, if Ctrl-C passed through code
+        # that was compiled from a string, such as a dataclass. Executing other code from a string resets that.
+        exec("")  # noqa: S102  (an empty string)
     return _flushed(code)
 
 
 def _flushed(code: int) -> int:
-    """The exit code `code`, once all output is written; an error if it cannot be."""
+    """Write all output, and return `code`, or an error if the output cannot be written."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -145,18 +146,18 @@ def _flushed(code: int) -> int:
 
 
 def _end_in_order() -> None:
-    """Let SIGTERM, and SIGHUP of a terminal that closes, end a run as Ctrl-C does: with a last checkpoint."""
+    """Make SIGTERM, and SIGHUP from a closing terminal, end a run as Ctrl-C does, with a last checkpoint."""
 
     def end(number: int, _: FrameType | None) -> None:
         raise Ended(number)
 
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not if nohup ignores it
             signal.signal(number, end)
 
 
 def _run() -> int:
-    """The exit code of the command that is asked for. Every error becomes a message here."""
+    """Run the command, turn every error into a message, and return the exit code."""
     try:
         return _invoke()
     except NothingFoundError as error:
@@ -169,9 +170,9 @@ def _run() -> int:
     except OutputAbandonedError:
         let_output_go()
         return 0
-    except Exception as error:  # noqa: BLE001  (nothing is hidden; but a bug must not end with 1, "nothing found")
+    except Exception as error:  # noqa: BLE001  (the traceback is printed; a bug must not exit with 1, "nothing found")
         if hasattr(error, "format_message"):
-            # Typer's usage errors; their class lives in click, of which Typer may carry a copy of its own.
+            # A usage error of Typer. Its class is in click, of which Typer may have its own copy.
             command_path = getattr(getattr(error, "ctx", None), "command_path", "clipsearch")
             _complain(f"{error.format_message().rstrip('.')}. To see what it takes: {command_path} --help")
         elif message := of_the_environment(error):
@@ -182,14 +183,14 @@ def _run() -> int:
 
 
 def _invoke() -> int:
-    """Parse the command line and call the command; its exit code."""
-    import typer  # not above: where memory is short, even this may fail
+    """Parse the command line, call the command, and return its exit code."""
+    import typer  # within `_run`, because even this may fail if memory is short
 
     asked = sys.argv[1] if sys.argv[1:] and sys.argv[1] in _COMMANDS and _COMPLETION not in os.environ else None
     if asked not in _OF_MATRICES:
-        # Elsewhere one text is too little work for threads, and starting them, or waiting for one whose core is busy
-        # with something else, takes longer than it saves. Ranking, and many texts, have threads of their own. BLAS
-        # looks once, when numpy is imported; so this comes before anything that may do so.
+        # A single text is too little work for BLAS's threads: starting them, or waiting for one whose core is busy,
+        # takes longer than it saves. Ranking, and many texts, have threads of their own. BLAS reads the variable when
+        # NumPy is imported, so it is set before.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if asked and asked not in _WITHOUT_NUMPY and not _HELP.intersection(sys.argv):
         check_memory(_LEAST_MEMORY)
@@ -199,7 +200,7 @@ def _invoke() -> int:
     try:
         if _COMPLETION in os.environ:
             command.main(prog_name="clipsearch", complete_var=_COMPLETION)
-        # Not `command.main`: it would answer a closed pipe with exit code 1.
+        # Not `command.main`, which would end with exit code 1 when a pipe is closed.
         with command.make_context("clipsearch", _with_values(sys.argv[1:])) as context:
             result = command.invoke(context)
     except typer.Exit as done:
@@ -210,8 +211,8 @@ def _invoke() -> int:
 
 
 def _said(error: ClipsearchError) -> str:
-    """What is wrong, and what to type."""
-    if not error.hints:  # memory may be too short for another import
+    """Return the message of an error with its hints."""
+    if not error.hints:  # memory may be too short to import the hints
         return str(error)
     from clipsearch.output.hints import with_hints
 
@@ -219,7 +220,7 @@ def _said(error: ClipsearchError) -> str:
 
 
 def _complain(message: str) -> None:
-    """In one line, whatever it quotes; with `CLIPSEARCH_DEBUG=1` also where it comes from."""
+    """Print an error in one line; with `CLIPSEARCH_DEBUG=1` print the traceback first."""
     if os.environ.get(_DEBUG, "0") not in ("", "0"):
         traceback.print_exc()
     say(f"clipsearch: {' '.join(message.split())}")

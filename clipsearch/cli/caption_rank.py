@@ -16,15 +16,13 @@ from clipsearch.cli.text_options import TextOptions
 @grouped
 def caption_rank(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="A picture (- for standard input).", show_default=False)
+        str, typer.Argument(metavar="IMAGE", help="The picture (- for standard input).", show_default=False)
     ],
     *,
     texts: TextOptions,
     top: Annotated[
         int | None,
-        typer.Option(
-            "--top", metavar="K", min=1, help="How many of the texts to show, the best first.", show_default=False
-        ),
+        typer.Option("--top", metavar="K", min=1, help="Show only the K best texts.", show_default=False),
     ] = None,
     filters: FilterOptions,
     output: FormatOptions,
@@ -32,10 +30,10 @@ def caption_rank(
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
-    """Find the texts that find a picture: its rank for each among the index's images, the best text first.
+    """Rank a picture among the images of the index, for each of several texts as the query.
 
-    A picture that is not in the index is ranked as if it were. Exits with 0, with 1 if there is no image to rank it
-    among, and with 2 after an error.
+    The text with the best rank comes first. A picture that is not in the index is ranked as if it were. Exits with 0,
+    with 1 if there is no image to rank it among, and with 2 after an error.
     """
     from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder

@@ -30,21 +30,17 @@ if TYPE_CHECKING:
 EXIT_NOTHING, EXIT_STRICT = 1, 2
 COLUMNS = ("path", "rank", "label", "probability", "score")
 FOLDERS = "folders"
-"""What `--truth` takes besides a file."""
+"""The value of `--truth` that is not the name of a file."""
 
 
 @dataclass(frozen=True)
 class LabelOptions:
-    """What pictures may show, and how it is said."""
+    """The options for labels and templates."""
 
     label: Annotated[
         list[str] | None,
         typer.Option(
-            "--label",
-            "-l",
-            metavar="LABEL",
-            help="A label: what a picture may show. May be repeated.",
-            show_default=False,
+            "--label", "-l", metavar="LABEL", help="What a picture may show. May be repeated.", show_default=False
         ),
     ] = None
     labels_from: Annotated[
@@ -62,7 +58,7 @@ class LabelOptions:
         typer.Option(
             "--template",
             metavar="TEXT",
-            help="A sentence with {} where the label comes. May be repeated: their vectors are averaged. By default: "
+            help="A sentence with {} in place of the label. May be repeated; the vectors are averaged. By default "
             '"a photo of a {}."',
             show_default=False,
         ),
@@ -70,12 +66,15 @@ class LabelOptions:
     templates_from: Annotated[
         str | None,
         typer.Option(
-            "--templates-from", metavar="FILE", help="More templates: each line of this file.", show_default=False
+            "--templates-from",
+            metavar="FILE",
+            help="More templates: each line of this file is one.",
+            show_default=False,
         ),
     ] = None
 
     def labels(self, otherwise: Sequence[str], encoding: str | None) -> list[Label]:
-        """The labels that are named, or else those that the pictures are known to have.
+        """Return the labels of the options, or else `otherwise`, the labels that the images are known to have.
 
         Raises:
             InputError: there are fewer than two, or two are the same.
@@ -90,10 +89,10 @@ class LabelOptions:
         return checked_labels(labels or otherwise)
 
     def templates(self, encoding: str | None) -> Sequence[str]:
-        """Those that are named, or else the usual one.
+        """Return the templates of the options, or else the default.
 
         Raises:
-            InputError: one has no place for a label.
+            InputError: a template has no place for the label.
         """
         from clipsearch.tasks.classification import TEMPLATES, checked_templates
 
@@ -105,16 +104,15 @@ class LabelOptions:
 
 @dataclass(frozen=True)
 class TruthOptions:
-    """What pictures are known to show."""
+    """The options for the true labels of images."""
 
     truth: Annotated[
         str | None,
         typer.Option(
             "--truth",
             metavar="folders|FILE",
-            help="What the pictures really show: folders, where each lies in one that is named for it, or a table "
-            "(CSV, TSV) with columns image (or path, filename, filepath) and label. Also the labels, if none are "
-            "named.",
+            help="The true labels: folders if the folder of each picture is named after its label, or a table (CSV, "
+            "TSV) with columns image (or path, filename, filepath) and label. Also used as labels if none are given.",
             show_default=False,
         ),
     ] = None
@@ -122,8 +120,8 @@ class TruthOptions:
         bool,
         typer.Option(
             "--report",
-            help="Print how good the labels are, instead of the labels: top-1, top-5, precision and recall of each "
-            "label, confusion matrix.",
+            help="Print how good the labels are instead of the labels: top-1 and top-5 accuracy, precision and recall "
+            "of each label, and the confusion matrix.",
         ),
     ] = False
     coarse: Annotated[
@@ -132,25 +130,21 @@ class TruthOptions:
 
     @property
     def table(self) -> str | None:
-        """The file that says what is known, if one does."""
+        """The file with true labels; None if there is none."""
         return None if self.truth == FOLDERS else self.truth
 
     def check(self, sorting: SortOptions, min_probability: float | None) -> None:
-        """Complain before anything is read.
-
-        Raises:
-            InputError: the options contradict each other.
-        """
+        """Raise an InputError if the options contradict each other, before anything is read."""
         if self.report and (sorting.folder or min_probability):
             raise InputError(
                 "A report is about all pictures: leave out --min-probability, --move-into and --copy-into."
             )
 
     def of(self, source: Source, encoding: str | None) -> list[str] | None:
-        """What each picture of `source` is known to show; None if nobody says.
+        """Return the true label of each image of `source`; None if they are not known.
 
         Raises:
-            InputError: the file cannot be used, or says nothing of a picture.
+            InputError: the file cannot be read, or has no label for an image.
         """
         from clipsearch.datasets.labels import folder_labels, labels_of, table_labels
 
@@ -164,10 +158,10 @@ class TruthOptions:
         return labels_of(source.paths, table_labels(file, encoding=encoding), file)
 
     def expected(self, truth: list[str] | None, labels: Sequence[Label]) -> npt.NDArray[np.int64]:
-        """(N,) the same as positions in `labels`, for a report.
+        """Return the (N,) indices in `labels` of the true labels, for a report.
 
         Raises:
-            InputError: nobody says, or something is none of the labels.
+            InputError: the true labels are not known, or one is not in `labels`.
         """
         from clipsearch.tasks.classification import positions
 
@@ -178,14 +172,14 @@ class TruthOptions:
 
 @dataclass(frozen=True)
 class SortOptions:
-    """Where the pictures go."""
+    """The options for moving or copying images into folders."""
 
     move_into: Annotated[
         Path | None,
         typer.Option(
             "--move-into",
             metavar="DIR",
-            help="Move each picture into DIR/LABEL; nothing in it is overwritten.",
+            help="Move pictures into DIR/LABEL; no file is overwritten.",
             show_default=False,
         ),
     ] = None
@@ -194,31 +188,31 @@ class SortOptions:
         typer.Option(
             "--copy-into",
             metavar="DIR",
-            help="Copy each picture into DIR/LABEL; nothing in it is overwritten.",
+            help="Copy pictures into DIR/LABEL; no file is overwritten.",
             show_default=False,
         ),
     ] = None
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say where pictures would be moved or copied to.")] = (
-        False
-    )
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print where pictures would be moved or copied to.")
+    ] = False
 
     @property
     def folder(self) -> Path | None:
-        """Where to; None if they stay where they are."""
+        """The target folder; None if the images are neither moved nor copied."""
         return self.move_into or self.copy_into
 
     def check(self) -> None:
-        """Raises InputError where the options contradict each other."""
+        """Raise an InputError if the options contradict each other, before anything is read."""
         if self.move_into and self.copy_into:
             raise InputError("Pictures are either moved or copied: leave --move-into or --copy-into out.")
         if self.dry_run and not self.folder:
             raise InputError("--dry-run is for --move-into and --copy-into.")
 
     def check_source(self, source: Source) -> None:
-        """Complain where the pictures cannot be put into folders.
+        """Check that the images can be moved or copied into folders.
 
         Raises:
-            InputError: they are no files that last.
+            InputError: the images are not files of their own.
         """
         if self.folder and source.numbers:
             raise InputError("Pictures within a file of CIFAR cannot be moved or copied into folders.")
@@ -226,7 +220,7 @@ class SortOptions:
             raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
 
     def plan(self, images: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
-        """What is to be done with pictures that have labels."""
+        """Plan the moves or copies of images with labels."""
         if self.folder is None:
             return []
         from clipsearch.output.sorting import folder_names, plan
@@ -237,7 +231,7 @@ class SortOptions:
 
 
 class _Labelled(NamedTuple):
-    """A picture that got a label, with its likeliest ones."""
+    """An image with its most probable labels."""
 
     path: bytes
     number: int | None
@@ -262,16 +256,18 @@ def classify(
         bool,
         typer.Option(
             "--indexed",
-            help="Classify the pictures of the index, all or those that pass the filters, instead of PATHs.",
+            help="Classify the pictures of the index that pass the filters, instead of PATHs.",
         ),
     ] = False,
     naming: LabelOptions,
     top: Annotated[
-        int, typer.Option("--top", metavar="K", min=1, help="How many labels to show for each picture.")
+        int, typer.Option("--top", metavar="K", min=1, help="The number of labels to show for each picture.")
     ] = 1,
     min_probability: Annotated[
         float,
-        typer.Option("--min-probability", metavar="P", min=0, max=1, help="Only labels with this probability or more."),
+        typer.Option(
+            "--min-probability", metavar="P", min=0, max=1, help="Only labels with at least this probability."
+        ),
     ] = 0,
     known: TruthOptions,
     encoding: EncodingOption = None,
@@ -281,10 +277,10 @@ def classify(
     output: FormatOptions,
     model: ModelOptions,
 ) -> int:
-    """Say which of several labels fits each picture best, with no training.
+    """Predict which of several labels fits each picture best, without training.
 
-    Can sort the pictures into a folder for each label, and report how good it is where that is known. Exits with 0,
-    with 1 if no picture got a label, and with 2 after an error.
+    Can sort the pictures into a folder for each label, and report how good the labels are if the true ones are known.
+    Exits with 0, with 1 if no picture got a label, and with 2 after an error.
     """
     form = output.form()
     check_inputs(naming.labels_from, naming.templates_from, filters.files_from)
@@ -296,19 +292,19 @@ def classify(
         if not source.paths:
             _print([], [], None, form)
             return EXIT_NOTHING
-        # 1. What they may show, and what they do.
+        # 1. Read the labels and the true labels.
         sorting.check_source(source)
         truth = known.of(source, encoding)
         labels = naming.labels(source.labels or sorted(set(truth or ())), encoding)
         expected = known.expected(truth, labels) if known.report else None
-        # 2. What they are taken for.
+        # 2. Predict the labels.
         from clipsearch.tasks.classification import TOP, Classifier
 
         classifier = Classifier.of(labels, embedder, templates)
         found = source.predict(classifier, max(top, TOP) if known.report else top)
         has_index = embedder.uses_index
     _complain(found)
-    # 3. What is asked for.
+    # 3. Print a report, or the labels.
     if expected is not None:
         code = _report(found, expected, labels, form)
     else:
@@ -317,10 +313,10 @@ def classify(
 
 
 def _complain(found: Classified) -> None:
-    """Name what cannot be read.
+    """Report images that cannot be read.
 
     Raises:
-        InputError: that is all.
+        InputError: no image can be read.
     """
     from clipsearch.output.paths import printable, shown
 
@@ -330,11 +326,11 @@ def _complain(found: Classified) -> None:
         raise InputError("None of the pictures can be read.")
 
 
-# -- what becomes of them --------------------------------------------------------------------------------------------
+# -- output ----------------------------------------------------------------------------------------------------------
 
 
 def _labelled(found: Classified, source: Source, truth: list[str] | None, least: float) -> list[_Labelled]:
-    """The pictures whose likeliest label has a probability of `least` or more, and as many labels as have."""
+    """Return the images with a label of at least the probability `least`, each with all its labels of that kind."""
     columns = (column.tolist() for column in found.predictions)
     images = []
     for place, labels, probabilities, scores in zip(found.read, *columns, strict=True):
@@ -351,7 +347,7 @@ def _labelled(found: Classified, source: Source, truth: list[str] | None, least:
 
 
 def _put(images: list[_Labelled], labels: Sequence[Label], sorting: SortOptions, form: str, *, has_index: bool) -> int:
-    """Print pictures with their labels, once they are where they belong."""
+    """Move or copy images if asked for, print them with their labels, and return the exit code."""
     if not sorting.folder:
         _print(images, labels, None, form)
         return 0 if images else EXIT_NOTHING
@@ -364,7 +360,7 @@ def _put(images: list[_Labelled], labels: Sequence[Label], sorting: SortOptions,
     done: list[Step] = []
     try:
         for step in steps if sorting.dry_run else carry_out(steps, move=move):
-            done.append(step)  # noqa: PERF402  (an error ends it, and then what was done is told)
+            done.append(step)  # noqa: PERF402  (after an error, what was done is printed)
     finally:
         _print(images[: len(done)], labels, done, form)
     say(in_words(done, sorting.folder, move=move, dry_run=sorting.dry_run))

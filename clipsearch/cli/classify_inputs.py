@@ -1,4 +1,4 @@
-"""The pictures that `clipsearch classify` is about, wherever they come from: files, the index, CIFAR's archives."""
+"""The inputs of `clipsearch classify`: image files, images of the index, or files of CIFAR."""
 
 from __future__ import annotations
 
@@ -21,32 +21,34 @@ if TYPE_CHECKING:
     from clipsearch.tasks.classification import Classified, Classifier
 
 _DOING = "Classifying"
+"""The label of the progress bar."""
 
 
 class Source(NamedTuple):
-    """Pictures, wherever they come from."""
+    """The images to classify."""
 
     paths: list[bytes]
-    """Absolute; of CIFAR's, that of the file in which they are."""
+    """N paths of images; for CIFAR, the file that contains the image."""
     numbers: list[int] | None
-    """And of CIFAR's, their places there, from 0 on."""
+    """For CIFAR, the number of each image in its file, from 0 on; else None."""
     truth: list[str] | None
-    """What CIFAR says that they show."""
+    """For CIFAR, the true label of each image; else None."""
     labels: Sequence[str]
-    """And all that they could."""
+    """For CIFAR, all labels; else empty."""
     predict: Callable[[Classifier, int], Classified]
+    """Predicts the most probable labels, as many as the second argument says."""
     is_lasting: bool = True
-    """Whether all are files of their own, which could be moved; nothing that comes out of a pipe is."""
+    """Whether the images are files that can be moved or copied, and not the content of a pipe."""
 
 
 @contextmanager
 def open_source(
     paths: list[Path], filters: FilterOptions, model: ModelOptions, *, indexed: bool, coarse: bool
 ) -> Iterator[tuple[Embedder, Source]]:
-    """The pictures that are meant, and a model for them.
+    """Open the images that the arguments name, and the model to classify them with.
 
     Raises:
-        InputError: it is not clear which are meant.
+        InputError: the arguments contradict each other, or a file cannot be read.
     """
     from clipsearch.datasets.labels import is_cifar
 
@@ -103,7 +105,11 @@ def _files(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str
 
 
 def _cifar(embedder: Embedder, paths: list[Path], *, coarse: bool) -> Source:
-    """Raises InputError if the files cannot be read, or not all have the same labels."""
+    """Read files of CIFAR.
+
+    Raises:
+        InputError: a file cannot be read, or the files have different labels.
+    """
     from clipsearch.datasets.labels import cifar_files, read_cifar
 
     batches = [read_cifar(path, coarse=coarse) for path in paths]

@@ -27,7 +27,7 @@ COLUMNS = ("cluster", "name", "score", "path")
 
 
 class Method(StrEnum):
-    """What `--method` takes: `clusters.Method`, without loading NumPy."""
+    """The values of `--method`, as in `clusters.Method`, but without importing NumPy."""
 
     KMEANS = "kmeans"
     AGGLOMERATIVE = "agglomerative"
@@ -36,17 +36,21 @@ class Method(StrEnum):
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """How groups are found and called."""
+    """The options for finding and naming groups."""
 
     n: Annotated[
         int | None,
         typer.Option(
-            "-n", metavar="K", min=1, help="How many groups. By default as many as seem right.", show_default=False
+            "-n",
+            metavar="K",
+            min=1,
+            help="The number of groups. By default it is chosen automatically.",
+            show_default=False,
         ),
     ] = None
     method: Annotated[
         Method,
-        typer.Option("--method", help="How groups are found; ward and hdbscan take up to 10,000 images."),
+        typer.Option("--method", help="The method of clustering; agglomerative and hdbscan take up to 10,000 images."),
     ] = Method.KMEANS
     min_size: Annotated[
         int | None,
@@ -54,7 +58,7 @@ class ClusterOptions:
             "--min-size",
             metavar="M",
             min=2,
-            help="With hdbscan: how many images make a group at least; 5 if it is not given.",
+            help="With hdbscan: the smallest number of images in a group; by default 5.",
             show_default=False,
         ),
     ] = None
@@ -90,13 +94,13 @@ class ClusterOptions:
     encoding: EncodingOption = None
 
     def find(self, store: Store, filters: FilterArguments) -> list[Cluster]:
-        """The groups of the images that fulfil `filters`."""
+        """Find the groups of the images that fulfil `filters`."""
         from clipsearch.tasks.clusters import find_clusters
 
         return find_clusters(store, self.n, method=self.method.value, min_size=self.min_size, seed=self.seed, **filters)
 
     def labels(self) -> list[str]:
-        """Each once.
+        """Return the labels of the options, each once.
 
         Raises:
             InputError: a file of labels cannot be read, or a label is blank.
@@ -125,19 +129,19 @@ def cluster(
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
-    """Divide images into groups that look alike, the largest first.
+    """Divide images into groups of similar ones, the largest first.
 
-    In each group the most typical images come first: score is the cosine with the centre of the group. Without labels
-    groups are numbered; 0 are images that hdbscan puts in no group. Needs scikit-learn: pip install
+    In each group the most typical images come first: score is the cosine with the centre of the group. Groups are
+    numbered; images that hdbscan puts in no group have number 0. Needs scikit-learn: pip install
     'clipsearch[cluster]'. Exits with 0, with 1 if there is no group or fewer than two images, and with 2 after an
     error.
     """
-    # 1. What is asked for.
+    # 1. Check the options.
     form = output.form()
     check_inputs(clusters.labels_from, filters.files_from)
     labels = clusters.labels()
     check_page(html)
-    # 2. Groups.
+    # 2. Find groups.
     opened_index, arguments = opened(index, filters, verbose=verbose)
     with opened_index:
         try:
@@ -151,7 +155,7 @@ def cluster(
 
             embedder = Embedder(opened_index.store)
             found = name_clusters(found, labels, embedder.embed_texts(labels))
-    # 3. What they are shown as.
+    # 3. Print them.
     sizes = [len(one.hits) for one in found]
     found = [one._replace(hits=one.hits[:top]) for one in found]
     _print(found, form)

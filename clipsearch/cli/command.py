@@ -1,6 +1,6 @@
-"""A command as Typer makes it, but one that refuses empty values.
+"""The class of commands: a Typer command that refuses empty values.
 
-An empty path would mean the current folder, and an empty text nothing: both come from variables that are not set.
+An empty path would mean the current folder, and an empty text nothing. Both usually come from an unset shell variable.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from clipsearch.errors import InputError
 from clipsearch.system.places import current_folder
 
 _TEXTS = ("LABEL", "TERM", "TEXT")
-"""What stands for words in help; all other texts are names."""
+"""Metavars of options and arguments whose values are words; all other texts are names of files."""
 
 
 class Command(TyperCommand):
-    """Of every option and argument, those that are added later, too."""
+    """A command that checks the values of all its options and arguments."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401  (its class is private)
-        """As Typer does it.
+        """Parse arguments as Typer does, after checking them.
 
         Raises:
             InputError: a value is empty.
@@ -40,30 +40,30 @@ class Command(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (its class is private)
-        """Run the command. What is logged is shown, what decoders write to stderr is not, and paths are relative."""
-        from clipsearch.cli.log import show_log  # not for help, as the next
+        """Run the command with the log shown, with decoders kept from writing to stderr, and with relative paths."""
+        from clipsearch.cli.log import show_log  # like the next two, not needed for help
         from clipsearch.images.quiet import quiet_decoders
         from clipsearch.output.paths import show_from
 
         show_log()
-        with suppress(InputError):  # the current folder was deleted, and nothing lies below it
+        with suppress(InputError):  # the current folder was deleted, so no path is relative to it
             show_from(current_folder())
         with quiet_decoders():
             return super().invoke(ctx)
 
 
 def _as_utf8(value: object) -> object:
-    """Words as they were typed, where the locale knows no letters but ASCII (`LC_ALL=C PYTHONUTF8=0`)."""
+    """Decode words that were typed in UTF-8 although the locale is ASCII (`LC_ALL=C PYTHONUTF8=0`)."""
     if isinstance(value, list | tuple):
         return type(value)(map(_as_utf8, value))
     if not isinstance(value, str):
         return value
     try:
         return os.fsencode(value).decode("utf-8")
-    except UnicodeError:  # it is not UTF-8, or is as it should be
+    except UnicodeError:  # it is not UTF-8, or is decoded already
         return value
 
 
 def _is_empty(value: object) -> bool:
-    """Whether a value, or one of several, is an empty text."""
+    """Whether a value, or one value of a list, is an empty text."""
     return any(map(_is_empty, value)) if isinstance(value, list | tuple) else value == ""

@@ -27,12 +27,12 @@ EXIT_NONE = 1
 EXIT_NOT_DELETED = 2
 COLUMNS = ("group", "mark", "score", "path", "width", "height", "bytes", "also")
 _MANY = 20_000
-"""Images that take some seconds to compare."""
+"""Number of images from which on comparing takes some seconds, so that progress is shown."""
 
 
 @dataclass(frozen=True)
 class DeleteOptions:
-    """What becomes of duplicates."""
+    """The options for deleting duplicates."""
 
     delete: Annotated[
         bool,
@@ -49,10 +49,10 @@ class DeleteOptions:
     yes: Annotated[bool, typer.Option("--yes", help="Confirm --delete; without it nothing is deleted.")] = False
 
     def check(self, threshold: float | None, *, exact: bool) -> None:
-        """Complain before anything is compared.
+        """Check the options before anything is compared.
 
         Raises:
-            InputError: it is not clear what is to be deleted.
+            InputError: the options contradict each other, or deletion of near duplicates has no threshold.
         """
         for given, name in ((self.yes, "--yes"), (self.permanently, "--permanently")):
             if given and not self.delete:
@@ -73,7 +73,7 @@ def duplicates(
         typer.Option(
             "--threshold",
             metavar="X",
-            help="The cosine from which images are near duplicates, up to 1. 0.97 if it is not given.",
+            help="The cosine from which images are near duplicates, up to 1. By default 0.97.",
             show_default=False,
         ),
     ] = None,
@@ -89,14 +89,14 @@ def duplicates(
     filters: FilterOptions,
     index: IndexOption = None,
 ) -> int:
-    """Find images that are there more than once, in groups; each names one to keep.
+    """Find groups of duplicate images, each with one to keep.
 
-    That is the one with the most pixels, of these the largest file, then the oldest. All others in a group are
-    duplicates of it: a copy has the same content, one that is near a similar vector. Needs no model. Names of one file,
-    such as hard links, count once.
+    The one to keep has the most pixels, or else is the largest file, or else the oldest. All others in its group are
+    duplicates of it: a copy has the same content, a near duplicate a similar vector. Needs no model. Several names of
+    one file, such as hard links, count once.
 
-    Exits with 0 if there are duplicates, with 1 if there are none, and with 2 after an error or if something that was
-    to be deleted is still there.
+    Exits with 0 if there are duplicates, with 1 if there are none, and with 2 after an error or if a file could not be
+    deleted.
     """
     form = _form(output, print0=print0)
     deletion.check(threshold, exact=exact)
@@ -135,7 +135,7 @@ def _form(output: FormatOptions, *, print0: bool) -> str:
 
 
 def _print(groups: Sequence[Group], form: str, deletion: DeleteOptions) -> None:
-    """On standard output, to its end: nothing is deleted that could not be named before."""
+    """Write all groups to standard output, so that no file is deleted that could not be named before."""
     from clipsearch.output.paths import shown
     from clipsearch.output.rows import write_rows
     from clipsearch.tasks.duplicates import names_to_delete
@@ -201,7 +201,7 @@ def _tell(groups: Sequence[Group], options: DeleteOptions) -> int:
 
 
 def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOptions) -> int:
-    """The exit code."""
+    """Delete the duplicates, report it, and return the exit code."""
     if not options.yes:
         _tell(groups, options)
         say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
@@ -214,23 +214,23 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
     try:
         for one in delete_duplicates(groups, roots, permanently=options.permanently):
             tally.add(one)
-    finally:  # also where it is interrupted
+    finally:  # also after an interruption
         tally.tell(permanently=options.permanently)
     return EXIT_NOT_DELETED if tally.left else 0
 
 
 class _Tally:
-    """What became of duplicates so far. What is special is said at once."""
+    """Counts deleted files, and reports those that could not be deleted at once."""
 
     def __init__(self) -> None:
         self.left = 0
-        """Files that are still there."""
+        """Number of files that could not be deleted."""
         self._deleted = self._freed = self._trashed = 0
         self._without_trash: dict[str, int] = {}
-        """How often a reason for having no trash came again, which is said once."""
+        """Number of further files for each reason why there is no trash; only the first one is reported by itself."""
 
     def add(self, one: Deletion) -> None:
-        """A file was deleted, or was not."""
+        """Count one result of a deletion."""
         from clipsearch.output.paths import printable, shown
         from clipsearch.tasks.duplicates import GONE
 
@@ -253,7 +253,7 @@ class _Tally:
             say(f"The link {printable(shown(link))} leads nowhere now: it led to {name}.")
 
     def tell(self, *, permanently: bool) -> None:
-        """Say it all in numbers."""
+        """Report the numbers."""
         from clipsearch.system.counting import plural
 
         if more := sum(self._without_trash.values()):
@@ -274,5 +274,5 @@ def _counted(groups: Sequence[Group]) -> str:
 
 
 def _size(number: int) -> str:
-    """Bytes, exactly, and for eyes where they are many."""
+    """Write a number of bytes, and for large ones also megabytes."""
     return f"{number} bytes" + (f" ({number / 1e6:.1f} MB)" if number >= 100_000 else "")  # noqa: PLR2004

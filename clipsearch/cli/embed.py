@@ -27,17 +27,18 @@ if TYPE_CHECKING:
 
 EXIT_UNREADABLE = 2
 _TEXTS_TOGETHER = 256
+"""Number of texts that are embedded at a time."""
 
 
 class Dtype(StrEnum):
-    """What `--dtype` takes."""
+    """The values of `--dtype`."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
 
 
 class Tokens(StrEnum):
-    """What `--tokens` takes."""
+    """The values of `--tokens`."""
 
     PATCH = "patch"
     CLS = "cls"
@@ -74,8 +75,8 @@ def embed(
         typer.Option(
             "--layer",
             metavar="N",
-            help="Write what this layer of the image tower makes of its tokens, instead of vectors: 0 is what the first"
-            " layer is given, -1 what the last one makes, -2 what the one before makes.",
+            help="Write the hidden states of this layer of the image tower instead of vectors: 0 is the input of the "
+            "first layer, -1 the output of the last one, -2 that of the one before.",
             show_default=False,
         ),
     ] = None,
@@ -83,30 +84,30 @@ def embed(
         Tokens | None,
         typer.Option(
             "--tokens",
-            help="With --layer: the patches (by default), the class token, or all, the class token first.",
+            help="With --layer: write the patches (the default), the class token, or all tokens, class token first.",
             show_default=False,
         ),
     ] = None,
     texts: TextOptions,
     model: ModelOptions,
 ) -> int:
-    """Write the vectors of pictures or of texts to a .npy file, and their names beside it.
+    """Write the vectors of pictures or of texts to a .npy file, and their names to another file beside it.
 
-    OUT.npy gets one unit vector a row, OUT.csv the names in the same order, OUT.json the model. Pictures that the
-    index knows are not embedded again. Exits with 0 if it is done, with 2 after an error.
+    OUT.npy gets one unit vector in each row, OUT.csv the names in the same order, and OUT.json the model. Pictures that
+    the index knows are not embedded again. Exits with 0 if it is done, and with 2 after an error.
     """
     from clipsearch.exchange.writing import save
 
-    # 1. What is to be embedded.
+    # 1. Check the options, and read the texts.
     are_texts = bool(texts.text) or texts.texts_from is not None
     if are_texts == bool(paths):
         raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
     if tokens and layer is None:
         raise InputError("--tokens says which tokens of a layer are meant. Name it: --layer N")
     if are_texts and layer is not None:
-        raise InputError("--layer is for pictures; leave it away for texts.")
+        raise InputError("--layer is for pictures: leave it out for texts.")
     words = [text for _, text in texts.read()] if are_texts else []
-    # 2. Vectors.
+    # 2. Compute and write the vectors.
     unreadable: list[tuple[bytes, str]] = []
     with named_images(paths or ()) as (files, typed), model.open() as embedder:
         about: dict[str, object] = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
@@ -119,7 +120,7 @@ def embed(
         with closing(_named(made, files, typed) if files else _texts(embedder, words)) as items:
             shape = save(out, items, columns, about, dtype=dtype.value, replace=force)
     say_damaged(embedder.damaged, lambda path: typed.get(path, path))
-    # 3. What was done.
+    # 3. Report.
     _report(out, f"{' x '.join(map(str, shape))} {dtype.value}", unreadable, typed)
     return EXIT_UNREADABLE if strict and unreadable else 0
 
@@ -136,7 +137,7 @@ def _report(out: Path, what: str, unreadable: list[tuple[bytes, str]], typed: Ma
 def _images(
     embedder: Embedder, files: list[ImageFile], unreadable: list[tuple[bytes, str]]
 ) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
-    """Place and vector of what can be read; the rest is put into `unreadable`."""
+    """Yield index and vector of each image that can be read; the others are appended to `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.search.encoders import readable_images
 
@@ -147,7 +148,7 @@ def _images(
 def _layer(
     embedder: Embedder, files: list[ImageFile], layer: int, tokens: Tokens, unreadable: list[tuple[bytes, str]]
 ) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
-    """Place and hidden states of what can be read; the rest is put into `unreadable`."""
+    """Yield index and hidden states of each image that can be read; the others are appended to `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.search.inner_layers import hidden_states
 
@@ -168,7 +169,7 @@ def _layer(
 def _named(
     made: Generator[tuple[int, npt.NDArray[np.float32]], None, None], files: list[ImageFile], typed: Mapping[bytes, str]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
-    """What was made, with the path of its image as it was typed."""
+    """Yield each array with the path of its image, as it was typed."""
     with closing(made):
         for place, array in made:
             yield {"path": os.fsencode(typed.get(files[place].path, files[place].path))}, array

@@ -44,16 +44,18 @@ def eval_(
         typer.Option(
             "--images",
             metavar="DIR",
-            help="The folder that image paths are taken from. By default that of CAPTIONS.",
+            help="The folder that paths of images start from. By default that of CAPTIONS.",
             show_default=False,
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="NAME", help="Only this part of Karpathy's JSON: test.", show_default=False),
+        typer.Option(
+            "--split", metavar="NAME", help="Take only this part of Karpathy's JSON, such as test.", show_default=False
+        ),
     ] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave out images that are not there, instead of giving up.")
+        bool, typer.Option("--skip-missing", help="Leave out images that are missing. Without it, they are an error.")
     ] = False,
     encoding: EncodingOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if an image could not be read.")] = False,
@@ -62,8 +64,8 @@ def eval_(
         typer.Option(
             "--min",
             metavar="METRIC=VALUE",
-            help="Exit with 1 if recall@1, recall@5, recall@10 or mrr is less, in either direction, or with t2i. or "
-            "i2t. before it in that one: t2i.recall@5=0.8. May be repeated.",
+            help="Exit with 1 if a metric (recall@1, recall@5, recall@10, mrr) is less than this value in either "
+            "direction, or in only one with t2i. or i2t. before its name: t2i.recall@5=0.8. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -72,29 +74,29 @@ def eval_(
         typer.Option(
             "--compare",
             metavar="MODEL MODEL",
-            help="Two models side by side, named as for --model.",
+            help="Compare two models, named as for --model.",
             show_default=False,
         ),
     ] = None,
     model: ModelOptions,
     output: FormatOptions,
 ) -> int:
-    """Measure how well a model finds images by captions, and captions by images.
+    """Evaluate how well a model finds images by captions, and captions by images.
 
-    Shown are recall@1, recall@5 and recall@10, median rank and mean reciprocal rank. Exits with 0, with 1 if --min is
+    Prints recall@1, recall@5 and recall@10, median rank and mean reciprocal rank. Exits with 0, with 1 if --min is
     not met, and with 2 after an error.
     """
     from clipsearch.datasets.captions import read_captions
     from clipsearch.tasks.evaluation import parse_gate, unmet
 
-    # 1. What can be refused is, before a model is loaded.
+    # 1. Check the options and read the captions, before a model is loaded.
     form = output.form()
     gates = [parse_gate(given) for given in at_least or ()]
     if compare and model.model is not None:
         raise InputError("--compare names the models itself. Leave out --model.")
     content = read_input(STDIN) if str(captions) == STDIN else None
     read = read_captions(
-        called(str(captions)),  # with a content, this is a mere name
+        called(str(captions)),  # with a content, only a name for errors
         images=images,
         split=split,
         skip_missing=skip_missing,
@@ -103,9 +105,9 @@ def eval_(
     )
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
-    # 2. Measure.
+    # 2. Evaluate.
     found = _measured([replace(model, model=name) for name in compare] if compare else [model], read)
-    # 3. Tell.
+    # 3. Report.
     unreadable = _say_unreadable(found)
     rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
     print_rows(rows, form, numbers=dict.fromkeys(rows[0], ".4f"))
@@ -116,7 +118,7 @@ def eval_(
 
 
 def _say_unreadable(found: Sequence[Evaluation]) -> dict[bytes, str]:
-    """Name each image once that some model was not shown."""
+    """Report each image that cannot be read, and return them with the reasons."""
     from clipsearch.output.paths import printable, shown
 
     unreadable = {path: reason for evaluation in found for path, reason in evaluation.unreadable}
@@ -126,7 +128,7 @@ def _say_unreadable(found: Sequence[Evaluation]) -> dict[bytes, str]:
 
 
 def _measured(choices: list[ModelOptions], captions: Captions) -> list[Evaluation]:
-    """The figures of each model; what is damaged is said."""
+    """Evaluate each model, and report damaged images."""
     with ExitStack() as stack:
         embedders = [stack.enter_context(choice.open()) for choice in choices]
         if len({each.name for each in embedders}) < len(embedders):
@@ -137,7 +139,7 @@ def _measured(choices: list[ModelOptions], captions: Captions) -> list[Evaluatio
 
 
 def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:
-    """The figures of one model."""
+    """Evaluate one model."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.tasks.evaluation import evaluate
 
@@ -146,7 +148,7 @@ def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:
 
 
 def _records(found: Sequence[Evaluation]) -> list[Row]:
-    """For programs: a row for each model and direction."""
+    """Make rows for programs, one for each model and direction."""
     return [
         {
             "model": evaluation.model,
@@ -161,7 +163,7 @@ def _records(found: Sequence[Evaluation]) -> list[Row]:
 
 
 def _side_by_side(found: Sequence[Evaluation], names: Sequence[str]) -> list[Row]:
-    """For people: a row for each metric, a column for each model."""
+    """Make rows for people, one for each direction and metric, with a column for each model."""
     rows: list[Row] = []
     for results in zip(*(evaluation.directions for evaluation in found), strict=True):
         columns = [{"queries": result.queries, "candidates": result.candidates, **result.metrics} for result in results]
@@ -172,5 +174,5 @@ def _side_by_side(found: Sequence[Evaluation], names: Sequence[str]) -> list[Row
 
 
 def _shown(metric: str, value: float) -> float | str:
-    """A median rank is whole, or lies in the middle of two; 1.0000 would look like a share."""
+    """Format a metric. A median rank gets no decimals, because 1.0000 would look like a share."""
     return f"{value:g}" if metric == "median_rank" else value

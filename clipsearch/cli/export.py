@@ -14,7 +14,7 @@ from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, ope
 
 
 class NamesFormat(StrEnum):
-    """What `--format` takes."""
+    """The values of `--format`."""
 
     CSV = "csv"
     JSONL = "jsonl"
@@ -34,11 +34,11 @@ def export(
     filters: FilterOptions,
     index: IndexOption = None,
 ) -> int:
-    """Write the vectors of an index to a .npy file, and what it knows of the images beside it.
+    """Write the vectors of an index to a .npy file, and the records of its images to another file beside it.
 
-    OUT.npy gets one unit vector a row, in the order of paths; OUT.csv (or .jsonl, .parquet) path, width, height, bytes,
-    taken_at, date_source, mtime_ns and hash in the same order; OUT.json the model. Exits with 0 if it is done, with 1
-    if no image passes the filters, and with 2 after an error.
+    OUT.npy gets one unit vector in each row, in the order of paths. OUT.csv (or .jsonl, .parquet) gets path, width,
+    height, bytes, taken_at, date_source, mtime_ns and hash in the same order, and OUT.json the model. Exits with 0 if
+    it is done, with 1 if no image passes the filters, and with 2 after an error.
     """
     from clipsearch.exchange.exporting import export as export_index
 

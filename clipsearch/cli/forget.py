@@ -30,7 +30,7 @@ def forget(
     from clipsearch.system.paths import absolute
 
     folder = index_folder(index)
-    Store.open(folder).close()  # complains if there is none; writing would make one
+    Store.open(folder).close()  # raises an error if there is no index, which `locked` would create
     roots = [absolute(path) for path in paths]
     with Writer.locked(folder, wait=wait) as writer:
         for root, images in zip(roots, writer.forget(roots), strict=True):

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 def import_(
     vectors: Annotated[
         Path | None,
-        typer.Argument(metavar="[VECTORS]", help="A .npy file with a vector in each row.", show_default=False),
+        typer.Argument(metavar="[VECTORS]", help="A .npy file with one vector in each row.", show_default=False),
     ] = None,
     names: Annotated[
         Path | None,
         typer.Argument(
             metavar="[NAMES]",
-            help="Paths of their pictures in the same order: .csv, .tsv, .jsonl or .parquet with a column path (or "
-            "image_path), or .txt with one a line.",
+            help="The paths of their pictures in the same order: .csv, .tsv, .jsonl or .parquet with a column path (or "
+            "image_path), or .txt with one path in each line.",
             show_default=False,
         ),
     ] = None,
@@ -38,8 +38,8 @@ def import_(
         typer.Option(
             "--clip-retrieval",
             metavar="DIR",
-            help="Instead of VECTORS and NAMES: a folder that clip-retrieval inference wrote, with img_emb_*.npy and "
-            "metadata_*.parquet.",
+            help="Import the output folder of clip-retrieval inference, with img_emb_*.npy and metadata_*.parquet, "
+            "instead of VECTORS and NAMES.",
             show_default=False,
         ),
     ] = None,
@@ -59,8 +59,8 @@ def import_(
         typer.Option(
             "--root",
             metavar="DIR",
-            help="A folder that the index is to know, as if it had been indexed. By default the one that all pictures "
-            "have in common. May be repeated.",
+            help="Add this folder to the index, as if it had been indexed. By default the common folder of all "
+            "pictures. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -69,11 +69,11 @@ def import_(
     verbose: VerboseOption = False,
     json: JsonOption = False,
 ) -> int:
-    """Put vectors that were made elsewhere into an index.
+    """Import vectors that were made elsewhere into an index.
 
-    All is checked before anything is written: shapes, lengths, that the pictures are there, and, on some of them, that
-    the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits with 0 if it is
-    done, and with 2 after an error.
+    Everything is checked before anything is written: shapes, lengths, that the pictures can be read and, on some of
+    them, that the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits
+    with 0 if it is done, and with 2 after an error.
     """
     from clipsearch.api import IndexingModel, index_folder
     from clipsearch.cli.log import show_log
@@ -106,7 +106,7 @@ def import_(
 
 
 def _parts(vectors: Path | None, names: Path | None, clip_retrieval: Path | None) -> list[Part]:
-    """The files that are named."""
+    """Return the files that the arguments name."""
     from clipsearch.exchange.reading import Part, clip_retrieval_parts
 
     if clip_retrieval and not vectors:
@@ -133,8 +133,8 @@ def _report(done: Imported, folder: Path, model: str) -> None:
 
     for path, reason in done.skipped:
         say(f"Left out {printable(shown(path))}: {reason}")
-    images = plural(done.compared, "picture")
-    say(f"Compared {images} with what {model} makes of them: cosine {done.lowest_cosine:.4f} at least.")
+    images = plural(done.compared, "image")
+    say(f"Compared {images} with the vectors of {model}: the lowest cosine is {done.lowest_cosine:.4f}.")
     also = f", {done.known} known" if done.known else ""
     also += f", {len(done.skipped)} left out" if done.skipped else ""
     say(f"{plural(done.imported, 'image')} imported{also}; {plural(done.images, 'image')} in the index {folder}")

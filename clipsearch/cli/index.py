@@ -38,7 +38,7 @@ _MILLION = 1_000_000
 
 @dataclass(frozen=True)
 class ComputingOptions:
-    """Which model makes the vectors, and how."""
+    """The options for the model that makes the vectors."""
 
     model: ModelOption = None
     device: DeviceOption = "auto"
@@ -50,19 +50,20 @@ class ComputingOptions:
             "--batch-size",
             metavar="B",
             min=1,
-            help="How many images the model computes together. By default what suits the device.",
+            help="The number of images in a batch. By default one that suits the device.",
             show_default=False,
         ),
     ] = None
     exact: Annotated[
         bool,
         typer.Option(
-            "--exact", help="Decode and resize images in full and compute in fp32: slower, the very numbers of CLIP."
+            "--exact",
+            help="Decode and resize images in full and compute in fp32: slower, with exactly the numbers of CLIP.",
         ),
     ] = False
 
     def encoder(self) -> EncoderOptions:
-        """For the model."""
+        """Return the options for the model."""
         from clipsearch.models.encoder_options import EncoderOptions
 
         return EncoderOptions(self.device, self.precision.value, self.batch_size, self.exact, self.engine.value)
@@ -70,15 +71,15 @@ class ComputingOptions:
 
 @dataclass(frozen=True)
 class RulesOptions:
-    """Which files count."""
+    """The options for which files are indexed."""
 
     exclude: Annotated[
         list[str] | None,
         typer.Option(
             "--exclude",
             metavar="GLOB",
-            help="Leave out files and folders, with the rules of .gitignore. May be repeated. Remembered, like the "
-            "next five: a later run without any of the six uses them again.",
+            help="Leave out files and folders that match, with the rules of .gitignore. May be repeated. This option "
+            "and the next five are stored: a later run without any of the six uses them again.",
             show_default=False,
         ),
     ] = None
@@ -86,7 +87,7 @@ class RulesOptions:
         bool | None,
         typer.Option(
             "--include-hidden/--no-include-hidden",
-            help="Take in files and folders whose names begin with a dot.",
+            help="Include files and folders whose names begin with a dot.",
             show_default=False,
         ),
     ] = None
@@ -102,8 +103,8 @@ class RulesOptions:
         bool | None,
         typer.Option(
             "--by-name-only/--no-by-name-only",
-            help="Only files that are named like pictures. By default files without an ending, or with an unknown one, "
-            "are looked into.",
+            help="Take only files that are named like pictures. By default files without a suffix, or with an unknown "
+            "one, are opened to find out.",
             show_default=False,
         ),
     ] = None
@@ -111,7 +112,7 @@ class RulesOptions:
         bool | None,
         typer.Option(
             "--include-backups/--no-include-backups",
-            help="Also spare and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
+            help="Include backups and partial copies of pictures: photo.jpg~, photo.jpg.bak, photo.jpg.part.",
             show_default=False,
         ),
     ] = None
@@ -119,38 +120,36 @@ class RulesOptions:
         bool | None,
         typer.Option(
             "--include-system/--no-include-system",
-            help="Also folders in which systems keep thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
+            help="Include folders of systems for thumbnails and deleted files: @eaDir, $RECYCLE.BIN, *.lrdata ...",
             show_default=False,
         ),
     ] = None
 
     def rules(self) -> Rules | None:
-        """What was asked for; None if nothing was, so that roots keep their rules."""
+        """Return the rules that are asked for; None if there are none, so that roots keep theirs."""
         from clipsearch.images.finding import Rules
 
         if self == RulesOptions() or self == RulesOptions(exclude=[]):
             return None
         if self.by_name_only and self.include_backups:
-            raise typer.BadParameter(
-                "--by-name-only looks into no file, nor into backups; leave --include-backups away"
-            )
+            raise typer.BadParameter("--by-name-only opens no file, and so no backup; leave --include-backups out")
         others = {name: bool(value) for name, value in vars(self).items() if name != "exclude"}
         return Rules(tuple(self.exclude or ()), **others)
 
 
 @dataclass(frozen=True)
 class TalkOptions:
-    """How much is said."""
+    """The options for messages."""
 
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False
     verbose: VerboseOption = False
 
     def begin(self) -> None:
-        """From here on the log is shown so."""
+        """Show the log as the options say."""
         from clipsearch.cli.log import show_log
 
         if self.quiet and self.verbose:
-            raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them away")
+            raise typer.BadParameter("--quiet and --verbose contradict each other; leave one of them out")
         show_log(verbose=self.verbose, quiet=self.quiet)
 
 
@@ -160,7 +159,7 @@ def index(
         list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="Folders or image files. Without any: all that the index knows.",
+            help="Folders or image files. By default all folders of the index.",
             show_default=False,
         ),
     ] = None,
@@ -174,7 +173,7 @@ def index(
             "--max-pixels",
             metavar="MILLIONS",
             min=1,
-            help="Do not decode larger images. By default what fits this machine's memory.",
+            help="Do not decode images with more pixels. By default as many as fit this machine's memory.",
             show_default=False,
         ),
     ] = None,
@@ -182,18 +181,18 @@ def index(
         bool,
         typer.Option(
             "--allow-empty",
-            help="Accept a folder without any image, and forget the images that were in it; otherwise it is an error.",
+            help="Accept a folder without images, and remove its images from the index. Without it, that is an error.",
         ),
     ] = False,
     reread: Annotated[
-        bool, typer.Option("--reread", help="Read every file, also where size and times say that nothing changed.")
+        bool, typer.Option("--reread", help="Read every file, even if its size and times have not changed.")
     ] = False,
     skip_damaged: Annotated[
         bool | None,
         typer.Option(
             "--skip-damaged/--no-skip-damaged",
-            help="Refuse pictures of which a part is missing; otherwise they are in the index if half of them is "
-            "there. Remembered.",
+            help="Refuse damaged pictures. By default they are indexed if at least half of the picture is there. This "
+            "option is stored.",
             show_default=False,
         ),
     ] = None,
@@ -204,10 +203,11 @@ def index(
     talk: TalkOptions,
     json: JsonOption = False,
 ) -> int:
-    """Make or refresh the index of image folders.
+    """Make or update the index of folders with images.
 
-    Only new and changed images are embedded. The index is written to .clipsearch in the current folder. Interrupt it
-    at will: the next run goes on from there. What is left out can also stand in .clipsearchignore files.
+    Only new and changed images are embedded. The index is written to .clipsearch in the current folder. It may be
+    interrupted at any time: the next run goes on from there. Files to leave out can also be listed in .clipsearchignore
+    files.
     """
     from clipsearch.api import IndexingModel, index_folder
     from clipsearch.cli.progress import ProgressBar
@@ -242,7 +242,7 @@ def index(
 def _lines(
     summary: Summary, chosen: IndexingModel, talk: TalkOptions, index: Path | None, *, strict: bool
 ) -> Iterator[str]:
-    """What is said of a run; some may be empty."""
+    """Yield the messages about a run, some of which may be empty."""
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output import reports
 

@@ -1,4 +1,4 @@
-"""What commands read: files that hold texts or names, standard input, and image files that are named one by one."""
+"""Inputs of commands: files with texts or names, standard input, and image files."""
 
 from __future__ import annotations
 
@@ -21,27 +21,35 @@ if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
 
 STDIN = "-"
-"""Means standard input wherever a file is asked for."""
+"""The name that stands for standard input."""
 EncodingOption = Annotated[
     str | None,
     typer.Option(
         "--encoding",
         metavar="NAME",
-        help="What that file is written in, if not in UTF-8, or in UTF-16 or UTF-32 with its mark: cp949, euc-kr, "
-        "shift_jis, gb18030, latin-1, cp1252.",
+        help="The encoding of the file if it is neither UTF-8, nor UTF-16 or UTF-32 with a byte order mark: cp949, "
+        "euc-kr, shift_jis, gb18030, latin-1, cp1252.",
         show_default=False,
     ),
 ]
 
 
 def check_inputs(*names: str | None) -> None:
-    """Raises InputError if more than one input is standard input."""
+    """Check that at most one input is standard input.
+
+    Raises:
+        InputError: more than one is.
+    """
     if names.count(STDIN) > 1:
         raise InputError("Only one thing can be read from standard input (-).")
 
 
 def check_encoding(encoding: str | None, *files: object) -> None:
-    """Raises InputError if there is no such encoding, or no file that could be in it."""
+    """Check the encoding that is given for `files`.
+
+    Raises:
+        InputError: Python does not know it, or there is no file.
+    """
     if encoding is None:
         return
     from clipsearch.datasets import tables
@@ -52,7 +60,7 @@ def check_encoding(encoding: str | None, *files: object) -> None:
 
 
 def read_input(name: str) -> bytes:
-    """The content of a file, or of standard input for `-`.
+    """Read a file, or standard input for `-`.
 
     Raises:
         InputError: it cannot be read.
@@ -66,10 +74,10 @@ def read_input(name: str) -> bytes:
 
 
 def standard_input() -> BinaryIO:
-    """What comes through a pipe.
+    """Return standard input as a binary file.
 
     Raises:
-        InputError: it is closed.
+        InputError: standard input is closed.
     """
     if sys.stdin is None:
         raise InputError("Cannot read standard input (-): it is closed.")
@@ -77,17 +85,21 @@ def standard_input() -> BinaryIO:
 
 
 def called(name: str) -> str:
-    """An input for people."""
+    """Return the name of an input for messages."""
     return "standard input" if name == STDIN else name
 
 
 def text_lines(name: str, what: str, encoding: str | None = None) -> list[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers; `what` one line is, say "query".
+    """Read the lines of a file that are not blank, with their numbers.
 
-    It is in UTF-8 unless its byte order mark or `encoding` says otherwise, and then the user is told.
+    Args:
+        name: the file, or `-` for standard input.
+        what: the word for the content of a line in errors, for example "query".
+        encoding: that of a file which is neither UTF-8 nor has a byte order mark. An encoding other than UTF-8 is
+            reported.
 
     Raises:
-        InputError: it cannot be read, is in another encoding, or has no such line.
+        InputError: the file cannot be read, is in another encoding, or has only blank lines.
     """
     from clipsearch.datasets.tables import check_utf8, decoded, lines_of
 
@@ -103,10 +115,10 @@ def text_lines(name: str, what: str, encoding: str | None = None) -> list[tuple[
 
 
 def paths_in(content: bytes) -> list[str]:
-    """The paths that a file lists: one a line, or separated by NUL if there is one in it.
+    """Split the content of a file into paths, one in each line, or separated by NUL if it contains any.
 
-    A line counts as it is and also as it is meant: without the byte order mark and the carriage return of Windows'
-    editors, which may be part of a name.
+    A line with a byte order mark or a carriage return, which editors on Windows add but which may also be part of a
+    name, is returned both with and without it.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", "surrogatepass").encode("utf-8", "surrogatepass")
@@ -120,26 +132,29 @@ def paths_in(content: bytes) -> list[str]:
 
 
 def image_input(name: str) -> str | bytes:
-    """What to look at for a picture that was named: its file, or the content of what can be read only once.
+    """Return the path of a named image, or its content if it can be read only once.
 
-    That is standard input (`-`), and pipes such as `<(...)`.
+    That is so for standard input (`-`) and for pipes such as `<(...)`.
 
     Raises:
-        InputError: the content cannot be read, or is more than the largest picture needs.
+        InputError: the content cannot be read, or is larger than any image.
     """
     return _content(name) if _is_stream(name) else name
 
 
 @contextmanager
 def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile], dict[bytes, str]]]:
-    """`image_files` of what was named, also of standard input and pipes, as for `image`.
+    """Find image files as `image_files` does, also in standard input and pipes.
 
-    What can be read only once lies in temporary files within; the second value has their paths, and what was typed.
+    Those that can be read only once are copied to temporary files, which exist within this context.
+
+    Yields:
+        The files, and for each temporary file the name that was typed.
 
     Raises:
-        InputError: as for `image_files` and `image`.
+        InputError: as for `image_files` and `image_input`.
     """
-    import tempfile  # for all that a text query needs, starting it would take longest
+    import tempfile  # a text query does not need it, and importing it takes long
 
     from clipsearch.system.paths import absolute
 
@@ -157,7 +172,7 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
 
 
 def say_damaged(damaged: Iterable[tuple[bytes, float]], called: Callable[[bytes], str | bytes]) -> None:
-    """Name pictures of which a part is missing, by path and share; `called` is what the user called each."""
+    """Report damaged images, given by path and missing share; `called` returns the name that the user typed."""
     from clipsearch.images.missing_share import missing
     from clipsearch.output.paths import printable, shown
 
@@ -166,7 +181,7 @@ def say_damaged(damaged: Iterable[tuple[bytes, float]], called: Callable[[bytes]
 
 
 def _is_stream(name: str) -> bool:
-    """Whether it can be read only once: standard input, a pipe, a device."""
+    """Whether an input can be read only once, as standard input, a pipe or a device."""
     if name == STDIN:
         return True
     try:
@@ -187,12 +202,12 @@ def _content(name: str) -> bytes:
 
 
 def image_files(paths: Iterable[Path]) -> list[ImageFile]:
-    """The image files that are named, and those in the folders that are, each once, in the order in which they come.
+    """Find the image files among `paths` and in the folders among them, each once, in their order.
 
-    What cannot be looked into is named on stderr, and so is a picture that a run which was killed left aside.
+    Folders that cannot be listed are reported.
 
     Raises:
-        InputError: something is not there or cannot be read, or a folder holds no image.
+        InputError: a path does not exist or cannot be read, or a folder contains no image.
     """
     from clipsearch.images.finding import find_images
     from clipsearch.images.other_files import PassedOver, listed

@@ -1,4 +1,4 @@
-"""Files that a run which was killed had put aside, for the commands that put files aside."""
+"""Restores files that a killed run had moved aside, for the commands that move files aside."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from clipsearch.errors import InputError
 
 
 def put_back_leftovers(folders: Iterable[bytes]) -> None:
-    """Put back what lies aside in `folders` (absolute), and say so.
+    """Restore files that were moved aside in `folders` (absolute), and report them.
 
     Raises:
-        InputError: a folder cannot be changed.
+        InputError: a file cannot be restored.
     """
     from clipsearch.output.paths import printable, shown
     from clipsearch.system.naming import restore

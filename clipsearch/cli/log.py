@@ -1,6 +1,6 @@
-"""Where the package's log ends in the command line: on stderr, a message as it stands.
+"""Shows the log of the package on stderr, each message in a line.
 
-Imported when a command begins to run, not for help: logging takes some milliseconds to import.
+The module is imported when a command begins to run, and not for help, because importing logging takes milliseconds.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from clipsearch.cli.talk import say
 
 
 def show_log(*, verbose: bool = False, quiet: bool = False) -> None:
-    """Say what the package logs: warnings; with `verbose` also what is used and why, with `quiet` only errors."""
+    """Show warnings of the package; with `verbose` also information, with `quiet` only errors."""
     log = logging.getLogger("clipsearch")
     log.setLevel(logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING)
-    log.handlers = [_Said()]
+    log.handlers = [_Stderr()]
     log.propagate = False
 
 
-class _Said(logging.Handler):
-    """Says each message, and what to type where the record has a hint, as errors have.
+class _Stderr(logging.Handler):
+    """Shows each message, with its hint if the record has one.
 
-    What goes wrong on the way is an error of the command, as for all it says.
+    Unlike in other handlers, an error in writing is raised, so that it ends the command.
     """
 
     def emit(self, record: logging.LogRecord) -> None:

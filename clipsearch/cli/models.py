@@ -1,4 +1,4 @@
-"""`clipsearch models`: which models there are, all about one, and fetching one; `check` has a module of its own."""
+"""`clipsearch models`: its commands list, show and pull. The command check is in `models_check`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NameArgument = Annotated[
     str,
     typer.Argument(
         metavar="NAME|PATH",
-        help="A model, by any name that --model takes; NAME@REVISION for a branch, a tag or a commit of it.",
+        help="A model, by any name that --model takes; NAME@REVISION is a branch, a tag or a commit of it.",
     ),
 ]
 
@@ -38,7 +38,7 @@ def alone(context: typer.Context, *, output: FormatOptions) -> int:
     if context.invoked_subcommand is None:
         return _list(output)
     if output != FormatOptions():
-        raise InputError(f"Write options behind the command: clipsearch models {context.invoked_subcommand} ...")
+        raise InputError(f"Write options after the command: clipsearch models {context.invoked_subcommand} ...")
     return 0
 
 
@@ -47,10 +47,9 @@ def alone(context: typer.Context, *, output: FormatOptions) -> int:
 def list_(*, output: FormatOptions) -> int:
     """List the models that have a short name.
 
-    M is millions of parameters, px the height and width that pictures are seen in, ImgNet the top-1 accuracy on
-    ImageNet without training on it, COCO the recall@1 of pictures by captions, as published; * marks the default. Other
-    formats than the table have more. Any other repository on the Hugging Face hub, or folder, may work too. Asks no
-    network.
+    M is millions of parameters, px the height and width of the input, ImgNet the zero-shot top-1 accuracy on ImageNet
+    and COCO the recall@1 of pictures by captions, both as published; * marks the default. Formats other than the table
+    have more columns. Other repositories on the Hugging Face hub, and folders, may work, too. Uses no network.
     """
     return _list(output)
 
@@ -69,9 +68,9 @@ def _list(output: FormatOptions) -> int:
 @models.command("show", cls=Command)
 @grouped
 def show(name: NameArgument, *, output: FormatOptions) -> int:
-    """Show what is known of a model: figures, towers, preprocessing, revision, fingerprint, files.
+    """Show the facts about a model: figures, towers, preprocessing, revision, fingerprint, files.
 
-    Of a model that is not on this disk, only what is published. Loads no model and asks no network.
+    For a model that is not on this disk, only published figures are shown. Loads no model and uses no network.
     """
     from clipsearch.output.models import write_model
     from clipsearch.tasks.describing import describe
@@ -91,15 +90,14 @@ def pull(
     name: NameArgument,
     *,
     update: Annotated[
-        bool, typer.Option("--update", help="Ask the hub whether there is a newer revision, and fetch that.")
+        bool, typer.Option("--update", help="Look for a newer revision on the hub, and fetch it.")
     ] = False,
     output: FormatOptions,
 ) -> int:
-    """Fetch a model, so that it works without a network, and prepare its text tower for queries.
+    """Fetch a model, so that it works without a network, and prepare its towers for queries.
 
-    Files that an interrupted download completed are not fetched again. Of a model that is on this disk already, each
-    file is compared with the hash that the hub had for it, and damaged ones are fetched again. Prints where the model
-    lies.
+    Files that an interrupted download completed are not fetched again. If the model is on this disk already, each file
+    is compared with its hash on the hub, and damaged ones are fetched again. Prints the folder of the model.
     """
     from clipsearch.api import pull_model
     from clipsearch.cli.progress import ProgressBar

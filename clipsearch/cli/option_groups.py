@@ -1,4 +1,4 @@
-"""Options that several commands share, as dataclasses: each field is an option as Typer knows it."""
+"""Groups of options that several commands share: dataclasses in which each field is an option of Typer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 @cache
 def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401  (a dataclass)
-    """Its fields as keyword parameters. Several commands have the same groups, and looking takes a millisecond."""
+    """Return the fields of a group as keyword parameters; cached, because this takes a millisecond."""
     options = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(
@@ -22,7 +22,7 @@ def _parameters(group: Any) -> list[inspect.Parameter]:  # noqa: ANN401  (a data
 
 
 def grouped(command: Callable[..., int]) -> Callable[..., int]:
-    """Let Typer see the fields of each parameter that is a dataclass as options of `command` itself."""
+    """Make the fields of each parameter that is a dataclass options of `command`, for Typer."""
     groups: dict[str, Any] = {}
     parameters = []
     hints = get_type_hints(command, include_extras=True)
@@ -42,7 +42,7 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
         }
         return command(**values, **packed)
 
-    # `signature` and `get_type_hints`, which Typer asks, believe these.
+    # Typer calls `signature` and `get_type_hints`, which read these.
     run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import clipsearch
-from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands have it from here)
+from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands import it from here)
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Precision(StrEnum):
-    """What `--precision` takes."""
+    """The values of `--precision`."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -33,7 +33,7 @@ class Precision(StrEnum):
 
 
 class Engine(StrEnum):
-    """What `--engine` takes."""
+    """The values of `--engine`."""
 
     AUTO = "auto"
     NUMPY = "numpy"
@@ -53,14 +53,14 @@ ModelOption = Annotated[
 
 
 def _device(given: str) -> str:
-    """What `--device` takes; whether it is there is seen when a model needs it."""
+    """Check a value of `--device`. Whether the device is available is checked when a model is loaded."""
     from clipsearch.models.devices import check_device
 
     return check_device(given)
 
 
 def _devices(incomplete: str) -> list[str]:
-    """For the shell's completion."""
+    """Complete a value of `--device` in the shell."""
     from clipsearch.models.devices import KNOWN
 
     return [name for name in KNOWN if name.startswith(incomplete)]
@@ -73,21 +73,21 @@ DeviceOption = Annotated[
         metavar="auto|cpu|cuda|cuda:N|mps",
         parser=_device,
         autocompletion=_devices,
-        help="Where the model runs. By default on the first GPU, or else on the processor.",
+        help="The device that computes. By default the first GPU, or else the processor.",
     ),
 ]
 PrecisionOption = Annotated[
     Precision,
     typer.Option(
         "--precision",
-        help="The type of numbers to compute in. By default bf16 or fp16 where the device is faster in it.",
+        help="The type of numbers to compute with. By default bf16 or fp16 if the device is faster with it.",
     ),
 ]
 EngineOption = Annotated[
     Engine,
     typer.Option(
         "--engine",
-        help="What embeds images that no index knows. By default NumPy, which starts at once, for a few, and torch for "
+        help="The library that embeds images. By default NumPy, which starts at once, for a few images, and torch for "
         "many.",
     ),
 ]
@@ -106,7 +106,7 @@ WaitOption = Annotated[
         "--wait",
         metavar="SECONDS",
         min=0,
-        help="How long to wait where another clipsearch is writing to the index.",
+        help="How long to wait if another clipsearch is writing to the index.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -116,7 +116,7 @@ VerboseOption = Annotated[
 
 
 class TableFormat(StrEnum):
-    """What `--format` takes where rows are printed."""
+    """The values of `--format` for commands that print rows."""
 
     AUTO = "auto"
     TABLE = "table"
@@ -127,7 +127,7 @@ class TableFormat(StrEnum):
 
 
 class Format(StrEnum):
-    """What `--format` takes where images are printed."""
+    """The values of `--format` for commands that print images."""
 
     AUTO = "auto"
     TABLE = "table"
@@ -149,7 +149,7 @@ SpreadsheetSafeOption = Annotated[
 
 @dataclass(frozen=True)
 class FormatOptions:
-    """How a command prints its rows."""
+    """The options for the output of rows."""
 
     format: Annotated[
         TableFormat, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
@@ -158,20 +158,20 @@ class FormatOptions:
     spreadsheet_safe: SpreadsheetSafeOption = False
 
     def form(self) -> str:
-        """The format that is meant: one that `output.rows` knows.
+        """Return the format to print in, one of `output.rows`.
 
         Raises:
-            InputError: two are.
+            InputError: the options name two formats.
         """
         asked = (self.format.value, "json" if self.json else "auto")
         return one_format(*asked, spreadsheet_safe=self.spreadsheet_safe)
 
 
 def one_format(*asked: str, spreadsheet_safe: bool = False) -> str:
-    """The one that is asked for; if none is, a table for a terminal and tsv for a pipe.
+    """Return the one format that is asked for; by default a table for a terminal, and tsv for a pipe.
 
     Raises:
-        InputError: several are, or another than csv is to be safe for spreadsheets.
+        InputError: several formats are asked for, or `spreadsheet_safe` with a format other than csv.
     """
     different = sorted({form for form in asked if form != "auto"})
     if len(different) > 1:
@@ -185,7 +185,7 @@ def one_format(*asked: str, spreadsheet_safe: bool = False) -> str:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model of a command that needs no index."""
+    """The options for the model of a command that needs no index."""
 
     model: ModelOption = None
     device: DeviceOption = "auto"
@@ -195,13 +195,13 @@ class ModelOptions:
     verbose: VerboseOption = False
 
     def encoder_options(self) -> EncoderOptions:
-        """How the model is to compute."""
+        """Return the options for the model."""
         from clipsearch.models.encoder_options import EncoderOptions
 
         return EncoderOptions(device=self.device, precision=self.precision.value, engine=self.engine.value)
 
     def open(self) -> Embedder:
-        """The model: what `--model` says, else settings, else that of the nearest index, else laion."""
+        """Open the model that `--model` names, else that of the settings, else of the nearest index, else laion."""
         from clipsearch.api import load_model
         from clipsearch.cli.log import show_log
         from clipsearch.cli.progress import ProgressBar
@@ -213,10 +213,10 @@ class ModelOptions:
 
 @contextmanager
 def writing_output() -> Iterator[None]:
-    """Within: standard output is written; it is all out at the end.
+    """Flush standard output at the end of this context.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: standard output cannot be written.
     """
     yield
     sys.stdout.flush()
@@ -229,10 +229,10 @@ def print_rows(
     numbers: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write records to standard output, as `output.rows.write_rows` does.
+    """Write rows to standard output, as `output.rows.write_rows` does.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: standard output cannot be written.
     """
     from clipsearch.output.rows import write_rows
 
@@ -241,7 +241,7 @@ def print_rows(
 
 
 def screen_width() -> int | None:
-    """Of the terminal that standard output is, in columns; None if it is none."""
+    """Return the width of the terminal in columns; None if standard output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

@@ -1,4 +1,4 @@
-"""The progress of a command: on stderr, and only on a terminal."""
+"""The progress bar of a command, on stderr, and only if that is a terminal."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 _REDRAWS_A_SECOND = 10
 _RATE_SECONDS = 30
-"""A rate is that of so long."""
+"""The time over which a rate is averaged."""
 
 
 class _Rate:
-    """Images a second that took work. Those that had a vector pass a thousand times as fast, and would hide it.
+    """The rate of images that took work. Those that have a vector already are a thousand times faster and left out.
 
-    A batch comes at once: of what comes between two drawings of the bar, only the sum counts.
+    The images of a batch arrive at once, so all that arrive between two drawings of the bar are one step.
     """
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, int]] = deque()
-        """When, and how many had been done by then."""
+        """Time of each step, and number of images done by then."""
         self._done = 0
 
     def add(self, images: int, now: float) -> None:
-        """So many `images` more are done, at `now` (seconds)."""
+        """Count `images` that were done at the time `now`, in seconds."""
         if not images:
             return
         self._done += images
@@ -42,8 +42,8 @@ class _Rate:
             self._steps.popleft()
 
     def __str__(self) -> str:
-        """For the bar; nothing as long as there is nothing to say."""
-        if len(self._steps) < 2:  # noqa: PLR2004  (it takes two)
+        """Write the rate for the bar; empty as long as it is unknown."""
+        if len(self._steps) < 2:  # noqa: PLR2004  (a rate needs two)
             return ""
         (began, before), (ended, after) = self._steps[0], self._steps[-1]
         rate = (after - before) / (ended - began)
@@ -51,7 +51,7 @@ class _Rate:
 
 
 class ProgressBar(Progress):
-    """One bar at a time: files found, images done, or bytes of a download; silent where stderr is no terminal."""
+    """A bar for files found, images done, or bytes of a download, one at a time; none if stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False, doing: str = "Indexing") -> None:
         self._quiet = quiet
@@ -59,9 +59,9 @@ class ProgressBar(Progress):
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._total: int | None = None
-        """Images, once work on them has begun."""
+        """Number of images, once work on them has begun."""
         self._done = self._unreadable = 0
-        """Images so far, and those of them that cannot be read."""
+        """Numbers of images so far, and of those that cannot be read."""
         self._rate = _Rate()
         self._is_download = False
 
@@ -74,7 +74,7 @@ class ProgressBar(Progress):
         self._stop()
 
     def searching(self, files: int) -> None:
-        """Show how many image files were found so far."""
+        """Show the number of image files found so far."""
         if self._bar is None and self._is_shown():
             from rich.progress import SpinnerColumn, TextColumn
 
@@ -89,7 +89,7 @@ class ProgressBar(Progress):
             self._open_for_images()
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """Move the bar on; only images that took work count for the rate."""
+        """Advance the bar; only images that took work count for the rate."""
         self._unreadable += unreadable
         self._done += files
         if self._bar:
@@ -101,7 +101,7 @@ class ProgressBar(Progress):
             )
 
     def downloading(self, done: int, total: int) -> None:
-        """Show a bar for a download; it takes the place of that for images until all is there."""
+        """Show a bar for a download, in place of the one for images until the download is complete."""
         if not self._is_download and done < total and self._is_shown():
             from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -156,7 +156,7 @@ class ProgressBar(Progress):
         talk.above_the_bar = self._say
 
     def _say(self, message: str) -> None:
-        """Write a message above the bar, as it stands: rich would break it into lines, and colour what is in it."""
+        """Write a message above the bar, without the line breaks and colours that rich would add."""
         from rich.text import Text
 
         if self._bar:

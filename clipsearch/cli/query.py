@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from clipsearch.search.query_terms import ImageTerm, Term, TextTerm
 
 
-_BOX = "Only this part of the image counts: pixels from its upper left corner, upright, or percent as in 0%,0%,50%,50%"
+_BOX = "Use only this part of the image, in pixels from its upper left corner, upright, or percent: 0%,0%,50%,50%"
 
 
 @grouped
@@ -35,7 +35,7 @@ def query(
         list[str] | None,
         typer.Argument(
             metavar="[TERM]...",
-            help='What the picture shows. Several add up, each with a weight if need be: "0.5:snow".',
+            help='What the image should show. Several are added up, with optional weights: "0.5:snow".',
             show_default=False,
         ),
     ] = None,
@@ -43,7 +43,7 @@ def query(
     unwanted: Annotated[
         list[str] | None,
         typer.Option(
-            "--not", metavar="TERM", help="What the images should not show. May be repeated.", show_default=False
+            "--not", metavar="TERM", help="What the image should not show. May be repeated.", show_default=False
         ),
     ] = None,
     image: Annotated[
@@ -51,8 +51,8 @@ def query(
         typer.Option(
             "--image",
             metavar="FILE",
-            help="A picture it should be like (- for standard input), with a weight if need be: 2:FILE. May be "
-            "repeated.",
+            help="A picture that the image should be like (- for standard input), with an optional weight: 2:FILE. May "
+            "be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -70,8 +70,8 @@ def query(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Many queries at once: each line of this file (- for standard input) is one, to which the other terms "
-            "are added.",
+            help="Run many queries at once: each line of this file (- for standard input) is one, to which the other "
+            "terms are added.",
             show_default=False,
         ),
     ] = None,
@@ -83,7 +83,7 @@ def query(
         typer.Option(
             "--min-confidence",
             metavar="P",
-            help="Only images that show it with this confidence, from 0 to 1, or more; 0.8 is a good start.",
+            help="Only images with at least this confidence, from 0 to 1; 0.8 is a good start.",
             show_default=False,
         ),
     ] = None,
@@ -94,7 +94,7 @@ def query(
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
-    """Find the images that fit best, best first.
+    """Find the images that fit a query best, the best first.
 
     Exits with 0 if something was found, with 1 if nothing was, and with 2 after an error.
     """
@@ -103,7 +103,7 @@ def query(
 
     form = output.check()
     images = _with_boxes([parse_image(given) for given in image or ()], box or [])
-    check_inputs(queries_from, filters.files_from, *(str(picture.image) for picture in images))
+    check_inputs(queries_from, filters.files_from, *(str(one.image) for one in images))
     check_encoding(encoding, queries_from)
     common: list[Term] = [*map(parse_text, terms or ()), *map(_read, images)]
     common += [negated(parse_text(given)) for given in unwanted or ()]
@@ -130,12 +130,12 @@ def query(
 @grouped
 def similar(
     image: Annotated[
-        str, typer.Argument(metavar="IMAGE", help="A picture (- for standard input).", show_default=False)
+        str, typer.Argument(metavar="IMAGE", help="The picture (- for standard input).", show_default=False)
     ],
     *,
     box: Annotated[str | None, typer.Option("--box", metavar="L,T,R,B", help=f"{_BOX}.", show_default=False)] = None,
     include_self: Annotated[
-        bool, typer.Option("--include-self", help="Show the picture itself too, if it is in the index.")
+        bool, typer.Option("--include-self", help="Show also the picture itself if it is in the index.")
     ] = False,
     k: KOption = 10,
     min_score: MinScoreOption = None,
@@ -146,10 +146,10 @@ def similar(
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
-    """Find the images that are most like a picture, best first.
+    """Find the images that are most similar to a picture, the best first.
 
-    A picture that is in the index needs no model. Exits with 0 if something was found, with 1 if nothing was, and with
-    2 after an error.
+    For a picture that is in the index, no model is needed. Exits with 0 if something was found, with 1 if nothing
+    was, and with 2 after an error.
     """
     from clipsearch.images.box import parse_box
     from clipsearch.output.hits import Found
@@ -175,7 +175,7 @@ def similar(
 
 
 def _with_boxes(images: list[ImageTerm], boxes: list[str]) -> list[ImageTerm]:
-    """Images, each with the box that was given for it; none has one if there are no boxes."""
+    """Give each image the box that is meant for it, if there are any."""
     from clipsearch.images.box import parse_box
 
     if boxes and len(boxes) != len(images):
@@ -187,12 +187,12 @@ def _with_boxes(images: list[ImageTerm], boxes: list[str]) -> list[ImageTerm]:
 
 
 def _read(term: ImageTerm) -> ImageTerm:
-    """With the content of what can be read only once."""
+    """Replace the name of an image that can be read only once by its content."""
     return replace(term, image=image_input(str(term.image)))
 
 
 def _lines(name: str, encoding: str | None) -> list[tuple[str, TextTerm]]:
-    """The queries in a file, as they stand there and as they are meant."""
+    """Read the queries in a file: each line, and the term that it means."""
     return [(line, _parsed(line, f"{name}, line {number}")) for number, line in text_lines(name, "query", encoding)]
 
 

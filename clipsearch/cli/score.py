@@ -27,7 +27,7 @@ EXIT_STRICT = 2
 
 
 class Over(StrEnum):
-    """What `--over` takes."""
+    """The values of `--over`."""
 
     TEXTS = "texts"
     IMAGES = "images"
@@ -39,24 +39,24 @@ def score(
         list[str],
         typer.Argument(
             metavar="IMAGE...",
-            help="Pictures, or folders of them (- for a picture on standard input).",
+            help="Pictures or folders of pictures (- for a picture on standard input).",
             show_default=False,
         ),
     ],
     *,
     texts: TextOptions,
     probs: Annotated[
-        bool, typer.Option("--probs", help="Probabilities: the softmax of cosines times the model's logit scale.")
+        bool, typer.Option("--probs", help="Print probabilities: the softmax of cosines times the model's logit scale.")
     ] = False,
     over: Annotated[
-        Over, typer.Option("--over", help="What competes: the texts for each image, or the images for each text.")
+        Over, typer.Option("--over", help="Rank the texts for each image, or the images for each text.")
     ] = Over.TEXTS,
     heatmap: Annotated[
         Path | None,
         typer.Option(
             "--heatmap",
             metavar="FILE",
-            help="Draw the matrix with the pictures: a page, FILE.html, which a browser shows and prints.",
+            help="Write the matrix with the pictures as a page, FILE.html, which a browser shows and prints.",
             show_default=False,
         ),
     ] = None,
@@ -64,9 +64,9 @@ def score(
     output: FormatOptions,
     model: ModelOptions,
 ) -> int:
-    """Compare images with texts, each with each: cosines, and probabilities.
+    """Compare all images with all texts: cosines, and probabilities.
 
-    Needs no index; pictures that the nearest one knows are not embedded again. Exits with 0, and with 2 after an error.
+    Needs no index; images that the nearest one knows are not embedded again. Exits with 0, and with 2 after an error.
     """
     from clipsearch.output.matrix import write_matrix
     from clipsearch.tasks.similarity import IMAGES, TEXTS, compare
@@ -79,15 +79,15 @@ def score(
             from clipsearch.output.heatmap import check_heatmap
 
             check_heatmap(heatmap, len(files), len(sentences))
-        # 1. Vectors of texts and pictures.
+        # 1. Embed texts and images.
         with model.open() as embedder:
             text_vectors = embedder.embed_texts(sentences)
             read, vectors = _vectors(embedder, files, typed)
             logits = embedder.logits
-        # 2. Each with each.
+        # 2. Compare them.
         names, axis = [typed.get(file.path, file.path) for file in read], TEXTS if over is Over.TEXTS else IMAGES
         found = compare(names, vectors, sentences, text_vectors, logits=logits, axis=axis)
-        # 3. What is asked for.
+        # 3. Write the results.
         with writing_output():
             write_matrix(found, form, sys.stdout.buffer, screen=screen_width(), probabilities=probs)
         if heatmap:
@@ -98,10 +98,10 @@ def score(
 
 
 def _vectors(embedder: Embedder, files: list[ImageFile], typed: Mapping[bytes, str]) -> tuple[list[ImageFile], Vectors]:
-    """The pictures that can be read, and their (N, D) unit vectors; the others are named on stderr.
+    """Embed the images that can be read, as (N, D) unit vectors, and report the others.
 
     Raises:
-        InputError: there is none.
+        InputError: no image can be read.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What commands that search share: their options, and what becomes of hits."""
+"""The options that commands which search have in common, and the output of hits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXIT_NOTHING_FOUND = 1
 
 
 def _number_of_hits(given: str | int) -> int:
-    """What `-k` takes; all are more than there can be."""
+    """Parse a value of `-k`. The value "all" becomes a number larger than that of any images."""
     if given == "all":
         return sys.maxsize
     if not str(given).isdecimal() or int(given) < 1:
@@ -35,41 +35,39 @@ def _number_of_hits(given: str | int) -> int:
 
 
 KOption = Annotated[
-    int, typer.Option("-k", metavar="K", parser=_number_of_hits, help="How many images to show; all for every one.")
+    int, typer.Option("-k", metavar="K", parser=_number_of_hits, help="The number of images to show, or all.")
 ]
 MinScoreOption = Annotated[
     float | None,
-    typer.Option("--min-score", metavar="X", help="Only images with this cosine or more.", show_default=False),
+    typer.Option("--min-score", metavar="X", help="Only images with at least this cosine.", show_default=False),
 ]
 DistinctOption = Annotated[
     float | None,
     typer.Option(
         "--distinct",
         metavar="[X]",
-        help="Show one of the images with the same content, and tell of how many others; with X, also of those that "
-        "have this cosine with it or more.",
+        help="Show only one of several images with the same content, and the number of the others; with X, also only "
+        "one of those whose cosine is X or more.",
         show_default=False,
     ),
 ]
 GroupsPageOption = Annotated[
     Path | None,
-    typer.Option(
-        "--html", metavar="FILE", help="Write a page with the groups, which needs nothing else.", show_default=False
-    ),
+    typer.Option("--html", metavar="FILE", help="Write a page with the groups, as a single file.", show_default=False),
 ]
 
 
 @dataclass(frozen=True)
 class FilterOptions:
-    """Which images are searched."""
+    """The options for which images are searched."""
 
     under: Annotated[
         list[Path] | None,
         typer.Option(
             "--under",
             metavar="PATH",
-            help="Only images in this folder. May be repeated. Below the folder of the index, the current folder is "
-            "taken by itself.",
+            help="Only images in this folder. May be repeated. By default, below the folder of the index, only those "
+            "in the current folder.",
             show_default=False,
         ),
     ] = None
@@ -79,7 +77,7 @@ class FilterOptions:
             "--glob",
             "-g",
             metavar="GLOB",
-            help="Only paths that match, with the rules of .gitignore; !GLOB leaves out. May be repeated; the last one "
+            help="Only paths that match, with the rules of .gitignore; !GLOB excludes. May be repeated; the last one "
             "that matches a path decides.",
             show_default=False,
         ),
@@ -89,15 +87,18 @@ class FilterOptions:
         typer.Option(
             "--after",
             metavar="DATE",
-            help="Only images taken then or later (EXIF, XMP, else the file's name, else its time): 2024-05-31, "
-            "2024-05, 2024, or a span back from now: 30d, 12h, 2w, 6mo, 1y.",
+            help="Only images taken on this date or later (from EXIF or XMP, else the file's name, else its time): "
+            "2024-05-31, 2024-05, 2024, or a time span before now: 30d, 12h, 2w, 6mo, 1y.",
             show_default=False,
         ),
     ] = None
     before: Annotated[
         str | None,
         typer.Option(
-            "--before", metavar="DATE", help="Only images taken before then; dates as for --after.", show_default=False
+            "--before",
+            metavar="DATE",
+            help="Only images taken before this date; dates as for --after.",
+            show_default=False,
         ),
     ] = None
     min_width: Annotated[
@@ -107,7 +108,7 @@ class FilterOptions:
             metavar="PIXELS",
             min=1,
             show_default=False,
-            help="Only images of this width in pixels or more, upright.",
+            help="Only images of at least this width in pixels, upright.",
         ),
     ] = None
     min_height: Annotated[
@@ -117,7 +118,7 @@ class FilterOptions:
             metavar="PIXELS",
             min=1,
             show_default=False,
-            help="Only images of this height in pixels or more, upright.",
+            help="Only images of at least this height in pixels, upright.",
         ),
     ] = None
     orientation: Annotated[
@@ -129,8 +130,8 @@ class FilterOptions:
         typer.Option(
             "--files-from",
             metavar="FILE",
-            help="Only the paths in this file (- for standard input), one a line, or separated by NUL, as find -print0 "
-            "writes them.",
+            help="Only the paths in this file (- for standard input), one in each line, or separated by NUL as find "
+            "-print0 writes them.",
             show_default=False,
         ),
     ] = None
@@ -149,11 +150,11 @@ class FilterOptions:
 
 @dataclass(frozen=True)
 class OutputOptions(FormatOptions):
-    """What becomes of hits."""
+    """The options for the output of hits."""
 
     format: Annotated[
         Format, typer.Option("--format", help="auto: table on a terminal, tsv (without a header) in a pipe.")
-    ] = Format.AUTO  # type: ignore[assignment]  # of one format more
+    ] = Format.AUTO  # type: ignore[assignment]  # which has one more format
     print0: Annotated[
         bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
     ] = False
@@ -161,7 +162,7 @@ class OutputOptions(FormatOptions):
     html: Annotated[
         Path | None,
         typer.Option(
-            "--html", metavar="FILE", help="Write a page with the images, which needs nothing else.", show_default=False
+            "--html", metavar="FILE", help="Write a page with the images, as a single file.", show_default=False
         ),
     ] = None
     open: Annotated[
@@ -187,19 +188,19 @@ class OutputOptions(FormatOptions):
     ] = None
 
     def form(self) -> str:
-        """The format that is meant: one that `output.rows` knows, or `paths`.
+        """Return the format to print in, one of `output.rows`, or `paths`.
 
         Raises:
-            InputError: two are.
+            InputError: the options name two formats.
         """
         asked = (self.format.value, "json" if self.json else "auto", "paths" if self.print0 else "auto")
         return one_format(*asked, spreadsheet_safe=self.spreadsheet_safe)
 
     def check(self) -> str:
-        """Complain before anything is searched; the format that is meant.
+        """Check the options before anything is searched, and return the format.
 
         Raises:
-            InputError: what is asked for cannot be done.
+            InputError: the options contradict each other, or an output cannot be written.
         """
         form = self.form()
         if self.preview:
@@ -213,10 +214,10 @@ class OutputOptions(FormatOptions):
 
 
 def check_page(html: Path | None) -> None:
-    """Complain before anything is searched.
+    """Check a page before anything is searched.
 
     Raises:
-        InputError: the page that is asked for cannot be written.
+        InputError: the page cannot be written.
     """
     if html:
         from clipsearch.output.atomic import check_replaceable
@@ -228,7 +229,7 @@ def check_page(html: Path | None) -> None:
 def opened(
     folder: Path | None, filters: FilterOptions, *, engine: Engine = Engine.AUTO, verbose: bool = False
 ) -> tuple[Index, FilterArguments]:
-    """The index to search, and the filters; `folder` is what `--index` says, and so are the others."""
+    """Open the index to search, and return it with the filters. The arguments are the values of options."""
     from clipsearch.api import index_to_search, open_at
     from clipsearch.cli.log import show_log
 
@@ -239,15 +240,15 @@ def opened(
 
 
 def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:
-    """Do what `options` say with the hits of queries; the exit code.
+    """Print the hits of queries, write them to files as `options` say, and return the exit code.
 
-    `form` is what `options.check` gave. With `many`, each hit is shown with its query.
+    `form` is the format that `options.check` returned. With `many`, each hit is shown with its query.
     """
     hits = [hit for result in found for hit in result.hits]
-    # 1. Standard output.
+    # 1. Write to standard output.
     with writing_output():
         _write(found, options, form, many=many)
-    # 2. Files.
+    # 2. Write files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
             from clipsearch.output.copies import place
@@ -258,7 +259,7 @@ def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: 
 
         write_gallery(options.html, [Section(result.query, result.hits) for result in found])
         say(f"Wrote {options.html}.")
-    # 3. The desktop.
+    # 3. Open a viewer.
     if options.open and (options.html or hits):
         _open(options.html or hits[0].path)
     return 0 if hits else EXIT_NOTHING_FOUND
@@ -276,7 +277,10 @@ def _write(found: Sequence[Found], options: OutputOptions, form: str, *, many: b
 
 
 def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
-    """Say why there is no hit; `best` are those that only the cut-offs kept out, `other` what images have to be."""
+    """Report why there is no hit.
+
+    `best` are hits that only the thresholds left out, and `other` is put before the word image.
+    """
     if best:
         top = max(best, key=lambda hit: hit.score)
         confidence = "" if top.confidence is None else f" and confidence {top.confidence:.3f}"

@@ -50,7 +50,7 @@ def status(
 
 
 def _status(store: Store, *, verify: bool) -> Status:
-    """What an index holds, all of one commit."""
+    """Collect the status of an index from one commit."""
     from clipsearch.images.other_files import total
     from clipsearch.index.locking import is_locked
     from clipsearch.index.verifying import verify as findings_of
@@ -60,7 +60,7 @@ def _status(store: Store, *, verify: bool) -> Status:
     at_work = is_locked(store.folder)
     with store.snapshot():
         if not verify:
-            store.matrix()  # a missing or short matrix is an error here too
+            store.matrix()  # a missing or short matrix is an error
         return Status(
             folder=os.fsencode(store.folder.absolute()),
             model=store.model(),
@@ -72,7 +72,7 @@ def _status(store: Store, *, verify: bool) -> Status:
             damaged=store.damaged(),
             passed_over=total([root.options.get("passed_over", {}) for root in store.roots()]),
             last_run=store.last_run(),
-            # Asked again, for a run may have begun since; one that was at work and is over is none that was killed.
+            # Checked twice, because a run may begin or end meanwhile, and must not be taken for a killed one.
             at_work=is_locked(store.folder) or at_work,
             is_whole=store.is_whole(),
             findings=findings,
@@ -80,7 +80,7 @@ def _status(store: Store, *, verify: bool) -> Status:
 
 
 def _of_towers(model: ModelRecord | None) -> Iterator[Finding]:
-    """What is wrong with the towers that queries of this index are answered by; nothing where there are none."""
+    """Find problems of the towers in the cache that queries of this index use."""
     from clipsearch.index.verifying import Finding
     from clipsearch.models.in_numpy import image_cache, tower_cache
 

@@ -1,4 +1,4 @@
-"""What commands say to the user, on stderr; stdout is for data."""
+"""Messages to the user on stderr; stdout is for data."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from collections.abc import Callable
 
 above_the_bar: Callable[[str], None] | None = None
-"""Writes a line while a progress bar stands on stderr; whoever shows one sets it."""
+"""Writes a line above a progress bar. A bar sets it while it is shown."""
 
 
 def say(message: str) -> None:
-    """Talk to the user. What is quoted does nothing to a terminal."""
+    """Write a message to stderr, with control characters escaped."""
     try:
         from clipsearch.output.paths import escaped
-    except (ImportError, MemoryError):  # too little memory is left even for that, and just this is to be said
+    except (ImportError, MemoryError):  # memory may be too short for the import, which is what the message says
         message = "\n".join(ascii(line)[1:-1] for line in message.split("\n"))
     else:
         message = "\n".join(map(escaped, message.split("\n")))

@@ -1,4 +1,4 @@
-"""The texts that commands compare pictures with: one by one on the command line, or many in a file."""
+"""The options for texts that images are compared with, on the command line or in a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TextsFromOption = Annotated[
     typer.Option(
         "--texts-from",
         metavar="FILE",
-        help="More texts: each line of this file (- for standard input) that is not blank.",
+        help="More texts: each line of this file (- for standard input) that is not blank is one.",
         show_default=False,
     ),
 ]
@@ -24,7 +24,7 @@ TextsFromOption = Annotated[
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Which texts."""
+    """The options for texts."""
 
     text: Annotated[
         list[str] | None,
@@ -34,10 +34,10 @@ class TextOptions:
     encoding: EncodingOption = None
 
     def read(self) -> list[tuple[str, str]]:
-        """The texts without the space around them, each after the place where it stands.
+        """Return the texts, stripped, each with its origin for errors.
 
         Raises:
-            InputError: there is none, or one is blank or not UTF-8, or the file cannot be read.
+            InputError: there is no text, one is blank or not UTF-8, or the file cannot be read.
         """
         check_encoding(self.encoding, self.texts_from)
         given = [("--text", text) for text in self.text or ()]
@@ -50,10 +50,10 @@ class TextOptions:
 
 
 def checked(text: str, where: str) -> str:
-    """`text` if a model can read it.
+    """Check that `text`, from the origin `where`, is neither blank nor invalid UTF-8, and return it.
 
     Raises:
-        InputError: it is blank, or not UTF-8.
+        InputError: it is.
     """
     if not text.strip():
         raise InputError(f"{where}: the text is blank. Say what a picture may show: a dog is sleeping")
@@ -62,10 +62,10 @@ def checked(text: str, where: str) -> str:
 
 
 def distinct(given: list[tuple[str, str]]) -> list[str]:
-    """The texts alone.
+    """Check that all texts differ, and return them without their origin.
 
     Raises:
-        InputError: one comes twice, and would compete with itself.
+        InputError: a text is given twice.
     """
     first: dict[str, str] = {}
     for where, text in given:

@@ -27,7 +27,7 @@ def tokens(
         list[str] | None,
         typer.Argument(
             metavar="[TEXT]...",
-            help="What to tokenize (- for the lines of standard input).",
+            help="A text to tokenise (- for the lines of standard input).",
             show_default=False,
         ),
     ] = None,
@@ -39,7 +39,7 @@ def tokens(
     index: IndexOption = None,
     verbose: VerboseOption = False,
 ) -> int:
-    """Show what a model's tokenizer makes of texts: pieces, ids, how many, and where a long text is cut.
+    """Show how a model tokenises texts: pieces, ids, their number, and where a long text is cut.
 
     Needs no index. Exits with 0, and with 2 after an error.
     """
@@ -61,7 +61,7 @@ def tokens(
 
 
 def _texts(given: list[str], file: str | None, encoding: str | None) -> list[str]:
-    """In the order in which they are given, those of the file last."""
+    """Collect the texts in the order of the arguments, followed by those of the file."""
     texts: list[str] = []
     for text in given:
         texts += [line for _, line in text_lines(STDIN, "text", encoding)] if text == STDIN else [text]

@@ -1,6 +1,6 @@
-"""What the inner layers of an image tower make of images, for those who build on CLIP.
+"""Hidden states of the inner layers of an image tower, for work that builds on CLIP.
 
-Owns which layer and which tokens are meant. Nothing of it is in an index, so all images are computed.
+This module owns the choice of layer and tokens. An index holds no hidden states, so all images are computed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from clipsearch.models.in_numpy.image_tower import ImageTower
 
 TOKENS = ("patch", "cls", "all")
-"""The patches, the class token, or all tokens as they stand, the class token before the patches."""
+"""The patches, the class token, or all tokens, with the class token before the patches."""
 
 
 def hidden_states(
@@ -36,23 +36,23 @@ def hidden_states(
     damaged: list[tuple[bytes, float]],
     progress: Progress = SILENT,
 ) -> Generator[tuple[int, Array], None, None]:
-    """Compute what a layer makes of images.
+    """Compute the hidden states of a layer for images.
 
     Args:
         tower: The image tower.
         files: The images.
-        layer: As transformers counts `hidden_states`: 0 is what the first layer is given, -1 what the last one makes.
+        layer: Numbered like `hidden_states` of transformers: 0 is the input of the first layer, -1 the last output.
         tokens: One of `TOKENS`.
-        unreadable: Path and reason of each image that cannot be read are added to it.
-        damaged: Path of each image of which a part is missing, and the share of it, are added to it.
-        progress: Is told how many images are done.
+        unreadable: Path and reason of each image that cannot be read are appended to it.
+        damaged: Path of each damaged image, and the share that is missing, are appended to it.
+        progress: Is updated with the number of images done.
 
     Yields:
-        The place in `files`, and (T, W) float32 hidden states, in order. Close it if it is not read to its end.
+        The index in `files`, and (T, W) float32 hidden states, in order. A caller that stops early must close the
+        generator.
 
     Raises:
-        InputError: there is no such layer, or no class token, or images keep their proportions and so have different
-            numbers of tokens.
+        InputError: the model has no such layer or no class token, or its inputs have different numbers of tokens.
     """
     passed = layer if layer >= 0 else tower.depth + 1 + layer
     if not 0 <= passed <= tower.depth:
@@ -86,10 +86,10 @@ def hidden_states(
 
 
 def all_hidden_states(tower: ImageTower, files: Sequence[ImageFile], layer: int, tokens: str) -> Array:
-    """(N, T, W) the same of N images.
+    """Return the (N, T, W) hidden states of N images; the arguments are as for `hidden_states`.
 
     Raises:
-        InputError: an image cannot be read, there are none, or as above.
+        InputError: an image cannot be read, there is no image, or as for `hidden_states`.
     """
     if tokens not in TOKENS:
         raise InputError(f"There are no tokens {tokens!r}; choose one of: {', '.join(TOKENS)}.")
