@@ -123,7 +123,7 @@ def duplicates(
         return EXIT_NONE
     if html:
         _write_page(groups, html)
-    return _delete(groups, roots, deletion) if deletion.delete else _tell(groups, deletion)
+    return _delete(groups, roots, deletion) if deletion.delete else _report(groups, deletion)
 
 
 def _form(output: FormatOptions, *, print0: bool) -> str:
@@ -192,7 +192,7 @@ def _write_page(groups: Sequence[Group], html: Path) -> None:
     say(f"Wrote {html}.")
 
 
-def _tell(groups: Sequence[Group], options: DeleteOptions) -> int:
+def _report(groups: Sequence[Group], options: DeleteOptions) -> int:
     from clipsearch.tasks.duplicates import reclaimable
 
     once = "" if options.permanently else ", once the trash is emptied"
@@ -203,7 +203,7 @@ def _tell(groups: Sequence[Group], options: DeleteOptions) -> int:
 def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOptions) -> int:
     """Delete the duplicates, report it, and return the exit code."""
     if not options.yes:
-        _tell(groups, options)
+        _report(groups, options)
         say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
         return EXIT_NOT_DELETED
     from clipsearch.tasks.duplicates import delete_duplicates
@@ -215,7 +215,7 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
         for one in delete_duplicates(groups, roots, permanently=options.permanently):
             tally.add(one)
     finally:  # also after an interruption
-        tally.tell(permanently=options.permanently)
+        tally.report(permanently=options.permanently)
     return EXIT_NOT_DELETED if tally.left else 0
 
 
@@ -252,7 +252,7 @@ class _Tally:
         for link in one.dangling:
             say(f"The link {printable(shown(link))} leads nowhere now: it led to {name}.")
 
-    def tell(self, *, permanently: bool) -> None:
+    def report(self, *, permanently: bool) -> None:
         """Report the numbers."""
         from clipsearch.system.counting import plural
 

@@ -137,7 +137,7 @@ class FilterOptions:
     ] = None
 
     def arguments(self, here: Path | None) -> FilterArguments:
-        """For `Index.search`; `here` is the folder that counts where `--under` names none."""
+        """Return the filters for `Index.search`; `here` is the folder to search if `--under` names none."""
         given = {name: value for name, value in vars(self).items() if value not in (None, [])}
         if "glob" in given:
             given["seen_from"] = current_folder()

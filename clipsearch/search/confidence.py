@@ -40,7 +40,7 @@ class NegativePrompts:
     neutral: int
     """Number of neutral prompts; 0 for a model that needs none."""
     logits: Logits
-    """What turns cosines of the model into probabilities."""
+    """The logits of the model, which turn cosines into probabilities."""
 
     def confidence(self, queries: Array, prompts: Array) -> npt.NDArray[np.float64]:
         """Return (Q, N) confidences in [0, 1], from (Q, N) cosines of queries and (M, N) of prompts with N images."""

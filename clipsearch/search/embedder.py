@@ -92,7 +92,7 @@ class Embedder:
 
     @property
     def logits(self) -> Logits:
-        """What turns cosines into probabilities."""
+        """The logits of the model, which turn cosines into probabilities."""
         return self._model.text_encoder.logits
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
@@ -203,19 +203,19 @@ class Embedder:
     def hidden_states(
         self, images: Iterable[str | os.PathLike[str]], layer: int, *, tokens: str = "patch"
     ) -> npt.NDArray[np.float32]:
-        """Compute what a layer of the image tower makes of images.
+        """Compute the hidden states of a layer of the image tower.
 
         Args:
             images: N paths.
-            layer: as transformers counts `hidden_states`: 0 is what the first layer is given, -1 what the last makes.
+            layer: numbered like `hidden_states` of transformers: 0 is the input of the first layer, -1 the last output.
             tokens: "patch" for the patches, "cls" for the class token, or "all", the class token first.
 
         Returns:
-            (N, T, W) float32.
+            (N, T, W) float32 hidden states.
 
         Raises:
-            InputError: an image cannot be read, there are none, or there is no such layer or token.
-            ModelError: the model cannot be had, or is not of CLIP's or SigLIP's kind.
+            InputError: an image cannot be read, there is no image, or the model has no such layer or token.
+            ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
         """
         from clipsearch.images.finding import named_file
         from clipsearch.search.inner_layers import all_hidden_states
@@ -224,10 +224,10 @@ class Embedder:
 
     @property
     def image_tower(self) -> ImageTower:
-        """The image tower in NumPy, of which layers can be looked into.
+        """The image tower in NumPy, which gives access to its layers.
 
         Raises:
-            ModelError: NumPy cannot compute it, or not as the options want it.
+            ModelError: the model or the options are not supported in NumPy.
         """
         return self._model.numpy_tower
 

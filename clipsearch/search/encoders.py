@@ -48,7 +48,7 @@ class Encoders(Protocol):
 
     @property
     def logits(self) -> Logits:
-        """What turns cosines into probabilities."""
+        """The logits of the model, which turn cosines into probabilities."""
 
     def embed_texts(self, texts: list[str]) -> Vectors:
         """Embed Q texts as (Q, D) unit vectors."""
@@ -68,7 +68,7 @@ class TextEncoder(Protocol):
 
     @property
     def logits(self) -> Logits:
-        """What turns cosines into probabilities."""
+        """The logits of the model, which turn cosines into probabilities."""
 
     @property
     def dim(self) -> int:

@@ -1,1 +1,1 @@
-"""What vectors are good for besides search: labels, groups, copies, measuring and checking models."""
+"""Uses of embeddings besides search: classification, clusters, duplicates, evaluation and checks of models."""

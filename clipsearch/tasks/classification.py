@@ -109,7 +109,7 @@ class Selected(NamedTuple):
 
 
 class ClassReport(NamedTuple):
-    """How well one label was recognised."""
+    """The numbers of images of one label, for its precision and recall."""
 
     label: str
     images: int
@@ -132,7 +132,7 @@ class ClassReport(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """How well labels were predicted."""
+    """The accuracy of predictions, in all and for each label."""
 
     images: int
     top1: float
@@ -154,7 +154,7 @@ class Classifier:
         self.vectors = vectors
         """(M, D) one unit vector for each label."""
         self.logits = logits
-        """What turns cosines of the model into probabilities."""
+        """The logits of the model, which turn cosines into probabilities."""
 
     @classmethod
     def of(cls, labels: Iterable[str | Label], encoders: Encoders, templates: Sequence[str] = TEMPLATES) -> Classifier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import threading
@@ -27,13 +28,13 @@ def refused(run: Run, *arguments: str | Path, cwd: Path, env: dict[str, str] | N
 
 
 def test_no_such_path(tmp_path: Path, run: Run) -> None:
-    assert "No such file or folder: " in refused(run, "index", "nowhere", *PB, cwd=tmp_path)
+    assert str(tmp_path / "nowhere") in refused(run, "index", "nowhere", *PB, cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_without_images(tmp_path: Path, run: Run) -> None:
     (tmp_path / "empty").mkdir()
-    assert f"No images in {tmp_path / 'empty'}" in refused(run, "index", "empty", *PB, cwd=tmp_path)
+    assert str(tmp_path / "empty") in refused(run, "index", "empty", *PB, cwd=tmp_path)
 
 
 @pytest.mark.parametrize("loss", ["emptied", "missing"])
@@ -54,13 +55,13 @@ def test_no_index(tmp_path: Path, run: Run, command: list[str]) -> None:
 
 
 def test_a_named_index_that_is_not_there(tmp_path: Path, run: Run) -> None:
-    assert "No index in other" in refused(run, "query", "a dog", "--index", "other", cwd=tmp_path)
-    assert "No index in other" in refused(run, "query", "a dog", cwd=tmp_path, env={"CLIPSEARCH_INDEX": "other"})
+    assert "other" in refused(run, "query", "a dog", "--index", "other", cwd=tmp_path)
+    assert "other" in refused(run, "query", "a dog", cwd=tmp_path, env={"CLIPSEARCH_INDEX": "other"})
 
 
 def test_an_unknown_model(pictures: Path, run: Run) -> None:
     message = refused(run, "index", "pictures", "--model", "openia", cwd=pictures.parent)
-    assert "Unknown model 'openia'. Did you mean 'openai'?" in message
+    assert re.search("'openia'.*'openai'", message)
     assert not (pictures.parent / ".clipsearch").exists()
 
 
@@ -70,7 +71,7 @@ THREE_WAYS_OUT = ("Connect", "--model PATH", "--model picturebook")
 @pytest.mark.parametrize("arguments", [(), ("--model", "openai"), ("--model", "somebody/some-clip")])
 def test_offline_without_the_model(pictures: Path, run: Run, arguments: tuple[str, ...]) -> None:
     message = refused(run, "index", "pictures", *arguments, cwd=pictures.parent)
-    assert "HF_HUB_OFFLINE is set" in message
+    assert "HF_HUB_OFFLINE" in message
     for way in THREE_WAYS_OUT:
         assert way in message
 
@@ -111,21 +112,22 @@ def test_a_model_that_the_hub_does_not_know(pictures: Path, run: Run) -> None:
         hub = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{server.server_address[1]}"}
         message = refused(run, "index", "pictures", "--model", "some/thing", cwd=pictures.parent, env=hub)
         server.shutdown()
-    assert "knows no model 'some/thing'" in message
+    assert "'some/thing'" in message
+    assert "HF_HUB_OFFLINE" not in message
 
 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type bert"),
-        (lambda f: (f / "model.safetensors").unlink(), "holds no weights"),
+        (lambda f: (f / "config.json").unlink(), "config.json"),
+        (lambda f: (f / "config.json").write_text("{"), "config.json"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "bert"),
+        (lambda f: (f / "model.safetensors").unlink(), "weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b"broken" * 99), "cannot be loaded"),
         (lambda f: _cut(f / "model.safetensors"), "cannot be loaded"),
         (lambda f: _drop_tensors(f / "model.safetensors"), "do not belong together"),
         (lambda f: (f / "preprocessor_config.json").unlink(), "how pictures are prepared"),
-        (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "holds no tokenizer"),
+        (lambda f: [p.unlink() for p in f.glob("tokenizer*")], "tokenizer"),
     ],
 )
 def test_a_model_folder_that_is_not_whole(
@@ -150,8 +152,7 @@ def _drop_tensors(path: Path) -> None:
 
 def test_cuda_without_cuda(pictures: Path, run: Run) -> None:
     message = refused(run, "index", "pictures", *PB, "--device", "cuda", cwd=pictures.parent)  # of which it sees none
-    assert "No cuda device here" in message
-    assert "sees: cpu" in message
+    assert re.search(r"\bcuda\b.* cpu\b", message)
 
 
 @pytest.mark.parametrize("k", ["0", "-3", "three", "1.5"])
@@ -166,19 +167,18 @@ def test_batch_size_must_be_a_positive_whole_number(pictures: Path, run: Run, si
 
 @pytest.mark.parametrize("text", ["   ", "\n\t"])
 def test_an_empty_query(sample_index: Path, run: Run, text: str) -> None:
-    assert "The query is empty" in refused(run, "query", text, cwd=sample_index)
+    assert "clipsearch query" in refused(run, "query", text, cwd=sample_index)
 
 
 def test_formats_that_exclude_each_other(sample_index: Path, run: Run) -> None:
-    assert "not json and paths" in refused(run, "query", "a dog", "--json", "-0", cwd=sample_index)
+    assert "json and paths" in refused(run, "query", "a dog", "--json", "-0", cwd=sample_index)
 
 
 def test_an_index_of_another_model(pictures: Path, run: Run, small_clip: Path) -> None:
     index(run, "pictures", *PB, cwd=pictures.parent)
     for wanted in (str(small_clip), "openai"):
         message = refused(run, "index", "pictures", "--model", wanted, cwd=pictures.parent)
-        assert "was made with model picturebook, not" in message
-        assert "--index DIR" in message
+        assert re.search(rf"picturebook.* {wanted}.*--model picturebook.*--index DIR", message)
     assert json.loads(run("status", "--json", cwd=pictures.parent).stdout)["images"] == 10
 
 
@@ -188,14 +188,14 @@ def test_a_model_that_changed_under_its_name(pictures: Path, run: Run, small_cli
     config = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(config | {"image_mean": [0.5, 0.5, 0.5]}))
     paint(pictures / "new.png", "cyan")
-    assert "was made with model" in refused(run, "index", "pictures", cwd=pictures.parent)
+    assert "--index DIR" in refused(run, "index", "pictures", cwd=pictures.parent)
     assert json.loads(run("status", "--json", cwd=pictures.parent).stdout)["images"] == 10
 
 
 def test_an_index_folder_that_cannot_be_written(pictures: Path, run: Run) -> None:
     (pictures.parent / "file").write_text("in the way")
     message = refused(run, "index", "pictures", *PB, "--index", "file/index", cwd=pictures.parent)
-    assert "Cannot write the index in file/index" in message
+    assert "file/index" in message
     assert (pictures.parent / "file").read_text() == "in the way"
 
 
@@ -204,8 +204,8 @@ def test_a_damaged_database(pictures: Path, run: Run) -> None:
     (pictures.parent / ".clipsearch" / "index.db").write_bytes(b"damaged" * 5000)
     for command in (["query", "a dog"], ["status"], ["index", "pictures"]):
         message = refused(run, *command, cwd=pictures.parent)
-        assert "is damaged" in message
-        assert "Your images are untouched" in message
+        assert "index.db" in message
+        assert f"delete {pictures.parent / '.clipsearch'}" in message
 
 
 def test_a_missing_matrix(pictures: Path, run: Run) -> None:

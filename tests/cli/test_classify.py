@@ -186,14 +186,14 @@ def test_unsure_labels_are_left_out(classify: Classify, run: Run, sample_index: 
     assert best < 1
     done = run("classify", "sample-images/dogs", *PETS, "--min-probability", str((best + 1) / 2), cwd=sample_index)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert f"the highest is {best:.4f}." in done.stderr.decode()
+    assert f"{best:.4f}" in done.stderr.decode()
 
 
 def test_no_picture_in_the_index_is_nothing_found(run: Run, sample_index: Path) -> None:
     for arguments in (PETS, ("--truth", "folders", "--report")):
         done = run("classify", "--indexed", "-g", "*.xyz", *arguments, cwd=sample_index)
         assert (done.returncode, done.stdout) == (1, b"")
-        assert b"Nothing found" in done.stderr
+        assert b"*.xyz" in done.stderr
 
 
 def test_pictures_that_cannot_be_read_are_named(run: Run, sample_index: Path, tmp_path: Path) -> None:
@@ -206,14 +206,14 @@ def test_pictures_that_cannot_be_read_are_named(run: Run, sample_index: Path, tm
     assert done.returncode == 0
     assert [line.split("\t")[0] for line in done.stdout.decode().splitlines()] == ["b.webp"]
     assert len(said) == 2
-    assert said[0].startswith("Cannot read a.png: ")
-    assert said[1].startswith("Cannot read c.png: ")
+    assert "a.png: " in said[0]
+    assert "c.png: " in said[1]
     strict = run("classify", *arguments, "--strict", cwd=tmp_path)
     assert (strict.returncode, strict.stdout) == (2, done.stdout)
     os.unlink(tmp_path / "b.webp")
     nothing = run("classify", *arguments, cwd=tmp_path)
     assert (nothing.returncode, nothing.stdout) == (2, b"")
-    assert nothing.stderr.decode().endswith("None of the pictures can be read.\n")
+    assert [line for line in nothing.stderr.decode().splitlines()[:-1] if line not in said] == []
 
 
 # -- known labels and reports ------------------------------------------------------------------------------------
@@ -284,8 +284,7 @@ def test_a_csv_knows_what_pictures_show(run: Run, classify: Classify, sample_ind
     assert {row["label"] for row in found} == {"cat", "dog"}
     (tmp_path / "truth.csv").write_text(f"image,label\n{folder / names[0]},dog\n")
     said = refused(run, folder, *PETS, "--truth", tmp_path / "truth.csv", cwd=sample_index)
-    assert "truth.csv has no label for" in said
-    assert "nor for 7 more" in said
+    assert re.search(r"\btruth\.csv\b.* 7 more", said)
 
 
 def test_unreadable_pictures_are_left_out_of_a_report(run: Run, sample_index: Path, tmp_path: Path) -> None:
@@ -340,13 +339,13 @@ def test_cifar_is_classified_like_the_same_pictures_in_files(answer: Answer, tmp
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["cifar/test_batch", "picture.png"], "go alone"),
-        (["cifar/test_batch", "cifar/other"], "different labels"),
+        (["cifar/test_batch", "picture.png"], "CIFAR"),
+        (["cifar/test_batch", "cifar/other"], "cifar/test_batch"),
         (["cifar/test_batch", "--coarse"], "CIFAR-100"),
-        (["picture.png", "--coarse", *PETS], "--coarse is for them"),
-        (["cifar/test_batch", "--truth", "folders"], "leave --truth out"),
-        (["cifar/test_batch", "--move-into", "out"], "cannot be moved"),
-        (["cifar/test_batch", "--report", "-l", "cat", "-l", "dog"], "'airplane', which is no label"),
+        (["picture.png", "--coarse", *PETS], "--coarse"),
+        (["cifar/test_batch", "--truth", "folders"], "--truth"),
+        (["cifar/test_batch", "--move-into", "out"], "moved"),
+        (["cifar/test_batch", "--report", "-l", "cat", "-l", "dog"], "'airplane'"),
     ],
 )
 def test_what_cannot_be_done_with_cifar_is_said(
@@ -371,13 +370,12 @@ def test_pictures_are_moved_into_folders_of_their_labels(run: Run, copy: Path) -
     arguments = ("classify", "sample-images/dogs", "sample-images/food", *PETS, "--move-into", "sorted", "--json")
     planned = run(*arguments, "--dry-run", cwd=copy)
     assert tree(copy) == before
-    assert planned.stderr.decode() == "Would move 32 images to folders in sorted.\n"
+    assert re.search(r"\b32 images\b.* sorted\b", planned.stderr.decode())
     done = run(*arguments, cwd=copy)
     assert done.stdout == planned.stdout
-    assert done.stderr.decode().splitlines() == [
-        "Moved 32 images to folders in sorted.",
-        "To bring the index up to date: clipsearch index",
-    ]
+    moved_to, hint = done.stderr.decode().splitlines()
+    assert re.search(r"\b32 images\b.* sorted\b", moved_to)
+    assert "clipsearch index" in hint
     found = json.loads(done.stdout)
     after = tree(copy)
     assert len(found) == 32
@@ -389,14 +387,14 @@ def test_pictures_are_moved_into_folders_of_their_labels(run: Run, copy: Path) -
     # Once more from where they are now: all are in place.
     again = run("classify", "sorted", *PETS, "--move-into", "sorted", "--json", cwd=copy)
     assert tree(copy) == after
-    assert "Moved 0 images to folders in sorted; 32 are there already." in again.stderr.decode()
+    assert re.search(r"\b0 images\b.* sorted\b.* 32 ", again.stderr.decode())
 
 
 def test_copies_leave_everything_in_place_and_are_made_once(run: Run, copy: Path) -> None:
     before = tree(copy)
     arguments = ("classify", "sample-images/dogs", *PETS, "--copy-into", copy / "sorted", "--top", "2", "--json")
     done = run(*arguments, cwd=copy)
-    assert done.stderr.decode() == "Copied 9 images to folders in sorted.\n"
+    assert re.search(r"^Copied 9 images\b.* sorted\b", done.stderr.decode())
     found = json.loads(done.stdout)
     after = tree(copy)
     assert {name: content for name, content in after.items() if not name.startswith("sorted")} == before
@@ -424,7 +422,7 @@ def test_an_indexed_picture_that_is_gone_stops_all_moves(run: Run, copy: Path) -
     os.unlink(copy / "sample-images" / "dogs" / "dog_0.webp")
     before = tree(copy)
     said = refused(run, "--indexed", *PETS, "--move-into", "sorted", cwd=copy)
-    assert "dog_0.webp is gone" in said
+    assert "dog_0.webp" in said
     assert "clipsearch index" in said
     assert tree(copy) == before
 
@@ -470,7 +468,7 @@ def test_a_name_that_is_taken_after_the_plan_is_not_overwritten(tmp_path: Path) 
     for move in (True, False):
         steps = plan([(source, "cat")], tmp_path / "out", move=move)
         picture(tmp_path / "out" / "cat" / "x.png", "another's")
-        with pytest.raises(InputError, match="made meanwhile"):
+        with pytest.raises(InputError, match=r"cat/x\.png"):
             list(carry_out(steps, move=move))
         assert tree(tmp_path) == {"x.png": b"mine", "out/cat/x.png": b"another's"}
         shutil.rmtree(tmp_path / "out")
@@ -544,9 +542,8 @@ def test_a_folder_that_does_not_exist_yet_has_one_name_too(tmp_path: Path, name:
 def test_a_picture_that_cannot_leave_its_folder_is_not_moved(tmp_path: Path) -> None:
     sources = [picture(tmp_path / name / "x.png", name) for name in ("one", "two")]
     steps = plan([(source, "cat") for source in sources], tmp_path / "out", move=True)
-    with deny(tmp_path / "two", stat.S_IRUSR | stat.S_IXUSR), pytest.raises(InputError, match=r"two/x\.png") as error:
+    with deny(tmp_path / "two", stat.S_IRUSR | stat.S_IXUSR), pytest.raises(InputError, match=r"two/x\.png"):
         list(carry_out(steps, move=True))
-    assert "What was done before stays" in str(error.value)
     assert tree(tmp_path) == {"out/cat/x.png": b"one", "two/x.png": b"two"}
 
 
@@ -579,17 +576,17 @@ def test_labels_are_safe_names_of_folders(label: str, wanted: str) -> None:
 
 
 def test_labels_that_would_share_a_folder_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="'a/b' and 'a:b' would share the folder a_b"):
+    with pytest.raises(InputError, match=r"'a/b'.* 'a:b'.* a_b\b"):
         folder_names(["a/b", "a:b"])
-    with pytest.raises(InputError, match="'Dog' and 'dog'"):
+    with pytest.raises(InputError, match=r"'Dog'.*'dog'"):
         folder_names(["Dog", "dog"])
-    with pytest.raises(InputError, match="too long"):
+    with pytest.raises(InputError, match="\u96ea"):
         folder_names(["\u96ea" * 86])
     picture(tmp_path / "out" / "cat", "no folder")
     source = picture(tmp_path / "x.png", "picture")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="out/cat"):
         plan([(source, "cat")], tmp_path / "out", move=True)
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="out/cat"):
         plan([(source, "x")], tmp_path / "out" / "cat", move=True)
     assert sorting.in_words([], tmp_path, move=True, dry_run=False).startswith("Moved 0 images")
 
@@ -602,24 +599,24 @@ def test_labels_that_would_share_a_folder_are_an_error(tmp_path: Path) -> None:
     [
         ([*PETS], "--indexed"),
         (["--indexed", "sample-images", *PETS], "--indexed"),
-        (["--indexed"], "There is no label"),
-        (["--indexed", "-l", "cat"], "two labels or more"),
-        (["--indexed", *PETS, "-l", "A Dog"], "the same name"),
-        (["--indexed", *PETS, "--template", "a photo"], "'a photo' has no {}"),
+        (["--indexed"], "--label"),
+        (["--indexed", "-l", "cat"], "'cat'"),
+        (["--indexed", *PETS, "-l", "A Dog"], "'A Dog'"),
+        (["--indexed", *PETS, "--template", "a photo"], "'a photo'"),
         (["--indexed", *PETS, "--report"], "--truth folders"),
-        (["--indexed", *PETS, "--truth", "folders", "--report"], "which is no label"),
-        (["--indexed", *PETS, "--truth", "missing.csv"], "Cannot read missing.csv"),
-        (["--indexed", *PETS, "--truth", "sample-images/captions.csv"], "no column for the label"),
-        (["--indexed", *PETS, "--labels-from", "missing"], "Cannot read missing"),
-        (["--indexed", *PETS, "--labels-from", "empty"], "There is no label in empty"),
-        (["--indexed", *PETS, "--model", "picturebook"], "without --model"),
-        (["--indexed", *PETS, "--dry-run"], "--dry-run is for"),
-        (["--indexed", *PETS, "--move-into", "a", "--copy-into", "b"], "either moved or copied"),
-        (["--indexed", "--truth", "folders", "--report", "--copy-into", "b"], "A report is about all pictures"),
-        (["--indexed", "--truth", "folders", "--report", "--min-probability", "0.5"], "A report is about all pictures"),
-        (["sample-images", *PETS, "-g", "*.png"], "Filters are for --indexed"),
-        (["missing", *PETS], "No such file or folder"),
-        (["--indexed", *PETS, "--json", "--format", "csv"], "One output format"),
+        (["--indexed", *PETS, "--truth", "folders", "--report"], "no label"),
+        (["--indexed", *PETS, "--truth", "missing.csv"], "missing.csv"),
+        (["--indexed", *PETS, "--truth", "sample-images/captions.csv"], "captions.csv"),
+        (["--indexed", *PETS, "--labels-from", "missing"], "missing"),
+        (["--indexed", *PETS, "--labels-from", "empty"], "empty"),
+        (["--indexed", *PETS, "--model", "picturebook"], "--model"),
+        (["--indexed", *PETS, "--dry-run"], "--dry-run"),
+        (["--indexed", *PETS, "--move-into", "a", "--copy-into", "b"], "--copy-into"),
+        (["--indexed", "--truth", "folders", "--report", "--copy-into", "b"], "report"),
+        (["--indexed", "--truth", "folders", "--report", "--min-probability", "0.5"], "--min-probability"),
+        (["sample-images", *PETS, "-g", "*.png"], "Filters"),
+        (["missing", *PETS], "missing"),
+        (["--indexed", *PETS, "--json", "--format", "csv"], "format"),
     ],
 )
 def test_what_means_nothing_is_refused(
@@ -632,7 +629,7 @@ def test_what_means_nothing_is_refused(
 
 
 def test_a_refusal_is_one_line_and_exit_code_2(run: Run, sample_index: Path) -> None:
-    assert "the same name" in refused(run, "--indexed", *PETS, "-l", "A Dog", "--move-into", "out", cwd=sample_index)
+    assert "'A Dog'" in refused(run, "--indexed", *PETS, "-l", "A Dog", "--move-into", "out", cwd=sample_index)
     assert "--min-probability" in refused(run, "--indexed", *PETS, "--min-probability", "1.5", cwd=sample_index)
     assert "not UTF-8" in refused(run, "--indexed", *PETS, "-l", b"\xff", cwd=sample_index)
     assert not (sample_index / "out").exists()

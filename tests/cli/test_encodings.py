@@ -87,7 +87,7 @@ def test_half_a_character_ends_no_table(form: str) -> None:
 def test_a_page_does_not_go_to_standard_output(run: Run, folder: Path) -> None:
     done = run("query", "red", "--html", "-", cwd=folder)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"The page does not go to standard output (-)" in done.stderr
+    assert b"standard output" in done.stderr
     assert not (folder / "-").exists()
 
 
@@ -96,7 +96,7 @@ def test_the_folder_above_is_named(run: Run, folder: Path, tmp_path: Path) -> No
     picture = paint(tmp_path / "red.png", "red")
     arguments = ["classify", picture, "-l", "red", "-l", "blue", "--copy-into", "..", "--dry-run"]
     done = run(*arguments, "--index", folder, cwd=tmp_path / "inner")
-    assert f"to folders in {tmp_path}." in done.stderr.decode()
+    assert str(tmp_path) in done.stderr.decode()
 
 
 def test_reasons_name_nothing_of_pillow() -> None:

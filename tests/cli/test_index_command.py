@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -23,6 +24,7 @@ from clipsearch.images.decoding import decode
 from clipsearch.index.format import FOLDER, ModelRecord
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
+from clipsearch.models.disk.catalog import PICTUREBOOK_NOTE
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
 
@@ -129,7 +131,7 @@ def test_unreadable_pictures_are_skipped_named_and_counted(pictures: Path, run: 
         ("pictures/truncated.png", "truncated"),
     ]
     assert (summary["images"], summary["embedded"]) == (10, 10)
-    assert "Cannot read pictures/text.jpg: not an image of a known format" in done.stderr.decode()
+    assert "pictures/text.jpg: " in done.stderr.decode()
     assert "2 unreadable" in done.stderr.decode()
     # They are not read again while they stay as they are, but still named; --strict makes them an error.
     again = run("index", "pictures", "--strict", "--json", cwd=pictures.parent)
@@ -259,7 +261,7 @@ def test_a_model_folder_beside_the_pictures_is_used_through_the_settings(
 
 def test_picturebook_says_what_it_is(pictures: Path, run: Run) -> None:
     done = run("index", "pictures", *PB, cwd=pictures.parent)
-    assert "nothing useful about photographs" in done.stderr.decode()
+    assert f"Note: {PICTUREBOOK_NOTE}" in done.stderr.decode()
     assert done.stdout == b""
 
 
@@ -338,7 +340,8 @@ def test_quiet_says_nothing(pictures: Path, run: Run) -> None:
     # An error is said even so, and with --strict an unreadable file is one.
     strict = run("index", "-q", "--strict", cwd=pictures.parent)
     assert strict.returncode == 2
-    assert strict.stderr.decode() == "Cannot read pictures/bad.png: not an image of a known format\n"
+    (said,) = strict.stderr.decode().splitlines()
+    assert "pictures/bad.png: " in said
 
 
 def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> None:
@@ -376,7 +379,6 @@ def test_a_second_run_on_a_new_folder_is_refused_before_it_loads_a_model(
         imported = run("import", "vectors.npy", "names.csv", *PB, cwd=home, env=env)
     for done in (refused, imported):
         assert done.returncode == 2
-        assert b"Another clipsearch is writing to" in done.stderr
         assert b"--wait SECONDS" in done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert b"a model was loaded" in run("index", "pictures", *PB, *TORCH, cwd=home, env=env).stderr
@@ -426,10 +428,11 @@ def test_a_query_of_a_part_says_that_it_is_one(pictures: Path, run: Run) -> None
     with Writer.locked(home / FOLDER):
         done = run("query", "a dog", cwd=home)
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 10)
-    assert done.stderr.decode().strip().endswith("is being built: 10 images so far.")
+    assert "10 images" in done.stderr.decode()
+    assert "clipsearch index" not in done.stderr.decode()
     done = run("query", "a dog", cwd=home)
     assert (done.returncode, done.stdout.count(b"\n")) == (0, 10)
-    assert "is not complete: the run that makes it was ended, with 10 images so far" in done.stderr.decode()
+    assert re.search(r"\b10 images\b.* clipsearch index", done.stderr.decode())
     index(run, cwd=home)
     assert run("query", "a dog", cwd=home).stderr == b""
 
@@ -519,7 +522,7 @@ def test_an_index_without_images_may_have_another_model(pictures: Path, run: Run
     status = json.loads(run("status", "--json", "--verify", cwd=home).stdout)
     assert (status["dim"], status["problems"]) == (32, [])
     done = run("index", "pictures", *PB, cwd=home)
-    assert (done.returncode, b"was made with model" in done.stderr) == (2, True)
+    assert (done.returncode, b"--index DIR" in done.stderr) == (2, True)
 
 
 def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
@@ -603,7 +606,7 @@ def test_an_index_folder_without_write_permission(pictures: Path, run: Run) -> N
     finally:
         folder.chmod(0o700)
     assert done.returncode == 2
-    assert b"Cannot write the index in" in done.stderr
+    assert os.fsencode(folder) in done.stderr
     assert b"Traceback" not in done.stderr
     assert (found.returncode, found.stdout.count(b"\n")) == (0, 10)
 

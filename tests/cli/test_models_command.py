@@ -137,20 +137,20 @@ def test_show_of_a_model_that_is_not_here(tmp_path: Path, run: Run) -> None:
     record = json.loads(done.stdout)
     assert (record["on_disk"], record["path"], record["files"]) == (False, None, [])
     assert record["repository"] == "openai/clip-vit-base-patch32"
-    assert "not on this disk. To fetch it: clipsearch models pull openai" in done.stderr.decode()
+    assert "clipsearch models pull openai" in done.stderr.decode()
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("show", SMALL), f"nothing is known of it. Fetch it: clipsearch models pull {SMALL}"),
-        (("show", "openia"), "Did you mean 'openai'?"),
-        (("show", "./nowhere"), "Unknown model './nowhere'"),
-        (("pull", "openia"), "Did you mean 'openai'?"),
-        (("pull", SMALL), "HF_HUB_OFFLINE is set"),
+        (("show", SMALL), f"clipsearch models pull {SMALL}"),
+        (("show", "openia"), "'openai'"),
+        (("show", "./nowhere"), "'./nowhere'"),
+        (("pull", "openia"), "'openai'"),
+        (("pull", SMALL), "HF_HUB_OFFLINE"),
         (("pull", "ViT-B-32.pt"), "the model openai"),
         (("pull",), "Missing argument"),
-        (("--json", "show", "picturebook"), "Write options behind the command: clipsearch models show"),
+        (("--json", "show", "picturebook"), "clipsearch models show"),
         (("lost",), "No such command"),
     ],
 )
@@ -171,7 +171,10 @@ def test_pull_fetches_prepares_and_says_what_is_next(
         done = run("models", "pull", SMALL, "--json", cwd=tmp_path, env=online)
         said = done.stderr.decode()
         assert done.returncode == 0, said
-        assert [line.split()[0] for line in said.splitlines()] == ["Downloading", "Preparing", "Next:"]
+        downloading, preparing, following = said.splitlines()
+        assert repr(SMALL) in downloading
+        assert repr(SMALL) in preparing
+        assert f"clipsearch index ./images --model {SMALL}" in following
         assert "Warning" not in said
         (record,) = json.loads(done.stdout)
         assert (record["name"], record["revision"], record["fetched"]) == (SMALL, commit, True)
@@ -190,12 +193,12 @@ def test_pull_fetches_prepares_and_says_what_is_next(
 def test_pull_of_the_bundled_model_and_of_a_folder(tmp_path: Path, run: Run) -> None:
     done = run("models", "pull", "picturebook", cwd=tmp_path)
     assert done.returncode == 0
-    assert "picturebook is bundled with clipsearch" in done.stderr.decode()
+    assert "bundled" in done.stderr.decode()
     shutil.copytree(PICTUREBOOK, tmp_path / "copy")  # its text tower is prepared already
     done = run("models", "pull", "./copy", cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.decode().split("\t")[-1] == "copy\n"
-    assert "is on this disk already" in done.stderr.decode()
+    assert "Downloading" not in done.stderr.decode()
 
 
 class Screen(io.StringIO):
@@ -244,6 +247,6 @@ def test_what_was_pulled_is_indexed_and_searched(tmp_path: Path, run: Run, small
         paint(tmp_path / "p" / "a.png", "red")
         done = run("index", "p", "--model", SMALL, "--json", cwd=tmp_path, env=online)  # fetches it by itself
         assert json.loads(done.stdout)["embedded"] == 1
-        assert f"Downloading model {SMALL!r}" in done.stderr.decode()
+        assert repr(SMALL) in done.stderr.decode()
     assert run("query", "a dog", cwd=tmp_path, env=online).stdout.decode().endswith("p/a.png\n")
     assert index(run, "p", "--model", str(small_clip), cwd=tmp_path)["reused"] == 1

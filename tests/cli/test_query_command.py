@@ -142,8 +142,9 @@ def test_a_text_tower_unlike_clips_is_left_to_transformers(tmp_path: Path, pictu
     text = "a dog " * 20
     done = run("query", text, cwd=tmp_path)
     said = done.stderr.decode()
-    assert "every query has to load the whole model" in said
-    assert "too long" in said
+    whole, cut = said.splitlines()
+    assert repr(str(model)) in whole
+    assert "a dog a dog" in cut
     encoder = Encoder(ModelFiles("test", model, None), "cpu")
     scores = [float(line.split(b"\t")[1]) for line in done.stdout.splitlines()]
     with closing(Store.open(tmp_path / ".clipsearch")) as store:
@@ -179,7 +180,8 @@ main()
 def test_a_text_that_is_too_long_is_cut_with_a_warning(sample_index: Path, run: Run) -> None:
     done = run("query", "a dog is sleeping " * 30, "-k", "1", cwd=sample_index)
     assert done.returncode == 0
-    assert "too long" in done.stderr.decode()
+    (said,) = done.stderr.decode().splitlines()
+    assert "is sleeping a dog" in said
 
 
 def test_status(sample_index: Path, run: Run) -> None:

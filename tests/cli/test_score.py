@@ -134,30 +134,29 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_done(run: Run, sample_inde
     assert done.returncode == 0
     assert [line.split(b"\t")[0] for line in done.stdout.splitlines()] == [DOG.encode()]
     said = done.stderr.decode()
-    assert said.startswith("Cannot read ")
     assert "bad\\x1b.png: " in said
     strict = run("score", bad, DOG, "--text", "a dog", "--format", "tsv", "--strict", cwd=sample_index)
     assert (strict.returncode, strict.stdout) == (2, done.stdout)
     none = run("score", bad, "--text", "a dog", cwd=sample_index)
     assert (none.returncode, none.stdout) == (2, b"")
-    assert none.stderr.decode() == f"{said}clipsearch: None of the pictures can be read.\n"
+    assert none.stderr.decode().startswith(f"{said}clipsearch: ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([DOG], "There is no text. Say it: --text"),
-        ([DOG, "--text", " "], "--text: the text is blank"),
-        ([DOG, "--text", b"caf\xe9"], "--text: the text is not UTF-8"),
-        ([DOG, "--text", "a", "--text", "b", "--text", " a "], "The text 'a' comes twice (--text; --text)."),
-        ([DOG, "--texts-from", "twice.txt"], "The text 'a dog' comes twice (twice.txt, line 1; twice.txt, line 3)."),
-        ([DOG, "--texts-from", "nowhere.txt"], "Cannot read nowhere.txt"),
-        (["-", "-", "--text", "a"], "Only one thing can be read from standard input"),
-        (["-", "--texts-from", "-"], "Only one thing can be read from standard input"),
-        (["nowhere.png", "--text", "a"], "No such file or folder: "),
-        ([DOG, "--text", "a", "--json", "--format", "csv"], "One output format at a time"),
-        ([DOG, "--text", "a", "--heatmap", "map.gif"], "map.gif has to end with .html"),
-        ([DOG, "--text", "a", "--heatmap", "nowhere/map.html"], "There is no folder nowhere"),
+        ([DOG], "--text"),
+        ([DOG, "--text", " "], "--text: "),
+        ([DOG, "--text", b"caf\xe9"], "UTF-8"),
+        ([DOG, "--text", "a", "--text", "b", "--text", " a "], "'a'"),
+        ([DOG, "--texts-from", "twice.txt"], "twice.txt, line 1; twice.txt, line 3"),
+        ([DOG, "--texts-from", "nowhere.txt"], "nowhere.txt"),
+        (["-", "-", "--text", "a"], "standard input"),
+        (["-", "--texts-from", "-"], "standard input"),
+        (["nowhere.png", "--text", "a"], "nowhere.png"),
+        ([DOG, "--text", "a", "--json", "--format", "csv"], "format"),
+        ([DOG, "--text", "a", "--heatmap", "map.gif"], "map.gif"),
+        ([DOG, "--text", "a", "--heatmap", "nowhere/map.html"], "nowhere"),
         (["--text", "a"], "Missing argument"),
     ],
     ids=lambda value: None if isinstance(value, list) else value.split()[0],
@@ -297,18 +296,18 @@ def test_a_page_prints_its_colours_and_all_columns_on_one_sheet(tmp_path: Path, 
 def test_no_other_file_is_overwritten(tmp_path: Path, files: list[bytes]) -> None:
     target = tmp_path / "mine.html"
     target.write_text("my own")
-    with pytest.raises(InputError, match="is no heatmap of clipsearch, so it stays as it is"):
+    with pytest.raises(InputError, match=r"mine\.html"):
         write_heatmap(target, comparison([*files]), files)
     assert target.read_text() == "my own"
     folder = tmp_path / "folder.html"
     folder.mkdir()
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match=r"folder\.html"):
         write_heatmap(folder, comparison([*files]), files)
 
 
 @pytest.mark.parametrize("name", ["map.svg", "map.png", "map", ".html"])
 def test_what_is_no_page_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"end with \.html.*print the page"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)}.*\.html"):
         check_heatmap(tmp_path / name, 1, 1)
     check_heatmap(tmp_path / "map.HTML", 1, 1)
 
@@ -316,7 +315,7 @@ def test_what_is_no_page_is_refused_with_what_to_do(name: str, tmp_path: Path) -
 @pytest.mark.parametrize(("pictures", "texts"), [(401, 1), (1, 401), (101, 100)])
 def test_a_heatmap_too_large_to_look_at_is_refused(tmp_path: Path, pictures: int, texts: int) -> None:
     check_heatmap(tmp_path / "map.html", 100, 100)
-    with pytest.raises(InputError, match="cells are too many"):
+    with pytest.raises(InputError, match=rf"\b{pictures}\b.*\b{texts}\b"):
         check_heatmap(tmp_path / "map.html", pictures, texts)
 
 

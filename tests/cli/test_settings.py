@@ -39,7 +39,7 @@ def test_a_relative_model_is_taken_from_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("model = 3", "model must be a text"), ("modle = 'x'", "unknown setting 'modle'"), ("model =", "cannot be read")],
+    [("model = 3", "model .*3"), ("modle = 'x'", "'modle'"), ("model =", r"clipsearch\.toml")],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -49,5 +49,5 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_two_folders_that_want_different_models_are_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a", 'model = "x"')
     write(tmp_path / "b", 'model = "y"')
-    with pytest.raises(InputError, match=r"asks for model .x. and .* for .y."):
+    with pytest.raises(InputError, match=r"'x'.*'y'"):
         wanted_model(None, [tmp_path / "a", tmp_path / "b"])

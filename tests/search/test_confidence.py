@@ -191,16 +191,18 @@ def test_many_queries_are_cut_off_each_by_its_own(opened: Index) -> None:
 @pytest.mark.parametrize("query", [ImageTerm("sample-images/dogs/dog_0.webp"), TextTerm("a dog", -1)])
 def test_only_what_is_said_in_words_has_confidence(opened: Index, query: Term) -> None:
     assert [hit.confidence for hit in opened.search(query, 3)] == [None] * 3
-    with pytest.raises(InputError, match="only words can be compared"):
+    with pytest.raises(InputError) as error:
         opened.search(query, 3, min_confidence=0.5)
+    assert error.value.hints == ("min-score",)
 
 
 @pytest.mark.parametrize("least", [1.5, -0.1, float("nan"), float("inf")])
 def test_no_image_can_have_such_a_confidence_or_score(opened: Index, least: float) -> None:
-    with pytest.raises(InputError, match="no image can have"):
+    with pytest.raises(InputError, match=f"confidence.* {least:g}"):
         opened.search("a dog", min_confidence=least)
-    with pytest.raises(InputError, match="no image can have"):
-        opened.search("a dog", min_score=least if least > 0 else least - 1)
+    score = least if least > 0 else least - 1
+    with pytest.raises(InputError, match=f"score.* {score:g}"):
+        opened.search("a dog", min_score=score)
 
 
 def test_the_command_cuts_off_and_exits_with_1_if_nothing_is_left(sample_index: Path, run: Run, opened: Index) -> None:
@@ -216,7 +218,7 @@ def test_the_command_cuts_off_and_exits_with_1_if_nothing_is_left(sample_index: 
     assert [hit["confidence"] for hit in hits] == pytest.approx([hit.confidence for hit in sure], abs=1e-5)
     assert len(query("--min-confidence", "0.5", "-k", "2")[1]) == 2 < len(sure)
     # What is named is the first of all hits; another one may be surer.
-    closest = f"the closest image has score {every[0].score:.4f} and confidence {every[0].confidence:.3f}"
+    closest = f"score {every[0].score:.4f} and confidence {every[0].confidence:.3f}"
     assert max(hit.confidence or 0 for hit in every) > (every[0].confidence or 0) + 0.1
     for arguments in (
         ["--min-confidence", "1"],
@@ -225,7 +227,8 @@ def test_the_command_cuts_off_and_exits_with_1_if_nothing_is_left(sample_index: 
     ):
         code, hits, said = query(*arguments)
         assert (code, hits) == (1, [])
-        assert said == f"Nothing found: {closest}.\n"
+        assert closest in said
+        assert said.count("\n") == 1
 
 
 def test_with_a_picture_there_is_no_confidence_to_show(sample_index: Path, run: Run) -> None:

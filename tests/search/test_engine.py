@@ -100,7 +100,7 @@ def test_other_numbers_take_torch(precision: str) -> None:
         assert embedder.engine == "torch"
     with (
         Embedder(FILES, options=EncoderOptions(precision=precision, engine="numpy")) as embedder,
-        pytest.raises(ModelError, match="fp32 only"),
+        pytest.raises(ModelError, match="fp32"),
     ):
         _ = embedder.engine
 
@@ -110,7 +110,7 @@ def test_a_model_that_numpy_cannot_compute_takes_torch(tmp_path: Path) -> None:
     with Embedder(files) as embedder:
         assert embedder.engine == "torch"
     in_numpy = EncoderOptions(engine="numpy")
-    with Embedder(files, options=in_numpy) as embedder, pytest.raises(ModelError, match="NumPy cannot"):
+    with Embedder(files, options=in_numpy) as embedder, pytest.raises(ModelError, match="'test'"):
         _ = embedder.engine
 
 
@@ -185,9 +185,8 @@ def test_where_torch_cannot_be_loaded_numpy_goes_on(in_numpy: ImageTower, caplog
         for _ in range(3):
             assert len(handing_over.encode_images([blank])) == 1
             time.sleep(0.05)
-    assert [record.getMessage() for record in caplog.records] == [
-        "Torch cannot take over, and NumPy goes on: Memory is short."
-    ]
+    (record,) = caplog.records
+    assert "Memory is short." in record.getMessage()
     assert handing_over.name == "numpy"
 
 

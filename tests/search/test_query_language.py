@@ -138,7 +138,7 @@ def test_parts_are_unit_vectors_before_they_are_weighted_and_so_is_their_sum() -
 
 def test_terms_that_nearly_cancel_are_refused_and_those_that_do_not_are_not() -> None:
     vectors = np.array([[1, 0], [np.cos(1e-6), np.sin(1e-6)]], np.float32)
-    with pytest.raises(InputError, match="'a - b' cancel each other out"):
+    with pytest.raises(InputError, match="'a - b'"):
         combined(vectors, [TextTerm("a"), TextTerm("b", -1)])
     assert np.linalg.norm(combined(vectors, [TextTerm("a"), TextTerm("b", -0.9)])) == pytest.approx(1)
 
@@ -471,57 +471,63 @@ def test_mistakes_are_errors_of_ours(opened: Index, call: Any) -> None:  # noqa:
 
 REFUSED: dict[str, tuple[list[str], str]] = {
     # what is wrong: arguments, what is said of it
-    "nothing to look for": (["query"], "nothing to look for"),
-    "blank text": (["query", " "], "The query is empty"),
-    "blank text to stay away from": (["query", "dog", "--not", " "], "The query is empty"),
-    "weight without text": (["query", "2:"], "The query is empty"),
-    "zero weight": (["query", "0:dog"], "A weight of 0"),
-    "terms that cancel": (["query", "dog", "--not", "dog"], "'dog - dog' cancel each other out"),
-    "picture without a name": (["query", "--image", "2:"], "without a name"),
-    "picture that is a text": (["query", "--image", "text.jpg"], "text.jpg: not an image"),
+    "nothing to look for": (["query"], "clipsearch query"),
+    "blank text": (["query", " "], "clipsearch query"),
+    "blank text to stay away from": (["query", "dog", "--not", " "], "clipsearch query"),
+    "weight without text": (["query", "2:"], "clipsearch query"),
+    "zero weight": (["query", "0:dog"], "weight of 0"),
+    "terms that cancel": (["query", "dog", "--not", "dog"], "'dog - dog'"),
+    "picture without a name": (["query", "--image", "2:"], "--image FILE"),
+    "picture that is a text": (["query", "--image", "text.jpg"], "text.jpg: "),
     "picture that is a folder": (["query", "--image", "folder"], "folder: Is a directory"),
     "picture that is missing": (["query", "--image", "none.jpg"], "none.jpg: No such file"),
-    "similar to a text": (["similar", "text.jpg"], "text.jpg: not an image"),
+    "similar to a text": (["similar", "text.jpg"], "text.jpg: "),
     "similar to nothing there": (["similar", "none.jpg"], "none.jpg: No such file"),
     "standard input twice": (["query", "--image", "-", "--from", "-"], "standard input"),
     "weighted standard input twice": (["query", "--image", "2:-", "--files-from", "-"], "standard input"),
     "standard input twice in similar": (["similar", "-", "--files-from", "-"], "standard input"),
-    "empty file of queries": (["query", "--from", "empty"], "no query in empty"),
-    "blank file of queries": (["query", "--from", "blank"], "no query in blank"),
-    "queries that are not UTF-8": (["query", "--from", "latin1"], "latin1, line 1, is not UTF-8 (byte 0xe9)"),
-    "missing file of queries": (["query", "--from", "nowhere"], "Cannot read nowhere: No such file"),
-    "folder of queries": (["query", "--from", "folder"], "Cannot read folder: Is a directory"),
-    "missing list of files": (["query", "dog", "--files-from", "nowhere"], "Cannot read nowhere: No such file"),
-    "k of zero": (["query", "dog", "-k", "0"], "'-k': 0 is neither a number"),
-    "k below zero": (["query", "dog", "-k", "-1"], "'-k': -1 is neither a number"),
-    "k that is a word": (["query", "dog", "-k", "many"], "'-k': many is neither a number"),
-    "k with a fraction": (["query", "dog", "-k", "1.5"], "'-k': 1.5 is neither a number"),
-    "bad date": (["query", "dog", "--after", "soon"], "after: 'soon' is no date"),
-    "impossible day": (["query", "dog", "--before", "2023-02-30"], "before: '2023-02-30' is no date"),
-    "after is before": (["query", "dog", "--after", "2024", "--before", "2023"], "No picture is taken after"),
-    "after equals before": (["query", "dog", "--after", "2024", "--before", "2024-01"], "No picture is taken after"),
-    "unknown folder": (["query", "dog", "--under", "nowhere"], "there is no"),
-    "glob that is none": (["query", "dog", "--glob", "!"], "glob: '!' cannot be understood"),
-    "glob that matches nothing": (["query", "dog", "--glob", "#x"], "glob: '#x' matches nothing"),
-    "empty glob": (["query", "dog", "--glob", ""], "--glob is empty"),
+    "empty file of queries": (["query", "--from", "empty"], "query in empty"),
+    "blank file of queries": (["query", "--from", "blank"], "query in blank"),
+    "queries that are not UTF-8": (["query", "--from", "latin1"], "latin1, line 1,"),
+    "missing file of queries": (["query", "--from", "nowhere"], "nowhere: No such file"),
+    "folder of queries": (["query", "--from", "folder"], "folder: Is a directory"),
+    "missing list of files": (["query", "dog", "--files-from", "nowhere"], "nowhere: No such file"),
+    "k of zero": (["query", "dog", "-k", "0"], "'-k': 0 "),
+    "k below zero": (["query", "dog", "-k", "-1"], "'-k': -1 "),
+    "k that is a word": (["query", "dog", "-k", "many"], "'-k': many "),
+    "k with a fraction": (["query", "dog", "-k", "1.5"], "'-k': 1.5 "),
+    "bad date": (["query", "dog", "--after", "soon"], "after: 'soon' "),
+    "impossible day": (["query", "dog", "--before", "2023-02-30"], "before: '2023-02-30' "),
+    "after is before": (
+        ["query", "dog", "--after", "2024", "--before", "2023"],
+        "before 2023-01-01",
+    ),
+    "after equals before": (
+        ["query", "dog", "--after", "2024", "--before", "2024-01"],
+        "before 2024-01-01",
+    ),
+    "unknown folder": (["query", "dog", "--under", "nowhere"], "nowhere"),
+    "glob that is none": (["query", "dog", "--glob", "!"], "glob: '!'"),
+    "glob that matches nothing": (["query", "dog", "--glob", "#x"], "glob: '#x'"),
+    "empty glob": (["query", "dog", "--glob", ""], "--glob"),
     "no width": (["query", "dog", "--min-width", "0"], "'--min-width'"),
     "no height": (["query", "dog", "--min-height", "-5"], "'--min-height'"),
     "bad orientation": (["query", "dog", "--orientation", "round"], "'--orientation'"),
-    "score above 1": (["query", "dog", "--min-score", "1.5"], "no image can have 1.5"),
-    "score that is no number": (["query", "dog", "--min-score", "nan"], "no image can have nan"),
-    "confidence above 1": (["query", "dog", "--min-confidence", "1.5"], "no image can have 1.5"),
-    "confidence below 0": (["query", "dog", "--min-confidence", "-2"], "no image can have -2"),
-    "confidence that is no number": (["query", "dog", "--min-confidence", "nan"], "no image can have nan"),
+    "score above 1": (["query", "dog", "--min-score", "1.5"], "1.5"),
+    "score that is no number": (["query", "dog", "--min-score", "nan"], "nan"),
+    "confidence above 1": (["query", "dog", "--min-confidence", "1.5"], "1.5"),
+    "confidence below 0": (["query", "dog", "--min-confidence", "-2"], "-2"),
+    "confidence that is no number": (["query", "dog", "--min-confidence", "nan"], "nan"),
     "confidence of a picture": (["query", "--image", DOG, "--min-confidence", "0.5"], "--min-score"),
     "confidence of nothing wanted": (["query", "--not", "dog", "--min-confidence", "0.5"], "--min-score"),
-    "two formats": (["query", "dog", "--json", "-0"], "One output format at a time"),
-    "two other formats": (["query", "dog", "--format", "csv", "--json"], "One output format at a time"),
+    "two formats": (["query", "dog", "--json", "-0"], "json and paths"),
+    "two other formats": (["query", "dog", "--format", "csv", "--json"], "csv and json"),
     "unknown format": (["query", "dog", "--format", "xml"], "'--format'"),
     "preview for programs": (["query", "dog", "--preview", "--json"], "--preview"),
     "unknown option": (["query", "dog", "--colour"], "--colour"),
     "unknown command": (["serch", "dog"], "serch"),
-    "no index": (["query", "dog", "--index", "folder"], "No index in folder. Make one with: clipsearch index"),
-    "text that is not UTF-8": (["query", "caf\udce9"], "not UTF-8"),
+    "no index": (["query", "dog", "--index", "folder"], "clipsearch index folder"),
+    "text that is not UTF-8": (["query", "caf\udce9"], "UTF-8"),
 }
 
 
@@ -555,8 +561,7 @@ def test_without_an_index_the_message_says_where_it_looked_and_what_to_type(tmp_
     done = run("query", "dog", cwd=tmp_path)
     said = done.stderr.decode()
     assert (done.returncode, done.stdout, said.count("\n")) == (2, b"", 1)
-    assert said.startswith(f"clipsearch: No index in {tmp_path} or any folder above it.")
-    assert "clipsearch index" in said
+    assert re.search(rf"{tmp_path}\b.* clipsearch index {tmp_path}\b", said)
 
 
 @pytest.mark.parametrize("wrong", ["zero weight", "no index", "k of zero"])
@@ -588,7 +593,7 @@ def test_a_model_that_changed_is_not_asked_about_pictures(tmp_path: Path, run: R
     said = done.stderr.decode()
     assert (done.returncode, done.stdout, said.count("\n")) == (2, b"", 1)
     assert said.startswith("clipsearch: ")
-    assert "was made with model" in said
+    assert "--index DIR" in said
     # What needs no model still works.
     assert run("similar", "p/a.png", "--include-self", "-0", cwd=tmp_path).stdout == b"p/a.png\0"
     # And without its folder there is none to ask.

@@ -78,6 +78,6 @@ def test_an_index_of_one_model_is_not_extended_with_another(two: tuple[Path, Pat
     folder, model = two
     done = run("index", "dogs", "--model", model, cwd=folder)
     assert (done.returncode, done.stdout) == (2, b"")
-    assert b"was made with model picturebook" in done.stderr
+    assert b"--model picturebook" in done.stderr
     assert b"--index DIR" in done.stderr
     assert len(hits(run, cwd=folder)) == 9
