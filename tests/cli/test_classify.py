@@ -87,7 +87,7 @@ def refused(run: Run, *arguments: str | bytes | Path, cwd: Path) -> str:
 # -- labels for pictures -----------------------------------------------------------------------------------------
 
 
-def test_indexed_pictures_get_the_labels_that_python_computes(classify: Classify, sample_index: Path) -> None:
+def test_indexed_images_get_the_labels_that_python_computes(classify: Classify, sample_index: Path) -> None:
     found = classify("--indexed", *PETS, "--top", "2", "--template", "a {}", "--template", "there is {}.")
     with load_model(index=sample_index) as embedder, closing(Store.open(sample_index / ".clipsearch")) as store:
         classifier = Classifier.of(["a dog", "a cat", "a pizza"], embedder, ["a {}", "there is {}."])
@@ -124,7 +124,7 @@ def test_dogs_are_dogs(classify: Classify) -> None:
     assert {row["rank"] for row in found} == {1}
 
 
-def test_indexed_pictures_and_those_that_the_index_knows_need_no_model(
+def test_indexed_images_and_those_that_the_index_knows_need_no_model(
     sample_index: Path, environment: dict[str, str]
 ) -> None:
     for pictures, not_needed in ((["--indexed"], HEAVY), (["sample-images/dogs"], {"torch", "transformers"})):
@@ -139,7 +139,7 @@ def test_help_loads_no_library_of_ours(environment: dict[str, str], tmp_path: Pa
     assert not loaded & (HEAVY | {"numpy", "tokenizers"})
 
 
-def test_named_pictures_get_the_same_labels_as_indexed_ones(classify: Classify) -> None:
+def test_named_images_get_the_same_labels_as_indexed_ones(classify: Classify) -> None:
     assert classify("sample-images/dogs", *PETS) == classify("--indexed", "-g", "dogs/", *PETS)
 
 
@@ -189,14 +189,14 @@ def test_unsure_labels_are_left_out(classify: Classify, run: Run, sample_index: 
     assert f"{best:.4f}" in done.stderr.decode()
 
 
-def test_no_picture_in_the_index_is_nothing_found(run: Run, sample_index: Path) -> None:
+def test_no_image_in_the_index_is_nothing_found(run: Run, sample_index: Path) -> None:
     for arguments in (PETS, ("--truth", "folders", "--report")):
         done = run("classify", "--indexed", "-g", "*.xyz", *arguments, cwd=sample_index)
         assert (done.returncode, done.stdout) == (1, b"")
         assert b"*.xyz" in done.stderr
 
 
-def test_pictures_that_cannot_be_read_are_named(run: Run, sample_index: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_are_named(run: Run, sample_index: Path, tmp_path: Path) -> None:
     shutil.copy(sample_index / "sample-images" / "dogs" / "dog_0.webp", tmp_path / "b.webp")
     (tmp_path / "a.png").write_text("no picture")
     (tmp_path / "c.png").write_bytes(b"")
@@ -255,7 +255,7 @@ def test_a_report_in_other_formats(answer: Answer, sample_index: Path) -> None:
     table = printed("table")[0].splitlines()
     assert table[0] + "\n" == printed("tsv")[1]
     # The matrix: a line for each label, whose numbers add up to all images.
-    start = next(i for i, line in enumerate(table) if line.startswith("Lines are")) + 3
+    start = next(i for i, line in enumerate(table) if line.startswith("Rows are")) + 3
     counts = [[int(part) for part in line.split()[2:]] for line in table[start:]]
     assert [sum(line) for line in counts] == [one["images"] for one in found["classes"]]
 
@@ -272,7 +272,7 @@ def test_more_labels_than_a_matrix_has_room_for_show_the_commonest_mistakes(answ
     assert [int(line.split()[-1]) for line in lines] == sorted(mistakes.ravel().tolist(), reverse=True)[:20]
 
 
-def test_a_csv_knows_what_pictures_show(run: Run, classify: Classify, sample_index: Path, tmp_path: Path) -> None:
+def test_a_csv_knows_what_images_show(run: Run, classify: Classify, sample_index: Path, tmp_path: Path) -> None:
     folder = sample_index / "sample-images" / "dogs"
     names = sorted(path.name for path in folder.iterdir())
     known = {name: "cat" if i < 3 else "dog" for i, name in enumerate(names)}
@@ -287,7 +287,7 @@ def test_a_csv_knows_what_pictures_show(run: Run, classify: Classify, sample_ind
     assert re.search(r"\btruth\.csv\b.* 7 more", said)
 
 
-def test_unreadable_pictures_are_left_out_of_a_report(run: Run, sample_index: Path, tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_of_a_report(run: Run, sample_index: Path, tmp_path: Path) -> None:
     for name in ("dogs", "cats"):
         shutil.copytree(sample_index / "sample-images" / name, tmp_path / "p" / name)
     (tmp_path / "p" / "cats" / "a.png").write_text("no picture")
@@ -302,7 +302,7 @@ def test_unreadable_pictures_are_left_out_of_a_report(run: Run, sample_index: Pa
 # -- CIFAR -------------------------------------------------------------------------------------------------------
 
 
-def test_cifar_is_classified_like_the_same_pictures_in_files(answer: Answer, tmp_path: Path) -> None:
+def test_cifar_is_classified_like_the_same_images_in_files(answer: Answer, tmp_path: Path) -> None:
     names = ["dog", "food", "red_car", "cat", "boat", "bird"]
     sources = [*sorted(SAMPLES.glob("dogs/*"))[:2], *sorted(SAMPLES.glob("food/*"))[:3]]
     numbers = [0, 0, 1, 1, 1]
@@ -365,7 +365,7 @@ def test_what_cannot_be_done_with_cifar_is_said(
 # -- sorting -----------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_moved_into_folders_of_their_labels(run: Run, copy: Path) -> None:
+def test_images_are_moved_into_folders_of_their_labels(run: Run, copy: Path) -> None:
     before = tree(copy)
     arguments = ("classify", "sample-images/dogs", "sample-images/food", *PETS, "--move-into", "sorted", "--json")
     planned = run(*arguments, "--dry-run", cwd=copy)
@@ -406,7 +406,7 @@ def test_copies_leave_everything_in_place_and_are_made_once(run: Run, copy: Path
     assert tree(copy) == after
 
 
-def test_unsure_pictures_stay_where_they_are(run: Run, classify: Classify, copy: Path) -> None:
+def test_unsure_images_stay_where_they_are(run: Run, classify: Classify, copy: Path) -> None:
     every = classify("--indexed", *PETS, cwd=copy)
     least = sum(sorted(row["probability"] for row in every)[200:202]) / 2
     arguments = ("--move-into", "sorted", "--min-probability", str(least))
@@ -418,7 +418,7 @@ def test_unsure_pictures_stay_where_they_are(run: Run, classify: Classify, copy:
     assert run("index", cwd=copy).returncode == 0
 
 
-def test_an_indexed_picture_that_is_gone_stops_all_moves(run: Run, copy: Path) -> None:
+def test_an_indexed_image_that_is_gone_stops_all_moves(run: Run, copy: Path) -> None:
     os.unlink(copy / "sample-images" / "dogs" / "dog_0.webp")
     before = tree(copy)
     said = refused(run, "--indexed", *PETS, "--move-into", "sorted", cwd=copy)
@@ -448,13 +448,13 @@ def test_nothing_is_ever_overwritten(tmp_path: Path) -> None:
     assert os.readlink(tmp_path / "out" / "cat" / "x-2.png") == "nowhere"
 
 
-def test_pictures_that_change_places_keep_their_names(tmp_path: Path) -> None:
+def test_images_that_change_places_keep_their_names(tmp_path: Path) -> None:
     one, two = picture(tmp_path / "cat" / "x.png", "a dog"), picture(tmp_path / "dog" / "x.png", "a cat")
     moved([(one, "dog"), (two, "cat")], tmp_path)
     assert tree(tmp_path) == {"dog/x-2.png": b"a dog", "cat/x.png": b"a cat"}
 
 
-def test_equal_pictures_are_copied_once_and_moved_each(tmp_path: Path) -> None:
+def test_equal_images_are_copied_once_and_moved_each(tmp_path: Path) -> None:
     pictures = [(picture(tmp_path / name / "x.png", "same"), "cat") for name in ("one", "two")]
     steps = list(carry_out(plan(pictures, tmp_path / "copies", move=False), move=False))
     assert [step.there for step in steps] == [False, True]
@@ -539,7 +539,7 @@ def test_a_folder_that_does_not_exist_yet_has_one_name_too(tmp_path: Path, name:
     assert tree(tmp_path / "real") == {"new/cat/x.png": b"one", "new/cat/x-2.png": b"two"}
 
 
-def test_a_picture_that_cannot_leave_its_folder_is_not_moved(tmp_path: Path) -> None:
+def test_an_image_that_cannot_leave_its_folder_is_not_moved(tmp_path: Path) -> None:
     sources = [picture(tmp_path / name / "x.png", name) for name in ("one", "two")]
     steps = plan([(source, "cat") for source in sources], tmp_path / "out", move=True)
     with deny(tmp_path / "two", stat.S_IRUSR | stat.S_IXUSR), pytest.raises(InputError, match=r"two/x\.png"):

@@ -34,7 +34,7 @@ def names(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_pictures_get_the_vectors_of_the_model_and_bad_ones_are_left_out_of_both(run: Run, tmp_path: Path) -> None:
+def test_images_get_the_vectors_of_the_model_and_bad_ones_are_left_out_of_both(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     for i, path in enumerate(sorted((SAMPLES / "dogs").glob("*.webp"))[:2]):
         folder.mkdir(exist_ok=True)
@@ -81,7 +81,7 @@ def reference(folder: Path) -> npt.NDArray[Any]:
     return np.asarray(torch.nn.functional.normalize(out.pooler_output, dim=1))
 
 
-def test_pictures_of_an_index_need_no_model(sample_index: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_images_of_an_index_need_no_model(sample_index: Path, environment: dict[str, str], tmp_path: Path) -> None:
     target = tmp_path / "v.npy"
     arguments = ["clipsearch", "embed", "sample-images/dogs", "-o", str(target)]
     assert not loaded_by(COMMAND.format(arguments=arguments), environment, sample_index) & {"torch", "transformers"}

@@ -81,9 +81,7 @@ def test_figures_without_an_index_are_those_with_one(dogs: Path, known: dict[str
     assert all(result["recall@1"] == result["mrr"] == 1 and result["queries"] == 3 for result in alone)
 
 
-def test_an_index_that_knows_the_pictures_needs_no_model_library(
-    sample_index: Path, environment: dict[str, str]
-) -> None:
+def test_an_index_that_knows_the_images_needs_no_model_library(sample_index: Path, environment: dict[str, str]) -> None:
     loaded = loaded_by(COMMAND.format(arguments=["clipsearch", "eval", CAPTIONS]), environment, sample_index)
     assert "tokenizers" in loaded
     assert not loaded & {"torch", "transformers", "safetensors", "huggingface_hub"}

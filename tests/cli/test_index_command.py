@@ -41,7 +41,7 @@ def rows_of(folder: Path) -> dict[str, np.ndarray]:
         }
 
 
-def test_an_index_holds_a_unit_row_for_each_picture(pictures: Path, run: Run) -> None:
+def test_an_index_holds_a_unit_row_for_each_image(pictures: Path, run: Run) -> None:
     summary = index(run, "pictures", *PB, cwd=pictures.parent)
     assert (summary["images"], summary["embedded"], summary["unreadable"]) == (10, 10, [])
     assert (summary["device"], summary["precision"]) == ("cpu", "fp32")
@@ -68,7 +68,7 @@ def test_one_folder_under_two_names_is_one_folder(pictures: Path, run: Run) -> N
     ]
 
 
-def test_only_new_and_changed_pictures_are_embedded(pictures: Path, run: Run) -> None:
+def test_only_new_and_changed_images_are_embedded(pictures: Path, run: Run) -> None:
     index(run, "pictures", *PB, cwd=pictures.parent)
     paint(pictures / "new.png", "cyan")
     paint(pictures / "cold" / "red.png", "magenta", (80, 80))
@@ -76,7 +76,7 @@ def test_only_new_and_changed_pictures_are_embedded(pictures: Path, run: Run) ->
     assert (summary["embedded"], summary["reused"], summary["images"]) == (2, 9, 11)
 
 
-def test_touched_moved_and_copied_pictures_keep_their_vector_without_the_model(pictures: Path, run: Run) -> None:
+def test_touched_moved_and_copied_images_keep_their_vector_without_the_model(pictures: Path, run: Run) -> None:
     index(run, "pictures", *PB, cwd=pictures.parent)
     before = rows_of(pictures.parent)
     os.utime(pictures / "cold" / "red.png", (1, 1))
@@ -101,7 +101,7 @@ def test_touched_moved_and_copied_pictures_keep_their_vector_without_the_model(p
     np.testing.assert_array_equal(after["copy.png"], before["green.png"])
 
 
-def test_deleted_pictures_disappear_from_results(pictures: Path, run: Run) -> None:
+def test_deleted_images_disappear_from_results(pictures: Path, run: Run) -> None:
     index(run, "pictures", *PB, cwd=pictures.parent)
     (pictures / "cold" / "red.png").unlink()
     summary = index(run, "pictures", cwd=pictures.parent)
@@ -119,7 +119,7 @@ def test_one_folder_of_several_can_be_refreshed_alone(pictures: Path, run: Run) 
     assert (summary["removed"], summary["images"]) == (1, 9)
 
 
-def test_unreadable_pictures_are_skipped_named_and_counted(pictures: Path, run: Run) -> None:
+def test_unreadable_images_are_skipped_named_and_counted(pictures: Path, run: Run) -> None:
     whole = (pictures / "cold" / "red.png").read_bytes()
     (pictures / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (pictures / "text.jpg").write_text("no picture")
@@ -175,7 +175,7 @@ def test_the_precision_is_chosen_or_asked_for_and_reported(pictures: Path, run: 
     assert b"Computed" not in idle.stderr
 
 
-def test_exact_vectors_are_those_of_pictures_in_full(tmp_path: Path, run: Run) -> None:
+def test_exact_vectors_are_those_of_images_in_full(tmp_path: Path, run: Run) -> None:
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
     (tmp_path / "large").mkdir()
@@ -248,7 +248,7 @@ def test_an_interrupted_index_resumes(
     assert len(np.load(tmp_path / FOLDER / "embeddings.npy")) == total
 
 
-def test_a_model_folder_beside_the_pictures_is_used_through_the_settings(
+def test_a_model_folder_beside_the_images_is_used_through_the_settings(
     pictures: Path, run: Run, small_clip: Path
 ) -> None:
     shutil.copytree(small_clip, pictures.parent / "my-clip")
@@ -472,7 +472,7 @@ def test_a_first_run_that_fails_at_once_leaves_nothing(
     assert sorted(home.iterdir()) == before
 
 
-def test_a_first_run_interrupted_before_its_first_picture_leaves_nothing(
+def test_a_first_run_interrupted_before_its_first_image_leaves_nothing(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     many_pictures(tmp_path / "many", 30)

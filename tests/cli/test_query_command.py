@@ -72,7 +72,7 @@ def test_k_larger_than_the_index_gives_all(sample_index: Path, run: Run) -> None
     assert out.count(b"\n") == status["images"] >= 200
 
 
-def test_equal_pictures_come_in_the_order_of_their_paths(tmp_path: Path, run: Run) -> None:
+def test_equal_images_come_in_the_order_of_their_paths(tmp_path: Path, run: Run) -> None:
     for name in ("c", "a", "d", "b"):
         paint(tmp_path / "p" / f"{name}.png", "red")
     index(run, "p", "--model", "picturebook", cwd=tmp_path)

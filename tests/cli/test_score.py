@@ -96,7 +96,7 @@ def test_it_works_without_any_index(run: Run, tmp_path: Path) -> None:
     assert {row["text"]: row["rank"] for row in rows}["a dog"] == 1
 
 
-def test_pictures_that_the_index_knows_need_no_model_library(
+def test_images_that_the_index_knows_need_no_model_library(
     sample_index: Path, environment: dict[str, str], run: Run
 ) -> None:
     code = COMMAND.format(arguments=["clipsearch", "score", DOG, "--text", "a dog"])

@@ -103,14 +103,14 @@ def test_a_query_tells_of_index_model_and_text_tower(sample_index: Path, run: Ru
 @pytest.mark.parametrize(
     "arguments", [("similar", "dogs/dog_0.webp"), ("query", "--image", "dogs/dog_0.webp")], ids=["similar", "query"]
 )
-def test_a_picture_that_the_index_knows_is_said_to_need_no_model(
+def test_an_image_that_the_index_knows_is_said_to_need_no_model(
     sample_index: Path, run: Run, arguments: tuple[str, str]
 ) -> None:
     lines = told(run, *arguments[:-1], f"sample-images/{arguments[-1]}", cwd=sample_index)
     assert lines == [f"index: {sample_index / FOLDER}", "picture: known to the index, so it needs no model"]
 
 
-def test_a_picture_that_no_index_knows_tells_of_the_engine(
+def test_an_image_that_no_index_knows_tells_of_the_engine(
     tmp_path: Path, sample_index: Path, logged: list[str]
 ) -> None:
     new = paint(tmp_path / "new.png", "red")
@@ -122,7 +122,7 @@ def test_a_picture_that_no_index_knows_tells_of_the_engine(
     assert engine.startswith("engine: numpy (sooner for up to ")
 
 
-def test_a_picture_that_torch_embeds_tells_of_device_and_precision(
+def test_an_image_that_torch_embeds_tells_of_device_and_precision(
     tmp_path: Path, sample_index: Path, logged: list[str]
 ) -> None:
     new = paint(tmp_path / "new.png", "red")
@@ -137,7 +137,7 @@ def test_a_picture_that_torch_embeds_tells_of_device_and_precision(
     ]
 
 
-def test_pictures_are_counted_that_an_index_knows(tmp_path: Path, sample_index: Path, run: Run) -> None:
+def test_images_are_counted_that_an_index_knows(tmp_path: Path, sample_index: Path, run: Run) -> None:
     new = paint(tmp_path / "p" / "new.png", "red").parent
     arguments = ("score", new, "sample-images/dogs", "--text", "a dog", "--device", "cpu", "--precision", "bf16")
     done = run(*arguments, "-v", cwd=sample_index)

@@ -108,7 +108,7 @@ def test_a_file_that_came_meanwhile_is_not_replaced_either(tmp_path: Path) -> No
     with VectorFiles(tmp_path / "v.npy", {"text": str}) as files:
         files.add([{"text": "a dog"}], VECTORS[:1])
         (tmp_path / "v.csv").write_text("mine")
-        with pytest.raises(InputError, match="is there already"):
+        with pytest.raises(InputError, match=r"v\.csv"):
             files.finish({})
     assert os.listdir(tmp_path) == ["v.csv"]
 
@@ -140,20 +140,20 @@ def test_where_nothing_can_be_written_is_told(tmp_path: Path) -> None:
         (
             "a.csv",
             b"name,row\nx,0\n",
-            "its first line has 'name', 'row'. Name one of them path, image_path",
+            "'name', 'row'.* path, image_path",
         ),
-        ("a.csv", b"", "no column"),
-        ("a.csv", b"path,width\nx,1\ny\n", "line 3: the header has 2 fields, this line 1"),
-        ("a.csv", b"row,path\n1,x\n0,y\n", "row 0 .* says that it is row 1"),
-        ("a.csv", b"path,width\n,1\n", "row 0 .* no path"),
-        ("a.txt", b"x\n\ny\n", "row 1 .* no path"),
+        ("a.csv", b"", r"a\.csv"),
+        ("a.csv", b"path,width\nx,1\ny\n", r"line 3: .* 2 fields\b.* 1\b"),
+        ("a.csv", b"row,path\n1,x\n0,y\n", "row 0 .* row 1"),
+        ("a.csv", b"path,width\n,1\n", "row 0 .* path"),
+        ("a.txt", b"x\n\ny\n", "row 1 .* path"),
         ("a.jsonl", b'{"path": "x"}\n[]\n', "line 2"),
         ("a.jsonl", b'{"path": "x", "path_bytes": "?"}\n', "line 1"),
-        ("a.jsonl", b'{"path": 7}\n', "row 0 .* no path"),
-        ("a.jsonl", b'{"path": "x\\u0000"}\n', "no path"),
+        ("a.jsonl", b'{"path": 7}\n', "row 0 .* path"),
+        ("a.jsonl", b'{"path": "x\\u0000"}\n', "row 0 .* path"),
         ("a.jsonl", b"{\n", "line 1"),
-        ("a.parquet", b"PAR1 not really", "broken"),
-        ("a.doc", b"x", "should end with .csv"),
+        ("a.parquet", b"PAR1 not really", r"a\.parquet"),
+        ("a.doc", b"x", r"a\.doc\b.* \.csv"),
     ],
 )
 def test_a_file_of_names_that_makes_no_sense_is_refused(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_vectors_that_are_none_are_refused(tmp_path: Path) -> None:
     bad: list[tuple[Any, str]] = [
         (np.zeros(3, np.float32), "3 float32"),
         (np.zeros((2, 2), np.int8), "2 x 2 int8"),
-        (np.array([{"a": 1}], dtype=object), "broken|object"),
+        (np.array([{"a": 1}], dtype=object), r"v\.npy"),
     ]
     for array, reason in bad:
         np.save(path, array, allow_pickle=True)
@@ -202,10 +202,10 @@ def test_vectors_that_are_none_are_refused(tmp_path: Path) -> None:
             open_vectors(path)
     np.save(path, VECTORS)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match="broken"):
+    with pytest.raises(InputError, match=r"v\.npy"):
         open_vectors(path)
     path.write_bytes(b"not numpy")
-    with pytest.raises(InputError, match=r"no \.npy file"):
+    with pytest.raises(InputError, match=r"numpy\.save"):
         open_vectors(path)
     with pytest.raises(InputError, match="No such file"):
         open_vectors(tmp_path / "missing.npy")
@@ -320,24 +320,24 @@ def test_vectors_and_names_have_to_fit(part: Part, tmp_path: Path) -> None:
     vectors = np.load(part.vectors)
     lines = part.names.read_text()
     part.names.write_text(lines + "one more\n")
-    refused(new, part, "holds 10 vectors, and .* 11 names")
+    refused(new, part, "10 vectors.* 11 names")
     part.names.write_text(lines.replace("red.png", "black.png").replace("cold/", "warm/"))
-    refused(new, part, "which has a vector already")
+    refused(new, part, r"names .*\.png")
     part.names.write_text(lines)
     for wrong, reason in (
-        (np.nan, r"row 3 \(from 0\) holds what is no number"),
-        (-np.inf, "no number"),
-        (0, "row 3 .* all zeros"),
+        (np.nan, "row 3 .*NaN"),
+        (-np.inf, "row 3 .*infinite"),
+        (0, "row 3 .* zeros"),
     ):
         changed = vectors.copy()
         changed[3] = wrong
         np.save(part.vectors, changed)
         refused(new, part, reason)
     np.save(part.vectors, vectors[:, :-1] / np.linalg.norm(vectors[:, :-1], axis=1, keepdims=True))
-    refused(new, part, "47 dimensions; those of model tiny have 48")
+    refused(new, part, r"\b47\b.* tiny\b.* 48\b")
     np.save(part.vectors, vectors[:0])
     part.names.write_text("")
-    refused(new, part, "no path")
+    refused(new, part, "path")
 
 
 def test_vectors_of_other_lengths_are_imported_on_request_only(part: Part, tmp_path: Path) -> None:
@@ -355,25 +355,25 @@ def test_vectors_of_other_lengths_are_imported_on_request_only(part: Part, tmp_p
 def test_vectors_of_another_model_or_in_another_order_never_enter(part: Part, tmp_path: Path) -> None:
     vectors = np.load(part.vectors)
     np.save(part.vectors, vectors[::-1])
-    refused(tmp_path / "new", part, r"not the vectors that model tiny makes .* the cosine is .* Nothing was imported")
+    refused(tmp_path / "new", part, r"\btiny\b.*\.png\b.* -?0\.\d{3}\b")
     np.save(part.vectors, np.roll(vectors, 1, axis=1))
-    refused(tmp_path / "new", part, "not the vectors that model tiny makes")
+    refused(tmp_path / "new", part, r"\btiny\b.*\.png\b.* -?0\.\d{3}\b")
     np.save(part.vectors, vectors)
     part.vectors.with_suffix(".json").write_text('{"model": "other", "fingerprint": "8"}')
-    refused(tmp_path / "new", part, "was made with model other, as the JSON beside it says")
+    refused(tmp_path / "new", part, r"\bother\b.* tiny\b")
     part.vectors.with_suffix(".json").write_text('["any", "other", "file"]')
     imported(tmp_path / "new", part)
     with pytest.raises(ModelMismatchError, match=r"\btiny\b.* other\b"):
         imported(tmp_path / "new", part, TINY._replace(record=ModelRecord("other", None, "8" * 32, MODEL.dim)))
 
 
-def test_pictures_that_are_missing_or_broken_are_named_and_left_out_on_request(
+def test_images_that_are_missing_or_broken_are_named_and_left_out_on_request(
     part: Part, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "cold" / "blue.png").unlink()
-    refused(tmp_path / "new", part, r"blue\.png: it is missing\. ")
+    refused(tmp_path / "new", part, r"blue\.png: [^,]*$")
     (pictures / "warm" / "gray.png").write_bytes(b"no picture")
-    refused(tmp_path / "new", part, "blue.png: it is missing. ")
+    refused(tmp_path / "new", part, r"blue\.png: [^,]*$")
     done = imported(tmp_path / "new", part, skip_missing=True)
     assert [(os.path.basename(path), reason) for path, reason in done.skipped] == [
         (b"blue.png", "it is missing"),
@@ -390,7 +390,7 @@ def test_nothing_that_can_be_read_is_an_error(part: Part, pictures: Path, tmp_pa
     refused(tmp_path / "new", part, "Nothing was imported", skip_missing=True)
 
 
-def test_what_the_index_knows_keeps_its_vector_unless_the_picture_changed(
+def test_what_the_index_knows_keeps_its_vector_unless_the_image_changed(
     part: Part, pictures: Path, tmp_path: Path
 ) -> None:
     update(tmp_path / "index", pictures / "cold")
@@ -410,8 +410,8 @@ def test_what_the_index_knows_keeps_its_vector_unless_the_picture_changed(
 
 
 def test_roots_are_named_or_the_folder_in_common(part: Part, pictures: Path, tmp_path: Path) -> None:
-    refused(tmp_path / "new", part, "lies in none of the folders that were named", roots=[pictures / "cold"])
-    refused(tmp_path / "new", part, "no folder .*missing", roots=[tmp_path / "missing"])
+    refused(tmp_path / "new", part, r"\.png ", roots=[pictures / "cold"])
+    refused(tmp_path / "new", part, "missing", roots=[tmp_path / "missing"])
     done = imported(tmp_path / "new", part, roots=[pictures / "cold", pictures / "warm"])
     assert done.roots == [os.fsencode(pictures / name) for name in ("cold", "warm")]
     # A folder in common that holds a root with rules of its own is not made up.
@@ -439,5 +439,5 @@ def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path
     vectors = [(row, vector) for row, vector in items if isinstance(vector, np.ndarray)]
     assert save(tmp_path / "v.npy", vectors, {"path": bytes}, {}) == (10, 32)
     part = Part(tmp_path / "v.npy", tmp_path / "v.csv")
-    refused(tmp_path / "new", part, "not the vectors that model", LoadedModel(encoders[1], records[1]))
+    refused(tmp_path / "new", part, r"\.png\b.* -?0\.\d{3}\b", LoadedModel(encoders[1], records[1]))
     assert imported(tmp_path / "new", part, LoadedModel(encoders[0], records[0])).images == 10

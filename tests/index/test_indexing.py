@@ -147,7 +147,7 @@ needs_status_times = pytest.mark.skipif(sys.platform == "win32", reason="Windows
 
 @needs_status_times
 @pytest.mark.parametrize("how", ["another file in its place", "written to", "a link to another file"])
-def test_a_picture_replaced_with_size_and_time_kept_is_embedded_anew(tmp_path: Path, index: Path, how: str) -> None:
+def test_an_image_replaced_with_size_and_time_kept_is_embedded_anew(tmp_path: Path, index: Path, how: str) -> None:
     red, blue = (paint(tmp_path / name / f"{name}.bmp", name) for name in ("red", "blue"))
     picture = tmp_path / "p" / "picture.bmp"
     picture.parent.mkdir()

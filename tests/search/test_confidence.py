@@ -231,7 +231,7 @@ def test_the_command_cuts_off_and_exits_with_1_if_nothing_is_left(sample_index: 
         assert said.count("\n") == 1
 
 
-def test_with_a_picture_there_is_no_confidence_to_show(sample_index: Path, run: Run) -> None:
+def test_with_an_image_there_is_no_confidence_to_show(sample_index: Path, run: Run) -> None:
     arguments = ("query", "a dog", "--image", "sample-images/dogs/dog_0.webp", "-k", "1")
     line = run(*arguments, cwd=sample_index).stdout
     assert line.split(b"\t")[2] == b""

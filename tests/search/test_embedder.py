@@ -27,7 +27,7 @@ def vectors(embedder: Embedder, files: list[ImageFile]) -> npt.NDArray[np.float3
     return np.stack([image.vector for image in found if not isinstance(image.vector, UnreadableImageError)])
 
 
-def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_get_the_vectors_that_an_index_has(sample_index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = list(find_images(os.fsencode(SAMPLES / "dogs")))
     monkeypatch.chdir(sample_index)
     with load_model() as known, load_model("picturebook", sample_index) as too:
@@ -42,7 +42,7 @@ def test_pictures_get_the_vectors_that_an_index_has(sample_index: Path, monkeypa
     np.testing.assert_allclose(alone, found[0], atol=1e-6)
 
 
-def test_known_new_and_broken_pictures_come_in_order(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_new_and_broken_images_come_in_order(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(40):
         paint(tmp_path / "p" / f"{number:02}.png", f"#{number * 6:02x}{255 - number * 6:02x}80")
     index(run, "p", "--model", "picturebook", cwd=tmp_path)

@@ -81,7 +81,7 @@ def test_ranks_are_those_of_a_full_sort_and_ties_go_by_path(store: Store, tmp_pa
     assert found == sorted(found, key=lambda one: (one.rank, -one.score))
 
 
-def test_a_picture_of_the_index_is_neither_read_nor_embedded(store: Store, tmp_path: Path) -> None:
+def test_an_image_of_the_index_is_neither_read_nor_embedded(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "pictures" / "red.png"
     before = caption_ranks(store, Encoders(), path, ["red"])
     path.unlink()
@@ -91,7 +91,7 @@ def test_a_picture_of_the_index_is_neither_read_nor_embedded(store: Store, tmp_p
     assert before[0].rank == 1
 
 
-def test_another_picture_is_ranked_as_if_it_were_in_the_index(store: Store, tmp_path: Path) -> None:
+def test_another_image_is_ranked_as_if_it_were_in_the_index(store: Store, tmp_path: Path) -> None:
     encoders = Encoders()
     path = paint(tmp_path / "new.png", "#f01010")
     (found,) = caption_ranks(store, encoders, path, ["red"])
@@ -141,7 +141,7 @@ def test_dead_rows_are_no_rivals(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere.png", "broken.png"])
-def test_a_picture_that_cannot_be_read_is_an_error(store: Store, tmp_path: Path, name: str) -> None:
+def test_an_image_that_cannot_be_read_is_an_error(store: Store, tmp_path: Path, name: str) -> None:
     (tmp_path / "broken.png").write_text("no picture")
     with pytest.raises(InputError, match=name):
         caption_ranks(store, Encoders(), tmp_path / name, ["red"])

@@ -196,7 +196,7 @@ def test_files_that_cannot_be_read_are_told_and_shift_nothing(monkeypatch: pytes
     assert (bar.total, bar.done, bar.unreadable) == (4, 4, 1)
 
 
-def test_pictures_of_an_index_come_by_path_and_without_dead_rows(tmp_path: Path) -> None:
+def test_images_of_an_index_come_by_path_and_without_dead_rows(tmp_path: Path) -> None:
     for name in ("b", "a", "d", "c"):
         paint(tmp_path / "p" / f"{name}.png", {"a": "red", "b": "green", "c": "blue", "d": "white"}[name])
         update(tmp_path / ".clipsearch", tmp_path / "p")
@@ -247,6 +247,6 @@ def test_a_report_on_nothing_is_an_error() -> None:
         report(predictions([[0]])._replace(labels=np.empty((0, 1), np.int64)), np.empty(0, np.int64), names("a", "b"))
 
 
-def test_a_report_needs_five_labels_of_each_picture() -> None:
+def test_a_report_needs_five_labels_of_each_image() -> None:
     with pytest.raises(ValueError, match="5"):
         report(predictions([[0, 1, 2, 3]]), np.array([0]), names(*"abcdef"))

@@ -225,7 +225,7 @@ def rows_of(run: Run, *arguments: str | Path, cwd: Path) -> Json:
     return list(json.loads(done.stdout))
 
 
-def test_the_command_groups_pictures_by_what_they_show_and_names_them(run: Run, sample_index: Path) -> None:
+def test_the_command_groups_images_by_what_they_show_and_names_them(run: Run, sample_index: Path) -> None:
     where = ["--under", "sample-images/dogs", "--under", "sample-images/food", "--under", "sample-images/vehicles"]
     labels = ["--label", "a dog", "--label", "fruit", "--label", "a car"]
     rows = rows_of(run, "-n", "3", *where, *labels, cwd=sample_index)

@@ -144,7 +144,7 @@ def test_groups_that_free_most_come_first_and_copies_before_what_is_near(tmp_pat
     assert found_in(store_of(tmp_path, vectors, known)) == [("d.png", ["e.png"]), ("a.png", ["c.png", "b.png"])]
 
 
-def test_copies_go_with_the_picture_that_their_content_is_close_to(tmp_path: Path) -> None:
+def test_copies_go_with_the_image_that_their_content_is_close_to(tmp_path: Path) -> None:
     known: list[dict[str, Any]] = [{"width": 20}, {"hash": b"1" * 16}, {"hash": b"1" * 16}]
     folder = store_of(tmp_path, [at(0), at(8), at(8)], known)
     with closing(Store.open(folder)) as store:
@@ -267,7 +267,7 @@ def names(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("threshold", [None, 0.99])
-def test_names_of_one_file_are_one_picture(names: Path, threshold: float | None) -> None:
+def test_names_of_one_file_are_one_image(names: Path, threshold: float | None) -> None:
     pictures = os.fsencode(names / "pictures")
     with closing(Store.open(names / ".clipsearch")) as store:
         ((group,), images) = find_duplicates(store, threshold=threshold)
@@ -475,7 +475,7 @@ def test_what_makes_no_sense_is_an_error_of_one_line(run: Run, folder: Path, arg
     assert sorted(os.listdir(os.fsencode(folder / "pictures"))) == before
 
 
-def test_where_filters_leave_one_picture_there_are_no_duplicates(run: Run, folder: Path) -> None:
+def test_where_filters_leave_one_image_there_are_no_duplicates(run: Run, folder: Path) -> None:
     done = run("duplicates", "--glob", "smaller.jpg", "--format", "csv", cwd=folder)
     assert (done.returncode, done.stdout) == (1, b"group,mark,score,path,width,height,bytes,also\r\n")
     assert re.search(r"\b11 images\b.* one\b", done.stderr.decode())

@@ -45,7 +45,7 @@ def plain_ranks(scores: Floats, pairs: Ints) -> list[int]:
 # -- ranks -------------------------------------------------------------------------------------------------------
 
 
-def test_three_texts_and_three_pictures_by_hand() -> None:
+def test_three_texts_and_three_images_by_hand() -> None:
     texts, images = sides([[0.9, 0.1, 0.2], [0.3, 0.2, 0.8], [0.5, 0.4, 0.45]])
     pairs = pairs_of((0, 0), (1, 1), (2, 2))
     assert ranks(texts, images, pairs).tolist() == [1, 3, 2]
@@ -164,7 +164,7 @@ def captions_of(*pairs: tuple[str, str]) -> Captions:
     return Captions(files, texts, [(texts.index(text), images.index(image)) for text, image in pairs], [])
 
 
-def test_texts_with_several_pictures_and_pictures_with_several_texts() -> None:
+def test_texts_with_several_images_and_images_with_several_texts() -> None:
     model = Table({"/a": [1, 0], "/b": [0, 1], "/c": [0.6, 0.8], "t": [1, 0], "u": [0.8, 0.6], "v": [0, 1]})
     captions = captions_of(("t", "/a"), ("t", "/c"), ("u", "/a"), ("v", "/b"), ("v", "/a"))
     found = evaluate(model, captions)
@@ -179,7 +179,7 @@ def test_texts_with_several_pictures_and_pictures_with_several_texts() -> None:
     assert (found.model, found.unreadable) == ("table", [])
 
 
-def test_unreadable_pictures_take_their_captions_with_them() -> None:
+def test_unreadable_images_take_their_captions_with_them() -> None:
     model = Table({"/b": [0, 1], "/c": [1, 0], "u": [1, 0], "v": [0, 1]})
     bar = Watcher()
     found = evaluate(model, captions_of(("t", "/a"), ("u", "/a"), ("u", "/c"), ("v", "/b")), progress=bar)
@@ -189,7 +189,7 @@ def test_unreadable_pictures_take_their_captions_with_them() -> None:
     assert (bar.total, bar.done, bar.unreadable) == (3, 3, 1)
 
 
-def test_if_no_picture_can_be_read_there_is_nothing_to_measure() -> None:
+def test_if_no_image_can_be_read_there_is_nothing_to_measure() -> None:
     with pytest.raises(InputError, match=r"\b1\b.* /a\b.*: it is broken"):
         evaluate(Table({"t": [1]}), captions_of(("t", "/a")))
 

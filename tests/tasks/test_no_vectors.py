@@ -66,7 +66,7 @@ def always(pixels: npt.NDArray[np.uint8]) -> bool:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 1e-30])
-def test_a_picture_that_fails_alone_is_unreadable_and_costs_no_other_its_place(
+def test_an_image_that_fails_alone_is_unreadable_and_costs_no_other_its_place(
     pictures: Path, tmp_path: Path, value: float
 ) -> None:
     shutil.copy(pictures / "cold" / "blue.png", pictures / "warm" / "blue again.png")
@@ -83,7 +83,7 @@ def test_a_picture_that_fails_alone_is_unreadable_and_costs_no_other_its_place(
         assert len(found.search("anything", None)) == 9
 
 
-def test_one_picture_is_judged_by_what_the_model_makes_of_others() -> None:
+def test_one_image_is_judged_by_what_the_model_makes_of_others() -> None:
     blue = np.full((4, 4, 3), (0, 0, 255), np.uint8)
     (result,) = vectors_of(Failing(is_blue), "tiny", [blue])
     assert isinstance(result, UnreadableImageError)
