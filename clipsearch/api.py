@@ -236,7 +236,7 @@ def load_model(
 
 
 def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Store | None:
-    """Return the index of a model: the nearest or one beside it. If it is neither, close both and return None."""
+    """Return the index of a model: `nearest` or one beside it; None if there is none. All others are closed."""
     known = nearest.model()
     if known and choice.made(known):
         _log.info(_INDEX_USED, nearest.folder)

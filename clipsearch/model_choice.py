@@ -26,7 +26,7 @@ class ModelChoice:
         known: ModelRecord | None = None,
         otherwise: tuple[str, str] | None = (DEFAULT, BY_DEFAULT),
     ) -> None:
-        """Choose the first model that is named by the arguments or by settings.
+        """Choose the model: `given`, else that of the settings, else `known`, else `otherwise`.
 
         Args:
             given: the name that a user or program gives.
