@@ -526,7 +526,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "preview for programs": (["query", "dog", "--preview", "--json"], "--preview"),
     "unknown option": (["query", "dog", "--colour"], "--colour"),
     "unknown command": (["serch", "dog"], "serch"),
-    "no index": (["query", "dog", "--index", "folder"], "clipsearch index folder"),
+    "no index": (["query", "dog", "--index", "folder"], "clipsearch index PATH"),
     "text that is not UTF-8": (["query", "caf\udce9"], "UTF-8"),
 }
 
