@@ -244,6 +244,13 @@ def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def in_memory() -> Iterator[Path]:
+    """A folder in memory, where there is such a place: to flush thousands of small files to a disk takes minutes."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:  # noqa: S108
+        yield Path(name)
+
+
 @pytest.fixture
 def another_file_system(tmp_path: Path) -> Iterator[Path]:
     """A folder on another file system than `tmp_path`."""

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -181,7 +182,7 @@ def first_run(home: Path, faults: Faults, warm: Warm, *, count: int = 2) -> Stor
         home,
         faults,
         warm,
-        lambda folder: [TINY, folder, pictures],
+        lambda folder: ["-m", "tiny", folder, pictures],
         lambda folder: tiny.update(folder, pictures),
     )
     learn(story.truth, *(draw(pictures / f"{i}.png", i) for i in range(count)))
@@ -247,10 +248,8 @@ def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
 
 
 @pytest.fixture(scope="module", params=STORIES, ids=lambda story: story.__name__)
-def story(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, faults: Faults, warm: Warm
-) -> Story:
-    made: Story = request.param(tmp_path_factory.mktemp("story"), faults, warm)
+def story(request: pytest.FixtureRequest, in_memory: Path, faults: Faults, warm: Warm) -> Story:
+    made: Story = request.param(Path(tempfile.mkdtemp(dir=in_memory)), faults, warm)
     return made
 
 
