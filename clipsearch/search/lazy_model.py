@@ -197,7 +197,7 @@ class LazyModel:
 
             if family(self._files) in (*LIKE_CLIP, *LIKE_SIGLIP):
                 _log.warning(messages.PREPARING, self.name)
-        if not self._whole_model.save_text_tower():
+        if not self._save_text_tower():
             _log.warning(messages.WHOLE_MODEL_NEEDED, self.name)
             self.log_once("texts: in the whole model, through transformers")
             return self._whole_model
@@ -206,6 +206,14 @@ class LazyModel:
             raise ModelError(f"The text tower of {self.name!r} vanished from the cache.")
         self.log_once(messages.texts_in_numpy(self.fingerprint))
         return tower
+
+    def _save_text_tower(self) -> bool:
+        """Save the text tower in the cache, without torch if possible; False if it is not supported in NumPy."""
+        # With files of another model than that of the index, loading the whole model raises the error that says so.
+        is_same = self._encoder_in_torch is None and checked_fingerprint(self._files) == self.fingerprint
+        if is_same and tower_cache.make(self.fingerprint, self._files):
+            return True
+        return self._whole_model.save_text_tower()
 
     def keep_towers(self) -> bool:
         """Save both towers in the cache for later commands, and replace damaged ones.
@@ -220,7 +228,7 @@ class LazyModel:
 
         if found := tower_cache.damage(self.fingerprint):
             _log.warning(tower_cache.made_anew(self.name, found))
-        possible = tower_cache.is_whole(self.fingerprint) or self._whole_model.save_text_tower()
+        possible = tower_cache.is_whole(self.fingerprint) or self._save_text_tower()
         image_cache.save(self.fingerprint, self._files)
         return possible
 

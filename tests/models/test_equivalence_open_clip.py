@@ -176,10 +176,16 @@ def check_images(encoder: Encoder, reference: Reference) -> None:
 
 
 def check_texts(encoder: Encoder, reference: Reference) -> None:
-    """By transformers and by the text tower that queries use."""
+    """By transformers and by the text tower that queries use, made with torch and without."""
     assert encoder.save_text_tower()
     tower = tower_cache.load(encoder.fingerprint)
     assert tower is not None
+    assert tower_cache.make("f" * 32, locate(str(reference.folder)))
+    folders = [tower_cache.tower_folder(fingerprint) for fingerprint in ("f" * 32, encoder.fingerprint)]
+    for name in ("text_tower.safetensors", "tokens.safetensors", "tokens.json"):
+        made, wanted = ((folder / name).read_bytes() for folder in folders)
+        assert made == wanted, name
+    shutil.rmtree(folders[0])  # the next model has another
     for ours in (encoder, tower):
         for text, wanted in zip(TEXTS, reference.answer["ids"], strict=True):
             ids = ours.tokenize(text).ids

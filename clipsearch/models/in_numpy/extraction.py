@@ -6,31 +6,50 @@ that is computed in NumPy, or the activation is another one, the result is None 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from clipsearch.models.disk import hf_tokenizer
+from clipsearch.models.disk.clip_bpe import find_tokenizer
 from clipsearch.models.disk.files import ModelFiles, family, read_config, weight_files
 from clipsearch.models.disk.open_clip import Checkpoint
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.models.in_numpy.image_tower import ImageShape
 from clipsearch.models.in_numpy.sealed import map_safetensors
-from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP
+from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
 from clipsearch.models.in_numpy.transformer import Weights
 from clipsearch.unit import Array
 
-_VISION = "vision_model."
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_VISION, _TEXT = "vision_model.", "text_model."
 _DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
     "num_hidden_layers": 12,
     "num_attention_heads": 12,
 }
-"""Defaults of transformers for fields that a configuration of an image tower leaves out, common to all families."""
+"""Defaults of transformers for fields that a configuration of a tower leaves out, common to all families."""
 _CLIP_DEFAULTS = _DEFAULTS | {"patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
 _SIGLIP_DEFAULTS = _DEFAULTS | {"patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
+_CLIP_TEXT_DEFAULTS = _CLIP_DEFAULTS | {
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "eos_token_id": 49407,
+}
+_SIGLIP_TEXT_DEFAULTS = _SIGLIP_DEFAULTS | {"max_position_embeddings": 64, "eos_token_id": None}
+_OLD_END = 2
+"""An end token of old configurations, for which transformers takes the largest id of the text instead."""
+_MOST_EXPONENT = 88
+"""The exponential of a larger number is infinite in float32."""
 _PATCHES, _IN_PROJECTION = "embeddings.patch_embedding.weight", "head.attention.in_proj_"
 
 # Tensors and their shapes: W is the tower's width, M that of its MLPs, T the number of positions, P the side of a
@@ -64,6 +83,84 @@ _SIGLIP = _BOTH | {
     **{f"head.layernorm.{name}": shape for name, shape in _NORM.items()},
     **{f"head.mlp.{name}": shape for name, shape in _MLP.items()},
 }
+_TEXTS = {
+    "embeddings.token_embedding.weight": "V W",
+    "embeddings.position_embedding.weight": "T W",
+    **{f"final_layer_norm.{name}": shape for name, shape in _NORM.items()},
+}
+_CLIP_TEXTS = _TEXTS | {"text_projection.weight": "D W"}
+_SIGLIP_TEXTS = _TEXTS | {"head.weight": "D W", "head.bias": "D"}
+
+
+class TextParts(NamedTuple):
+    """What a `TextTower` is made of."""
+
+    weights: Weights
+    shape: TowerShape
+    tokenizer: Tokenizer
+
+
+def text_tower(files: ModelFiles) -> TextParts | None:
+    """Return what a `TextTower` is made of, from a model's own files; None if that takes transformers.
+
+    The arrays are equal to those of the model after transformers has loaded it. Weights in float32 are views of the
+    mapped files, others are copies.
+
+    Raises:
+        ModelError: the files cannot be read, or do not belong together.
+    """
+    kind = family(files)
+    found = _tensors(files, kind)
+    if found is None:
+        return None
+    tensors, config = found
+    is_clip = kind in LIKE_CLIP
+    of_texts = config["text_config"]
+    weights = {
+        name.removeprefix(_TEXT): _float32(array)
+        for name, array in tensors.items()
+        if name.startswith((_TEXT, "text_projection.")) and not name.endswith("position_ids")
+    }
+    if not _fits(weights, of_texts, _CLIP_TEXTS if is_clip else _SIGLIP_TEXTS) or "logit_scale" not in tensors:
+        return None
+    scale, bias = (_number(tensors.get(f"logit_{name}")) for name in ("scale", "bias"))
+    end = of_texts["eos_token_id"] if is_clip else None
+    if scale is None or not (end is None or isinstance(end, int)) or (bias is None) == (kind in LIKE_SIGLIP):
+        return None
+    fixed = None
+    if files.layout == "open_clip":
+        tokenizer = find_tokenizer(files.folder)
+    else:
+        read = hf_tokenizer.find(files.folder, kind)
+        if read is None:
+            return None
+        tokenizer = read.tokenizer
+        if not is_clip:
+            fixed = FixedLength(read.pad, left=read.left, masked=read.masked)
+    if end == _OLD_END and kind != "metaclip_2":
+        end = None
+    if end is not None and end not in tokenizer.encode("a").ids:
+        return None  # loading the model says so
+    shape = TowerShape(
+        heads=of_texts["num_attention_heads"],
+        activation=of_texts["hidden_act"],
+        layer_norm_eps=of_texts["layer_norm_eps"],
+        context=of_texts["max_position_embeddings"],
+        logit_scale=float(np.float32(math.exp(scale))),
+        logit_bias=bias,
+        eos_token_id=end,
+        fixed=fixed,
+        cleaned=files.layout == "open_clip",
+    )
+    return TextParts(weights, shape, tokenizer)
+
+
+def _number(array: npt.NDArray[Any] | None) -> float | None:
+    """Return the scale or bias of logits; None if there is none, or none that makes sense."""
+    if array is None or array.size != 1:
+        return None
+    number = float(_float32(array).reshape(()))
+    return number if -_MOST_EXPONENT < number < _MOST_EXPONENT else None
 
 
 def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
@@ -77,6 +174,17 @@ def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
         ModelError: the files cannot be read, or do not belong together.
     """
     kind = family(files)
+    found = _tensors(files, kind)
+    if found is None:
+        return None
+    tensors, config = found
+    weights = {name.removeprefix(_VISION): array for name, array in tensors.items() if _is_of_images(name)}
+    shape = _shape(weights, config["vision_config"], is_clip=kind in LIKE_CLIP)
+    return None if shape is None else (_plain(weights), shape)
+
+
+def _tensors(files: ModelFiles, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+    """Return a model's tensors, mapped, by transformers' names, and its configuration; None for unsupported models."""
     if kind not in (*LIKE_CLIP, *LIKE_SIGLIP):
         return None
     tensors: dict[str, npt.NDArray[Any]] = {}
@@ -89,19 +197,20 @@ def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
             return None
     if files.layout == "open_clip":
         checkpoint = Checkpoint.load(files.folder)
-        tensors, config = checkpoint.converted(tensors), checkpoint.clip_config()["vision_config"]
-    else:
-        config = _vision_config(read_config(files.folder), kind)
-    weights = {name.removeprefix(_VISION): array for name, array in tensors.items() if _is_of_images(name)}
-    shape = _shape(weights, config, is_clip=kind in LIKE_CLIP)
-    return None if shape is None else (_plain(weights), shape)
+        return checkpoint.converted(tensors), checkpoint.clip_config()
+    config = read_config(files.folder)
+    defaults = {
+        "vision_config": _CLIP_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_DEFAULTS,
+        "text_config": _CLIP_TEXT_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_TEXT_DEFAULTS,
+    }
+    return tensors, {name: values | _given(config, name, kind) for name, values in defaults.items()}
 
 
-def _vision_config(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the image tower's configuration with defaults; of two that early versions wrote, the effective one."""
-    twice = config.get("vision_config_dict") if kind in LIKE_CLIP else None
-    given = twice if isinstance(twice, dict) else config.get("vision_config")
-    return (_CLIP_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_DEFAULTS) | (given if isinstance(given, dict) else {})
+def _given(config: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
+    """Return a tower's configuration in the file; of two that early versions wrote, the effective one."""
+    twice = config.get(f"{name}_dict") if kind in LIKE_CLIP else None
+    given = twice if isinstance(twice, dict) else config.get(name)
+    return given if isinstance(given, dict) else {}
 
 
 def _is_of_images(name: str) -> bool:
@@ -110,24 +219,47 @@ def _is_of_images(name: str) -> bool:
 
 def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> ImageShape | None:
     """Return the description of a tower; None if its weights or its configuration are not those of a known tower."""
-    patch, activation = config["patch_size"], config["hidden_act"]
-    if not isinstance(patch, int) or activation not in ACTIVATIONS:
+    patch = config["patch_size"]
+    if not isinstance(patch, int):
         return None
     expected = dict(_CLIP if is_clip else _SIGLIP)
-    for i in range(config["num_hidden_layers"]):
-        expected |= {f"encoder.layers.{i}.{name}": shape for name, shape in _LAYER.items()}
-    if expected.keys() != weights.keys():
-        return None
-    width, positions = config["hidden_size"], len(weights["embeddings.position_embedding.weight"])
-    sizes = {"3": 3, "1": 1, "W": width, "3W": 3 * width, "M": config["intermediate_size"], "P": patch, "T": positions}
-    if is_clip:
-        sizes["D"] = len(weights["visual_projection.weight"])
-    elif weights[_PATCHES].ndim == 2:  # noqa: PLR2004  (each patch is a row)
+    sizes = {"P": patch}
+    if not is_clip and weights.get(_PATCHES, np.empty(0)).ndim == 2:  # noqa: PLR2004  (each patch is a row)
         expected[_PATCHES] = "W 3PP"  # SigLIP 2's kind for images of any proportions
         sizes["3PP"] = 3 * patch * patch
-    if any(weights[name].shape != tuple(sizes[letter] for letter in shape.split()) for name, shape in expected.items()):
+    if not _fits(weights, config, expected, sizes):
         return None
-    return ImageShape(config["num_attention_heads"], activation, float(config["layer_norm_eps"]), patch)
+    return ImageShape(config["num_attention_heads"], config["hidden_act"], float(config["layer_norm_eps"]), patch)
+
+
+def _fits(
+    weights: Weights,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, str],
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> bool:
+    """Return whether the weights are exactly `tensors` and those of the layers, in the shapes that `config` implies.
+
+    A size that neither `config` nor `sizes` has, such as the number of dimensions, has to be the same in all tensors.
+    """
+    expected = dict(tensors)
+    for i in range(config["num_hidden_layers"]):
+        expected |= {f"encoder.layers.{i}.{name}": shape for name, shape in _LAYER.items()}
+    if config["hidden_act"] not in ACTIVATIONS or expected.keys() != weights.keys():
+        return False
+    width = config["hidden_size"]
+    free: dict[str, int] = {"3": 3, "1": 1, "W": width, "3W": 3 * width, "M": config["intermediate_size"], **sizes}
+    if "max_position_embeddings" in config:
+        free["T"] = config["max_position_embeddings"]
+    for name, shape in expected.items():
+        letters = shape.split()
+        if len(letters) != weights[name].ndim:
+            return False
+        if any(
+            free.setdefault(letter, side) != side for letter, side in zip(letters, weights[name].shape, strict=True)
+        ):
+            return False
+    return True
 
 
 def _plain(weights: Weights) -> Weights:

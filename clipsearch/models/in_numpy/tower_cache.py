@@ -33,6 +33,8 @@ from clipsearch.unit import Array
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from clipsearch.models.disk.files import ModelFiles
+
 
 _LAYOUT = 4
 """Version of the folder's content; earlier ones described less and had no checksums."""
@@ -139,6 +141,30 @@ def save(
 
     sealed.write(tower_folder(fingerprint), _NEEDED, "the text tower", fill)
     _remove_earlier(fingerprint)
+
+
+def make(fingerprint: str, files: ModelFiles) -> bool:
+    """Save the text tower of a model in the cache, from the model's own files, unless it is there.
+
+    Args:
+        fingerprint: That of these very files.
+        files: The files of the model.
+
+    Returns:
+        False if this takes transformers; `Encoder.save_text_tower` does it then.
+
+    Raises:
+        ModelError: the model's files cannot be read, or the cache cannot be written.
+    """
+    if is_whole(fingerprint):
+        return True
+    from clipsearch.models.in_numpy import extraction  # queries find a tower, and start without what makes one
+
+    parts = extraction.text_tower(files)
+    if parts is None:
+        return False
+    save(fingerprint, parts.weights, parts.shape, parts.tokenizer)
+    return True
 
 
 def _remove_earlier(fingerprint: str) -> None:
