@@ -220,7 +220,7 @@ def _is_of_images(name: str) -> bool:
 def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> ImageShape | None:
     """Return the description of a tower; None if its weights or its configuration are not those of a known tower."""
     patch = config["patch_size"]
-    if not isinstance(patch, int):
+    if not isinstance(patch, int) or not config.get("vision_use_head", True):
         return None
     expected = dict(_CLIP if is_clip else _SIGLIP)
     sizes = {"P": patch}
