@@ -80,7 +80,7 @@ def test_files_and_the_images_of_an_index_get_the_same_labels(
         for one in files:
             if one.path != broken:
                 assert list(by_name[one.path.name].labels) == list(one.labels)
-        with pytest.raises(InputError, match="own model"):
+        with pytest.raises(InputError, match="model"):
             clipsearch.classify(index, labels, model=model)
     with pytest.raises(InputError, match="Filters"):
         clipsearch.classify(DOGS, labels, model=model, min_width=1)

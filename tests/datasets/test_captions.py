@@ -12,7 +12,6 @@ from conftest import SAMPLES
 
 from clipsearch.datasets.captions import Captions, read_captions
 from clipsearch.errors import InputError
-from clipsearch.output.hints import with_hints
 
 CSV = "image,caption\na.jpg,a dog\nin/b.jpg,a cat\na.jpg,a black dog\n"
 
@@ -159,9 +158,9 @@ def test_missing_images_are_counted_and_named(folder: Path) -> None:
     path = written(folder, CSV + rows + "gone/1.jpg,again\n")
     with pytest.raises(InputError) as error:
         read_captions(path)
-    assert "5 of 7 images are not in" in str(error.value)
+    assert "5 of 7 " in str(error.value)
     assert "gone/0.jpg, gone/1.jpg, gone/2.jpg, ..." in str(error.value)
-    assert "--images DIR, or leave them out with --skip-missing" in with_hints(error.value)
+    assert error.value.hints == ("images-or-skip",)
     found = read_captions(path, skip_missing=True)
     assert told(found, folder) == DOGS_AND_CAT
     assert len(found.missing) == 5
@@ -171,9 +170,9 @@ def test_missing_images_are_counted_and_named(folder: Path) -> None:
 def test_if_all_images_are_missing_leaving_them_out_does_not_help(folder: Path) -> None:
     path = written(folder, "x.jpg#0\ta dog\n")
     for skip in (False, True):
-        with pytest.raises(InputError, match="1 of 1 images") as error:
+        with pytest.raises(InputError, match="1 of 1 ") as error:
             read_captions(path, skip_missing=skip)
-        assert "--skip-missing" not in with_hints(error.value)
+        assert error.value.hints == ("images",)
 
 
 def test_a_folder_under_the_name_of_an_image_is_not_missing_but_unreadable(folder: Path) -> None:
@@ -188,44 +187,44 @@ def test_a_folder_under_the_name_of_an_image_is_not_missing_but_unreadable(folde
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "There is no caption in"),
-        ("\n\n", "There is no caption in"),
-        ("image,caption\n", "There is no caption in"),
-        ("img,caption\na.jpg,a dog\n", "no column for the image: its first line has 'img', 'caption'. Name one of"),
-        ("image,label\na.jpg,a dog\n", "no column for the caption: its first line has 'image', 'label'"),
-        ("a.jpg,a dog\n", "no column for the image and none for the caption: its first line has 'a.jpg', 'a dog'"),
+        ("", "no caption"),
+        ("\n\n", "no caption"),
+        ("image,caption\n", "no caption"),
+        ("img,caption\na.jpg,a dog\n", "column for the image: .* 'img', 'caption'"),
+        ("image,label\na.jpg,a dog\n", "column for the caption: .* 'image', 'label'"),
+        ("a.jpg,a dog\n", "image .* caption: .* 'a.jpg', 'a dog'"),
         (
             "image,caption\na.jpg,a dog, asleep\n",
-            "line 2: the header has 2 fields, this line 3. A field with a comma",
+            "line 2: .* 2 .* 3",
         ),
-        ("image,caption\na.jpg\n", "line 2: the header has 2 fields, this line 1"),
-        ("image,caption\na.jpg,  \n", "line 2: the caption is empty"),
-        ("image,caption\n,a dog\n", "line 2: the image has no name"),
+        ("image,caption\na.jpg\n", "line 2: .* 2 .* 1"),
+        ("image,caption\na.jpg,  \n", "line 2: the caption"),
+        ("image,caption\n,a dog\n", "line 2: the image"),
         ('image,caption\na.jpg,"a dog\n', "line 2: "),
         ('image,caption\na.jpg,"a" dog\n', "line 2: "),
-        (b"image,caption\na.jpg,caf\xe9\n", "line 2: the caption is not UTF-8 .byte 0xe9.: "),
+        (b"image,caption\na.jpg,caf\xe9\n", "line 2: the caption .*0xe9"),
         ("image,caption\na.jpg,a dog\n".encode("utf-16-le"), "NUL byte in line 1."),
-        (b"\x89PNG\r\n\x1a\n\0\0", "no text in UTF-8"),
-        ("a.jpg#0\ta dog\na.jpg a cat\n", "line 2: not image#number, a tab and a caption"),
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ([], "holds no captions in a known format"),
-        ({"images": {}}, "holds no captions in a known format"),
-        ({"images": []}, "There is no caption in"),
+        (b"\x89PNG\r\n\x1a\n\0\0", "UTF-8"),
+        ("a.jpg#0\ta dog\na.jpg a cat\n", "line 2: .*image#number"),
+        ("{", "JSON"),
+        ("[" * 100_000, "JSON"),
+        ([], "known format"),
+        ({"images": {}}, "known format"),
+        ({"images": []}, "no caption"),
         ({"images": [3]}, r"images\[0\] is no object"),
         ({"images": [{"filename": "a.jpg"}]}, r"images\[0\]: sentences is missing"),
         ({"images": [{"filename": 5, "sentences": []}]}, r"images\[0\]: filename is '5'"),
         ({"images": [{"filename": "a.jpg", "sentences": ["a dog"]}]}, r"images\[0\].sentences is no object"),
         ({"images": [], "annotations": 3}, "annotations is no array"),
-        ({"images": [], "annotations": [{"image_id": 1, "caption": "a"}]}, r"annotations\[0\]: there is no image .* 1"),
+        ({"images": [], "annotations": [{"image_id": 1, "caption": "a"}]}, r"annotations\[0\]: .* image .* 1"),
         ({"images": [{"id": 1}], "annotations": []}, r"images\[0\]: file_name is missing"),
         (
             {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "bbox": [1, 2]}]},
             r"annotations\[0\]: caption is missing",
         ),
-        ({"images": [{"filename": "a.jpg", "sentences": [{"raw": "\ud83d"}]}]}, "the caption is not UTF-8"),
-        ({"images": [{"filename": "\ud83d", "sentences": [{"raw": "a dog"}]}]}, "cannot be the name of a file"),
-        ({"images": [{"filename": "a\0.jpg", "sentences": [{"raw": "a dog"}]}]}, "1 of 1 images are not in"),
+        ({"images": [{"filename": "a.jpg", "sentences": [{"raw": "\ud83d"}]}]}, "the caption .*UTF-8"),
+        ({"images": [{"filename": "\ud83d", "sentences": [{"raw": "a dog"}]}]}, "name of a file"),
+        ({"images": [{"filename": "a\0.jpg", "sentences": [{"raw": "a dog"}]}]}, "1 of 1 "),
     ],
 )
 def test_what_cannot_be_understood_is_named(content: Any, said: str, folder: Path) -> None:  # noqa: ANN401

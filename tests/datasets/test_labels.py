@@ -222,15 +222,15 @@ def test_cifar_100_has_fine_and_coarse_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("batch", "said"),
     [
-        ({b"labels": [0]}, "there must be data and labels"),
-        ({b"data": rows(1)}, "there must be data and labels"),
-        ({b"labels": [0], b"data": rows(1)[:, :3000]}, "rows of 3072 bytes"),
-        ({b"labels": [0], b"data": [1, 2]}, "rows of 3072 bytes"),
-        ({b"labels": [0, 1], b"data": rows(1)}, "one number from 0 to 2"),
-        ({b"labels": [3], b"data": rows(1)}, "one number from 0 to 2"),
-        ({b"labels": [-1], b"data": rows(1)}, "one number from 0 to 2"),
-        ({b"labels": [b"cat"], b"data": rows(1)}, "one number from 0 to 2"),
-        ({b"labels": b"cat", b"data": rows(1)}, "one number from 0 to 2"),
+        ({b"labels": [0]}, "data and labels"),
+        ({b"data": rows(1)}, "data and labels"),
+        ({b"labels": [0], b"data": rows(1)[:, :3000]}, "3072"),
+        ({b"labels": [0], b"data": [1, 2]}, "3072"),
+        ({b"labels": [0, 1], b"data": rows(1)}, " 0 to 2"),
+        ({b"labels": [3], b"data": rows(1)}, " 0 to 2"),
+        ({b"labels": [-1], b"data": rows(1)}, " 0 to 2"),
+        ({b"labels": [b"cat"], b"data": rows(1)}, " 0 to 2"),
+        ({b"labels": b"cat", b"data": rows(1)}, " 0 to 2"),
     ],
 )
 def test_a_batch_that_is_none_is_an_error(batch: dict[bytes, Any], said: str, tmp_path: Path) -> None:
@@ -306,17 +306,17 @@ def test_a_csv_names_pictures_from_its_own_folder_on(three: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("image,name\nin/a.png,cat\n", "no column for the label: its first line has 'image', 'name'"),
-        ("a,b\nin/a.png,cat\n", "no column for the image and none for the label"),
-        ("", "no column for the image"),
+        ("image,name\nin/a.png,cat\n", "column for the label: .* 'image', 'name'"),
+        ("a,b\nin/a.png,cat\n", "column for the image .* label"),
+        ("", "column for the image"),
         ("image,label\n", "names no image"),
-        ("image,label\nin/a.png\n", "line 2: the header has 2 fields, this line 1"),
-        ("image,label\nin/a.png,cat\n,cat\n", "line 3: the image is missing"),
-        ("image,label\nin/a.png,  \n", "line 2: the label is missing"),
-        ("image,label\nin/a.png,cat\nin/gone.png,cat\n", "there is no image .*gone.png"),
-        ("image,label\nin/a.png,cat\nin/a.png,dog\n", "line 3: in/a.png is 'cat' in another line"),
+        ("image,label\nin/a.png\n", "line 2: .* 2 .* 1"),
+        ("image,label\nin/a.png,cat\n,cat\n", "line 3: the image"),
+        ("image,label\nin/a.png,  \n", "line 2: the label"),
+        ("image,label\nin/a.png,cat\nin/gone.png,cat\n", "gone.png"),
+        ("image,label\nin/a.png,cat\nin/a.png,dog\n", "line 3: in/a.png .*'cat'"),
         ('image,label\n"in/a.png,cat\n', "unexpected end of data"),
-        (b"image,label\nin/a.png,\xff\n", "line 2: the label is not UTF-8 .byte 0xff.: "),
+        (b"image,label\nin/a.png,\xff\n", "line 2: the label .*0xff"),
         ("image,label\nin/a\0.png,cat\n", "line"),
     ],
 )
@@ -330,5 +330,5 @@ def test_a_csv_without_a_picture_names_it(three: Path) -> None:
     csv = write(three / "truth.csv", "image,label\nin/a.png,cat\n")
     with pytest.raises(InputError, match=r"b\.png.* 1 more"):
         labels_of([os.fsencode(three / "in" / name) for name in ("a.png", "b.png", "z.png")], table_labels(csv), csv)
-    with pytest.raises(InputError, match="Cannot read"):
+    with pytest.raises(InputError, match=r"missing\.csv"):
         table_labels(three / "missing.csv")

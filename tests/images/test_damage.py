@@ -84,7 +84,7 @@ def test_what_is_there_of_a_picture_is_seen_and_the_rest_told(content: bytes, sl
 
 @pytest.mark.parametrize("content", [content for content, _ in KINDS.values()], ids=KINDS)
 def test_less_than_half_of_a_picture_is_refused_with_how_much_is_there(content: bytes) -> None:
-    with pytest.raises(UnreadableImageError, match=r"^truncated: the file ends before the picture does; \d+% of it is"):
+    with pytest.raises(UnreadableImageError, match=r"^truncated: .*; \d+% of it "):
         decode(cut(content, 0.35))
 
 

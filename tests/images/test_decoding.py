@@ -679,7 +679,7 @@ def test_a_truncated_file_is_refused_or_tells_how_much_is_missing(file: ImageFil
 def test_a_truncated_file_is_called_truncated(name: str) -> None:
     content = FILES[name].content
     said = reason(content[: len(content) * 4 // 9])
-    assert said.startswith("truncated: the file ends before the picture does")
+    assert said.startswith("truncated: ")
 
 
 def test_a_truncated_animation_still_has_its_first_frame() -> None:

@@ -56,13 +56,13 @@ def test_names_need_not_be_utf8(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No such file or folder"):
+    with pytest.raises(InputError, match=r"^No such .*nowhere$"):
         list(find_images(os.fsencode(tmp_path / "nowhere")))
 
 
 def test_a_root_that_is_neither_file_nor_folder_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(InputError, match="is a FIFO, neither an image nor a folder"):
+    with pytest.raises(InputError, match=r"pipe\.png is a FIFO"):
         list(find_images(os.fsencode(tmp_path / "pipe.png")))
 
 
@@ -229,12 +229,14 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_rest_found(tmp_path: Pat
     with deny(tmp_path / "closed"):
         found = find_images(os.fsencode(tmp_path), unreadable=lambda path, reason: told.append((path, reason)))
         assert [os.path.basename(file.path) for file in found] == [b"a.png", b"d.png"]
-    assert told == [(os.fsencode(tmp_path / "closed"), "the folder cannot be read: Permission denied")]
+    ((path, reason),) = told
+    assert path == os.fsencode(tmp_path / "closed")
+    assert reason.endswith(": Permission denied")
 
 
 def test_a_root_that_cannot_be_listed_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir()
-    with deny(tmp_path / "closed"), pytest.raises(InputError, match=r"Cannot read .*closed: Permission denied"):
+    with deny(tmp_path / "closed"), pytest.raises(InputError, match=r"closed: Permission denied"):
         names(tmp_path / "closed")
 
 

@@ -54,5 +54,5 @@ def test_a_list_is_read_to_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bounded, "_LONGEST", 1000)
     (tmp_path / "list").write_bytes(bytes(1000))
     assert bounded.read_list_in(tmp_path / "list") == bytes(1000)
-    with pytest.raises(InputError, match=r"/dev/zero is longer than .*: that is no list"):
+    with pytest.raises(InputError, match=r"/dev/zero is longer than "):
         bounded.read_list_in("/dev/zero")

@@ -299,7 +299,7 @@ def test_it_is_started_again_after_somebody_killed_it(fresh: None) -> None:
     [
         ("os.abort()", UnreadableImageError, "broken image: JPEG XL"),
         ("time.sleep(100)", UnreadableImageError, "broken image: JPEG XL"),
-        ("bytearray(1 << 50)", NoMemoryError, "too large: there is not enough memory for it"),
+        ("bytearray(1 << 50)", NoMemoryError, "^too large: "),
         ("1 / 0", UnreadableImageError, "broken image: JPEG XL"),
         ("print('noise', flush=True) or os.write(1, b'noise') and 1 / 0", UnreadableImageError, "broken image"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -85,7 +86,7 @@ def test_what_is_asked_for_is_taken(machine: Machine, wanted: str, device: str, 
 def test_pytorch_without_mps_has_none_whatever_the_machine(machine: Machine) -> None:
     machine(mps=True, built=False)
     assert choose_device("auto").device == CPU
-    with pytest.raises(DeviceError, match="No mps device here"):
+    with pytest.raises(DeviceError, match=r"mps.* sees: cpu\)"):
         choose_device("mps")
 
 
@@ -93,10 +94,10 @@ def test_pytorch_without_mps_has_none_whatever_the_machine(machine: Machine) -> 
     ("gpus", "wanted", "seen", "way_out"),
     [
         ((), "cuda", "sees: cpu)", "install PyTorch with CUDA"),
-        ((), "cuda:1", "sees: cpu)", "install PyTorch with CUDA"),
-        ((), "mps", "sees: cpu)", "name one of these"),
-        (("H200",), "cuda:1", "sees: cpu, cuda:0 (H200))", "name one of these"),
-        (("H200", "T4"), "cuda:2", "sees: cpu, cuda:0 (H200), cuda:1 (T4))", "name one of these"),
+        ((), "cuda:1", "sees: cpu)", "with CUDA"),
+        ((), "mps", "sees: cpu)", ""),
+        (("H200",), "cuda:1", "sees: cpu, cuda:0 (H200))", ""),
+        (("H200", "T4"), "cuda:2", "sees: cpu, cuda:0 (H200), cuda:1 (T4))", ""),
     ],
 )
 def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(
@@ -105,9 +106,10 @@ def test_a_device_that_is_not_there_is_an_error_that_lists_those_that_are(
     machine(*gpus)
     with pytest.raises(DeviceError) as error:
         choose_device(wanted)
-    assert f"No {wanted} device here" in str(error.value)
+    assert wanted in str(error.value)
     assert seen in str(error.value)
     assert way_out in str(error.value)
+    assert ("with CUDA" in str(error.value)) == bool(way_out)
 
 
 @pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps"])
@@ -135,10 +137,10 @@ def test_names_of_devices_are_known_without_torch(name: str) -> None:
 def test_nonsense_is_refused_with_all_that_can_be_typed(name: str, hint: str | None) -> None:
     with pytest.raises(DeviceError) as error:
         check_device(name)
-    assert str(error.value).startswith(f"Unknown device {name!r}.")
+    assert repr(name) in str(error.value)
     assert "auto, cpu, cuda, mps; or cuda:0, cuda:1" in str(error.value)
-    assert ("Did you mean" in str(error.value)) == (hint is not None)
-    assert hint is None or f"Did you mean {hint}?" in str(error.value)
+    assert ("?" in str(error.value)) == (hint is not None)
+    assert hint is None or f" {hint}?" in str(error.value)
 
 
 def test_a_typo_does_not_wait_for_the_model(tmp_path: Path, run: Run) -> None:
@@ -154,8 +156,7 @@ def test_a_typo_does_not_wait_for_the_model(tmp_path: Path, run: Run) -> None:
 def test_an_index_is_not_made_on_a_device_that_is_not_there(pictures: Path, run: Run) -> None:
     done = run("index", "pictures", *PB, "--device", "cuda:1", cwd=pictures.parent)
     assert done.returncode == 2
-    assert "No cuda:1 device here" in done.stderr.decode()
-    assert "sees: cpu" in done.stderr.decode()
+    assert re.search(r"cuda:1.* sees: cpu\b", done.stderr.decode())
     assert not (pictures.parent / FOLDER).exists()
 
 
@@ -168,7 +169,7 @@ def test_the_encoder_says_what_was_chosen() -> None:
     encoder = Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "cpu", "fp32")
     assert (encoder.device, encoder.device_reason) == (CPU, "as asked for")
     assert (encoder.precision, encoder.precision_reason) == ("fp32", "as asked for")
-    with pytest.raises(DeviceError, match="Unknown device"):
+    with pytest.raises(DeviceError, match="'gpu'"):
         Encoder(ModelFiles("picturebook", PICTUREBOOK, None), "gpu")
 
 

@@ -245,7 +245,7 @@ def test_a_gpu_computes_in_half_the_bits(monkeypatch: pytest.MonkeyPatch, *, nat
 
 
 def test_an_unknown_precision_is_an_error() -> None:
-    with pytest.raises(InputError, match="auto, fp32, bf16, fp16"):
+    with pytest.raises(InputError, match="'int3'"):
         choose_precision("int3", CPU, 768)
 
 
@@ -267,8 +267,9 @@ def test_batches_are_halved_where_memory_is_too_small(monkeypatch: pytest.Monkey
     assert sizes == [16, 8, 4, 4, 8, 4, 4]
     assert encoder.batch_size == 4
     room = 0
-    with pytest.raises(DeviceError, match="too small for this model"):
+    with pytest.raises(DeviceError) as caught:
         encoder.encode_images(pixels[:3])
+    assert caught.value.hints == ("cpu",)
 
 
 def test_cores_are_divided_among_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,8 +275,9 @@ def test_another_clip_of_the_hub_has_the_list(tmp_path: Path, vocabulary: Path, 
 )
 def test_without_the_whole_list_there_is_an_error(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelError, match="such as openai"):
+    with pytest.raises(ModelError, match=VOCABULARY) as caught:
         find_tokenizer(tmp_path)
+    assert (caught.value.hints, caught.value.facts) == (("pull",), {"model": "openai"})
 
 
 @pytest.mark.usefixtures("_nowhere_else")

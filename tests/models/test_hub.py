@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -132,8 +131,9 @@ def test_a_repository_with_pickles_only_is_refused_before_anything_is_fetched(
     (folder / "open_clip_config.json").write_text("{}")
     (folder / "open_clip_pytorch_model.bin").write_bytes(b"a pickle")
     hub.add(NAME, folder)
-    with pytest.raises(ModelError, match=r"holds no model that can be loaded.*pickles"):
+    with pytest.raises(ModelError, match=f"{NAME}.* pickles") as caught:
         locate(NAME)
+    assert caught.value.hints == ("list-models",)
     assert blobs(home) == []
 
 
@@ -232,7 +232,7 @@ def test_a_connection_that_always_breaks_is_given_up(
 ) -> None:
     hub.add(NAME, small_clip)
     hub.break_after = [1000, *[0] * 20]
-    with pytest.raises(ModelError, match=r"stopped in model.safetensors: ") as caught:
+    with pytest.raises(ModelError, match=r"model\.safetensors: ") as caught:
         locate(NAME)
     assert with_hints(caught.value).endswith(f"clipsearch models pull {NAME}")
     assert blobs(home)
@@ -246,7 +246,7 @@ def test_what_arrives_damaged_is_fetched_once_more_and_then_refused(hub: Hub, ho
     assert all(check.whole for check in verify(locate(NAME)))
     shutil.rmtree(home)
     hub.wrong = 2
-    with pytest.raises(ModelError, match="arrived damaged twice"):
+    with pytest.raises(ModelError, match=r"[.](safetensors|json) .*damaged twice"):
         locate(NAME)
     assert find_local(NAME) is None
 
@@ -266,7 +266,7 @@ def test_a_full_disk_is_seen_before_anything_is_fetched(
     hub.add(NAME, small_clip)
     usage = namedtuple("usage", "total used free")  # noqa: PYI024  (as in shutil)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 1000))
-    with pytest.raises(ModelError, match=r"needs \d+ MB more and .* has 0 MB free.*HF_HOME"):
+    with pytest.raises(ModelError, match=r"\d+ MB .* 0 MB .*HF_HOME"):
         locate(NAME)
     assert blobs(home) == []
 
@@ -274,13 +274,13 @@ def test_a_full_disk_is_seen_before_anything_is_fetched(
 @pytest.mark.parametrize(
     ("status", "code", "files_only", "said"),
     [
-        (403, "GatedRepo", False, "asks for permission: accept its terms on the hub and set HF_TOKEN"),
-        (403, "GatedRepo", True, "asks for permission: accept its terms on the hub and set HF_TOKEN"),
-        (401, "", False, "knows no model 'somebody/small-clip' (or it is private and HF_TOKEN is not set)"),
-        (403, "", True, "refuses somebody/small-clip (403)"),
-        (404, "RepoNotFound", False, "knows no model 'somebody/small-clip'"),
-        (500, "", False, "cannot be reached: it answers with an error of its own (500)"),
-        (503, "", True, "503"),
+        (403, "GatedRepo", False, "pull-permitted HF_TOKEN"),
+        (403, "GatedRepo", True, "pull-permitted HF_TOKEN"),
+        (401, "", False, "known-models 'somebody/small-clip' .*HF_TOKEN"),
+        (403, "", True, " somebody/small-clip .403.*HF_TOKEN"),
+        (404, "RepoNotFound", False, "known-models 'somebody/small-clip'"),
+        (500, "", False, "no-network .500"),
+        (503, "", True, "pull-rest 503"),
     ],
 )
 def test_a_hub_that_refuses(
@@ -288,8 +288,10 @@ def test_a_hub_that_refuses(
 ) -> None:
     hub.add(NAME, small_clip)
     hub.status, hub.code, hub.files_only = status, code, files_only
-    with pytest.raises(ModelError, match=re.escape(said)):
+    hint, _, words = said.partition(" ")
+    with pytest.raises(ModelError, match=words) as caught:
         locate(NAME)
+    assert caught.value.hints == ((hint,) if hint else ())
     assert blobs(home) == [name for name in blobs(home) if name.endswith(".incomplete")]
 
 
@@ -307,7 +309,7 @@ def test_a_token_goes_to_the_hub_and_to_nobody_else(
 
 def test_a_revision_that_is_not_there(hub: Hub, home: Path, small_clip: Path) -> None:
     hub.add(NAME, small_clip)
-    with pytest.raises(ModelError, match=f"has no revision 'v9' .* leave it away: {NAME}"):
+    with pytest.raises(ModelError, match=f"'v9' .*: {NAME}$"):
         locate(f"{NAME}@v9")
     assert blobs(home) == []
 
@@ -348,8 +350,9 @@ def test_an_update_that_breaks_leaves_what_is_here(hub: Hub, home: Path, small_c
     pull(NAME)
     hub.add(NAME, make_clip(tmp_path / "new", seed=5))
     hub.break_after = [0] * 20
-    with pytest.raises(ModelError, match="stopped in"):
+    with pytest.raises(ModelError) as caught:
         pull(NAME, update=True)
+    assert caught.value.hints == ("pull-rest",)
     assert locate(NAME).revision == old
     assert home in locate(NAME).folder.parents
 
@@ -379,7 +382,7 @@ def test_a_damaged_file_in_the_cache_is_named_with_the_way_to_mend_it(hub: Hub, 
     hub.add(NAME, small_clip)
     blob = (pull(NAME).files.folder / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-100])
-    with pytest.raises(ModelError, match=r"cannot be loaded: model.safetensors has ") as caught:
+    with pytest.raises(ModelError, match=r": model\.safetensors has [0-9,]+ bytes") as caught:
         locate(NAME)
     assert with_hints(caught.value).endswith(f"clipsearch models pull {NAME}")
     assert home in blob.parents
@@ -444,8 +447,9 @@ def test_a_server_that_hangs_in_the_middle_is_given_up(
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
     hub.add(NAME, small_clip)
     hub.silent = threading.Event()
-    with pytest.raises(ModelError, match=r"stopped in config\.json: "):
+    with pytest.raises(ModelError, match=r"config\.json: ") as caught:
         locate(NAME)
+    assert caught.value.hints == ("pull-rest",)
     assert home.exists()
 
 

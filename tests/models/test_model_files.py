@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -107,28 +108,28 @@ def test_openai_s_archives_are_not_loaded_and_the_name_to_use_is_said(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "downloads").mkdir()
     (tmp_path / "downloads" / "vit-b-32.PT").write_bytes(b"PK")
-    with pytest.raises(ModelError, match="TorchScript pickle, which may run any code and is not loaded") as caught:
+    with pytest.raises(ModelError, match="TorchScript") as caught:
         locate(name)
-    wanted = {"vit-b-32": "the model openai.", "336": "the model openai-l14-336.", "rn": "its model is none"}
-    for part, said in wanted.items():
+    wanted = {"vit-b-32": "openai", "336": "openai-l14-336", "rn": "reads"}  # the last word: none that clipsearch reads
+    for part, last in wanted.items():
         if part in name.lower():
-            assert said in str(caught.value)
+            assert str(caught.value).split()[-1] == f"{last}."
 
 
 def test_an_archive_under_another_name_is_known_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/code/__torch__/model.py", "")
-    with pytest.raises(ModelError, match=r"weights.pt is a TorchScript pickle.*the models openai,"):
+    with pytest.raises(ModelError, match=r"weights\.pt .*TorchScript.* openai, openai-b16,"):
         locate(str(path))
     path.write_bytes(b"anything else")
-    with pytest.raises(ModelError, match=r"is a file\. Name the folder"):
+    with pytest.raises(ModelError, match=r"weights\.pt is a file"):
         locate(str(path))
 
 
 def test_what_has_no_revisions(small_clip: Path) -> None:
     for name in ("picturebook@main", f"{small_clip}@main"):
-        with pytest.raises(ModelError, match=r"only models on the hub have revisions\. Leave it away: "):
+        with pytest.raises(ModelError, match=f"revisions.* {name.removesuffix('@main')}$"):
             locate(name)
 
 
@@ -144,7 +145,7 @@ def test_revisions_are_found_in_the_cache_without_the_hub(cache: Path, small_cli
         assert (files.folder, files.revision, files.name) == (old, COMMIT, f"{SMALL}@{revision}")
     assert locate(SMALL, revision=COMMIT).folder == old
     assert locate(SMALL, revision="a" * 40).folder == new  # it is not here, and what is here may be the same
-    with pytest.raises(ModelError, match=f"Model '{SMALL}@v2' .* HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match=f"'{SMALL}@v2' .*HF_HUB_OFFLINE"):
         locate(f"{SMALL}@v2")
 
 
@@ -165,11 +166,12 @@ def test_an_ambiguous_commit_is_none(cache: Path, small_clip: Path) -> None:
 def test_an_interrupted_download_is_said_to_be_one(cache: Path, small_clip: Path) -> None:
     snapshot = put(cache, SMALL, small_clip, COMMIT, "main")
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"is not on this disk.*HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match="HF_HUB_OFFLINE") as caught:
         locate(SMALL)
+    assert "interrupted" not in str(caught.value)
     (snapshot.parent.parent / "blobs").mkdir()
     (snapshot.parent.parent / "blobs" / "abc.incomplete").write_bytes(b"half")
-    with pytest.raises(ModelError, match="is only partly on this disk") as caught:
+    with pytest.raises(ModelError, match="interrupted") as caught:
         locate(SMALL)
     for way in (f"clipsearch models pull {SMALL}", "--model PATH", "--model picturebook"):
         assert way in with_hints(caught.value)
@@ -199,7 +201,7 @@ def test_an_index_takes_every_name_of_its_model_and_keeps_to_its_revision(
     for name in (f"{SMALL}@{OTHER}", "picturebook"):
         with load_model(name) as embedder:
             assert not embedder.uses_index
-    with pytest.raises(ModelMismatchError, match=f"another revision of model {SMALL}") as refused:
+    with pytest.raises(ModelMismatchError, match=f"revision.* {SMALL}") as refused:
         update(folder, roots, IndexingModel(f"{SMALL}@{OTHER}"))
     assert f"--model {SMALL}@{COMMIT[:12]}" in with_hints(refused.value)
     with load_model() as embedder:
@@ -263,32 +265,29 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 60515788
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda f: _cut(f / "model.safetensors"), "model.safetensors has "),
-        (lambda f: _cut(f / "model.safetensors", 10**5), "and should have "),
-        (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors is empty"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"<!DOCTYPE html> go away"), "is no safetensors file"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\x00\x01\0\0\0\0\0\0{}"), "is cut short"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0[]"), "is no safetensors file"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}"), "holds no tensors"),
-        (lambda f: (f / "model.safetensors").write_text(LFS), "run: git lfs pull"),
-        (lambda f: (f / "tokenizer.json").write_text(LFS), "run: git lfs pull"),
-        (lambda f: (f / "config.json").write_bytes(b""), "config.json is empty"),
-        (lambda f: (f / "config.json").write_text("[1]"), "config.json is no JSON object"),
-        (lambda f: (f / "config.json").write_text("[" * 10**5), "config.json cannot be read"),
-        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json cannot be read"),
-        (
-            lambda f: (f / "preprocessor_config.json").write_bytes(b"\xff\xfe"),
-            "preprocessor_config.json cannot be read",
-        ),
-        (_lose_a_shard, "model-00002-of-00002.safetensors is missing"),
-        (_lead_outside, "does not say where the weights are"),
-        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type bert; clipsearch reads"),
+        (lambda f: _cut(f / "model.safetensors"), "model.safetensors .*bytes"),
+        (lambda f: _cut(f / "model.safetensors", 10**5), "model.safetensors .*bytes"),
+        (lambda f: (f / "model.safetensors").write_bytes(b""), "model.safetensors .*empty"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"<!DOCTYPE html> go away"), "no safetensors file"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x00\x01\0\0\0\0\0\0{}"), "cut short"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0[]"), "no safetensors file"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}"), "no tensors"),
+        (lambda f: (f / "model.safetensors").write_text(LFS), "model.safetensors .*git lfs pull"),
+        (lambda f: (f / "tokenizer.json").write_text(LFS), "tokenizer.json .*git lfs pull"),
+        (lambda f: (f / "config.json").write_bytes(b""), "config.json .*empty"),
+        (lambda f: (f / "config.json").write_text("[1]"), "config.json .*object"),
+        (lambda f: (f / "config.json").write_text("[" * 10**5), "config.json .*recursion"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json .*column"),
+        (lambda f: (f / "preprocessor_config.json").write_bytes(b"\xff\xfe"), "preprocessor_config.json .*codec"),
+        (_lose_a_shard, "model-00002-of-00002.safetensors .*missing"),
+        (_lead_outside, "model.safetensors.index.json"),
+        (lambda f: (f / "config.json").write_text('{"model_type": "bert"}'), "type bert.* siglip2"),
         (lambda f: (f / "config.json").write_text("{}"), "type None"),
     ],
 )
 def test_files_that_are_not_whole(small_clip: Path, tmp_path: Path, spoil: Callable[[Path], object], said: str) -> None:
     message = spoilt(small_clip, tmp_path, spoil)
-    assert said in message
+    assert re.search(said, message)
     assert str(tmp_path / "clip") in message
 
 
@@ -297,9 +296,10 @@ def test_the_way_out_fits_where_the_files_lie(cache: Path, small_clip: Path) -> 
     _cut(snapshot / "model.safetensors")
     with pytest.raises(ModelError) as caught:
         locate(SMALL)
-    assert with_hints(caught.value).endswith(f"Fetch them again: clipsearch models pull {SMALL}")
-    with pytest.raises(ModelError, match="Copy the whole model folder again"):
+    assert with_hints(caught.value).endswith(f"clipsearch models pull {SMALL}")
+    with pytest.raises(ModelError, match=r"Copy .*folder") as caught:
         locate(str(shutil.copytree(snapshot, cache / "copy")))
+    assert caught.value.hints == ()
 
 
 def test_weights_in_parts(small_clip: Path, tmp_path: Path) -> None:
@@ -310,16 +310,14 @@ def test_weights_in_parts(small_clip: Path, tmp_path: Path) -> None:
         *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"),
     ]
     _cut(folder / "model-00001-of-00002.safetensors")
-    with pytest.raises(ModelError, match=r"model-00001-of-00002\.safetensors has"):
+    with pytest.raises(ModelError, match=r"model-00001-of-00002\.safetensors"):
         locate(str(folder))
 
 
 def test_open_clip_s_pickles_are_named(tmp_path: Path) -> None:
     (tmp_path / "open_clip_config.json").write_text("{}")
     (tmp_path / "open_clip_pytorch_model.bin").write_bytes(b"PK")
-    with pytest.raises(
-        ModelError, match=r"open_clip_model.safetensors is missing. open_clip_pytorch_model.bin is a pick"
-    ):
+    with pytest.raises(ModelError, match=r"open_clip_model\.safetensors .*open_clip_pytorch_model\.bin .*pickle"):
         locate(str(tmp_path))
 
 
@@ -328,7 +326,7 @@ def test_open_clip_s_pickles_are_named(tmp_path: Path) -> None:
 def test_families_and_their_tokenizers(tmp_path: Path, family: str, tokenizer: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
     save_file({"logit_scale": np.ones(1, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(ModelError, match="holds no tokenizer"):
+    with pytest.raises(ModelError, match=r"tokenizer\.json .*vocab\.json"):
         locate(str(tmp_path))
     (tmp_path / tokenizer).write_bytes(b"pieces")
     assert locate(str(tmp_path)).layout == "transformers"
@@ -336,7 +334,7 @@ def test_families_and_their_tokenizers(tmp_path: Path, family: str, tokenizer: s
     (tmp_path / tokenizer).write_bytes(b"others")
     assert fingerprint(tmp_path) != before
     (tmp_path / tokenizer).write_bytes(b"")
-    with pytest.raises(ModelError, match=f"{tokenizer} is empty"):
+    with pytest.raises(ModelError, match=f"{tokenizer} .*empty"):
         locate(str(tmp_path))
 
 
@@ -382,7 +380,7 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(small_clip: Path, tmp_path
     else:
         (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Payload(mark)))
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+    with pytest.raises(ModelError, match=re.escape(str(folder))) as caught:
         Encoder(locate(str(folder)), "cpu")
     assert "weights_only" not in str(caught.value)  # torch's own advice is to load it all the same
     assert not mark.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -66,33 +67,33 @@ def tower(which: str, **fields: Any) -> Change:  # noqa: ANN401  (JSON)
             }.items()
             for value in values
         ),
-        ("config.json", tower("text", num_attention_heads=7), "7 heads cannot share a hidden size of 64"),
+        ("config.json", tower("text", num_attention_heads=7), "text_config: 7 heads .* 64"),
         ("config.json", tower("text", vocab_size=0), "text_config.vocab_size is 0"),
-        ("config.json", tower("text", vocab_size=HUGE), "from 1 to 4,000,000"),
+        ("config.json", tower("text", vocab_size=HUGE), "vocab_size .* 4,000,000"),
         ("config.json", tower("text", max_position_embeddings=0), "text_config.max_position_embeddings is 0"),
         ("config.json", tower("text", num_labels=HUGE), "text_config.num_labels"),
         ("config.json", tower("vision", patch_size=0), "vision_config.patch_size is 0"),
-        ("config.json", tower("vision", patch_size=65), "larger than a picture"),
+        ("config.json", tower("vision", patch_size=65), "vision_config: .* 65 .* 64"),
         ("config.json", tower("vision", image_size=0), "vision_config.image_size is 0"),
         ("config.json", tower("vision", image_size=10**6), "vision_config.image_size"),
         ("config.json", tower("vision", num_channels=4), "vision_config.num_channels is 4"),
         ("config.json", {"projection_dim": -1}, "projection_dim is -1"),
         ("config.json", {"projection_dim": HUGE}, "projection_dim"),
-        ("config.json", {"text_config": "nothing"}, 'text_config is "nothing"; it has to be an object'),
+        ("config.json", {"text_config": "nothing"}, 'text_config is "nothing".* object'),
         ("config.json", {"vision_config": []}, "vision_config is []"),
         ("config.json", {"text_config_dict": {"num_hidden_layers": 10**7}}, "text_config_dict.num_hidden_layers"),
         ("config.json", {"logit_scale_init_value": float("nan")}, "logit_scale_init_value is NaN"),
         ("config.json", {"quantization_config": {"bits": 4}}, "quantised"),
         # What the weights hold is something else.
-        ("config.json", tower("text", num_hidden_layers=3), "num_hidden_layers is 3, but the weights have 2"),
-        ("config.json", tower("vision", num_hidden_layers=1), "num_hidden_layers is 1, but the weights have 2"),
-        ("config.json", tower("vision", hidden_size=128), "hidden_size is 128, but vision_model"),
-        ("config.json", tower("text", hidden_size=32), "hidden_size is 32, but text_model"),
-        ("config.json", tower("text", intermediate_size=161), "intermediate_size is 161, but text_model"),
-        ("config.json", tower("text", vocab_size=49408), "vocab_size is 49408, but text_model"),
-        ("config.json", tower("text", max_position_embeddings=77), "max_position_embeddings is 77, but text_model"),
-        ("config.json", tower("vision", image_size=224), "image_size is 224, but the weights have places for 17"),
-        ("config.json", {"projection_dim": 512}, "projection_dim is 512, but "),
+        ("config.json", tower("text", num_hidden_layers=3), "num_hidden_layers is 3, .* 2:"),
+        ("config.json", tower("vision", num_hidden_layers=1), "num_hidden_layers is 1, .* 2:"),
+        ("config.json", tower("vision", hidden_size=128), "hidden_size is 128, .*vision_model"),
+        ("config.json", tower("text", hidden_size=32), "hidden_size is 32, .*text_model"),
+        ("config.json", tower("text", intermediate_size=161), "intermediate_size is 161, .*text_model"),
+        ("config.json", tower("text", vocab_size=49408), "vocab_size is 49408, .*text_model"),
+        ("config.json", tower("text", max_position_embeddings=77), "max_position_embeddings is 77, .*text_model"),
+        ("config.json", tower("vision", image_size=224), "image_size is 224, .* 17 "),
+        ("config.json", {"projection_dim": 512}, "projection_dim is 512, .*_projection"),
         # Preprocessing.
         *(
             ("preprocessor_config.json", {field: value}, f"{field} is {json.dumps(value)}")
@@ -107,9 +108,9 @@ def tower(which: str, **fields: Any) -> Change:  # noqa: ANN401  (JSON)
             }.items()
             for value in values
         ),
-        ("preprocessor_config.json", {"crop_size": 32}, "pictures are prepared as 32 x 32"),
-        ("preprocessor_config.json", {"crop_size": 65}, "pictures are prepared as 65 x 65"),
-        ("preprocessor_config.json", {"patch_size": 14}, "pictures are cut into patches of 14"),
+        ("preprocessor_config.json", {"crop_size": 32}, "image_size is 64, .* 32 x 32"),
+        ("preprocessor_config.json", {"crop_size": 65}, "image_size is 64, .* 65 x 65"),
+        ("preprocessor_config.json", {"patch_size": 14}, "patch_size is 16, .* 14:"),
         ("preprocessor_config.json", {"max_num_patches": 50_000}, "max_num_patches is 50000"),
         ("preprocessor_config.json", {"image_processor": 5}, "image_processor is 5"),
         ("tokenizer_config.json", {"model_max_length": -5}, "model_max_length is -5"),
@@ -122,9 +123,8 @@ def test_what_makes_no_sense_is_named(
     folder = Path(shutil.copytree(small_clip, tmp_path / "clip"))
     changed(folder, file, change)
     message = refused(folder)
-    assert said in message
-    assert f"{folder / file}: " in message or "do not belong together" in message
-    assert message.endswith("Copy the whole model folder again.")
+    assert said in message or re.search(said, message)
+    assert f"{folder / file}: " in message or f"{folder / 'config.json'}: " in message
 
 
 def test_nested_and_large_junk_is_named(small_clip: Path, tmp_path: Path) -> None:
@@ -218,32 +218,32 @@ def checkpoint(tmp_path: Path) -> Path:
     ("part", "field", "value", "said"),
     [
         ("text_cfg", "heads", 0, "model_cfg.text_cfg.heads is 0"),
-        ("text_cfg", "heads", 3, "3 heads for a width of 64"),
+        ("text_cfg", "heads", 3, "3 heads .* 64"),
         ("text_cfg", "layers", 10**7, "model_cfg.text_cfg.layers is 10000000"),
-        ("text_cfg", "layers", 3, "of its tensors, 12 are missing"),
+        ("text_cfg", "layers", 3, "12 .*resblocks.2"),
         ("text_cfg", "width", HUGE, "model_cfg.text_cfg.width"),
         ("text_cfg", "context_length", 0, "model_cfg.text_cfg.context_length is 0"),
-        ("text_cfg", "context_length", 60, "instead of 60 x 64"),
+        ("text_cfg", "context_length", 60, "positional_embedding .*60 x 64"),
         ("text_cfg", "mlp_ratio", -4.0, "model_cfg.text_cfg.mlp_ratio"),
         ("vision_cfg", "patch_size", 0, "model_cfg.vision_cfg.patch_size is 0"),
         ("vision_cfg", "image_size", HUGE, "model_cfg.vision_cfg.image_size"),
-        ("vision_cfg", "image_size", 32, "visual.positional_embedding is 17 x 64"),
+        ("vision_cfg", "image_size", 32, "visual.positional_embedding .*17 x 64"),
         ("vision_cfg", "head_width", 0, "model_cfg.vision_cfg.head_width is 0"),
-        ("vision_cfg", "width", 128, "instead of"),
+        ("vision_cfg", "width", 128, "visual.* 64 .* 128"),
     ],
 )
 def test_open_clip_s_configurations_are_held_to_the_same(
     checkpoint: Path, part: str, field: str, value: object, said: str
 ) -> None:
     changed(checkpoint, CONFIG, lambda config: config["model_cfg"][part].update({field: value}))
-    assert said in refused(checkpoint)
+    assert re.search(said, refused(checkpoint))
 
 
 def test_open_clip_s_other_numbers(checkpoint: Path) -> None:
     for change, said in (
         ({"preprocess_cfg": {"std": [0, 0, 0]}}, "preprocess_cfg.std is [0, 0, 0]"),
         ({"preprocess_cfg": {"mean": float("nan")}}, "preprocess_cfg.mean is NaN"),
-        ({"model_cfg": 5}, "model_cfg is 5; it has to be an object"),
+        ({"model_cfg": 5}, "model_cfg is 5;"),
     ):
         folder = Path(shutil.copytree(checkpoint, checkpoint.with_name("copy")))
         changed(folder, CONFIG, change)
@@ -306,9 +306,9 @@ def test_what_only_shows_at_work_is_no_traceback_either(run: Run, tmp_path: Path
     paint(tmp_path / "p" / "a.png", "red")
     cases: tuple[tuple[str, str, Change | Mapping[str, Any], str], ...] = (
         ("siglip2-fixed", "config.json", tower("vision", vision_use_head=False), "no vectors"),
-        ("altclip", "config.json", tower("text", pad_token_id=None), "names no padding"),
-        ("altclip", "tokenizer_config.json", {"pad_token": "no such token"}, "does not belong to the text tower"),
-        ("siglip", "tokenizer_config.json", {"eos_token": None}, "The tokenizer cannot be read"),
+        ("altclip", "config.json", tower("text", pad_token_id=None), "pad_token_id"),
+        ("altclip", "tokenizer_config.json", {"pad_token": "no such token"}, "tokenizer does not belong"),
+        ("siglip", "tokenizer_config.json", {"eos_token": None}, "tokenizer cannot be read"),
     )
     for number, (family, file, change, said) in enumerate(cases):
         folder = make(family, tmp_path / f"model-{number}")

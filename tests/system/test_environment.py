@@ -87,7 +87,7 @@ def test_an_index_that_may_not_be_searched_is_an_error(run: Run, folder: Path, a
         done = run(*arguments, cwd=folder, before=unprivileged())
     finally:
         (folder / ".clipsearch").chmod(0o700)
-    assert refused(done).endswith(".clipsearch/index.db cannot be looked at: Permission denied.\n")
+    assert re.search(r"\.clipsearch/index\.db .*: Permission denied\.$", refused(done))
 
 
 @pytest.mark.parametrize("arguments", [*BY_THE_INDEX, *OTHERS[:2]], ids=" ".join)
@@ -128,7 +128,7 @@ def test_without_a_current_folder_there_is_one_line(
     run: Run, folder: Path, gone: list[str], arguments: list[str]
 ) -> None:
     said = refused(run(*arguments, cwd=folder, before=gone))
-    assert "The current folder is gone" in said or arguments[0] == "eval"
+    assert "current folder" in said or arguments[0] == "eval"
 
 
 def test_what_needs_no_current_folder_works_without(run: Run, folder: Path, gone: list[str]) -> None:
@@ -142,13 +142,13 @@ def test_what_needs_no_current_folder_works_without(run: Run, folder: Path, gone
 def test_without_a_home_folder_there_is_one_line(run: Run, folder: Path, other_user: list[str]) -> None:
     before = ["env", "-u", "HOME", "-u", "CLIPSEARCH_CACHE", *other_user]
     for arguments in (["query", "red"], ["models", "show", "laion"], ["score", PICTURE, "--text", "red"]):
-        assert "There is no home folder" in refused(run(*arguments, cwd=folder, before=before))
+        assert "home folder" in refused(run(*arguments, cwd=folder, before=before))
     assert not (folder / "~").exists()
     assert run("status", cwd=folder, before=before).returncode == 0
 
 
 def test_a_home_folder_of_nobody_is_a_name_like_any_other(run: Run, folder: Path) -> None:
-    assert "No index in ~nobody-at-all/x" in refused(run("status", "--index", "~nobody-at-all/x", cwd=folder))
+    assert " ~nobody-at-all/x" in refused(run("status", "--index", "~nobody-at-all/x", cwd=folder))
 
 
 def test_a_home_folder_that_cannot_be_written_is_no_crash(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
     paint(tmp_path / "picture.png", "red")
     env = environment | {"PYTHON": sys.executable, "MARKED": MARKED}
     done = subprocess.run([*mounting, script], cwd=tmp_path, env=env, capture_output=True, check=False, timeout=60)
-    assert b"seems to be the same file" in done.stdout, done.stderr.decode()
+    assert b"the same file" in done.stdout, done.stderr.decode()
     assert (tmp_path / "lower" / "picture.png").read_bytes() == (tmp_path / "picture.png").read_bytes()
     assert aside(tmp_path) == []
 
@@ -278,7 +278,7 @@ def test_what_changed_with_size_and_time_kept_stays(pair: tuple[Path, Path]) -> 
     replacement.write_bytes(b"PICTURE")
     os.utime(replacement, ns=(0, before.mtime_ns))
     os.replace(replacement, go)
-    with pytest.raises(FileStaysError, match="changed"):
+    with pytest.raises(FileStaysError, match="it was changed"):
         remove(os.fsencode(go), before, Keeper(os.fsencode(keep), before.digest), trash=False)
     assert go.read_bytes() == b"PICTURE"
 
@@ -344,7 +344,7 @@ def test_the_mark_that_tells_two_mounts_apart_leaves_times_as_they_were(
     go, _ = pair
     other = another_file_system / "keep.png"
     other.write_bytes(b"something else")
-    with pytest.raises(FileStaysError, match="has changed"):
+    with pytest.raises(FileStaysError, match=r"keep\.png, has changed"):
         remove(os.fsencode(go), seen(go), Keeper(os.fsencode(other), seen(go).digest), trash=False)
     assert go.stat().st_mtime_ns == OLD * 10**9 + 77
     assert go.stat().st_atime > 1_600_000_000 or go.stat().st_atime == 0  # it was read since, or not
@@ -411,7 +411,7 @@ def test_without_a_trash_nothing_is_deleted_and_permanently_is_named(run: Run, t
     status, said = trash_command(run, tmp_path, *names, HOME=str(tmp_path / "nowhere" / "home"))
     assert status == 2
     assert said.count("stays: no trash takes it (") == 1
-    assert "2 more files" in said
+    assert "2 more" in said
     assert "--permanently" in said
     assert "0 files" in said
     assert sorted(os.listdir(tmp_path / "pictures")) == ["a.png", "b.png", "copy.png", "original.png"]
