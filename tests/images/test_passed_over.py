@@ -270,7 +270,7 @@ def test_the_options_are_remembered_and_contradictions_refused(tmp_path: Path, r
     assert index(run, "--no-by-name-only", cwd=tmp_path)["images"] == 2
     done = run("index", "--by-name-only", "--include-backups", cwd=tmp_path)
     assert done.returncode == 2
-    assert "leave --include-backups away" in " ".join(done.stderr.decode().split())
+    assert "--include-backups" in done.stderr.decode()
 
 
 def test_pictures_of_a_folder_are_the_same_for_commands_without_an_index(tmp_path: Path, run: Run) -> None:

@@ -67,7 +67,7 @@ class ImageTower:
         patch = weights[f"{_PATCHES}.weight"]
         self._any_proportions = patch.ndim == 2  # noqa: PLR2004  (others have axes for colours, rows and columns)
         self.width: int = len(patch)
-        """W, of the layers."""
+        """Width W of the layers."""
         self._patch_weight = patch.reshape(len(patch), -1)
         mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
         self._factor, self._offset = np.float32(preprocessing.scale / std), np.float32(-mean / std)

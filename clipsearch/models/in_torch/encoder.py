@@ -1,4 +1,4 @@
-"""A whole model in torch: images and texts to unit vectors.
+"""A whole model in torch, which embeds images and texts as unit vectors.
 
 Only the modules of this folder import torch and transformers.
 """
@@ -43,7 +43,7 @@ class Encoder(ImageEncoder):
         exact: bool = False,
         known_fingerprint: str | None = None,
     ) -> None:
-        """Load the model. `exact` takes no shortcuts when images are decoded and resized.
+        """Load the model.
 
         Args:
             files: Files of the model.
@@ -54,7 +54,7 @@ class Encoder(ImageEncoder):
             known_fingerprint: Fingerprint of these files, if it was computed before.
 
         Raises:
-            DeviceError: the device is not there.
+            DeviceError: this machine has no such device.
             InputError: the precision is unknown.
             ModelError: the weights are broken or do not belong to the configuration.
         """

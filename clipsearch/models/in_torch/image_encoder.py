@@ -1,4 +1,4 @@
-"""The image tower of a model on a device: pixels to unit vectors. Imports torch, and not transformers."""
+"""The image tower of a model on a device, which maps pixels to unit vectors. Imports torch but not transformers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _BATCH, _BATCH_ON_CUDA = 16, 128
 
 
 class _Tensors(Mapping[str, torch.Tensor]):
-    """Arrays as tensors, each copied when it is asked for: all at once would take as much memory as the tower.
+    """Arrays as tensors, each of which is copied when it is read: copies of all would take as much memory as the tower.
 
-    Without copies, torch warns of memory that cannot be written, as that of mapped files.
+    Without copies, torch warns that memory cannot be written, such as that of mapped files.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[np.floating]]) -> None:
@@ -61,17 +61,17 @@ class ImageEncoder:
         width: int,
         options: EncoderOptions,
     ) -> None:
-        """Choose the device and the precision, and put the tower there.
+        """Choose the device and the precision, and make the tower.
 
         Args:
-            name: Of the model, as the user would type it.
-            make_tower: Makes the tower; again in float32, if a lower precision gives no vector of some image.
-            preprocessing: What makes pixels of images.
-            width: W, of the tower's layers.
-            options: How it is to compute.
+            name: Name of the model, as the user would type it.
+            make_tower: Makes the tower; called again for float32 if a lower precision fails for some image.
+            preprocessing: The model's preprocessing.
+            width: Width W of the tower's layers.
+            options: Options of the model.
 
         Raises:
-            DeviceError: the device is not there.
+            DeviceError: this machine has no such device.
         """
         self.name, self.preprocessing = name, preprocessing
         self.device, self.device_reason = choose_device(options.device)
@@ -100,10 +100,10 @@ class ImageEncoder:
 
     @classmethod
     def of_tower(cls, name: str, tower: TowerInNumPy, options: EncoderOptions) -> Self:
-        """The same image tower as one in NumPy, whose images all have the same size.
+        """Make an encoder from an image tower in NumPy whose images all have the same size.
 
         Raises:
-            DeviceError: the device is not there.
+            DeviceError: this machine has no such device.
         """
 
         def make(dtype: torch.dtype, device: torch.device) -> ImageTower:
@@ -216,5 +216,5 @@ class ImageEncoder:
 
 
 def unit(vectors: torch.Tensor) -> npt.NDArray[np.float32]:
-    """(B, D) of (B, D) vectors of any length, on any device."""
+    """Scale (B, D) vectors on any device to (B, D) float32 unit vectors in NumPy."""
     return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()

@@ -1,10 +1,10 @@
-"""Image towers in torch. Those of CLIP's and SigLIP's kinds are computed here, from weights alone: the same, sooner.
+"""Image towers in torch. Those of CLIP's and SigLIP's kinds are computed here from weights alone, in less time.
 
 The architectures are those of Radford et al. 2021 (section 2.3), a vision transformer (Dosovitskiy et al. 2020), and of
-Zhai et al. 2023, which has a head with a learned query instead of the class token. What makes them faster than
-transformers' modules: one matrix product for queries, keys and values; in CLIP's last layer only the class token, since
-nothing else is used; OpenAI's quick_gelu as one operation instead of three; results in place. And transformers, which
-takes longer to be imported than torch, is not needed.
+Zhai et al. 2023, which has a head with a learned query instead of the class token. They are faster than transformers'
+modules because of: one matrix product for queries, keys and values; only the class token in CLIP's last layer, since
+nothing else is used; OpenAI's quick_gelu as one operation instead of three; operations in place. Besides, transformers,
+whose import takes longer than torch's, is not needed.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ class _Head(NamedTuple):
 
 
 class ImageTower:
-    """CLIP's image tower: (B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
+    """An image tower of CLIP's or SigLIP's kind: (B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
 
     def __init__(self, weights: Weights, shape: ImageShape, dtype: torch.dtype, device: torch.device) -> None:
-        """Copy `weights`, which are named as those of the image tower in NumPy."""
+        """Copy `weights`, which have the names of those of the image tower in NumPy."""
         self.dtype, self.device = dtype, device
         self._patch, self._heads = shape.patch, shape.heads
         self._weights, self._eps = weights, shape.layer_norm_eps
@@ -90,7 +90,7 @@ class ImageTower:
 
     @classmethod
     def of_clip(cls, model: CLIPModel, dtype: torch.dtype, device: torch.device) -> ImageTower:
-        """The image tower of `model`, which stays as it is."""
+        """Make the image tower of `model`, which stays as it is."""
         config = cast("Any", model.config).vision_config  # its parts are typed as objects or dictionaries
         weights = dict(model.vision_model.state_dict())
         weights["visual_projection.weight"] = model.visual_projection.weight
@@ -121,7 +121,7 @@ class ImageTower:
         )
 
     def _joined(self, names: list[str]) -> _Linear:
-        """Several products of the same as one."""
+        """Join the weights of several matrix products of the same input into one."""
         weight, bias = (torch.cat([self._weights[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
         return _Linear(self._own(weight), self._own(bias))
 
@@ -141,8 +141,8 @@ class ImageTower:
         return tensor.detach().to(self.device, self.dtype).contiguous()
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, D) in the tower's dtype."""
-        # 1. Patches, in CLIP the class token before them, positions. (B, T, W)
+        """Compute (B, D) vectors in the tower's dtype from (B, 3, H, W) normalised pixels."""
+        # 1. (B, T, W) tokens: patches, for CLIP with the class token before them, plus positions.
         x = self._patches(self._cut(pixels))
         if self._is_clip:
             x = torch.cat([self._class_token.expand(len(x), 1, -1), x], dim=1) + self._positions
@@ -154,13 +154,13 @@ class ImageTower:
             seen = x[:, :1] if self._is_clip and layer is self._layers[-1] else x
             x = layer.out(self._attention(layer.qkv(layer.norm1(x)), seen.shape[1])).add_(seen)
             x = layer.fc2(self._activation(layer.fc1(layer.norm2(x)))).add_(x)
-        # 3. The class token, projected; or the head's answer.
+        # 3. The projected class token, or the output of the head.
         if self._is_clip:
             return self._projection(self._last_norm(x[:, 0]))
-        return self._asked(self._last_norm(x))
+        return self._pooled(self._last_norm(x))
 
-    def _asked(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, W): what a learned query gathers from (B, T, W) patches, and an MLP adds to it."""
+    def _pooled(self, x: torch.Tensor) -> torch.Tensor:
+        """Pool (B, T, W) patches to (B, W) by attention with a learned query and an MLP."""
         head, (batch, _, width) = self._head, x.shape
         query = head.query(self._probe).view(1, 1, self._heads, -1).transpose(1, 2).expand(batch, -1, -1, -1)
         keys, values = head.kv(x).view(batch, -1, 2, self._heads, width // self._heads).permute(2, 0, 3, 1, 4)
@@ -184,7 +184,7 @@ class ImageTower:
 
 
 def _activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    """By the name that a configuration gives it; quick_gelu's factors are in the weights."""
+    """Return the activation function by its name in a configuration; quick_gelu's factors are in the weights."""
     known: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "quick_gelu": partial(functional.silu, inplace=True),
         "gelu": functional.gelu,

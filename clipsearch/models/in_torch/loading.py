@@ -56,10 +56,10 @@ def load_encoder(files: ModelFiles, options: EncoderOptions) -> Encoder:
 
 
 def load_image_encoder(name: str, tower: ImageTower, options: EncoderOptions) -> ImageEncoder:
-    """The image tower of model `name` in torch, from the weights of its `tower` in NumPy; transformers is not imported.
+    """Make the image tower of model `name` in torch from its `tower` in NumPy, without importing transformers.
 
     Raises:
-        ClipsearchError: the device cannot be had, or memory is short.
+        ClipsearchError: there is no such device, or not enough memory.
     """
     _check_resources()
     from clipsearch.models.in_torch.image_encoder import ImageEncoder
@@ -68,7 +68,7 @@ def load_image_encoder(name: str, tower: ImageTower, options: EncoderOptions) ->
 
 
 def _check_resources() -> None:
-    """Check that there is what torch needs, without which it would end the process."""
+    """Check the resources without which torch would end the process."""
     check_current_folder()  # without a current folder, MKL ends the process
     check_memory(_OF_TORCH)
     check_threads(2 * available() + _OF_TORCH_ITSELF)
