@@ -1,4 +1,4 @@
-"""What it costs to pass over what a file says of its colours, and what it costs to heed it.
+"""Benchmark of colour spaces in files: the error of ignoring them, and the time of applying them.
 
 Each picture is an sRGB one, written again in another space of colours with an ICC profile, a PNG's chunks or HDR's
 numbers. It is decoded by clipsearch, and by Pillow's `convert("RGB")`, which passes all that over; the cosine of each
@@ -39,7 +39,7 @@ from image_files import Pixels, png, saved  # noqa: E402
 
 BATCH = 16
 LARGEST = 448
-"""Pixels of a side: twice what the models look at."""
+"""Length of a side in pixels: twice that of the models' input."""
 MATRICES = {
     "sRGB": files.matrix_profile(files.REC_709, files.srgb_curve()),
     "gamma 2.2": files.matrix_profile(files.REC_709, files.gamma(2.2)),
@@ -58,11 +58,11 @@ DOT_GAIN = 0.75
 
 
 def main() -> None:
-    """Measure, and print one line of JSON at last."""
+    """Measure, and finally print one line of JSON."""
     parser = ArgumentParser(description=__doc__)
     common.add_options(parser, runs=5)
     parser.add_argument("--pictures", type=Path, default=SAMPLES, help="a folder of JPEG, PNG or WebP in sRGB")
-    parser.add_argument("--count", type=int, default=32, help="so many of them (default %(default)s)")
+    parser.add_argument("--count", type=int, default=32, help="number of pictures (default %(default)s)")
     options = parser.parse_args()
     found = sorted(path for path in options.pictures.rglob("*") if path.suffix in (".jpg", ".png", ".webp"))
     chosen = found[:: max(1, len(found) // options.count)][: options.count]

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, the models, the clock, the scales and the last line."""
+"""Code that benchmarks share: the machine, the models, measurement of time and memory, and the last line."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PREPROCESSING = {
     "image_std": [0.26862954, 0.26130258, 0.27577711],
     "image_processor_type": "CLIPImageProcessor",
 }
-"""That of openai/clip-vit-base-patch32, but for the sizes."""
+"""Configuration of openai/clip-vit-base-patch32, apart from sizes."""
 
 
 class Process(NamedTuple):
@@ -60,7 +60,7 @@ class Weight(NamedTuple):
     """The same without mapped files, as seen every 5 ms."""
 
     def shown(self) -> dict[str, float | None]:
-        """For the last line."""
+        """Return the figures for the last line."""
         return {name: None if value is None else round(value, 3) for name, value in self._asdict().items()}
 
 
@@ -184,7 +184,7 @@ def weigh(process: Process) -> Weight:
 
 @contextmanager
 def sampled(process: int) -> Iterator[dict[str, int]]:
-    """Within: look from time to time at the memory of a process; the most of it, in bytes; 0 if nothing is told."""
+    """Sample the memory of a process in the block; yield the largest value in bytes, 0 if it is unknown."""
     most = {"VmHWM": 0, "RssAnon": 0}
     over = threading.Event()
 
@@ -213,7 +213,7 @@ def _memory(process: int) -> dict[str, int]:
 
 
 def show_weight(label: str, weight: Weight) -> None:
-    """One line for people."""
+    """Return one line of text."""
     if weight.peak_mb and weight.own_mb:
         print(f"{label:<44} {weight.own_mb:>9.0f} MB of its own, {weight.peak_mb:.0f} MB with mapped files", flush=True)
 
@@ -264,7 +264,7 @@ def slope(counts: Sequence[float], values: Sequence[float]) -> float | None:
 
 
 def show(label: str, figures: dict[str, float], unit: str, digits: int = 3) -> None:
-    """One line for people."""
+    """Return one line of text."""
     median, least, most = (f"{figures[name]:.{digits}f}" for name in ("median", "min", "max"))
     print(f"{label:<44} {median:>9} {unit:<9} ({least} to {most})", flush=True)
 

@@ -1,4 +1,4 @@
-"""How far the confidence of `clipsearch query` can be trusted: "is it there at all?", asked of the sample pictures.
+"""Benchmark of the confidence of `clipsearch query` on the sample images: is it there at all?
 
 `clipsearch index` makes an index of sample-images with the bundled model in a temporary folder, and the public API
 answers queries whose truth is known: some say what a sample shows, some what none shows. A query is answered with yes
@@ -40,7 +40,7 @@ SURE = 0.8
 """The cut-off that `query --help` and the README recommend."""
 CUT_OFFS = tuple(sorted({0.5, SURE, 0.9, 0.95}))
 MOST = 150
-"""Made-up combinations that occur nowhere are many more: so many of each group are asked for."""
+"""Number of queries of each group, drawn from the many combinations that occur nowhere."""
 WORST = 5
 """Examples of each group in the last line."""
 
@@ -146,7 +146,7 @@ class Answers:
 
 
 def main() -> None:
-    """Ask, judge, report."""
+    """Run the queries, evaluate the answers, and report."""
     # 1. Ask.
     samples = {sample.name: sample.scene for sample in _rows()}
     check_captions(samples)
@@ -290,7 +290,7 @@ def located(kind: str, place: str) -> str:
 
 
 def unique(items: Iterable[Any]) -> list[Any]:
-    """Each item once."""
+    """Return the items without repetitions."""
     return list(dict.fromkeys(items))
 
 
@@ -430,7 +430,7 @@ def by_number(questions: Sequence[Question], confidence: Numbers) -> dict[str, f
 def pictures(questions: Sequence[Question], returned: Flags) -> dict[str, float]:
     """Precision and recall of the pictures that queries return, of (Q, N) flags, for queries that occur.
 
-    `CLASSES` are left out: whether a bicycle under a boy is a vehicle is not told. Each group counts alike, and
+    `CLASSES` are left out: it is not known whether a bicycle under a boy is a vehicle. Each group counts alike, and
     within it each picture.
     """
     figures = []

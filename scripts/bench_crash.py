@@ -1,4 +1,4 @@
-"""What it costs an index that its runs are killed and that its disk fails: nothing, or this says what.
+"""Test of an index whose runs are killed and whose disk fails, with counts of whatever is lost.
 
 The real command is killed at random moments, again and again, while its pictures change between the runs. Then small
 runs meet a fault at each call by which they change the index, one call after the other, with each kind of fault; that
@@ -61,7 +61,7 @@ CLIPSEARCH = (sys.executable, "-m", "clipsearch")
 TOLERANCE = 1e-3
 """Of a number in a vector: a model's last bit depends on what else is in a batch."""
 LOADING_SECONDS, WORKING_SECONDS = 2.0, 3.0
-"""A kill comes at random within so many seconds from the start of a run, or from its first checkpoint."""
+"""Largest times of a kill, in seconds from the start of a run or from its first checkpoint."""
 CHANGES = ((0.15, 3), (0.7, 1))
 """Shares of the pictures that change at a time, and their weights; the larger one has the matrix rewritten."""
 FIGURES = (
@@ -362,7 +362,7 @@ def removals(target: Path) -> list[list[str | Path]]:
 
 
 def run_and_kill_removal(command: list[str | Path], folder: Path, env: dict[str, str], rng: random.Random) -> bool:
-    """Start a command and kill it at a random moment from its first change on; whether it was still at work."""
+    """Start a command and kill it at a random moment from its first change on; return whether it was still running."""
     copies = folder / "pictures" / "copies"
     there = len(os.listdir(copies))
     with subprocess.Popen(

@@ -1,4 +1,4 @@
-"""How long `clipsearch duplicates` takes, and how much memory, where duplicates are planted among random vectors.
+"""Benchmark of the time and memory of `clipsearch duplicates` on random vectors with planted duplicates.
 
 Whole processes, on an index of random unit vectors without any image. Some rows are copies of others (the same
 content), some are near duplicates (noise added until the cosine is about 0.99); the command has to find them all and

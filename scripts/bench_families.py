@@ -1,4 +1,4 @@
-"""One run at real size of every family of models: seconds and memory of index and query, and that the numbers agree.
+"""Benchmark of every family of models at real size: seconds and memory of index and query, and a comparison of vectors.
 
 Each model has the published architecture with random weights, in the format in which it is published. Its tokenizer has
 as many tokens as the published one: letters and what can be put together from them, so that plain English becomes short
@@ -263,10 +263,10 @@ def show_figures(figures: dict[str, Any]) -> None:
         f"{max(figures['difference'].values()):.1e}",
     )
     line = " ".join(f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    told = {True: ", table not read whole", False: ", table perhaps read whole", None: ""}[
+    note = {True: ", table not read whole", False: ", table perhaps read whole", None: ""}[
         figures["table_left_on_disk"]
     ]
-    print(f"{line}  {figures['text_path']}{told}", flush=True)
+    print(f"{line}  {figures['text_path']}{note}", flush=True)
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -566,14 +566,14 @@ def gemma_words(folder: Path, **options: Any) -> int:  # noqa: ANN401
 
 
 def unigrams(count: int) -> Iterator[tuple[str, float]]:
-    """So many pieces with their scores, which fall as the frequency of words does (Zipf)."""
+    """Make a number of pieces with scores that fall like the frequency of words (Zipf)."""
     single = f"{_SPACE}{_LETTERS}{_LETTERS.upper()}{string.digits}{string.punctuation}"
     for number, piece in enumerate(islice(chain(single, combined(first=_SPACE)), count)):
         yield piece, -5.0 - math.log(number + 1)
 
 
 def sentence_pieces(folder: Path, count: int) -> Path:
-    """A SentencePiece model of SigLIP's kind with so many pieces."""
+    """Make a SentencePiece model of SigLIP's kind with a number of pieces."""
     from transformers.utils import sentencepiece_model_pb2_new as sentencepiece
 
     made: Any = sentencepiece.ModelProto()  # type: ignore[attr-defined]
@@ -592,7 +592,7 @@ def sentence_pieces(folder: Path, count: int) -> Path:
 
 
 def xlm_words(folder: Path, count: int) -> None:
-    """A tokenizer of XLM-R's kind with so many tokens."""
+    """Make a tokenizer of XLM-R's kind with a number of tokens."""
     from transformers import XLMRobertaTokenizer
 
     special = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
@@ -601,7 +601,7 @@ def xlm_words(folder: Path, count: int) -> None:
 
 
 def bert_words(folder: Path, count: int) -> None:
-    """A tokenizer of BERT's kind with so many tokens, as one file with a token in each line."""
+    """Make a tokenizer of BERT's kind with a number of tokens, as a file with a token on each line."""
     letters = [*_LETTERS, *string.digits, *string.punctuation]
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
     pieces = (mark + piece for piece in combined() for mark in ("", "##"))

@@ -1,9 +1,9 @@
-"""How many images a second `clipsearch index` embeds, beside rclip, the notebook way and what the machine can do.
+"""Benchmark of `clipsearch index` in images per second, beside rclip, a notebook and the limits of the machine.
 
 Rates are measured inside one process, without imports and the loading of the model: clipsearch and the notebook, and
 for the ceilings the model alone, decoding alone, and the bare matrix products of the image tower in the same
 precision. Whole commands from outside are raced against rclip if it is installed (see peer_rclip.py): once with its
-architecture on both sides, and once each with its own default. From so many images and a quarter of them follows the
+architecture on both sides, and once each with its own default. From all images and a quarter of them follows the
 marginal rate, in which no start-up is left. The pictures are random but smooth, the same in every run. Run it with:
 
     python scripts/bench_index.py
@@ -270,7 +270,7 @@ def divided(encoder: Encoder) -> Iterator[None]:
 
 
 def matrix_products(encoder: Encoder) -> Callable[[int], None]:
-    """Does, for so many images, the matrix products of the image tower and nothing else.
+    """Compute, for a number of images, the matrix products of the image tower and nothing else.
 
     Patches, and in each layer queries, keys and values at once, the attention's way out and the two of the
     perceptron, in the encoder's precision, batches and calls at once, with weights as PyTorch keeps them; each layer
@@ -363,7 +363,7 @@ def measure_curves(model_folder: Path, files: list[Path], options: Options) -> d
 
 
 def rates_on_cores(model_folder: Path, images: Path, cores: int, options: Options) -> list[float]:
-    """Rates of clipsearch, end to end, in a process that may use so many cores."""
+    """Measure clipsearch's rates, end to end, in a process that may use a number of cores."""
     command = [sys.executable, __file__, "--rate", str(model_folder), str(images), "--cores", str(cores)]
     command += ["--device", options.device, "--runs", str(options.runs)]
     command += ["--precision", options.precision] if options.precision else []
@@ -372,7 +372,7 @@ def rates_on_cores(model_folder: Path, images: Path, cores: int, options: Option
 
 
 def rate_on_cores(model_folder: Path, images: Path, cores: int, options: Options) -> None:
-    """Be that process."""
+    """Run as that process."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     import torch
 

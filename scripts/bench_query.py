@@ -1,4 +1,4 @@
-"""How long a cold `clipsearch query` takes, beside the same question asked of rclip and asked the notebook way.
+"""Benchmark of a cold `clipsearch query` beside the same query to rclip and in a notebook.
 
 Whole processes, timed from outside: interpreter, imports, model, ranking, output. Cold means a new process; files
 are in the system's page cache. Indexes are made of random unit vectors, without any image. The notebook is also what
@@ -55,7 +55,7 @@ paths = json.load(open("paths.json"))
 for row in np.argsort(-scores)[:k]:
     print(scores[row], paths[row], sep="\\t")
 """
-"""What a notebook does that has saved its vectors once."""
+"""Program of a notebook that has saved its vectors before."""
 
 Ways = dict[str, common.Process]
 """The same question on one index, asked of "clipsearch", "rclip" and "notebook"."""
@@ -248,7 +248,7 @@ def blocks(rows: int, dim: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]
 
 
 def path_of(row: int) -> str:
-    """Where the image of a row would be."""
+    """Return the path of the image of a row."""
     return f"images/{row // 1000:04}/{row:07}.jpg"
 
 

@@ -1,4 +1,4 @@
-"""How fast exact scores over a float16 matrix can be had: clipsearch's ranking beside other libraries' kernels.
+"""Benchmark of exact scores over a float16 matrix: clipsearch's ranking beside other libraries' kernels.
 
 All in one process, on a memory-mapped matrix of random unit vectors that is in the system's page cache. Each kernel
 gets chunks of rows in as many threads as there are cores, save those that have threads of their own; the error is
@@ -138,7 +138,7 @@ def numpy_blocks(rows: Matrix, query: Vectors) -> Vectors:
 
 
 def in_threads(kernel: Kernel, matrix: Matrix, query: Vectors, threads: int) -> npt.NDArray[Any]:
-    """(N,) scores by a kernel, in so many threads."""
+    """Compute (N,) scores by a kernel in a number of threads."""
     with ThreadPoolExecutor(threads) as pool:
         return np.concatenate(list(pool.map(lambda rows: kernel(rows, query), chunks(matrix))))
 
@@ -152,7 +152,7 @@ def chunks(matrix: Matrix) -> Iterator[Matrix]:
 
 
 def measure_many(matrix: Matrix, numbers: list[int], runs: int) -> dict[int, Any]:
-    """Seconds to rank the matrix for so many queries at once."""
+    """Return the seconds to rank the matrix for a number of queries at once."""
     queries = unit(2, max(numbers), matrix.shape[1])
     times = common.interleaved(
         {number: partial(common.timed, partial(topk.best, matrix, queries[:number], K)) for number in numbers}, runs

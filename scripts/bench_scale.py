@@ -1,4 +1,4 @@
-"""Seconds and memory of `clipsearch` with very many images.
+"""Benchmark of the time and memory of `clipsearch` with very many images.
 
 Whole processes, seen from outside; what they read is in the system's caches. Where nothing may hide behind a model,
 pictures get their own pixels as vectors, and what is left is the program's own work. Everything lies in a temporary
@@ -128,7 +128,7 @@ def measure_files(work: Path, count: int, per_folder: int, ending: str, runs: in
 
 
 def measure_looking(work: Path, count: int, runs: int) -> dict[str, Any]:
-    """Nothing to do for so many pictures beside as many unknown files, which are looked into, or not."""
+    """Measure runs with nothing to do for images beside as many unknown files, which are opened or not."""
     index = [common.clipsearch_command(), "index", "--json"]
     label = f"{count} pictures and {count} unknown files"
     with folder_of(work, label) as folder:
@@ -196,7 +196,7 @@ def bytes_per_image(points: Sequence[dict[str, Any]], name: str) -> float | None
 
 @contextmanager
 def folder_of(work: Path, label: str) -> Iterator[Path]:
-    """A folder for one case, deleted after it: the next one needs the room."""
+    """Make a folder for one case, and delete it afterwards, since the next one needs the space."""
     print(f"{label}: preparing ...", flush=True)
     folder = work / "case"
     folder.mkdir()
@@ -205,7 +205,7 @@ def folder_of(work: Path, label: str) -> Iterator[Path]:
 
 
 def draw(folder: Path, count: int, per_folder: int, ending: str = ".bmp") -> None:
-    """Bitmaps of noise, no two alike, so many in each folder."""
+    """Write bitmaps of noise, all different, with a number of them in each folder."""
     pixels = SIDE * SIDE * 3
     header = b"BM" + b"".join(
         number.to_bytes(size, "little")
@@ -305,7 +305,7 @@ class OwnPixels:
     is_loading = False
 
     def divide_cores(self) -> None:
-        """It computes nothing."""
+        """Do nothing, since nothing is computed."""
 
     @staticmethod
     def encode_images(pixels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
@@ -324,7 +324,7 @@ class Clock:
         self.total = 0
 
     def start(self, total: int) -> None:
-        """All files are found and compared; `total` are to be read."""
+        """Note the time when all files are found and compared; `total` files are to be read."""
         self.compared, self.total = time.perf_counter(), total
 
     def searching(self, files: int) -> None:

@@ -1,4 +1,4 @@
-"""What the query language costs: filters, cut-offs, all hits, a thousand queries at once.
+"""Benchmark of the query language: filters, cut-offs, all hits, a thousand queries at once.
 
 Whole processes of `clipsearch query` on an index of random unit vectors, beside the plain question. A thousand queries
 are also asked the notebook way: one model load through transformers, texts in batches of 64, one matrix product in
@@ -113,7 +113,7 @@ def prepare(work: Path, model: Path, queries: int, *, notebook: bool) -> dict[st
 
 
 def sentences(number: int) -> list[str]:
-    """So many different queries, always the same."""
+    """Make a number of different queries, always the same."""
     rng = random.Random(0)
     found: dict[str, None] = {}
     while len(found) < number:

@@ -1,4 +1,4 @@
-"""How long commands take that have only a few new images to look at, where start-up is most of it: whole processes.
+"""Benchmark of whole commands with only a few new images, in which start-up takes most of the time.
 
 A ViT-B/32 of random weights, and an index of 10,000 random vectors: `query --image` and `similar` with a new picture,
 `index` with 1, 10 and 50 new pictures beside the known ones, `score` and `classify` of a few. `index` from nothing over
@@ -260,7 +260,7 @@ def nothing(bench: Bench, kind: str) -> Cases:
 
 
 def prints(lines: int) -> Callable[[str], None]:
-    """A check for so many lines."""
+    """Make a check for a number of lines."""
 
     def check(printed: str) -> None:
         if len(printed.splitlines()) < lines:
@@ -270,7 +270,7 @@ def prints(lines: int) -> Callable[[str], None]:
 
 
 def embedded(images: int) -> Callable[[str], None]:
-    """A check of `index --json` for so many images that were embedded."""
+    """Make a check of `index --json` for a number of embedded images."""
 
     def check(printed: str) -> None:
         if json.loads(printed)["embedded"] != images:
@@ -280,7 +280,7 @@ def embedded(images: int) -> Callable[[str], None]:
 
 
 def make_known(folder: Path, model: Path, rows: int) -> Path:
-    """A folder with so many empty files, named like pictures, and an index that has a random vector for each."""
+    """Make a folder with a number of empty files, named like images, and an index with a random vector for each."""
     from clipsearch.index.format import FOLDER, Record
     from clipsearch.index.writing import Writer
 

@@ -1,4 +1,4 @@
-"""How long clipsearch's short commands take, and how much memory: whole processes, seen from outside.
+"""Benchmark of the time and memory of clipsearch's short commands, as whole processes.
 
 The interpreter and NumPy alone, help, version, shell completion, and `clipsearch index` with nothing to do; help of
 rclip if it is installed (see peer_rclip.py). Memory comes from runs of its own, off the clock. Heavy packages that
@@ -81,7 +81,7 @@ def short_commands(folder: Path, rclip: str | None) -> dict[str, common.Process]
 
 
 def indexed_folder(folder: Path, files: int) -> Path:
-    """A folder with an index of so many small pictures, which are there too."""
+    """Make a folder with a number of small images and their index."""
     print(f"{files} files: preparing ...", flush=True)
     pictures = folder / "images"
     bench_scale.draw(pictures, files, bench_scale.PER_FOLDER)

@@ -51,7 +51,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def command_of(given: Namespace) -> str | None:
-    """The rclip to measure; None, said aloud, if there is none."""
+    """Return the rclip to measure; if there is none, print that and return None."""
     if given.no_rclip:
         return None
     found = shutil.which(given.rclip or "rclip")
@@ -94,7 +94,7 @@ class Rclip:
         }
 
     def _package(self, name: str) -> str | None:
-        """The version of a package beside rclip; None if that cannot be told."""
+        """Return the version of a package beside rclip; None if it is unknown."""
         python = Path(self.command).resolve().with_name("python")
         code = f"from importlib.metadata import version; print(version({name!r}))"
         if not python.exists():

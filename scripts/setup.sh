@@ -1,6 +1,6 @@
 # Sourced by quickstart and test, in the project's top folder: a virtual environment in .venv with clipsearch in it.
 # Usage: . scripts/setup.sh [EXTRA]     PYTHON names the interpreter (default python3).
-# With the extra `dev` also what tests compare with, apart from the rest: see scripts/reference.txt.
+# With the extra `dev`, the packages that tests compare with are installed in a separate folder: see scripts/reference.txt.
 
 python="${PYTHON:-python3}"
 wanted="-e .${1:+[$1]}"

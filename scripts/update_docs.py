@@ -1,4 +1,4 @@
-"""Run every command shown in a ```console block of the documentation, and put what it prints below it.
+"""Run every command shown in a ```console block of the documentation, and write its output below it.
 
 `python scripts/update_docs.py` rewrites the files; the tests call `refreshed` and compare. Commands run as on a
 terminal of 80 columns, in a folder that holds a copy of the sample pictures.
@@ -23,7 +23,7 @@ _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def refreshed(text: str, cwd: Path, env: dict[str, str]) -> str:
-    """`text` with the output of every command in its console blocks made anew."""
+    """Return `text` with updated outputs of all commands in its console blocks."""
 
     def rerun(block: re.Match[str]) -> str:
         commands = [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
@@ -41,7 +41,7 @@ def sample_folder(parent: Path) -> Path:
 
 
 def _output(command: str, cwd: Path, env: dict[str, str]) -> str:
-    """What stderr and then a terminal on stdout show."""
+    """Return stderr, followed by what a terminal on stdout shows."""
     leader, follower = pty.openpty()
     path = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
     with subprocess.Popen(
@@ -64,7 +64,7 @@ def _output(command: str, cwd: Path, env: dict[str, str]) -> str:
 def _read(leader: int) -> bytes:
     try:
         return os.read(leader, 65536)
-    except OSError:  # Linux's way to say that the other side is closed
+    except OSError:  # on Linux, this means that the other side is closed
         return b""
 
 

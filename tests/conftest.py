@@ -32,7 +32,7 @@ from warm import WITHOUT_TORCH, Warm
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
 TESTS = (REPOSITORY / "tests", REPOSITORY / "tests" / "support")
-"""Where tests import from what they share; a program of theirs has to be told."""
+"""Folders from which tests import shared code; programs that tests start have to be given them."""
 PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]

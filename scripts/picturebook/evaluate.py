@@ -1,4 +1,4 @@
-"""The examination of a trained model: held-out pictures, and probes of one ability each."""
+"""Evaluation of a trained model: held-out pictures, and probes of one ability each."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ VECTOR_KINDS = (*animals.KINDS, *people.KINDS, *things.KINDS)
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (*VECTOR_KINDS, *emoji.KINDS)}
 ANY = "*"
 HELD_OUT_ONE_IN = 10
-"""One combination of kind, action, colour and place in so many is kept for evaluation and samples."""
+"""One in this number of combinations of kind, action, colour and place is kept for evaluation and samples."""
 
 QUADRUPEDS = frozenset(kind.name for kind in animals.KINDS if "run" in kind.actions)
 """The four-legged animals, which share their poses."""

@@ -197,7 +197,7 @@ def test_targa_of_fifteen_bits_and_from_any_corner() -> None:
 
 
 def jxl_header(*fields: tuple[int, int]) -> bytes:
-    """A codestream that begins with these numbers, each of so many bits, the lowest first; 64 x 32 pixels."""
+    """A codestream of 64 x 32 pixels that begins with these numbers and their lengths in bits, lowest bit first."""
     value = shift = 0
     for number, count in ((1, 1), (3, 5), (0, 3), (7, 5), *fields):
         value |= number << shift

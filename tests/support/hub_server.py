@@ -39,7 +39,7 @@ class Hub:
     names_only: bool = False
     """Whether lists have names only, as some mirrors' do."""
     break_after: list[int] = field(default_factory=list)
-    """After so many bytes the connection is closed, once for each number; for large files."""
+    """Numbers of bytes after which the connection is closed, once for each number; for large files."""
     wrong: int = 0
     """So many large files arrive with a wrong byte."""
     ignore_ranges: bool = False

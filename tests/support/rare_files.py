@@ -192,7 +192,7 @@ def _tiff_files() -> Iterable[ImageFile]:
 
 
 def _packed(samples: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """Lines of samples of so many bits, the highest first."""
+    """Return lines of samples with this number of bits, the highest bit first."""
     lines = samples.reshape(HEIGHT, -1)
     places = np.arange(bits - 1, -1, -1, dtype=np.uint16)
     return b"".join(np.packbits((line[:, None] >> places & 1).astype(np.uint8)).tobytes() for line in lines)

@@ -1,8 +1,8 @@
-"""Tokenizers of model folders as AutoTokenizer of transformers makes them, without transformers.
+"""Loading of tokenizers without transformers, with the same result as its AutoTokenizer.
 
 For the tokenizer classes of CLIP, Gemma and SigLIP 2, transformers reads the vocabulary, the merges and the special
-tokens from tokenizer.json, and builds normalizer and splitter itself. So does this module. A folder with a setting that
-is not known here is left to transformers. The tokenizer of open_clip is in `clip_bpe`.
+tokens from tokenizer.json, and builds normalizer and splitter itself; this module does the same. A folder with a
+setting that is not known here is left to transformers. The tokenizer of open_clip is in `clip_bpe`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 _DEFAULTS[_SIGLIP2] = _DEFAULTS[_GEMMA]
-"""What transformers takes where tokenizer_config.json says nothing."""
+"""Defaults of transformers for fields that tokenizer_config.json leaves out."""
 _INPUTS = ["input_ids", "attention_mask"]
 _SETTINGS = {
     *("tokenizer_class", "padding_side", "model_input_names", "added_tokens_decoder", *_NAMED),
@@ -83,19 +83,19 @@ _MODELS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Found:
-    """A tokenizer, and what its files say of padding."""
+    """A tokenizer, and the padding that its files demand."""
 
     tokenizer: Tokenizer
     pad: int
-    """The id that fills up short texts."""
+    """Id of the padding."""
     left: bool
-    """Whether it stands before the text."""
+    """Whether the padding is before the text."""
     masked: bool
-    """Whether attention is told where it stands."""
+    """Whether attention ignores the padding."""
 
 
 def find(folder: Path, family: str) -> Found | None:
-    """Return the tokenizer of the model in `folder`, whose `model_type` is `family`; None if it takes transformers."""
+    """Return the tokenizer of the model in `folder` with `model_type` `family`; None if transformers is needed for it."""
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
@@ -103,7 +103,7 @@ def find(folder: Path, family: str) -> Found | None:
     except Exception as error:  # tokenizers raises nothing narrower
         if is_shortage(error):
             raise
-        return None  # transformers says what is wrong
+        return None  # transformers will report what is wrong
 
 
 def _found(folder: Path, settings: dict[str, Any], described: dict[str, Any], family: str) -> Found | None:
@@ -114,16 +114,16 @@ def _found(folder: Path, settings: dict[str, Any], described: dict[str, Any], fa
     as_transformers = all(token.get("__type") == "AddedToken" for token in dictionaries)
     if kind is None or not as_transformers or not settings.keys() <= _SETTINGS:
         return None
-    # 1. Special tokens: those of tokenizer.json, where nothing else names others.
+    # 1. Special tokens are those of tokenizer.json, unless other files name others.
     model, named = described["model"], _named(settings, kind)
     ids: dict[str, int] = {token["content"]: token["id"] for token in described["added_tokens"]}
     if not set(named.values()) <= ids.keys() or not _agree(folder, settings, named, described["added_tokens"]):
         return None
-    # 2. The vocabulary is the file's, the steps before it are the class's.
+    # 2. The vocabulary is that of the file, the steps before it are those of the class.
     rules = {"vocab": model["vocab"], "merges": model["merges"], "unk_token": named["unk_token"]}
     new = described | {"model": _MODELS[kind] | rules, "normalizer": _NORMALIZERS[kind]}
     new |= {"pre_tokenizer": _SPLITTERS[kind], "truncation": None, "padding": None}
-    # 3. What stands around a text: CLIP's class says it, the others leave it to the file.
+    # 3. The tokens before and after a text are determined by CLIP's class; other classes leave them to the file.
     if kind == _CLIP:
         start, stop = ([named[name], ids[named[name]]] for name in ("bos_token", "eos_token"))
         ends = {"type": "RobertaProcessing", "sep": stop, "cls": start}

@@ -62,7 +62,7 @@ class _Head(NamedTuple):
 
 
 class ImageTower:
-    """An image tower of CLIP's or SigLIP's kind: (B, 3, H, W) normalised pixels to (B, D) vectors, not yet of unit length."""
+    """An image tower of CLIP's or SigLIP's kind: (B, 3, H, W) pixels to (B, D) vectors, not yet of unit length."""
 
     def __init__(self, weights: Weights, shape: ImageShape, dtype: torch.dtype, device: torch.device) -> None:
         """Copy `weights`, which have the names of those of the image tower in NumPy."""
