@@ -95,7 +95,7 @@ class Found:
 
 
 def find(folder: Path, family: str) -> Found | None:
-    """Return the tokenizer of the model in `folder` with `model_type` `family`; None if transformers is needed for it."""
+    """Return the tokenizer of the model in `folder`, of the family `family`; None if transformers is needed for it."""
     try:
         settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
         described = json.loads((folder / "tokenizer.json").read_text("utf-8"))
