@@ -301,16 +301,31 @@ def test_an_index_run_hands_over_and_makes_the_same_index_also_after_a_kill(
         assert (np.abs(vectors - wanted) <= np.spacing(np.abs(wanted)) + np.float16(1e-5)).all()
 
 
+TOO_HEAVY = {
+    *("transformers", "huggingface_hub", "tokenizers", "scipy", "sklearn", "pandas", "torchvision", "accelerate"),
+    *("sympy", "pydantic", "rich"),
+}
+"""Top-level modules that images in torch can do without, though some come with torch or transformers."""
+WITHOUT_COMPILER = """
+import sys
+compiler = {"torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.fx.experimental.symbolic_shapes"}
+assert not compiler & sys.modules.keys(), compiler & sys.modules.keys()
+"""
+
+
 @pytest.mark.usefixtures("sample_index")  # so that the text tower is in the cache
-@pytest.mark.parametrize("command", ["index", "embed"])
-def test_torch_computes_images_without_transformers(command: str, tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize(("command", "family"), [("index", "picturebook"), ("embed", "siglip2_fixed")])
+def test_torch_computes_images_without_transformers(
+    command: str, family: str, tmp_path: Path, environment: dict[str, str]
+) -> None:
     (tmp_path / "images").mkdir()
     noise(np.random.default_rng(1)).save(tmp_path / "images" / "one.png")
+    model = family if family == "picturebook" else str(getattr(families, family)(tmp_path / family))
     more = ["-q"] if command == "index" else ["--out", "x.npy"]
-    arguments = ["clipsearch", command, "images", "--model", "picturebook", "--engine", "torch", *more]
-    loaded = loaded_by(COMMAND.format(arguments=arguments), environment, tmp_path)
+    arguments = ["clipsearch", command, "images", "--model", model, "--engine", "torch", *more]
+    loaded = loaded_by(COMMAND.format(arguments=arguments) + WITHOUT_COMPILER, environment, tmp_path)
     assert "torch" in loaded
-    assert not loaded & {"transformers", "huggingface_hub", "scipy"}
+    assert not loaded & TOO_HEAVY
 
 
 def test_index_embeds_few_images_without_a_model_library(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -65,7 +65,7 @@ class ImageTower:
     """An image tower of CLIP's or SigLIP's kind: (B, 3, H, W) pixels to (B, D) vectors, not yet of unit length."""
 
     def __init__(self, weights: Weights, shape: ImageShape, dtype: torch.dtype, device: torch.device) -> None:
-        """Copy `weights`, which have the names of those of the image tower in NumPy."""
+        """Use `weights`, which have the names of those of the image tower in NumPy; what has to differ is copied."""
         self.dtype, self.device = dtype, device
         self._patch, self._heads = shape.patch, shape.heads
         self._weights, self._eps = weights, shape.layer_norm_eps
@@ -122,8 +122,9 @@ class ImageTower:
 
     def _joined(self, names: list[str]) -> _Linear:
         """Join the weights of several matrix products of the same input into one."""
-        weight, bias = (torch.cat([self._weights[f"{name}.{kind}"] for name in names]) for kind in ("weight", "bias"))
-        return _Linear(self._own(weight), self._own(bias))
+        kinds = ("weight", "bias")
+        weight, bias = (torch.cat([self._own(self._weights[f"{name}.{kind}"]) for name in names]) for kind in kinds)
+        return _Linear(weight, bias)
 
     def _linear(self, name: str, factor: float = 1.0, of_bias: float = 1.0) -> _Linear:
         weight = self._weights[f"{name}.weight"]
