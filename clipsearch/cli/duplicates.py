@@ -101,7 +101,7 @@ def duplicates(
     form = _form(output, print0=print0)
     deletion.check(threshold, exact=exact)
     if exact and threshold is not None:
-        raise InputError("--exact knows no threshold: leave one of them out.")
+        raise InputError("--exact takes no threshold: leave --exact or --threshold out.")
     check_inputs(filters.files_from)
     check_page(html)
     opened_index, arguments = opened(index, filters)
@@ -196,7 +196,7 @@ def _report(groups: Sequence[Group], options: DeleteOptions) -> int:
     from clipsearch.tasks.duplicates import reclaimable
 
     once = "" if options.permanently else ", once the trash is emptied"
-    say(f"{_counted(groups)}. To delete the duplicates would free {_size(reclaimable(groups))}{once}.")
+    say(f"{_counted(groups)}. Deleting the duplicates would free {_size(reclaimable(groups))}{once}.")
     return 0
 
 
@@ -204,7 +204,7 @@ def _delete(groups: Sequence[Group], roots: Sequence[bytes], options: DeleteOpti
     """Delete the duplicates, report it, and return the exit code."""
     if not options.yes:
         _report(groups, options)
-        say("Nothing was deleted. To delete all but what is to be kept, add --yes.")
+        say("Nothing was deleted. To delete the duplicates, add --yes.")
         return EXIT_NOT_DELETED
     from clipsearch.tasks.duplicates import delete_duplicates
 
@@ -250,7 +250,7 @@ class _Tally:
             self._freed += one.freed
             self._trashed += one.trashed
         for link in one.dangling:
-            say(f"The link {printable(shown(link))} leads nowhere now: it led to {name}.")
+            say(f"The link {printable(shown(link))} leads nowhere now: its target was {name}.")
 
     def report(self, *, permanently: bool) -> None:
         """Report the numbers."""
@@ -261,7 +261,7 @@ class _Tally:
         if permanently:
             say(f"Deleted {plural(self._deleted, 'file')}, which freed {_size(self._freed)}.")
         else:
-            say(f"Moved {plural(self._deleted, 'file')} to the trash. To empty it frees {_size(self._trashed)}.")
+            say(f"Moved {plural(self._deleted, 'file')} to the trash. Emptying it frees {_size(self._trashed)}.")
         if self._deleted:
             say("To bring the index up to date: clipsearch index")
 

@@ -104,7 +104,7 @@ def eval_(
         encoding=encoding,
     )
     if read.missing:
-        say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are not there.")
+        say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are missing.")
     # 2. Evaluate.
     found = _measured([replace(model, model=name) for name in compare] if compare else [model], read)
     # 3. Report.

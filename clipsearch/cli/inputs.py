@@ -198,7 +198,7 @@ def _content(name: str) -> bytes:
         return read_stream(standard_input()) if name == STDIN else read_image(os.fsencode(name))
     except (UnreadableImageError, OSError) as error:
         where = "from standard input" if name == STDIN else name
-        raise InputError(f"Cannot read the picture {where}: {error}") from error
+        raise InputError(f"Cannot read the image {where}: {error}") from error
 
 
 def image_files(paths: Iterable[Path]) -> list[ImageFile]:

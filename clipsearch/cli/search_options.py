@@ -208,7 +208,7 @@ class OutputOptions(FormatOptions):
 
             check_terminal(sys.stdout.buffer)
             if form != "table":
-                raise InputError(f"--preview is for eyes, {form} for programs: choose one.")
+                raise InputError(f"--preview is for people, {form} for programs: choose one.")
         check_page(self.html)
         return form
 

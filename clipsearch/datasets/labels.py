@@ -155,7 +155,7 @@ def read_cifar(path: Path, *, coarse: bool = False) -> CifarBatch:
     # 2. The names of its label numbers.
     labels = _names(path.parent / kind.file, kind)
     if not isinstance(numbers, list) or len(numbers) != len(data) or not all(n in range(len(labels)) for n in numbers):
-        raise InputError(f"{path}: its {kind.labels} are not one number from 0 to {len(labels) - 1} for each picture.")
+        raise InputError(f"{path}: its {kind.labels} are not one number from 0 to {len(labels) - 1} for each image.")
     pixels = data.reshape(-1, 3, _SIDE, _SIDE).transpose(0, 2, 3, 1)
     return CifarBatch(absolute(path), pixels, [labels[number] for number in numbers], labels)
 

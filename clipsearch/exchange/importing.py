@@ -179,11 +179,11 @@ def _check_numbers(path: Path, vectors: Floats, *, normalise: bool) -> None:
         block = np.asarray(vectors[start : start + _BLOCK_ROWS], np.float64)
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
-            raise InputError(f"{path}: row {start + bad[0]} (from 0) holds what is no number (NaN or infinite).")
+            raise InputError(f"{path}: row {start + bad[0]} (from 0) contains NaN or infinite numbers.")
         norms = np.linalg.norm(block, axis=1)
         empty = np.flatnonzero(norms == 0)
         if len(empty):
-            raise InputError(f"{path}: row {start + empty[0]} (from 0) is all zeros; that is no direction.")
+            raise InputError(f"{path}: row {start + empty[0]} (from 0) contains only zeros, which have no direction.")
         worst = int(np.abs(norms - 1).argmax())
         if not normalise and abs(norms[worst] - 1) > _NORM_TOLERANCE:
             raise InputError(

@@ -100,9 +100,9 @@ class Filters:
             orientation=_orientation(wanted) if wanted else None,
         )
         if filters.after and filters.before and filters.after >= filters.before:
-            raise InputError(f"No picture is taken after {filters.after} and before {filters.before}.")
+            raise InputError(f"No image is taken after {filters.after} and before {filters.before}.")
         if filters.min_width < 0 or filters.min_height < 0:
-            raise InputError("A picture's width and height are at least 1.")
+            raise InputError("The width and height of an image are at least 1.")
         patterns(filters.glob)  # raises an error if one is invalid
         return filters
 

@@ -99,7 +99,7 @@ def filters_of(arguments: FilterArguments, store: Store) -> Filters:
     filters = Filters.of(arguments)
     for path in filters.under or ():
         if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
-            raise InputError(f"under: there is no {os.fsdecode(path)}, and the index knows none.", hint="folders")
+            raise InputError(f"under: {os.fsdecode(path)} exists neither on the disk nor in the index.", hint="folders")
     return filters
 
 

@@ -135,7 +135,7 @@ def vector_of_image(
             return encoders.image(content, name, box)
     except UnreadableImageError as error:
         shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
-        raise InputError(f"Cannot read the picture {shown}: {error}") from error
+        raise InputError(f"Cannot read the image {shown}: {error}") from error
     _log.info("picture: known to the index, so it needs no model")
     if share := store.damage_of(digest(content)):
         warn_of_damage(name, share)

@@ -169,7 +169,7 @@ class LazyModel:
         """
         why = NO_TOWER if self._tower is None else why_torch(self._options)
         if self._tower is None or why:
-            raise ModelError(f"The layers of model {self.name!r} cannot be looked into, which NumPy does: {why}.")
+            raise ModelError(f"NumPy cannot compute single layers of model {self.name!r}: {why}.")
         return self._tower
 
     @cached_property

@@ -63,7 +63,7 @@ class ImageTerm:
     def __post_init__(self) -> None:
         """Check the fields."""
         if not self.image:
-            raise InputError("An image without a name.", hint="image")
+            raise InputError("The name of the image is empty.", hint="image")
         if not isinstance(self.image, bytes) and "\0" in os.fspath(self.image):
             raise InputError(f"No file can be named {os.fspath(self.image)!r}.")
         if self.box is not None:
@@ -141,5 +141,5 @@ def _split(given: str) -> tuple[float, str]:
 def _name(term: Term) -> str:
     if isinstance(term, TextTerm):
         return term.text
-    name = "a picture" if isinstance(term.image, bytes) else os.fspath(term.image)
+    name = "an image" if isinstance(term.image, bytes) else os.fspath(term.image)
     return f"({name} at {term.box})" if term.box else f"({name})"

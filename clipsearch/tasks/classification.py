@@ -69,7 +69,7 @@ class Label:
         name, tab, words = given.partition("\t")
         name, words = name.strip(), words.strip()
         if not name or (tab and not words):
-            raise InputError(f"The label {given!r} is empty. Write NAME, or NAME, a tab and what the picture shows.")
+            raise InputError(f"The label {given!r} is empty. Write NAME, or NAME, a tab and what the image shows.")
         check_utf8(given, "The label")
         return cls(name, words or _spelled(name))
 
@@ -294,7 +294,7 @@ def positions(known: Iterable[str], labels: Sequence[Label]) -> npt.NDArray[np.i
     for name in known:
         place = places.get(key(name))
         if place is None:
-            raise InputError(f"A picture is known to show {name!r}, which is no label.", hint="add-label", label=name)
+            raise InputError(f"An image is known to show {name!r}, which is no label.", hint="add-label", label=name)
         found.append(place)
     return np.array(found, np.int64)
 
@@ -312,7 +312,7 @@ def report(predictions: Predictions, truth: npt.NDArray[np.int64], labels: Seque
         ValueError: `predictions` has fewer than 5 labels for each image.
     """
     if not len(truth):
-        raise InputError("There is no picture to report on.")
+        raise InputError("There is no image to report on.")
     best = predictions.labels
     if best.shape[1] < min(TOP, len(labels)):
         raise ValueError(f"A report needs the {TOP} most probable labels of each image, not {best.shape[1]}.")

@@ -131,8 +131,8 @@ def find_clusters(
         )
     if wanted is not Method.KMEANS and len(first) > _MOST_COMPARED:
         raise InputError(
-            f"{wanted.value} compares all pairs, which is too much for {len(first)} images; up to {_MOST_COMPARED} can "
-            "be.",
+            f"{wanted.value} compares all pairs, which is too much for {len(first)} images; it takes up to "
+            f"{_MOST_COMPARED}.",
             hint="many-images",
         )
     labels = _labels(vectors[first], n, wanted, min_size or MIN_SIZE, seed)[copies]
@@ -182,7 +182,7 @@ def _checked(n: int | None, method: str, min_size: int | None) -> Method:
     if min_size is not None and min_size < 2:  # noqa: PLR2004  (HDBSCAN's minimum)
         raise InputError(f"A group has at least 2 images, not {min_size}.")
     if min_size is not None and wanted is not Method.HDBSCAN:
-        raise InputError("Only HDBSCAN knows a least size of groups.", hint="no-min-size")
+        raise InputError("Only HDBSCAN has a smallest size of groups.", hint="no-min-size")
     return wanted
 
 

@@ -95,7 +95,7 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
             vectors.append(vector)
     if not vectors:
         path, reason = unreadable[0]
-        raise InputError(f"None of {len(unreadable)} images can be read, {os.fsdecode(path)} for one: {reason}.")
+        raise InputError(f"None of {len(unreadable)} images can be read. The first is {os.fsdecode(path)}: {reason}.")
     kept = [(text, row[image]) for text, image in captions.pairs if image in row]
     # 2. Embed the texts of these pairs.
     line = {text: number for number, text in enumerate(sorted({text for text, _ in kept}))}

@@ -157,8 +157,8 @@ def test_batch_size_does_not_change_results(pictures: Path, run: Run) -> None:
 
 def test_the_precision_is_chosen_or_asked_for_and_reported(pictures: Path, run: Run) -> None:
     small = run("index", "pictures", *PB, "--json", *TORCH, cwd=pictures.parent)
-    assert json.loads(small.stdout)["precision_reason"] == "the model is small"
-    assert "Computed on cpu in fp32 (the model is small)." in small.stderr.decode()
+    assert (reason := json.loads(small.stdout)["precision_reason"]) == "the model is small"
+    assert f"fp32 ({reason})" in small.stderr.decode()
     plain = rows_of(pictures.parent)
     paint(pictures / "new.png", "teal")
     asked = run("index", *PB, "--json", "--precision", "bf16", "--index", "bf16", "pictures", cwd=pictures.parent)
@@ -399,18 +399,19 @@ def test_a_first_run_can_be_watched_and_a_killed_one_is_told_from_one_at_work(
         process.send_signal(signal.SIGCONT)
     # Nothing was searched, so "nothing found" would be wrong.
     assert query.returncode == 2
-    assert b"is being built, and there is no image in it yet" in query.stderr
+    assert os.fsencode(tmp_path / FOLDER) in query.stderr
+    assert b"clipsearch index" not in query.stderr
     assert status["roots"] == [{"path": "many", "images": 0}]
     assert (status["at_work"], status["whole"], status["images"]) == (True, False, 0)
-    assert "being built: 0 images so far" in text.stdout.decode()
-    assert "is under way" in text.stdout.decode()
+    assert "0 images" in text.stdout.decode()
+    assert "killed" not in text.stdout.decode()
 
     query = run("query", "a dog", cwd=tmp_path)
     assert query.returncode == 2
-    assert b"was ended at its beginning. Go on with it: clipsearch index" in query.stderr
+    assert b"clipsearch index" in query.stderr
     text, status = run("status", cwd=tmp_path), json.loads(run("status", "--json", cwd=tmp_path).stdout)
     assert (status["at_work"], status["whole"]) == (False, False)
-    assert "did not finish: it was killed" in text.stdout.decode()
+    assert "killed" in text.stdout.decode()
 
     assert index(run, *PB, cwd=tmp_path)["embedded"] == 30
     done = run("query", "a dog", cwd=tmp_path)
@@ -443,7 +444,7 @@ def test_a_later_run_that_is_killed_does_not_make_queries_talk(pictures: Path, r
     with closing(sqlite3.connect(home / FOLDER / "index.db")) as database, database:
         database.execute("UPDATE meta SET value = json_set(value, '$.outcome', 'unfinished') WHERE key = 'last_run'")
     assert run("query", "a dog", cwd=home).stderr == b""
-    assert b"did not finish: it was killed" in run("status", cwd=home).stdout
+    assert b"killed" in run("status", cwd=home).stdout
 
 
 @pytest.mark.parametrize("named", [[], ["--index", "new/index"]], ids=["here", "elsewhere"])
@@ -543,9 +544,8 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environ
             assert run("query", "a dog", cwd=tmp_path).returncode in (0, 2)  # 2 before the first checkpoint
             out, _ = second.communicate(timeout=120)
     assert (first.returncode, refused.returncode, second.returncode) == (0, 2, 0)
-    assert b"Another clipsearch is writing to" in refused.stderr
     assert b"--wait SECONDS" in refused.stderr
-    assert waiting.startswith(b"Waiting for another clipsearch")
+    assert waiting.startswith(b"Waiting")
     assert json.loads(out)["reused"] == 300
 
 

@@ -131,7 +131,7 @@ def test_a_missing_text_tower_is_made_once_and_said(sample_index: Path, run: Run
     cache = {"CLIPSEARCH_CACHE": str(tmp_path / "cache")}
     first = run("query", "a dog", cwd=sample_index, env=cache)
     second = run("query", "a dog", cwd=sample_index, env=cache)
-    assert "Preparing the text tower" in first.stderr.decode()
+    assert "'picturebook'" in first.stderr.decode()
     assert second.stderr == b""
     assert first.stdout == second.stdout == run("query", "a dog", cwd=sample_index).stdout
 

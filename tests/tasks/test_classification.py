@@ -243,7 +243,7 @@ def test_top_5_counts_the_five_likeliest_only() -> None:
 
 
 def test_a_report_on_nothing_is_an_error() -> None:
-    with pytest.raises(InputError, match="picture"):
+    with pytest.raises(InputError, match="no image"):
         report(predictions([[0]])._replace(labels=np.empty((0, 1), np.int64)), np.empty(0, np.int64), names("a", "b"))
 
 
