@@ -119,12 +119,12 @@ def test_how_labels_are_written(given: str, wanted: Label) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ([], "two labels or more"),
+        ([], "two labels"),
         (["cat"], "not only 'cat'"),
-        (["cat", "dog", "cat"], "the same name: 'cat' and 'cat'"),
+        (["cat", "dog", "cat"], "name: 'cat' .*'cat'"),
         (["cat", "dog", "Cat"], "'cat' and 'Cat'"),
         (["red_car", "red car"], "'red_car' and 'red car'"),
-        (["a\tcat", "b\tCat"], "the same words"),
+        (["a\tcat", "b\tCat"], "words: "),
         (["cat", ""], "is empty"),
         (["cat", " "], "is empty"),
         (["cat", "\tdog"], "is empty"),

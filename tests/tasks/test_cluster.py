@@ -157,15 +157,15 @@ def test_what_compares_all_pairs_refuses_too_many(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("n", "options", "said"),
     [
-        (12, {}, "too little for 12 groups: the index holds only 11 images"),
-        (0, {}, "1 group or more, not 0"),
+        (12, {}, r"\b12\b.* 11 images"),
+        (0, {}, "not 0"),
         (2, {"method": "hdbscan"}, "HDBSCAN"),
-        (None, {"method": "magic"}, "'magic' is no method. There are: kmeans, agglomerative, hdbscan"),
-        (None, {"min_size": 5}, "Only HDBSCAN knows a least size"),
-        (None, {"method": "hdbscan", "min_size": 1}, "at least 2 images, not 1"),
-        (None, {"glob": "nothing*"}, "of 11 images in the index, no image passed the filters"),
-        (None, {"glob": "3.png"}, "of 11 images in the index, only 1 image passed the filters"),
-        (3, {"glob": ["3.png", "4.png"]}, "too little for 3 groups: of 11 images in the index, only 2 images passed"),
+        (None, {"method": "magic"}, "'magic'.* kmeans, agglomerative, hdbscan"),
+        (None, {"min_size": 5}, "HDBSCAN"),
+        (None, {"method": "hdbscan", "min_size": 1}, "not 1"),
+        (None, {"glob": "nothing*"}, "of 11 images.* no image"),
+        (None, {"glob": "3.png"}, "of 11 images.* 1 image"),
+        (3, {"glob": ["3.png", "4.png"]}, "3 groups.* of 11 images.* 2 images"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, n: int | None, options: dict[str, Any], said: str) -> None:
