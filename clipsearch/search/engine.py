@@ -102,7 +102,7 @@ def why_torch(options: EncoderOptions) -> str | None:
 
 
 NO_TOWER = "NumPy cannot compute this image tower, or the cache cannot be written"
-"""Why the whole model is loaded."""
+"""The reason, in the log, why the whole model is loaded."""
 
 
 def seconds_of_image(work: int) -> float:
@@ -131,7 +131,7 @@ class ImageEngine:
         Args:
             tower: The image tower in NumPy.
             load: Returns the image tower in torch.
-            options: How it is to compute.
+            options: The device, precision and engine to compute with.
             expected: Number of images that are likely to come. If they are too many for NumPy, torch is loaded at once
                 and embeds all of them.
         """
@@ -159,7 +159,7 @@ class ImageEngine:
         if self._waits:
             self._torch = _in_another_thread(self._loaded)
             if options.device not in ("auto", "cpu"):
-                self._torch.result()  # that a device is not there is said before anything is done
+                self._torch.result()  # so that a missing device is reported first
 
     @property
     def name(self) -> str:

@@ -149,7 +149,7 @@ class LazyModel:
             return self._engine
 
     def _images_in_torch(self) -> ImageEncoder:
-        """The image tower in torch; the whole model where it takes images of any proportions, as transformers does."""
+        """The image tower in torch; the whole model if its inputs have different shapes, as in transformers."""
         if self._tower is None or self._tower.preprocessing.seen is None:
             return self._whole_model
         encoder = load_image_encoder(self.name, self._tower, self._options)

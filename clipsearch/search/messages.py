@@ -61,7 +61,7 @@ def encoder_loaded(encoder: Encoder, device_reason: str | None = None) -> list[s
 
 
 def how_it_computes(encoder: ImageEncoder, device_reason: str | None = None) -> list[str]:
-    """Lines for the log: the device and the precision. `device_reason` beats its own."""
+    """Make the log lines about device and precision. `device_reason` replaces the encoder's own reason."""
     return [
         f"device: {encoder.device} ({device_reason or encoder.device_reason})",
         f"precision: {encoder.precision} ({encoder.precision_reason})",
