@@ -87,7 +87,7 @@ def _scene(path: Path) -> Pixels:
 
 
 def _spaces() -> Iterator[tuple[str, Callable[[Pixels], tuple[bytes, Pixels]]]]:
-    """For each way to write a picture: what makes the file, and what is to be seen in it."""
+    """Return for each way to write a picture the function that writes it, and the expected pixels."""
     for name, profile in MATRICES.items():
         yield (
             name,
@@ -160,7 +160,7 @@ def _losses(
 
 
 def _as_before(content: bytes) -> Image.Image:
-    """As Pillow alone has it; of colour in 16 bits it keeps the upper eight."""
+    """Decode as Pillow alone does; of colour in 16 bits it keeps the upper eight."""
     with Image.open(io.BytesIO(content)) as image:
         return image.convert("RGB")
 

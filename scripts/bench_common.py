@@ -45,19 +45,19 @@ class Process(NamedTuple):
 
     command: Sequence[str]
     folder: Path
-    """Where it is started."""
+    """Folder in which the process is started."""
     environment: Mapping[str, str] = {}
-    """Beside this process's own."""
+    """Environment variables in addition to those of this process."""
 
 
 class Weight(NamedTuple):
-    """What one process took."""
+    """Time and memory of one process."""
 
     seconds: float
     peak_mb: float | None
     """The most memory it had, in 10**6 bytes, mapped files included; None where the system does not tell."""
     own_mb: float | None
-    """The same without mapped files, as seen every 5 ms."""
+    """The largest memory without mapped files, sampled every 5 ms."""
 
     def shown(self) -> dict[str, float | None]:
         """Return the figures for the last line."""
@@ -124,7 +124,7 @@ def make_vit_b_32(folder: Path, words: Path, side: int = 224) -> None:
 
 
 def clip_preprocessing(side: int) -> dict[str, Any]:
-    """What CLIP's preprocessor_config.json says; `side` is that of the pictures that the model sees, in pixels."""
+    """Return CLIP's preprocessor_config.json; `side` is the side of the model's input in pixels."""
     return _PREPROCESSING | {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
 
 
@@ -153,7 +153,7 @@ def run(
 
 
 def seconds(process: Process, *, fine: Container[int] = (0,)) -> float:
-    """How long one process took; `fine` are good exit codes."""
+    """Return the seconds that one process took; `fine` are good exit codes."""
     return run(*process, fine=fine)[0]
 
 
@@ -203,7 +203,7 @@ def sampled(process: int) -> Iterator[dict[str, int]]:
 
 
 def _memory(process: int) -> dict[str, int]:
-    """What Linux tells of a process, in bytes."""
+    """Read the memory of a process in bytes, on Linux."""
     try:
         lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
     except OSError:
@@ -259,7 +259,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def slope(counts: Sequence[float], values: Sequence[float]) -> float | None:
-    """How `values` grow with `counts`, by least squares; None for a single point."""
+    """Return the slope of `values` over `counts` by least squares; None for a single point."""
     return statistics.linear_regression(counts, values).slope if len(set(counts)) > 1 else None
 
 
@@ -270,7 +270,7 @@ def show(label: str, figures: dict[str, float], unit: str, digits: int = 3) -> N
 
 
 def machine() -> dict[str, Any]:
-    """Where the figures come from."""
+    """Describe the machine and the versions of the figures."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -129,10 +129,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answers:
-    """What the index says to texts."""
+    """Answers of the index to texts."""
 
     row: dict[str, int]
-    """Of each text."""
+    """Row of each text."""
     cosines: Numbers
     """(T, N) of texts and samples."""
     confidence: Numbers
@@ -303,7 +303,7 @@ def some(items: Sequence[Any], rng: Random) -> list[Any]:
 
 
 def ask(folder: Path, texts: Sequence[str], names: Sequence[str]) -> Answers:
-    """What the index in `folder` says to `texts` about the samples `names`."""
+    """Ask the index in `folder` for `texts` and the samples `names`."""
     with clipsearch.open_index(folder) as index:
         hits = index.search_many(texts, None)
         model = index.store.model()
@@ -372,7 +372,7 @@ def members_of(questions: Sequence[Question]) -> dict[tuple[bool, str], list[int
 
 
 def groups(questions: Sequence[Question], best: Numbers) -> list[dict[str, Any]]:
-    """For each group how many queries get a yes at each cut-off, from (Q,) the best confidence; printed."""
+    """Print for each group the number of queries with yes at each cut-off, from (Q,) best confidences."""
     found = []
     for (occurs, group), members in members_of(questions).items():
         shares = {str(cut): round(float((best[members] >= cut).mean()), 3) for cut in CUT_OFFS}
@@ -383,7 +383,7 @@ def groups(questions: Sequence[Question], best: Numbers) -> list[dict[str, Any]]
 
 
 def alternatives(questions: Sequence[Question], answers: Answers) -> dict[str, dict[str, float]]:
-    """The same figures for other prompts, other formulas, and cut-offs that are chosen with the truth at hand."""
+    """Compute the figures for other prompts, other formulas, and cut-offs that are chosen with the truth known."""
     rows = answers.of(question.text for question in questions)
     measures = {
         "clipsearch": answers.confidence,

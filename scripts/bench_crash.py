@@ -59,7 +59,7 @@ from clipsearch.system.naming import ASIDE, restore  # noqa: E402
 MODEL = "picturebook"
 CLIPSEARCH = (sys.executable, "-m", "clipsearch")
 TOLERANCE = 1e-3
-"""Of a number in a vector: a model's last bit depends on what else is in a batch."""
+"""Tolerance of a component of a vector: its last bits depend on the other images of a batch."""
 LOADING_SECONDS, WORKING_SECONDS = 2.0, 3.0
 """Largest times of a kill, in seconds from the start of a run or from its first checkpoint."""
 CHANGES = ((0.15, 3), (0.7, 1))
@@ -121,7 +121,7 @@ class Album:
         return {os.fsencode(path): digest_of(path.read_bytes()) for path in self.folder.iterdir()}
 
     def change(self) -> None:
-        """Of some pictures each changes, is renamed or deleted, or gets a neighbour."""
+        """Change, rename or delete some of the pictures, or add others beside them."""
         self.renamed = {}
         shares, weights = zip(*CHANGES, strict=True)
         (share,) = self.rng.choices(shares, weights)
@@ -379,7 +379,7 @@ def run_and_kill_removal(command: list[str | Path], folder: Path, env: dict[str,
 
 
 def fail(work: Path) -> tuple[dict[str, int], int]:
-    """How many faults of each kind were tried, and after how many something was not as it must be."""
+    """Return the number of faults of each kind, and of those after which something was wrong."""
     tried: Counter[str] = Counter()
     failures = 0
     try:
@@ -420,7 +420,7 @@ def loses(removal: Removal, turn: tuple[str, int], kind: Kind) -> bool:
 
 
 def breaches(story: Story, kind: Kind) -> list[str]:
-    """What went wrong after a fault at any call."""
+    """Return what went wrong after faults at all calls."""
     calls = [call.number for call in story.calls]
     assert len(story.states) >= 3  # made before there are threads
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -428,7 +428,7 @@ def breaches(story: Story, kind: Kind) -> list[str]:
 
 
 def breach_of(story: Story, kind: Kind, at: int) -> str | None:
-    """What went wrong after a fault at one call; None if nothing did."""
+    """Return what went wrong after a fault at one call; None if nothing did."""
     try:
         story.check(at, kind)
     except Exception as error:  # noqa: BLE001  (whatever it is, the next call has its turn)

@@ -71,7 +71,7 @@ def planted(rows: int, dim: int, number: int) -> npt.NDArray[np.float32]:
 
 
 def make_index(folder: Path, vectors: npt.NDArray[np.float32], copies: int) -> None:
-    """In `folder` an index with these vectors; the last `copies` have the contents of the first."""
+    """Make an index with these vectors in `folder`; the last `copies` have the contents of the first."""
     from clipsearch.index.format import FOLDER, ModelRecord, Record
     from clipsearch.index.writing import Writer
 

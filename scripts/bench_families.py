@@ -146,7 +146,7 @@ def pictures_compared(folder: Path) -> list[Path]:
 
 
 def indexed(model: Path, folder: Path, pictures: Path) -> dict[str, Any]:
-    """What `index` took, on what it ran, and what it left."""
+    """Measure `index`: time, memory, device, and the size of what it writes."""
     command = [common.clipsearch_command(), "index", str(pictures), "--model", str(model), "--json"]
     weight = common.weigh(common.Process(command, folder))
     status = state(folder)
@@ -163,7 +163,7 @@ def indexed(model: Path, folder: Path, pictures: Path) -> dict[str, Any]:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What `clipsearch status` says of the index in a folder."""
+    """Return the output of `clipsearch status` for the index in a folder."""
     status: dict[str, Any] = json.loads(common.run([common.clipsearch_command(), "status", "--json"], folder)[1])
     return status
 
@@ -181,7 +181,7 @@ def query_process(folder: Path) -> common.Process:
 
 
 def queried(folder: Path, reference: common.Process | None, runs: int) -> dict[str, Any]:
-    """What a cold query took, also as a multiple of the reference's, and what it imported."""
+    """Measure a cold query, also as a multiple of the reference's time, and list its heavy imports."""
     process = query_process(folder)
     cases = {"reference": partial(common.seconds, reference)} if reference else {}
     times = common.interleaved({**cases, "query": partial(common.seconds, process)}, runs)
@@ -356,7 +356,7 @@ def clip(folder: Path, side: int, vision: dict[str, Any], text_width: int, activ
 
 
 OLD_ENDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
-"""What the configurations of CLIP and its first likes say, and transformers reads as: the largest id ends a text."""
+"""End token in the configurations of CLIP and early similar models, which transformers reads as: the largest id."""
 
 
 def open_clip(folder: Path) -> Any:  # noqa: ANN401
@@ -524,7 +524,7 @@ def dual_encoder(folder: Path) -> Any:  # noqa: ANN401
 
 
 def combined(*, first: str = "") -> Iterator[str]:
-    """All strings of two of our letters, of three, and so on; `first` are characters that also begin one."""
+    """Yield all strings of two letters, of three, and so on; `first` are further characters that may begin one."""
     length = 2
     while True:
         yield from map("".join, product(_LETTERS + first, *[_LETTERS] * (length - 1)))

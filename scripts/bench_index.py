@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 TEXT = "a dog is sleeping"
 BATCH = 32
-"""Of the notebook. The model alone and the matrix products take clipsearch's."""
+"""Size of the notebook's batches. The model alone and the matrix products have clipsearch's."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 PEERS_OWN = f"{common.VIT_B_32}-{peer_rclip.SIDE}"
 _SMALL_PART = 4
-"""What part of the pictures is the smaller number of images, for marginal rates."""
+"""Share of the pictures in the smaller set, for marginal rates."""
 _LEAST = 1e-3
 """Seconds that more pictures take at the least: on a busy machine some may seem to take none."""
 _OCTAVES = ((4, 60.0), (16, 30.0), (64, 15.0), (256, 8.0))
@@ -64,7 +64,7 @@ class Case(NamedTuple):
     suffix: str
     count: int
     drawn: int
-    """How many of them are drawn; the others are those, moved and mirrored, which is faster."""
+    """Number of pictures that are drawn; the others are made faster by moving and mirroring these."""
 
 
 CASES = {
@@ -76,7 +76,7 @@ CASES = {
 
 
 class Options(NamedTuple):
-    """What was asked for, and where it happens."""
+    """Options of the benchmark, and its folders."""
 
     work: Path
     device: str
@@ -141,7 +141,7 @@ def main() -> None:
 def measure(
     names: Sequence[str], scale: float, models: dict[str, Path], peer: peer_rclip.Rclip | None, options: Options
 ) -> dict[str, Any]:
-    """All cases; the curves on the first."""
+    """Measure all cases, and the curves for the first one."""
     cases: list[dict[str, Any]] = []
     curves: list[dict[str, Any]] = []
     for name in names:
@@ -341,7 +341,7 @@ def new_folder(folder: Path) -> Path:
 
 
 def measure_curves(model_folder: Path, files: list[Path], options: Options) -> dict[str, Any]:
-    """How the rate grows with the batch, model alone, and with the cores, end to end."""
+    """Measure how the rate grows with the batch, for the model alone, and with the cores, end to end."""
     encoder = options.encoder(model_folder)
     some = decoded(files[: max(BATCHES)], encoder)
     ready = np.resize(some, (max(BATCHES) * encoder.calls, *some.shape[1:]))  # the greatest batch for each call
@@ -445,7 +445,7 @@ def our_process(images: Path, model: Path, options: Options) -> common.Process:
 
 
 def our_seconds(images: Path, model: Path, options: Options) -> float:
-    """Of `clipsearch index`, checked."""
+    """Return the time and memory of `clipsearch index`, whose result is checked."""
     from clipsearch.index.format import FOLDER
     from clipsearch.index.reading import Store
 
@@ -457,13 +457,13 @@ def our_seconds(images: Path, model: Path, options: Options) -> float:
 
 
 def their_process(images: Path, peer: peer_rclip.Rclip) -> tuple[common.Process, Path]:
-    """The same with rclip, and where its index will be."""
+    """Return rclip's command to index from nothing, and the place of its index."""
     data = peer.data("race")
     return peer.index(data, images, TEXT), data
 
 
 def their_seconds(images: Path, peer: peer_rclip.Rclip) -> float:
-    """Of rclip, checked."""
+    """Return the time and memory of rclip, whose result is checked."""
     process, data = their_process(images, peer)
     seconds = common.seconds(process)
     check_count("rclip", peer_rclip.indexed(data), images)

@@ -37,7 +37,7 @@ UNLIKE = f"{common.VIT_B_32}-unlike-clip"
 _BLOCK_ROWS = 65_536
 _MILLION = 1_000_000
 _YEAR_2020 = 1_577_836_800
-"""In seconds since 1970."""
+"""Time in seconds since 1970."""
 NOTEBOOK = """\
 import json, sys
 import numpy as np
@@ -168,7 +168,7 @@ def figures_of(model: str, rows: int, ways: Ways, times: dict[str, list[float]])
 
 
 def growth(queries: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """For each model and way the seconds that a million images more would take, by least squares over the medians."""
+    """Estimate for each model and way the seconds for a million more images, by least squares over the medians."""
     found: dict[str, dict[str, float]] = {}
     for model in dict.fromkeys(query["model"] for query in queries):
         for way in ("clipsearch", "rclip", "notebook"):
@@ -194,7 +194,7 @@ def keep_text_tower(model_folder: Path) -> ModelRecord:
 
 
 def make_unlike(model: Path, folder: Path) -> Path:
-    """The same model with another activation in its text tower, which only transformers computes."""
+    """Copy the model with another activation in its text tower, which only transformers computes."""
     folder.mkdir()
     for file in model.iterdir():
         (folder / file.name).symlink_to(file)
@@ -206,7 +206,7 @@ def make_unlike(model: Path, folder: Path) -> Path:
 
 
 def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:
-    """In `folder` an index of random vectors, and the same vectors as a notebook keeps them; block by block."""
+    """Write an index of random vectors into `folder`, and the same vectors for a notebook, block by block."""
     from clipsearch.index.format import FOLDER
     from clipsearch.index.writing import Writer
 

@@ -101,7 +101,7 @@ def measure_kernels(matrix: Matrix, runs: int) -> dict[str, Any]:
 
 
 def kernels() -> dict[str, Kernel]:
-    """Those that are installed."""
+    """Return the kernels that are installed."""
     import numkong
     import torch
 
@@ -144,7 +144,7 @@ def in_threads(kernel: Kernel, matrix: Matrix, query: Vectors, threads: int) -> 
 
 
 def chunks(matrix: Matrix) -> Iterator[Matrix]:
-    """All rows in turn."""
+    """Score all rows, block by block."""
     return (matrix[start : start + _CHUNK] for start in range(0, len(matrix), _CHUNK))
 
 

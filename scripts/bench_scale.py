@@ -49,13 +49,13 @@ _NOTE = "pictures of the parts files and memory_without_model get their own pixe
 
 
 class Cost(NamedTuple):
-    """What one process took."""
+    """Time and memory of one process."""
 
     seconds: float
     peak_mb: float
     """The most memory it had, in 10**6 bytes, mapped files included."""
     own_mb: float | None
-    """The same without mapped files, as seen every 5 ms; None where the system does not tell."""
+    """The largest memory without mapped files, sampled every 5 ms; None if the system does not report it."""
     stdout: str
 
 
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def measure(work: Path, given: argparse.Namespace) -> dict[str, Any]:
-    """All parts that were asked for; each cleans up behind itself."""
+    """Run the selected parts, each of which removes its files."""
     parts: dict[str, Any] = {}
     if given.files:
         layouts = {
@@ -225,7 +225,7 @@ def draw(folder: Path, count: int, per_folder: int, ending: str = ".bmp") -> Non
 
 
 def make_records(count: int) -> None:
-    """In the current folder empty files, and an index that knows them all, with random vectors of picturebook's."""
+    """Make empty files in the current folder, and an index of them with random vectors of picturebook's size."""
     import numpy as np
     from bench_query import keep_text_tower
 
@@ -295,7 +295,7 @@ class AsTheyAre:
 
 
 class OwnPixels:
-    """In a model's place: the vector of a picture is its pixels."""
+    """Replacement for a model: the vector of a picture is its pixels."""
 
     batch_size, calls = BATCH, 1
 
@@ -328,10 +328,10 @@ class Clock:
         self.compared, self.total = time.perf_counter(), total
 
     def searching(self, files: int) -> None:
-        """Not of interest."""
+        """Ignore the report."""
 
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
-        """Not of interest."""
+        """Ignore the report."""
 
 
 # -- seconds and memory ------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ WAYS = {
     "-k all": ["-k", "all"],
     "-k all --format csv": ["-k", "all", "--format", "csv"],
 }
-"""What is added to the plain question."""
+"""Options that are added to the plain query."""
 _SUBJECTS = ("dog", "cat", "horse", "car", "house", "boat", "tree", "girl", "man", "pizza", "clock", "bird")
 _ACTIONS = ("sleeping", "running", "in the snow", "on the beach", "at night", "next to a fence", "seen from above")
 _LOOKS = ("red", "small", "old", "happy", "two-coloured", "blurry", "very large", "wet", "broken", "shiny", "dark")
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def prepare(work: Path, model: Path, queries: int, *, notebook: bool) -> dict[str, common.Process]:
-    """What is measured; fast wrong answers to many queries are no figure."""
+    """List the commands to measure; answers to many queries are checked."""
     (work / "queries.txt").write_text("".join(f"{line}\n" for line in sentences(queries)), "utf-8")
     (work / "notebook.py").write_text(NOTEBOOK, "utf-8")
     ask = [common.clipsearch_command(), "query"]

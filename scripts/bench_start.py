@@ -33,7 +33,7 @@ import peer_rclip
 
 TEXT, K = bench_query.TEXT, bench_query.K
 FEW_ROWS = 1000
-"""Of the index that is asked in words."""
+"""Number of rows of the index for queries by text."""
 NEW = (1, 10, 50)
 SCORED, CLASSIFIED = 3, 9
 PARTS = ("picture", "small", "index", "cold", "nothing")
@@ -50,7 +50,7 @@ class Way(NamedTuple):
     """Done each time before the clock starts."""
 
     def seconds(self) -> tuple[float, float]:
-        """By the clock, and of processor time, in which other work beside it hardly shows."""
+        """Measure seconds by the clock and of processor time, on which other work has little effect."""
         self.prepare()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds, printed = common.run(*self.process)
@@ -59,7 +59,7 @@ class Way(NamedTuple):
         return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
     def weight(self) -> common.Weight:
-        """Its memory."""
+        """Measure its memory."""
         self.prepare()
         return common.weigh(self.process)
 
@@ -69,7 +69,7 @@ Cases = dict[str, dict[str, Way]]
 
 
 class Bench(NamedTuple):
-    """What is there to be measured."""
+    """Commands, models and folders of the benchmark."""
 
     work: Path
     clipsearch: dict[str, str]
@@ -79,7 +79,7 @@ class Bench(NamedTuple):
     runs: int
 
     def ours(self, folder: Path, *arguments: str | Path, **more: Callable[..., object]) -> dict[str, Way]:
-        """The same command of each version; `more` is of `Way`."""
+        """Return the same command for each version; `more` are fields of `Way`."""
         given = [str(argument) for argument in arguments]
         return {who: Way(common.Process([command, *given], folder), **more) for who, command in self.clipsearch.items()}
 
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def measure(part: str, bench: Bench, rows: int) -> dict[str, Any]:
-    """All cases of a part in turns, and their memory."""
+    """Measure all cases of a part in turns, and their memory."""
     print(f"== {part}: preparing ...", flush=True)
     folder = bench.work / part
     if part == "nothing":

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def short_commands(folder: Path, rclip: str | None) -> dict[str, common.Process]:
-    """What is measured in any folder."""
+    """Return the commands that can be measured in any folder."""
     clipsearch, python = common.clipsearch_command(), sys.executable
     typed = {"_CLIPSEARCH_COMPLETE": "complete_bash", "COMP_WORDS": "clipsearch in", "COMP_CWORD": "1"}
     processes = {

@@ -85,7 +85,7 @@ class Rclip:
             make_vocabulary(work / _VOCABULARY)
 
     def about(self) -> dict[str, Any]:
-        """For the last line: what was measured."""
+        """Return the measured version, for the last line."""
         return {
             "version": version(self.command),
             "onnxruntime": self._package("onnxruntime"),
@@ -158,7 +158,7 @@ class Rclip:
 
 
 def version(command: str) -> str:
-    """That of rclip."""
+    """Read the version of rclip."""
     return subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
 
 
@@ -170,7 +170,7 @@ def check_query(process: common.Process, k: int) -> None:
 
 
 def indexed(data: Path) -> int:
-    """How many images are in an index."""
+    """Return the number of images in an index."""
     database = sqlite3.connect(data / _DATABASE)
     (count,) = database.execute("SELECT count(*) FROM images WHERE deleted IS NULL").fetchone()
     database.close()
@@ -182,7 +182,7 @@ def _environment(data: Path) -> dict[str, str]:
 
 
 def make_vocabulary(path: Path) -> None:
-    """As many merges as CLIP has, in CLIP's file format: two letters, three, four, inside a word and at its end."""
+    """Write as many merges as CLIP has, in its file format: two letters, three, four, inside words and at the end."""
     lines = ["a vocabulary for benchmarks", *itertools.islice(_merges(), _MERGES)]
     with gzip.open(path, "wt", encoding="utf-8", newline="\n") as file:
         file.write("\n".join(lines) + "\n")

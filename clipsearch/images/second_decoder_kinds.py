@@ -145,7 +145,7 @@ def _jpeg(content: bytes) -> Header | None:
 
 
 def _frame(content: bytes) -> tuple[int, int, int, int, int] | None:
-    """Of a JPEG's first frame: marker, bits, height, width and channels (ITU-T T.81, B.2.2); None if there is none."""
+    """Return marker, bits, height, width and channels of a JPEG's first frame (ITU-T T.81, B.2.2); None if missing."""
     at = 2
     while at + 10 <= len(content) and content[at] == 0xFF:  # noqa: PLR2004
         marker = content[at + 1]
@@ -171,7 +171,7 @@ _COLOURS = {2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "CIELAB", 32844: "L
 _UNSIGNED, _SIGNED, _REAL = 1, 2, 3
 _FORMATS = {_SIGNED: "signed numbers", _REAL: "real numbers"}
 _COMPRESSIONS = {33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34933: "PNG", 50002: "JPEG XL"}
-"""Those that Pillow lacks and the second decoder has."""
+"""Compressions of TIFF that Pillow lacks and the second decoder has."""
 _GREY_OF_PILLOW = {
     *((1, _UNSIGNED, bits, order) for bits in (1, 2, 4, 8, 16) for order in "<>"),
     *((1, _UNSIGNED, bits, "<") for bits in (12, 32)),

@@ -50,6 +50,6 @@ class EncoderOptions:
 
 
 BY_ITSELF = EncoderOptions()
-"""It decides."""
+"""Default options: device, precision and engine are chosen automatically."""
 FOR_QUERIES = EncoderOptions(device="cpu")
-"""A query has an image or two."""
+"""Options for queries, which have few images."""

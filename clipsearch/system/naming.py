@@ -29,9 +29,9 @@ class Aside(NamedTuple):
     """A file that was put aside."""
 
     path: bytes
-    """Where it is now."""
+    """Current path of the file."""
     original: bytes
-    """Where it was."""
+    """Path before it was put aside."""
 
 
 def free_names(name: bytes) -> Iterator[bytes]:

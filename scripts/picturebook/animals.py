@@ -43,22 +43,22 @@ class Build:
 
     nouns: tuple[str, ...]
     length: float
-    """Of the trunk, chest to rump."""
+    """Length of the trunk from chest to rump."""
     depth: float
-    """Of the trunk, back to belly."""
+    """Height of the trunk from back to belly."""
     leg: float
     neck: float
     head: float
     """Radius of the skull."""
     snout: float
-    """How far the muzzle sticks out of the skull."""
+    """Length of the muzzle beyond the skull."""
     ears: str
     tail: str
     size: float
     colours: tuple[str, ...]
     hypernyms: tuple[str, ...] = WILD
     marks: tuple[str, ...] = ()
-    """What sets it apart: stripes, horns, a hump and so on."""
+    """Distinguishing marks: stripes, horns, a hump and so on."""
     limb: float = 0.115
     """Thickness of a leg."""
 

@@ -128,7 +128,7 @@ def _takes_no_article(noun: str) -> bool:
 
 @dataclass(frozen=True)
 class _Mention:
-    """What is said of one entity: the noun phrase, and the action in case it goes behind it."""
+    """Describe one entity: the noun phrase, and the action if it follows the noun."""
 
     phrase: str
     action: str | None
@@ -258,7 +258,7 @@ def describe(scene: Scene, rng: Random, detail: float | None = None) -> tuple[st
 
 
 def describe_briefly(scene: Scene, rng: Random) -> tuple[str, frozenset[str]]:
-    """What a person types: one entity of `scene`, and of what is true of it one or two things or nothing."""
+    """Make a brief query: one entity of `scene`, with up to two of the facts that are true of it."""
     entity = rng.choice(scene.entities)
     said = rng.choice(["", "", "action", "action", "action", "colour", "action colour", "place", "action place"])
     brief = Entity(

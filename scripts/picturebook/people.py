@@ -354,7 +354,7 @@ def _read(pen: Pen, body: Body) -> None:
 
 
 def _sleep(pen: Pen, body: Body) -> None:
-    """In a bed, the head on the pillow at the left, under a blanket of the person's colour."""
+    """Lies in a bed, the head on the pillow at the left, under a blanket of the person's colour."""
     s, r = body.scale, body.radius
     end = 1.0 * s
     pen.rect(-0.85 * s - r, 0, -0.77 * s - r, 0.68 * s + 0.05, shade(WOOD, 0.8))
@@ -474,7 +474,7 @@ def _chef_hat(pen: Pen, body: Body) -> None:
 
 
 def _cook(pen: Pen, body: Body) -> None:
-    """In a white cap, holding a pan over a flame."""
+    """Cooks: wears a white cap and holds a pan over a flame."""
     s = body.scale
     _standing(pen, body)
     _head(pen, body)
@@ -574,7 +574,7 @@ def _baby_sit(pen: Pen, look: Look, skin: RGB) -> None:
 
 
 def _baby_sleep(pen: Pen, look: Look, skin: RGB) -> None:
-    """In a cot on rockers."""
+    """Lies in a cot on rockers."""
     pen.arc(0, 0.3, 0.6, 0.27, math.pi + 0.5, math.tau - 0.5, shade(WOOD, 0.7), 0.06)
     pen.ellipse(-0.4, 0.46, 0.2, 0.12, PAPER)
     with pen.turned(math.pi / 3, (-0.3, 0.56)):

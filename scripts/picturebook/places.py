@@ -79,7 +79,7 @@ _LIGHT: dict[str, tuple[float, float, float]] = {
     "night": (0.44, 0.49, 0.68),
     "sunset": (0.96, 0.8, 0.72),
 }
-"""What the hour leaves of red, green and blue."""
+"""Factors of red, green and blue by the time of day."""
 _LAMPLIGHT: dict[str, tuple[float, float, float]] = {
     "day": (1.0, 1.0, 1.0),
     "night": (0.52, 0.52, 0.64),

@@ -1,4 +1,4 @@
-"""From a scene to a picture: where each figure stands, in which hand it is drawn, and how the picture is cropped."""
+"""Rendering of a scene: positions of figures, the art style, and the crop of the picture."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _NEAREST = {"square": 0.8, "wide": 0.7, "tall": 0.7}
 _MARGIN = 0.04
 """Free paper around the figures that a frame makes room for, as a fraction of the page's side."""
 _SLACK = 0.012
-"""What must be left of it where the page ends."""
+"""Least margin at an edge of the page, in the same unit."""
 _PAGE = 1280
 """Pixels a side at which a sample is drawn before it is reduced, which smooths its edges."""
 _THUMBNAIL = 192
@@ -386,7 +386,7 @@ def plain_caption(scene: Scene) -> str:
 
 
 def _said(scene: Scene) -> str:
-    """What there is, and what it does."""
+    """Describe the entities of a scene and their actions."""
     first, *others = scene.entities
     if not others:
         return _clause(first)

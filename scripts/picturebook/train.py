@@ -43,7 +43,7 @@ from .scene import ANY, KINDS, QUADRUPEDS, Entity, Scene, facts_of
 BATCH = 256
 KEPT_PATCHES = 22
 GROUP = 4
-"""So many pictures of one kind stand together in a batch: they are each other's hardest negatives."""
+"""Number of pictures of one kind in a batch, which are the hardest negatives of each other."""
 MUON_RATE, ADAM_RATE = 2e-3, 1e-3
 WARM_UP = 100
 PRACTICE = 600
@@ -136,7 +136,7 @@ class Batch:
     true: torch.Tensor
     """(T, B) bool: caption t is true of picture b."""
     negatives: int
-    """How many of the T are hard negatives."""
+    """Number of hard negatives among the T captions."""
     picture_facts: torch.Tensor
     """(B, F) float32 zeros and ones."""
     caption_facts: torch.Tensor
@@ -301,7 +301,7 @@ def _own(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
 
 
 def _all_true(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The same with every true pair of caption and picture as a positive, each against all that is false."""
+    """Contrastive loss with every true pair of caption and picture as a positive, against all false pairs."""
     captions = len(logits) - batch.negatives
 
     def one_way(logits: torch.Tensor, true: torch.Tensor) -> torch.Tensor:

@@ -142,7 +142,7 @@ class BytePairs(QuickTokenizer):
 
     @staticmethod
     def tables_of(model: dict[str, Any]) -> Tables | None:
-        """Of a model as the library describes it; None for rules that are not known here."""
+        """Make the tables of a model from the library's description; return None if its rules are not known here."""
         if model.get("dropout") or model.get("ignore_merges") or model.get("continuing_subword_prefix"):
             return None
         vocabulary: dict[str, int] = model["vocab"]
@@ -206,7 +206,7 @@ class Pieces(QuickTokenizer):
 
     @staticmethod
     def tables_of(model: dict[str, Any]) -> Tables | None:
-        """Of a model as the library describes it; None for rules that are not known here."""
+        """Make the tables of a model from the library's description; return None if its rules are not known here."""
         pieces = [(piece, score, number) for number, (piece, score) in enumerate(model["vocab"])]
         pieces = [one for one in pieces if one[0] and one[2] != model["unk_id"]]
         hashes = np.array([_hash(piece) for piece, _, _ in pieces], np.int64)
