@@ -131,7 +131,7 @@ def test_what_only_some_outputs_need_is_loaded_by_these(sample_index: Path, envi
     assert outputs("--format", "table") == {"hits", "paths", "rows", "table"}
 
 
-def test_a_picture_that_the_index_knows_needs_no_model(sample_index: Path, environment: dict[str, str]) -> None:
+def test_an_image_that_the_index_knows_needs_no_model(sample_index: Path, environment: dict[str, str]) -> None:
     picture = "sample-images/dogs/dog_0.webp"
     for arguments in (["similar", picture], ["query", "in the snow", "--image", picture]):
         code = COMMAND.format(arguments=["clipsearch", *arguments])

@@ -38,6 +38,6 @@ def test_there_are_nine_dogs_in_different_places() -> None:
     assert not any("dog" in caption for name, caption in captions.items() if not name.startswith("dogs/"))
 
 
-def test_no_two_samples_are_the_same_picture() -> None:
+def test_no_two_samples_are_the_same_image() -> None:
     seen = {np.asarray(Image.open(path).convert("RGB").resize((24, 24))).tobytes() for path in SAMPLES.glob("*/*.*")}
     assert len(seen) == len(list(SAMPLES.glob("*/*.*")))

@@ -185,7 +185,7 @@ def test_a_command_on_a_hostile_file_ends_in_one_line(tmp_path: Path, run: Run) 
 # -- CIFAR -------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_pictures_and_what_they_show(tmp_path: Path) -> None:
+def test_a_batch_is_images_and_what_they_show(tmp_path: Path) -> None:
     data = np.zeros((2, 3072), np.uint8)
     data[1, 5 * 32 + 7] = 200  # red of line 5, column 7
     data[1, 1024 + 5 * 32 + 7] = 100  # its green
@@ -198,7 +198,7 @@ def test_a_batch_is_pictures_and_what_they_show(tmp_path: Path) -> None:
     assert not batch.pixels[0].any()
 
 
-def test_pictures_of_a_batch_are_files_with_the_same_pixels(tmp_path: Path) -> None:
+def test_images_of_a_batch_are_files_with_the_same_pixels(tmp_path: Path) -> None:
     batch = read_cifar(cifar_10(tmp_path / "cifar", rows(3), [0, 1, 2]))
     (tmp_path / "out").mkdir()
     files = cifar_files([batch, batch], tmp_path / "out")
@@ -254,7 +254,7 @@ def test_a_batch_without_the_file_beside_it_says_so(tmp_path: Path) -> None:
         read_cifar(batch)
 
 
-def test_cifar_is_told_from_pictures_by_its_first_bytes(tmp_path: Path) -> None:
+def test_cifar_is_told_from_images_by_its_first_bytes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for ending in ("png", "jpg", "webp", "gif", "tif", "bmp", "ico"):
         assert not is_cifar(paint(tmp_path / f"a.{ending}", "red"))
@@ -267,7 +267,7 @@ def test_cifar_is_told_from_pictures_by_its_first_bytes(tmp_path: Path) -> None:
 # -- folders and CSV ---------------------------------------------------------------------------------------------
 
 
-def test_a_picture_shows_what_its_folder_is_named_for() -> None:
+def test_an_image_shows_what_its_folder_is_named_for() -> None:
     assert folder_labels([b"/a/train/cat/1.png", b"/a/train/dog/2.png", b"/\xff/3.png"]) == ["cat", "dog", "\ufffd"]
 
 
@@ -285,7 +285,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_a_csv_names_pictures_from_its_own_folder_on(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_csv_names_images_from_its_own_folder_on(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     absolute = three / "in" / "b.png"
     csv = write(
@@ -326,7 +326,7 @@ def test_a_csv_that_cannot_be_used_says_where(content: str | bytes, said: str, t
     assert "truth.csv" in str(error.value)
 
 
-def test_a_csv_without_a_picture_names_it(three: Path) -> None:
+def test_a_csv_without_an_image_names_it(three: Path) -> None:
     csv = write(three / "truth.csv", "image,label\nin/a.png,cat\n")
     with pytest.raises(InputError, match=r"b\.png.* 1 more"):
         labels_of([os.fsencode(three / "in" / name) for name in ("a.png", "b.png", "z.png")], table_labels(csv), csv)

@@ -163,7 +163,7 @@ def test_a_jpeg_decoded_smaller_is_managed() -> None:
 
 
 @pytest.mark.parametrize("size", [(640, 480), (641, 487)])
-def test_a_large_picture_is_averaged_down_before_it_is_managed(size: tuple[int, int]) -> None:
+def test_a_large_image_is_averaged_down_before_it_is_managed(size: tuple[int, int]) -> None:
     profile = PROFILES["display-p3"]
     large = np.asarray(Image.fromarray(SCENE).resize(size))
     content = saved(stored(large, profile), "PNG", icc_profile=profile)
@@ -239,7 +239,7 @@ def test_a_palette_is_managed() -> None:
     assert apart(saved(indexed, "PNG", icc_profile=profile, transparency=0), np.array([50, 250, 100])) <= 1
 
 
-def test_large_pictures_are_managed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_are_managed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     content = saved(stored(SCENE, PROFILES["swapped"]), "PNG", icc_profile=PROFILES["swapped"])
     whole = seen(content)
     monkeypatch.setattr(pixels, "_PART", 7 * 64)
@@ -265,7 +265,7 @@ def test_a_broken_profile_costs_nothing() -> None:
         assert apart(saved(SCENE, "TIFF", icc_profile=data), SCENE) == 0
 
 
-def test_damaged_profiles_end_in_some_picture() -> None:
+def test_damaged_profiles_end_in_some_image() -> None:
     random = np.random.default_rng(0)
     for profile in (PROFILES["display-p3"], rgb_table_profile(lab_of_srgb, 3)):
         for _ in range(40):
@@ -284,7 +284,7 @@ def test_without_littlecms_colours_stay_as_they_are(monkeypatch: pytest.MonkeyPa
     colour._profile_conversion.cache_clear()
 
 
-def test_pictures_without_a_profile_need_no_littlecms() -> None:
+def test_images_without_a_profile_need_no_littlecms() -> None:
     program = (
         "import io, sys; from PIL import Image; from clipsearch.images.decoding import decode; file = io.BytesIO(); "
         "Image.new('RGB', (9, 9)).save(file, 'PNG'); decode(file.getvalue()); print('PIL.ImageCms' in sys.modules)"
@@ -400,7 +400,7 @@ def colr(primaries: int, transfer: int) -> bytes:
 
 
 @pytest.mark.parametrize("wide", [False, True])
-def test_the_colours_of_a_gain_map_are_not_those_of_the_picture(wide: bool) -> None:  # noqa: FBT001
+def test_the_colours_of_a_gain_map_are_not_those_of_the_image(wide: bool) -> None:  # noqa: FBT001
     """Items 1 and 2 have a box each; which one is the picture's, the container says."""
     essential, numbers = (0x8000, ">HBH") if wide else (0x80, ">HBB")
     entries = [struct.pack(numbers, item, 1, essential | item) for item in (1, 2)]

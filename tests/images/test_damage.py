@@ -72,7 +72,7 @@ KINDS: dict[str, tuple[bytes, float]] = {
 
 
 @pytest.mark.parametrize(("content", "slack"), KINDS.values(), ids=KINDS)
-def test_what_is_there_of_a_picture_is_seen_and_the_rest_told(content: bytes, slack: float) -> None:
+def test_what_is_there_of_an_image_is_seen_and_the_rest_told(content: bytes, slack: float) -> None:
     whole = seen(content)
     for share in (0.9, 0.7):
         picture = decode(cut(content, share))
@@ -83,7 +83,7 @@ def test_what_is_there_of_a_picture_is_seen_and_the_rest_told(content: bytes, sl
 
 
 @pytest.mark.parametrize("content", [content for content, _ in KINDS.values()], ids=KINDS)
-def test_less_than_half_of_a_picture_is_refused_with_how_much_is_there(content: bytes) -> None:
+def test_less_than_half_of_an_image_is_refused_with_how_much_is_there(content: bytes) -> None:
     with pytest.raises(UnreadableImageError, match=r"^truncated: .*; \d+% of it "):
         decode(cut(content, 0.35))
 
@@ -128,7 +128,7 @@ def test_a_progressive_jpeg_lacks_detail_and_no_area() -> None:
     assert np.abs(seen(cut(content, 0.65)) - whole).mean() < 8
 
 
-def test_an_interlaced_picture_is_seen_between_the_lines_too() -> None:
+def test_an_interlaced_image_is_seen_between_the_lines_too() -> None:
     contents = [png(np.asarray(PHOTO), 8, 2, interlaced=True), saved(PALETTE, "GIF")]
     for content in contents:
         whole, picture = seen(content), decode(cut(content, 0.7))
@@ -136,7 +136,7 @@ def test_an_interlaced_picture_is_seen_between_the_lines_too() -> None:
         assert (np.abs(np.asarray(picture.image) - whole).max(axis=2) > 32).mean() < 0.1
 
 
-def test_bits_that_break_a_picture_in_the_middle_leave_what_is_before_them() -> None:
+def test_bits_that_break_an_image_in_the_middle_leave_what_is_before_them() -> None:
     rows = np.asarray(PHOTO)
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     broken = packed[: len(packed) * 3 // 4] + bytes(range(256)) + packed[len(packed) * 3 // 4 + 256 :]
@@ -148,7 +148,7 @@ def test_bits_that_break_a_picture_in_the_middle_leave_what_is_before_them() -> 
     np.testing.assert_array_equal(np.asarray(picture.image)[:known], rows[:known])
 
 
-def test_a_damaged_picture_is_turned_and_cut_as_a_whole_one() -> None:
+def test_a_damaged_image_is_turned_and_cut_as_a_whole_one() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     for kind, options in (("JPEG", {"quality": 90}), ("TIFF", {}), ("PNG", {})):
@@ -251,14 +251,14 @@ METADATA: dict[str, bytes] = {
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, which the command line does not show
 @pytest.mark.parametrize("content", METADATA.values(), ids=METADATA)
-def test_metadata_never_costs_a_picture(content: bytes) -> None:
+def test_metadata_never_costs_an_image(content: bytes) -> None:
     picture = decode(content)
     assert picture.missing == 0
     difference = np.abs(np.asarray(picture.image).astype(int) - COLOUR)
     assert difference[8::16, 8::16].max() < 12
 
 
-def test_what_metadata_says_of_the_picture_is_kept_if_it_is_sound() -> None:
+def test_what_metadata_says_of_the_image_is_kept_if_it_is_sound() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     exif[0x0132] = "2024:05:06 07:08:09"
@@ -298,7 +298,7 @@ def test_a_gif_whose_comments_are_broken_is_seen() -> None:
 # --- hostile files ---
 
 
-def test_noise_in_any_place_is_a_picture_or_a_reason() -> None:
+def test_noise_in_any_place_is_an_image_or_a_reason() -> None:
     rng = random.Random(5)
     for content, _ in KINDS.values():
         for _ in range(12):
@@ -329,7 +329,7 @@ def records(folder: Path) -> dict[str, tuple[bool, float | None, str | None]]:
         return {Path(r.path.decode()).name: (r.row is not None, r.damage, r.error) for r in store.records()}
 
 
-def test_a_damaged_picture_is_indexed_named_once_and_counted(tmp_path: Path, run: Run) -> None:
+def test_a_damaged_image_is_indexed_named_once_and_counted(tmp_path: Path, run: Run) -> None:
     fill(tmp_path)
     first = run("index", "pictures", *PB, "--json", "--strict", cwd=tmp_path)
     assert first.returncode == 2
@@ -359,7 +359,7 @@ def test_a_damaged_picture_is_indexed_named_once_and_counted(tmp_path: Path, run
     assert index(run, "--strict", cwd=tmp_path)["damaged"] == []
 
 
-def test_damaged_pictures_are_refused_where_that_is_asked_for(tmp_path: Path, run: Run) -> None:
+def test_damaged_images_are_refused_where_that_is_asked_for(tmp_path: Path, run: Run) -> None:
     fill(tmp_path)
     index(run, "pictures", *PB, cwd=tmp_path)
     # 1. What is in the index already goes, and a run that says nothing about it remembers.
@@ -381,7 +381,7 @@ def test_damaged_pictures_are_refused_where_that_is_asked_for(tmp_path: Path, ru
     assert index(run, cwd=tmp_path)["unchanged"] == 5
 
 
-def test_a_damaged_picture_that_is_moved_copied_or_comes_back_stays_marked(tmp_path: Path, run: Run) -> None:
+def test_a_damaged_image_that_is_moved_copied_or_comes_back_stays_marked(tmp_path: Path, run: Run) -> None:
     fill(tmp_path)
     index(run, "pictures", *PB, cwd=tmp_path)
     (_, share, _) = records(tmp_path)["damaged.jpg"]
@@ -404,7 +404,7 @@ def test_a_damaged_picture_that_is_moved_copied_or_comes_back_stays_marked(tmp_p
     assert records(tmp_path)["back.jpg"] == (True, share, None)
 
 
-def test_a_query_by_a_damaged_picture_says_so(tmp_path: Path, run: Run) -> None:
+def test_a_query_by_a_damaged_image_says_so(tmp_path: Path, run: Run) -> None:
     fill(tmp_path)
     index(run, "pictures", *PB, cwd=tmp_path)
     (tmp_path / "new.jpg").write_bytes(cut(saved(photo(seed=4), "JPEG", quality=90), 0.8))

@@ -152,7 +152,7 @@ def test_xmp_says_it_where_exif_does_not(attributes: bytes, elements: bytes) -> 
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_broken_metadata_costs_neither_the_picture_nor_what_else_is_known() -> None:
+def test_broken_metadata_costs_neither_the_image_nor_what_else_is_known() -> None:
     broken = b"Exif\0\0II*\0" + struct.pack("<I", 2**31)
     xmp = XMP % (b'exif:DateTimeOriginal="2024-05-06T07:08:09"', b"")
     assert decode(saved(COLOUR, "JPEG", exif=broken, xmp=xmp)).taken_at == MEANT

@@ -103,7 +103,7 @@ def test_a_file_is_seen_as_it_was_painted(file: ImageFile) -> None:
     assert type(picture.image) is Image.Image  # not Pillow's image of a file, which keeps the content
 
 
-def test_pictures_are_the_same_when_they_are_seen_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_are_the_same_when_they_are_seen_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [pixels(decode(file.content)) for file in FILES.values()]
     for part in (1, 100, WIDTH * 5):
         monkeypatch.setattr("clipsearch.images.pixels._PART", part)
@@ -247,7 +247,7 @@ BROKEN_EXIF = {
 @pytest.mark.filterwarnings("ignore")  # Pillow's, which the command line does not show
 @pytest.mark.parametrize("damage", BROKEN_EXIF.values(), ids=BROKEN_EXIF)
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF", "HEIF"])
-def test_broken_exif_does_not_cost_the_picture(kind: str, damage: bytes) -> None:
+def test_broken_exif_does_not_cost_the_image(kind: str, damage: bytes) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 1
     exif[DATE_TIME] = "2024:02:29 12:34:56"
@@ -315,14 +315,14 @@ def test_a_number_that_signals_is_no_number_without_a_warning() -> None:
         assert pixels(decode(saved(Image.fromarray(samples), "TIFF")))[..., 0].ravel().tolist() == [255, 0]
 
 
-def test_one_value_everywhere_is_a_picture_too() -> None:
+def test_one_value_everywhere_is_an_image_too() -> None:
     assert levels([40000, 40000], "<u2") == [156, 156]
     assert levels([70000, 70000], "<i4") == [0, 0]
     assert levels([-5, -5], "<f4") == [0, 0]
     assert levels([1, 1], "<f4") == [255, 255]
 
 
-def test_a_line_is_a_picture_of_any_length() -> None:
+def test_a_line_is_an_image_of_any_length() -> None:
     values = np.arange(3 << 20, dtype="<u2")
     for shape in ((1, -1), (-1, 1)):
         seen = pixels(decode(wide_tiff(values.reshape(shape))))[..., 0].ravel()
@@ -367,7 +367,7 @@ def test_every_format_has_the_limit(file: ImageFile) -> None:
     assert said == f"too large: {width} x {height} pixels, more than the limit of {(size - 1) / 1e6:g} million"
 
 
-def test_a_picture_within_an_icon_has_the_limit_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_within_an_icon_has_the_limit_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = png_header(20000, 20000)
     icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 64, 64, 0, 0, 1, 32, len(bomb), 22) + bomb
     monkeypatch.setattr("PIL.Image.core.new", lambda *_: pytest.fail("memory was taken"))
@@ -391,7 +391,7 @@ def test_texts_and_profiles_that_unpack_to_very_much_cost_nothing() -> None:
         assert picture.missing == 0
 
 
-def test_indices_without_a_palette_are_no_picture() -> None:
+def test_indices_without_a_palette_are_no_image() -> None:
     assert reason(png(COLOUR[..., 0], 8, 3)) == "broken image: it has no palette"
 
 
@@ -450,7 +450,7 @@ def test_a_system_that_does_not_tell_its_memory_is_taken_for_a_small_one(
     assert limits._memory(tmp_path) == 8 << 30
 
 
-def test_pictures_are_decoded_together_as_long_as_their_pixels_are_within_the_limit() -> None:
+def test_images_are_decoded_together_as_long_as_their_pixels_are_within_the_limit() -> None:
     inside, most, watch = 0, 0, threading.Lock()
     meeting = threading.Barrier(4, timeout=10)
 
@@ -473,7 +473,7 @@ def test_pictures_are_decoded_together_as_long_as_their_pixels_are_within_the_li
         assert most == together
 
 
-def test_a_large_picture_gets_its_turn_before_small_ones_that_come_later() -> None:
+def test_a_large_image_gets_its_turn_before_small_ones_that_come_later() -> None:
     order: list[str] = []
     entered = {name: threading.Event() for name in ("first", "large", "late")}
     leave = threading.Event()
@@ -521,7 +521,7 @@ def test_what_cannot_be_decoded_smaller_is_decoded_in_full() -> None:
         np.testing.assert_array_equal(pixels(picture), rgb(GREY))
 
 
-def test_a_camera_raw_whose_end_is_missing_is_not_taken_for_a_dark_picture() -> None:
+def test_a_camera_raw_whose_end_is_missing_is_not_taken_for_a_dark_image() -> None:
     whole = dng(None)
     sensor = whole.index(np.full(64, 2000, "<u2").tobytes())
     size = 96 * 64 * 2
@@ -601,7 +601,7 @@ def test_what_pillow_would_show_wrongly_is_refused_by_name(content: bytes, said:
     assert reason(content).startswith(said)
 
 
-def test_the_largest_of_apples_icons_has_the_limit_of_all_pictures() -> None:
+def test_the_largest_of_apples_icons_has_the_limit_of_all_images() -> None:
     jp2 = FILES["rgb.jp2"].content
     for size in ((WIDTH, HEIGHT), (HEIGHT, WIDTH)):  # it says so in both ways
         jp2 = jp2.replace(struct.pack(">II", *size), struct.pack(">II", 60000, 60000))
@@ -611,7 +611,7 @@ def test_the_largest_of_apples_icons_has_the_limit_of_all_pictures() -> None:
 
 
 @pytest.mark.parametrize(("name", "at", "byte"), [("palette.pcx", 2, 0), ("palette.pcx", 4, 255), ("rgb.sgi", 2, 2)])
-def test_two_right_bytes_make_no_picture(name: str, at: int, byte: int) -> None:
+def test_two_right_bytes_make_no_image(name: str, at: int, byte: int) -> None:
     content = FILES[name].content
     assert reason(changed(content, (at, bytes([byte])), (at + 1, b"\0"))) == "not an image of a known format"
     assert reason(content[:2] + b"Dear Sir or Madam,\n" * 100) == "not an image of a known format"

@@ -74,7 +74,7 @@ def test_two_files_that_differ_only_in_form_stay_two(folder: Path, run: Run, nam
     assert f"p/{name}.png" not in found(run, "--glob", f"!{name}.png", cwd=folder)
 
 
-def test_pictures_and_captions_are_named_by_their_letters(folder: Path, run: Run, tmp_path: Path) -> None:
+def test_images_and_captions_are_named_by_their_letters(folder: Path, run: Run, tmp_path: Path) -> None:
     name = typed(f"p/{WORDS[0]}.png")
     done = run("similar", name, "--format", "json", "-k", "1", cwd=folder)
     assert done.returncode == 0, done.stderr.decode()

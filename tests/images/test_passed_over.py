@@ -76,7 +76,7 @@ def test_first_bytes_tell_what_the_decoders_take(file: ImageFile) -> None:
     assert is_found == (format_of(file.content) not in (None, "TGA"))
 
 
-def test_texts_and_noise_are_no_pictures() -> None:
+def test_texts_and_noise_are_no_images() -> None:
     texts = (
         b"BM is short for benchmark, and this is a text",
         b"P3 and P6 are forms of PPM",
@@ -96,7 +96,7 @@ def test_texts_and_noise_are_no_pictures() -> None:
     assert found == []
 
 
-def test_pictures_without_an_ending_or_with_an_unknown_one_are_found(tmp_path: Path) -> None:
+def test_images_without_an_ending_or_with_an_unknown_one_are_found(tmp_path: Path) -> None:
     copies(
         paint(tmp_path / "a.png", "red"),
         *("download (1)", "photo", "photo.jpg_large", "x.dat", "photo.jpg.1", "2024.05.06", "deep.er/photo", "été"),
@@ -186,11 +186,11 @@ def test_files_of_known_kinds_are_not_opened(tmp_path: Path) -> None:
     assert files == []
 
 
-def test_no_picture_of_ours_has_an_ending_of_something_else() -> None:
+def test_no_image_of_ours_has_an_ending_of_something_else() -> None:
     assert {sort_of(f"x{ending}".encode())[0] for ending in EXTENSIONS} == {Sort.UNKNOWN}
 
 
-def test_what_is_hidden_or_beside_pictures_or_excluded_is_not_counted(tmp_path: Path) -> None:
+def test_what_is_hidden_or_beside_images_or_excluded_is_not_counted(tmp_path: Path) -> None:
     for name in (".hidden.mp4", "a.xmp", "a.json", "Thumbs.db", "desktop.ini", "a.txt", "LIST.CSV", "a.aae", "a.mp4"):
         (tmp_path / name).write_text("x")
     assert searched(tmp_path)[1] == {".mp4": 1}
@@ -273,7 +273,7 @@ def test_the_options_are_remembered_and_contradictions_refused(tmp_path: Path, r
     assert "--include-backups" in done.stderr.decode()
 
 
-def test_pictures_of_a_folder_are_the_same_for_commands_without_an_index(tmp_path: Path, run: Run) -> None:
+def test_images_of_a_folder_are_the_same_for_commands_without_an_index(tmp_path: Path, run: Run) -> None:
     copies(paint(tmp_path / "p" / "a.png", "red"), "photo", "@eaDir/a.png")
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "a.mp4").write_text("x")
@@ -287,7 +287,7 @@ def test_pictures_of_a_folder_are_the_same_for_commands_without_an_index(tmp_pat
 # -- what the index knows ------------------------------------------------------------------------------------
 
 
-def test_a_picture_that_the_index_knows_is_not_looked_into_again(tmp_path: Path) -> None:
+def test_an_image_that_the_index_knows_is_not_looked_into_again(tmp_path: Path) -> None:
     copies(paint(tmp_path / "p" / "a.png", "red"), "photo")
     assert update(tmp_path / FOLDER, tmp_path / "p").images == 2
     with opened() as files:
@@ -299,7 +299,7 @@ def test_a_picture_that_the_index_knows_is_not_looked_into_again(tmp_path: Path)
     assert os.fsencode(tmp_path / "p" / "photo") in files
 
 
-def test_a_known_picture_that_cannot_be_opened_is_unreadable_and_one_that_became_a_text_is_left_out(
+def test_a_known_image_that_cannot_be_opened_is_unreadable_and_one_that_became_a_text_is_left_out(
     tmp_path: Path,
 ) -> None:
     copies(paint(tmp_path / "p" / "a.png", "red"), "photo", "x.dat")
@@ -315,7 +315,7 @@ def test_a_known_picture_that_cannot_be_opened_is_unreadable_and_one_that_became
     assert (summary.images, summary.unreadable) == (2, [])
 
 
-def test_broken_pictures_without_an_ending_are_named_once_and_tried_when_they_change(tmp_path: Path) -> None:
+def test_broken_images_without_an_ending_are_named_once_and_tried_when_they_change(tmp_path: Path) -> None:
     picture = paint(tmp_path / "p" / "a.png", "red")
     (tmp_path / "p" / "photo").write_bytes(picture.read_bytes()[:60])
     for total in (2, 0):

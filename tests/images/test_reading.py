@@ -22,7 +22,7 @@ def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_machine")
-def test_a_file_that_no_picture_needs_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_that_no_image_needs_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(bytes(2600))
     assert len(read_file(os.fsencode(path)).data) == 2600

@@ -43,14 +43,14 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_a_picture_of_a_rare_kind_is_seen_as_it_was_painted(file: ImageFile) -> None:
+def test_an_image_of_a_rare_kind_is_seen_as_it_was_painted(file: ImageFile) -> None:
     picture = decode(file.content)
     assert_alike(pixels(picture), file.pixels, file.tolerance)
     assert (picture.height, picture.width) == file.pixels.shape[:2]
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_it_has_the_limit_of_all_pictures_before_the_second_decoder_sees_it(
+def test_it_has_the_limit_of_all_images_before_the_second_decoder_sees_it(
     file: ImageFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(second_decoder._process, "ask", lambda *_: pytest.fail("it was decoded"))
@@ -69,7 +69,7 @@ def test_without_the_second_decoder_it_is_refused_by_name(file: ImageFile, monke
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
-def test_a_truncated_one_is_refused_or_shows_the_whole_picture(file: ImageFile) -> None:
+def test_a_truncated_one_is_refused_or_shows_the_whole_image(file: ImageFile) -> None:
     whole = pixels(decode(file.content))
     for cut in (len(file.content) // 2, len(file.content) * 3 // 4, len(file.content) - 1):
         try:
@@ -249,7 +249,7 @@ def test_what_neither_decoder_shows_right_is_refused_by_name() -> None:
     assert reason(lab[:at] + b"\0\0\0\x0e" + lab[at + 4 :]) == "unsupported: JPEG 2000 in CIELAB"
 
 
-def test_colours_without_all_their_channels_are_no_picture() -> None:
+def test_colours_without_all_their_channels_are_no_image() -> None:
     for photometric, samples in ((5, 3), (8, 2), (2, 2)):
         content = tiff(bytes(64 * 32 * 4 * samples), [32] * samples, photometric, {339: ("H", [3] * samples)})
         assert reason(content).startswith("broken image: TIFF in ")
@@ -304,7 +304,7 @@ def test_it_is_started_again_after_somebody_killed_it(fresh: None) -> None:
         ("print('noise', flush=True) or os.write(1, b'noise') and 1 / 0", UnreadableImageError, "broken image"),
     ],
 )
-def test_a_decoder_that_fails_costs_one_picture(
+def test_a_decoder_that_fails_costs_one_image(
     what: str, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
     del fresh
@@ -321,7 +321,7 @@ def test_a_decoder_that_fails_costs_one_picture(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that sends a signal")
-def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_picture(
+def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_image(
     monkeypatch: pytest.MonkeyPatch, fresh: None
 ) -> None:
     del fresh
@@ -385,7 +385,7 @@ def _runs(number: int) -> bool:
         return False
 
 
-def test_pictures_that_pillow_reads_start_no_process() -> None:
+def test_images_that_pillow_reads_start_no_process() -> None:
     code = "import sys, json; from clipsearch.images.decoding import decode; decode(sys.stdin.buffer.read()); "
     code += "print(json.dumps([n for n in ('imagecodecs', 'tifffile') if n in sys.modules]), end=''); "
     code += "from clipsearch.images import second_decoder; print(second_decoder._process._child)"

@@ -38,7 +38,7 @@ def embed(folder: Path, images: list[Image.Image]) -> npt.NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("size", [(320, 320), (500, 375), (120, 400), (64, 64), (31, 47), (1000, 67)])
-def test_random_pictures_equal_plain_transformers(small_clip: Path, size: tuple[int, int]) -> None:
+def test_random_images_equal_plain_transformers(small_clip: Path, size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     images = [Image.fromarray(noise), Image.new("RGB", size, "orange")]
     for folder in (small_clip, PICTUREBOOK):
@@ -77,7 +77,7 @@ def test_batch_size_does_not_change_vectors() -> None:
 
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("size", [(1, 60_000), (60_000, 1), (3, 5_000)])
-def test_very_long_pictures_take_no_gigabytes(
+def test_very_long_images_take_no_gigabytes(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], *, exact: bool
 ) -> None:
     resized: list[tuple[int, int]] = []

@@ -82,7 +82,7 @@ def encoder(made: tuple[str, Path, Plain]) -> Encoder:
     return Encoder(locate(str(made[1])), "cpu", "fp32", exact=True)
 
 
-def test_pictures_equal_transformers(made: tuple[str, Path, Plain], encoder: Encoder) -> None:
+def test_images_equal_transformers(made: tuple[str, Path, Plain], encoder: Encoder) -> None:
     ours = encoder.encode_images([encoder.preprocessing(picture) for picture in pictures()])
     assert ours.shape == (len(SIZES), encoder.dim)
     assert np.ptp(ours, axis=0).max() > 0.01  # pictures differ at all
@@ -194,7 +194,7 @@ def test_siglips_tokenizer_gives_the_same_ids_without_sentencepiece(siglip_token
 
 @pytest.mark.parametrize("size", [(256, 256), (1000, 300), (300, 1000), (1, 5000), (5000, 1), (16, 16), (4032, 3024)])
 @pytest.mark.parametrize("most", [16, 256, 1024])
-def test_the_size_of_a_picture_in_patches_is_transformers_own(size: tuple[int, int], most: int) -> None:
+def test_the_size_of_an_image_in_patches_is_transformers_own(size: tuple[int, int], most: int) -> None:
     from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
 
     width, height = Patches(16, most).size(*size)
@@ -202,7 +202,7 @@ def test_the_size_of_a_picture_in_patches_is_transformers_own(size: tuple[int, i
     assert 0 < width * height <= most * 16**2
 
 
-def test_reduced_decoding_is_close_for_pictures_of_any_proportions(tmp_path: Path) -> None:
+def test_reduced_decoding_is_close_for_images_of_any_proportions(tmp_path: Path) -> None:
     folder = families.make("siglip2", tmp_path / "model")
     files = ModelFiles("test", folder, None)
     quick, exact = Encoder(files, "cpu", "fp32"), Encoder(files, "cpu", "fp32", exact=True)

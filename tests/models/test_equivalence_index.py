@@ -106,7 +106,7 @@ def assert_alike(contents: Iterable[bytes], picturebook: Encoder, vit: CLIPModel
     assert cosines(ours, theirs).min() >= REDUCED_COSINE
 
 
-def test_reduced_decoding_of_large_pictures(picturebook: Encoder, vit_b_32: CLIPModel) -> None:
+def test_reduced_decoding_of_large_images(picturebook: Encoder, vit_b_32: CLIPModel) -> None:
     assert_alike(large_files(), picturebook, vit_b_32)
 
 
@@ -159,7 +159,7 @@ def test_a_reduced_photo_has_its_true_size_and_edges_however_it_is_turned(orient
 
 
 @pytest.mark.parametrize("file", image_files(), ids=lambda file: file.name)
-def test_small_pictures_of_all_formats_are_the_same(file: ImageFile) -> None:
+def test_small_images_of_all_formats_are_the_same(file: ImageFile) -> None:
     whole, asked = decode(file.content), decode(file.content, at_least=10_000)
     np.testing.assert_array_equal(np.asarray(whole.image), np.asarray(asked.image))
     assert (whole.width, whole.height, whole.taken_at) == (asked.width, asked.height, asked.taken_at)

@@ -206,7 +206,7 @@ def test_ids_and_text_vectors_equal_open_clips(small: Reference) -> None:
     check_texts(load(small), small)
 
 
-def test_vectors_tell_the_pictures_and_texts_apart(small: Reference) -> None:
+def test_vectors_tell_the_images_and_texts_apart(small: Reference) -> None:
     """Or else being equal would mean little."""
     for vectors in (small.answer["images"], small.answer["texts"]):
         apart = np.abs(vectors[:, np.newaxis] - vectors).max(axis=-1) + np.eye(len(vectors))

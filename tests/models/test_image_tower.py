@@ -113,7 +113,7 @@ def test_every_activation_equals_transformers(activation: str, tmp_path: Path) -
         np.testing.assert_allclose(ours.encode_images(exact_pixels(folder, pictures())), wanted, atol=TOLERANCE, rtol=0)
 
 
-def test_the_whole_model_in_torch_gives_the_same_of_every_sample_picture() -> None:
+def test_the_whole_model_in_torch_gives_the_same_of_every_sample_image() -> None:
     encoder, tower = Encoder(ModelFiles("test", PICTUREBOOK, None), "cpu", "fp32"), existing(PICTUREBOOK)
     paths = [path for path in sorted(SAMPLES.rglob("*")) if path.suffix in (".webp", ".jpg", ".png")]
     assert len(paths) > 50

@@ -85,7 +85,7 @@ def test_the_same_content_is_copied_once(two: list[bytes], tmp_path: Path) -> No
     assert said.startswith("Copied 1 ")
 
 
-def test_links_tell_pictures_apart_even_if_they_look_the_same(two: list[bytes], tmp_path: Path) -> None:
+def test_links_tell_images_apart_even_if_they_look_the_same(two: list[bytes], tmp_path: Path) -> None:
     os.mkdir(tmp_path / "three")
     shutil.copy(os.fsdecode(two[0]), tmp_path / "three")
     again = os.fsencode(tmp_path / "three" / "cat.png")
@@ -93,7 +93,7 @@ def test_links_tell_pictures_apart_even_if_they_look_the_same(two: list[bytes], 
     assert {os.readlink(path) for path in (tmp_path / "target").iterdir()} == {os.fsdecode(two[0]), os.fsdecode(again)}
 
 
-def test_links_are_absolute_and_lead_to_the_pictures(two: list[bytes], tmp_path: Path) -> None:
+def test_links_are_absolute_and_lead_to_the_images(two: list[bytes], tmp_path: Path) -> None:
     place(two, tmp_path / "target", link=True)
     for path in (tmp_path / "target").iterdir():
         assert path.is_symlink()
@@ -178,7 +178,7 @@ def test_a_hit_that_vanished_is_named_and_the_others_before_it_stay(
     assert contents(tmp_path / "target") == {b"cat.png": content(two[0])}
 
 
-def test_a_picture_that_cannot_be_read_is_named(two: list[bytes], tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(two: list[bytes], tmp_path: Path) -> None:
     with deny(Path(os.fsdecode(two[0]))), pytest.raises(InputError, match=r"one/cat\.png: Permission denied"):
         place(two, tmp_path / "target", link=False)
     assert list((tmp_path / "target").iterdir()) == []

@@ -147,7 +147,7 @@ def test_sizes_are_for_people(size: int, shown: str, tmp_path: Path, ten: list[P
     assert f" · {shown} · changed " in tile["data-facts"]
 
 
-def test_many_pictures_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ten: list[Path]) -> None:
+def test_many_images_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ten: list[Path]) -> None:
     monkeypatch.setattr(gallery, "_SIDES", ((9, 48), (10, 32)))
     write_gallery(tmp_path / "page.html", [Section("x", hits(ten))])
     assert {picture.size for picture in pictures_in(tmp_path / "page.html")} == {(32, 24)}
@@ -155,7 +155,7 @@ def test_many_pictures_are_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert {picture.size for picture in pictures_in(tmp_path / "page.html")} == {(48, 36)}
 
 
-def test_a_picture_that_several_queries_found_is_in_the_page_once(tmp_path: Path, ten: list[Path]) -> None:
+def test_an_image_that_several_queries_found_is_in_the_page_once(tmp_path: Path, ten: list[Path]) -> None:
     gone = tmp_path / "gone.png"
     sections = [Section("one", hits([*ten[:3], gone])), Section("two", hits([gone, *ten[1:5]])), Section("three", [])]
     write_gallery(tmp_path / "page.html", sections)
@@ -237,7 +237,7 @@ def test_links_and_copied_paths_lead_to_the_files_whatever_their_names(tmp_path:
             assert tile["data-path"].encode() == path
 
 
-def test_pictures_are_in_srgb_whatever_profile_they_had(tmp_path: Path) -> None:
+def test_images_are_in_srgb_whatever_profile_they_had(tmp_path: Path) -> None:
     screen = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     paint(tmp_path / "screen.png", "red", icc_profile=screen)
     paint(tmp_path / "swapped.png", "blue", icc_profile=matrix_profile(REC_709, srgb_curve(), order="gbr"))
@@ -253,7 +253,7 @@ def test_pictures_are_in_srgb_whatever_profile_they_had(tmp_path: Path) -> None:
         assert max(green, blue) < 40
 
 
-def test_where_a_picture_was_taken_is_not_in_the_page(tmp_path: Path) -> None:
+def test_where_an_image_was_taken_is_not_in_the_page(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif.get_ifd(0x8825)[1] = "N"
     exif[0x010F] = "Camera of mine"
@@ -263,7 +263,7 @@ def test_where_a_picture_was_taken_is_not_in_the_page(tmp_path: Path) -> None:
     assert set(picture.info) <= {"loop", "background", "timestamp", "duration"}
 
 
-def test_thumbnails_are_upright_and_never_larger_than_the_picture(tmp_path: Path) -> None:
+def test_thumbnails_are_upright_and_never_larger_than_the_image(tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     path = os.fsencode(paint(tmp_path / "turned.jpg", "red", (1200, 800), exif=turned))
@@ -453,7 +453,7 @@ def test_arrows_go_on_in_the_next_query(browser: Browser, tmp_path: Path, ten: l
         assert page.locator(".tile[tabindex='0']").count() == 1
 
 
-def test_a_picture_is_enlarged_and_left_by_keys(browser: Browser, page_of_ten: Path, ten: list[Path]) -> None:
+def test_an_image_is_enlarged_and_left_by_keys(browser: Browser, page_of_ten: Path, ten: list[Path]) -> None:
     with opened(browser, page_of_ten) as page:
         press(page, "ArrowDown", "ArrowRight", "Enter")
         assert shown(page) == "green.png"
@@ -485,7 +485,7 @@ def test_a_picture_is_enlarged_and_left_by_keys(browser: Browser, page_of_ten: P
         assert focused(page) == "orange.png"
 
 
-def test_a_picture_is_enlarged_and_left_by_clicks(browser: Browser, page_of_ten: Path) -> None:
+def test_an_image_is_enlarged_and_left_by_clicks(browser: Browser, page_of_ten: Path) -> None:
     with opened(browser, page_of_ten) as page:
         page.locator(".tile").nth(2).click()
         assert shown(page) == "blue.png"
@@ -556,7 +556,7 @@ def test_names_and_queries_do_nothing(browser: Browser, tmp_path: Path) -> None:
         assert page.locator("#view img").count() == 1
 
 
-def test_a_hit_without_a_picture_says_why_when_enlarged(browser: Browser, tmp_path: Path, ten: list[Path]) -> None:
+def test_a_hit_without_an_image_says_why_when_enlarged(browser: Browser, tmp_path: Path, ten: list[Path]) -> None:
     write_gallery(tmp_path / "page.html", [Section("x", hits([ten[0], tmp_path / "gone.jpg", ten[1]]))])
     with opened(browser, tmp_path / "page.html") as page:
         press(page, "ArrowRight", "Enter", "ArrowRight")
@@ -570,7 +570,7 @@ def test_a_hit_without_a_picture_says_why_when_enlarged(browser: Browser, tmp_pa
         assert not page.locator("dialog .gone").is_visible()
 
 
-def test_pictures_of_several_queries_are_shown_in_each(browser: Browser, tmp_path: Path, ten: list[Path]) -> None:
+def test_images_of_several_queries_are_shown_in_each(browser: Browser, tmp_path: Path, ten: list[Path]) -> None:
     sections = [Section("one", hits(ten)), *[Section(f"again {number}", hits(ten[::-1])) for number in range(20)]]
     write_gallery(tmp_path / "page.html", sections)
     with opened(browser, tmp_path / "page.html") as page:

@@ -149,7 +149,7 @@ def test_globs_are_seen_from_the_current_folder_by_any_name(linked: Path, run: R
 
 
 @pytest.mark.parametrize("name", ["real/a.png", "link/a.png", "names/soft.png", "real/hard.png"])
-def test_a_picture_is_not_similar_to_itself_by_another_name(linked: Path, run: Run, name: str) -> None:
+def test_an_image_is_not_similar_to_itself_by_another_name(linked: Path, run: Run, name: str) -> None:
     (linked / "names").mkdir()
     (linked / "names" / "soft.png").symlink_to(linked / "link" / "a.png")
     os.link(linked / "real" / "a.png", linked / "real" / "hard.png")

@@ -194,7 +194,7 @@ def overlay_mounting(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("kept", ["the overlay's", "the other"])
 @pytest.mark.parametrize("more", ["", "--permanently"])
-def test_a_picture_that_two_mounts_show_is_not_taken_for_its_own_copy(
+def test_an_image_that_two_mounts_show_is_not_taken_for_its_own_copy(
     tmp_path: Path, environment: dict[str, str], more: str, kept: str
 ) -> None:
     mounting = overlay_mounting(tmp_path)
@@ -395,7 +395,7 @@ def test_the_trash_restores_files_to_where_they_were(run: Run, tmp_path: Path) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into the trash of the freedesktop.org specification")
-def test_a_picture_that_may_not_be_written_goes_to_the_trash_as_it_is(run: Run, twice: Path) -> None:
+def test_an_image_that_may_not_be_written_goes_to_the_trash_as_it_is(run: Run, twice: Path) -> None:
     (twice / "pictures" / "copy.png").chmod(0o444)
     options = ("--exact", "--delete", "--yes")
     env = {"HOME": str(twice / "home")}
@@ -418,7 +418,7 @@ def test_without_a_trash_nothing_is_deleted_and_permanently_is_named(run: Run, t
     assert aside(tmp_path) == []
 
 
-def test_nothing_goes_for_the_sake_of_a_picture_in_the_trash(tmp_path: Path, run: Run) -> None:
+def test_nothing_goes_for_the_sake_of_an_image_in_the_trash(tmp_path: Path, run: Run) -> None:
     pictures = tmp_path / "pictures"
     paint(pictures / "red.png", "red")
     for place in (".Trash-1000/files", ".local/share/Trash/files", "Trash/files/folder"):

@@ -36,7 +36,7 @@ def shell(command: str, cwd: Path, environment: dict[str, str]) -> subprocess.Co
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_picture_may_come_from_a_file_standard_input_or_a_pipe(
+def test_an_image_may_come_from_a_file_standard_input_or_a_pipe(
     sample_index: Path, environment: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     turned = shutil.copy(DOG, tmp_path / "turned.webp")  # whose content the index knows, so that no model is loaded

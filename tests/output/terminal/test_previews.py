@@ -300,7 +300,7 @@ def test_kitty_gets_the_pixels_and_room_for_them(picture: Path, environment: dic
     assert (screen.row, screen.column) == (12, 0)
 
 
-def test_kitty_stretches_no_picture(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_kitty_stretches_no_image(tmp_path: Path, environment: dict[str, str]) -> None:
     Image.new("RGB", (95, 30), (10, 100, 200)).save(tmp_path / "odd.png")
     screen = shown([hit(tmp_path / "odd.png")], environment, answers=KITTY + DA1)
     keys, image = kitty_image([sequence for _, _, sequence in screen.pictures])
@@ -435,7 +435,7 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(picture: Path, environment: dict[s
     assert "▀".encode() not in sent
 
 
-def test_ctrl_c_amid_a_picture_ends_the_picture() -> None:
+def test_ctrl_c_amid_an_image_ends_the_image() -> None:
     class Interrupted(io.BytesIO):
         flushed = False
 
@@ -474,7 +474,7 @@ def test_no_line_is_wider_than_the_terminal(
             assert int(keys["r"]) <= 12 - 4
 
 
-def test_pictures_of_one_row_stand_on_their_captions(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_images_of_one_row_stand_on_their_captions(tmp_path: Path, environment: dict[str, str]) -> None:
     for file, size in (("tall.png", (100, 200)), ("wide.png", (200, 40))):
         Image.new("RGB", size, (10, 100, 200)).save(tmp_path / file)
     hits = [hit(tmp_path / "tall.png"), hit(tmp_path / "wide.png", 2)]
