@@ -37,6 +37,23 @@ class Box(NamedTuple):
         left, top = min(round(self.left * x), width - 1), min(round(self.top * y), height - 1)
         return left, top, max(round(self.right * x), left + 1), max(round(self.bottom * y), top + 1)
 
+    def scaled(self, width: int, height: int, content: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+        """The same edges in a decoded image, whose `content` shows all of the image, perhaps with fewer pixels.
+
+        A RAW file with a small preview is decoded so. At least one pixel is left.
+
+        Raises:
+            InputError: the box is not within the image.
+        """
+        left, top, right, bottom = self.in_pixels(width, height)
+        x, y = (content[2] - content[0]) / width, (content[3] - content[1]) / height
+        start = (
+            min(round(content[0] + left * x), int(content[2]) - 1),
+            min(round(content[1] + top * y), int(content[3]) - 1),
+        )
+        end = round(content[0] + right * x), round(content[1] + bottom * y)
+        return *start, max(end[0], start[0] + 1), max(end[1], start[1] + 1)
+
 
 def parse_box(given: str) -> Box:
     """Read `L,T,R,B`, in pixels or each in percent.

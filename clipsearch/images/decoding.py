@@ -74,18 +74,12 @@ class DecodedImage:
     """Share of the image that the file lacks, 0 to 0.5; it is filled with the colours next to it."""
 
     def part(self, box: Box) -> Image.Image:
-        """The part of `image` in a box, which counts from the upright image at full size.
+        """Cut a box of the upright image at full size out of `image`.
 
         Raises:
-            InputError: the box is not within it.
+            InputError: the box is not within the image.
         """
-        left, top, right, bottom = self.box
-        x, y = (right - left) / self.width, (bottom - top) / self.height
-        edges = box.in_pixels(self.width, self.height)
-        # Where the decoder gave fewer pixels, as of a RAW file with a small preview, at least one is left.
-        start = round(left + edges[0] * x), round(top + edges[1] * y)
-        end = round(left + edges[2] * x), round(top + edges[3] * y)
-        return self.image.crop((*start, max(end[0], start[0] + 1), max(end[1], start[1] + 1)))
+        return self.image.crop(box.scaled(self.width, self.height, self.box))
 
 
 def decode(

@@ -29,8 +29,8 @@ HINTS = {
     "check-model": "To see what differs: clipsearch models check {model}",
     "cpu": "Try --device cpu.",
     "precision": "Try --precision fp32.",
-    "engine": "Leave --engine away.",
-    "exact": "Leave --exact or --precision away.",
+    "engine": "Leave --engine out.",
+    "exact": "Leave --exact or --precision out.",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",

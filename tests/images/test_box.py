@@ -69,3 +69,9 @@ def test_a_part_is_cut_from_the_image_as_it_is_seen(orientation: int) -> None:
     np.testing.assert_array_equal(part, np.asarray(decoded.image)[10:35, 5:25])
     half = np.asarray(decoded.part(Box(50, 0, 100, 100, percent=True)))
     np.testing.assert_array_equal(half, np.asarray(decoded.image)[:, decoded.width // 2 :])
+
+
+def test_a_part_of_an_image_that_was_decoded_smaller_is_scaled() -> None:
+    assert Box(0, 0, 50, 50, percent=True).scaled(4000, 3000, (0, 0, 400, 300)) == (0, 0, 200, 150)
+    assert Box(2000, 0, 4000, 3000).scaled(4000, 3000, (10, 20, 410, 320)) == (210, 20, 410, 320)
+    assert Box(3999, 2999, 4000, 3000).scaled(4000, 3000, (0, 0, 40, 30)) == (39, 29, 40, 30)

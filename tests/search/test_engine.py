@@ -206,7 +206,7 @@ def test_an_engine_that_cannot_do_it_is_one_line_with_a_way_out(sample_index: Pa
     done = run("score", new, "--text", "a", "--engine", "numpy", "--precision", "bf16", cwd=sample_index)
     (said,) = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (2, b"")
-    assert said.endswith("it computes on the processor in fp32 only. Leave --engine away.")
+    assert said.endswith("it computes on the processor in fp32 only. Leave --engine out.")
 
 
 # -- index ---------------------------------------------------------------------------------------------------------

@@ -284,7 +284,7 @@ def _refused(name: str, repository: str, revision: str | None, error: HfHubHTTPE
     if isinstance(error, RevisionNotFoundError):
         return ModelError(
             f"{repository} has no revision {revision!r} on the Hugging Face hub. Take a branch, a tag or a commit hash "
-            f"of it, or leave it away: {name.partition('@')[0]}"
+            f"of it, or leave it out: {name.partition('@')[0]}"
         )
     status = error.response.status_code
     if isinstance(error, RepositoryNotFoundError) or status == 401:  # noqa: PLR2004  (so it hides what is private)

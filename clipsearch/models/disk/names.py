@@ -126,7 +126,7 @@ def unknown(name: str) -> str:
     names = [entry.name for entry in ENTRIES]
     base, _, revision = name.partition("@")
     if revision and (base == BUNDLED or folder_of(base)):
-        return f"{name!r}: only models on the hub have revisions. Leave it away: {base}"
+        return f"{name!r}: only models on the hub have revisions. Leave it out: {base}"
     close = difflib.get_close_matches(base, names, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
