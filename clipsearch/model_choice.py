@@ -66,10 +66,11 @@ class ModelChoice:
     @cached_property
     def _fingerprint(self) -> str | None:
         """The fingerprint of the model; None if it is not on this disk."""
-        from clipsearch.models.disk.files import find_local, fingerprint
+        from clipsearch.models.disk.files import find_local
+        from clipsearch.models.in_torch.loading import known_fingerprint
 
         try:
             files = find_local(self.name)
         except ModelError:
             return None  # there is no such model, so it is another than that of the index
-        return fingerprint(files.folder) if files else None
+        return known_fingerprint(files.folder) if files else None

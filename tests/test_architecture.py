@@ -35,7 +35,7 @@ ALLOWED = {
     "tasks": "errors unit system images datasets index search models models.disk models.in_numpy models.in_torch",
     "output": "errors system images index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
-    "model_choice": "errors settings index search models.disk",
+    "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system model_choice index search models models.disk models.in_numpy models.in_torch",
     "functions": "errors system images datasets index exchange search tasks models api",
     "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"

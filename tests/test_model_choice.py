@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import Run, paint
+from conftest import PICTUREBOOK, Run, paint
 
 from clipsearch import cli
 from clipsearch.errors import InputError
 from clipsearch.index.format import ModelRecord
 from clipsearch.model_choice import BY_DEFAULT, ModelChoice
+from clipsearch.models.disk import files
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.search.messages import OF_THE_INDEX
 
@@ -41,6 +43,29 @@ def test_vectors_that_say_nothing_of_their_model_have_none(tmp_path: Path) -> No
     assert ModelChoice(None, [tmp_path], OPENAI, otherwise=said).name == "openai"
     with pytest.raises(InputError):
         ModelChoice(None, [tmp_path], otherwise=None)
+
+
+def test_a_model_under_another_name_is_recognised_without_hashing_its_weights_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    real = files.fingerprint
+
+    def fingerprint(folder: Path) -> str:
+        hashed.append(folder)
+        return real(folder)
+
+    monkeypatch.setenv("CLIPSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "fingerprint", fingerprint)
+    index = ModelRecord("picturebook", None, real(PICTUREBOOK), 64)
+    shutil.copytree(PICTUREBOOK, tmp_path / "copy")
+    copy = str(tmp_path / "copy")
+    assert all(ModelChoice(copy, [tmp_path]).made(index) for _ in range(2))
+    assert len(hashed) == 1
+    with (tmp_path / "copy" / "config.json").open("a") as config:
+        config.write("\n")
+    assert not ModelChoice(copy, [tmp_path]).made(index)
+    assert len(hashed) == 2
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Describes a model without loading it, from the catalogue, its configuration and the headers of its weights.
 
-Weights are read only for the fingerprint, and no model library is imported.
+Weights are read only for the fingerprint, once, and no model library is imported.
 """
 
 from __future__ import annotations
@@ -138,9 +138,9 @@ def _size(files: ModelFiles) -> int:
 
 
 def _inside(files: ModelFiles) -> Inside:
-    from clipsearch.models.in_numpy.tower_cache import (
-        tower_folder,
-    )  # imports numpy, which a list of models does not need
+    # These import numpy, which a list of models does not need.
+    from clipsearch.models.in_numpy.tower_cache import tower_folder
+    from clipsearch.models.in_torch.loading import known_fingerprint
 
     tensors: dict[str, Tensor] = {}
     for path in model_files.weight_files(files.folder):
@@ -148,7 +148,7 @@ def _inside(files: ModelFiles) -> Inside:
             tensors |= read_header(path)
     given = read_config(files.folder, CONFIG if files.layout == "open_clip" else "config.json")
     config, image, text = _parts(given)
-    fingerprint = model_files.fingerprint(files.folder)
+    fingerprint = known_fingerprint(files.folder)
     parameters = {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS)}
     patch = _shape(tensors, lambda name: name.endswith(_IMAGE_PATCHES))
     tokens = _shape(tensors, lambda name: name.endswith(_TOKENS))
