@@ -221,7 +221,7 @@ def committed(folder: Path) -> int:
 def test_an_interrupted_index_resumes(
     tmp_path: Path, run: Run, environment: dict[str, str], how: signal.Signals
 ) -> None:
-    total = 600
+    total = 400
     many_pictures(tmp_path / "many", total)
     # Nicer than this test, which has to be in time on a busy machine.
     with subprocess.Popen(
