@@ -123,6 +123,23 @@ def test_the_whole_model_in_torch_gives_the_same_of_every_sample_image() -> None
     np.testing.assert_array_equal(in_torch(tower).encode_images(pixels), whole)  # the same weights, the same products
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_tower_in_torch_is_made_of_memory_that_cannot_be_written(precision: str, tmp_path: Path) -> None:
+    tower = existing(make_clip(tmp_path))
+    mapped = {name: array.copy() for name, array in tower.weights.items()}
+    for array in mapped.values():
+        array.flags.writeable = False
+    threads = torch.get_num_threads()
+    pixels = np.random.default_rng(3).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    options = EncoderOptions("cpu", precision)
+    of_mapped = ImageEncoder.of_tower("test", ImageTower(mapped, tower.shape, tower.preprocessing), options)
+    ours = of_mapped.encode_images(pixels)
+    np.testing.assert_array_equal(ours, ImageEncoder.of_tower("test", tower, options).encode_images(pixels))
+    for name, array in tower.weights.items():
+        np.testing.assert_array_equal(mapped[name], array)
+    assert torch.get_num_threads() == threads
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_in_other_numbers_equal_transformers(dtype: torch.dtype, tmp_path: Path) -> None:
     folder = make_clip(tmp_path)
