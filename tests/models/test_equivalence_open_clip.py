@@ -116,10 +116,12 @@ def make_pictures(folder: Path) -> list[Path]:
         noise = Image.fromarray(chance.integers(0, 256, (height, width, 4), dtype=np.uint8), "RGBA")
         mode = MODES[i % len(MODES)]
         kind = "tif" if mode == "CMYK" else "png"
-        (noise if mode == "RGBA" else noise.convert("RGB").convert(mode)).save(folder / f"{i}-as-it-was.{kind}")
+        (noise if mode == "RGBA" else noise.convert("RGB").convert(mode)).save(
+            folder / f"{i}-as-it-was.{kind}", compress_level=0
+        )
         seen = decode((folder / f"{i}-as-it-was.{kind}").read_bytes()).image
         assert seen.mode == "RGB"
-        seen.save(folder / f"{i}.png")
+        seen.save(folder / f"{i}.png", compress_level=0)  # it is noise
     return [folder / f"{i}.png" for i in range(len(SIZES))]
 
 
