@@ -90,7 +90,7 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
 
 def test_versions_and_lengths_are_the_documented_ones(fresh: Path) -> None:
     assert int(meta(fresh)["format"]) == FORMAT
-    assert f"This is format {FORMAT}." in DOCUMENT
+    assert f" format {FORMAT}." in DOCUMENT
     assert f"a header of exactly {HEADER_BYTES} bytes" in DOCUMENT
     with (fresh / "embeddings.npy").open("rb") as file:
         assert np.lib.format.read_magic(file) == (1, 0)
