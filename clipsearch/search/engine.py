@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-START_OF_TORCH = 1.6
+START_OF_TORCH = 0.9
 """Seconds that importing torch and building a ViT-B/32 take. Like the constants below, it was measured on two cores of
 an AMD EPYC (docs/benchmarks.md, 2026-11-27)."""
 _OPERATIONS = 100e9
