@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING
 from clipsearch.errors import ClipsearchError, IndexMissingError, IndexUnfinishedError, InputError
 from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
 from clipsearch.index.reading import Store, find_index
-from clipsearch.model_choice import BY_DEFAULT, ModelChoice
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.search.embedder import Embedder
 from clipsearch.search.engine import ImageEngine, how_computed
 from clipsearch.search.index import Index
 from clipsearch.search.lazy_model import LazyModel
-from clipsearch.search.messages import PREPARING, WHOLE_MODEL_NEEDED
+from clipsearch.search.messages import BY_DEFAULT, PREPARING, WHOLE_MODEL_NEEDED
 from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions
     from clipsearch.index.writing import Writer
+    from clipsearch.model_choice import ModelChoice
     from clipsearch.models.disk.files import Pulled
     from clipsearch.models.in_torch.encoder import Encoder
 
@@ -230,6 +230,8 @@ def load_model(
         if index is not None:
             raise
         _log.info("index: none here or above")
+    from clipsearch.model_choice import ModelChoice  # reads TOML, which a search does not need
+
     choice = ModelChoice(name, [current_folder()], nearest.model() if nearest else None)
     store = nearest and _of_model(choice, nearest, look_beside=index is None)
     return Embedder(store or locate(choice.name, progress=progress), why=choice.why, options=computing)
@@ -284,6 +286,8 @@ class IndexingModel:
             ModelMismatchError: the index holds vectors of another model than the one asked for.
         """
         _log.info(_INDEX_USED if not index.created else f"{_INDEX_USED} (to be made)", index.folder)
+        from clipsearch.model_choice import ModelChoice
+
         self.choice = ModelChoice(self._given, folders, known, self._otherwise)
         bound = index.bound_model()
         if bound and self.choice.is_asked_for and not self.choice.made(bound):

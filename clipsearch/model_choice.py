@@ -9,11 +9,8 @@ from pathlib import Path
 from clipsearch.errors import InputError, ModelError
 from clipsearch.index.format import ModelRecord
 from clipsearch.models.disk.catalog import DEFAULT
-from clipsearch.search.messages import OF_THE_INDEX
+from clipsearch.search.messages import BY_DEFAULT, OF_THE_INDEX
 from clipsearch.settings import wanted_model
-
-BY_DEFAULT = "the default"
-"""The reason for a model that was not asked for."""
 
 
 class ModelChoice:

@@ -13,10 +13,10 @@ from conftest import PICTUREBOOK, Run, paint
 from clipsearch import cli
 from clipsearch.errors import InputError
 from clipsearch.index.format import ModelRecord
-from clipsearch.model_choice import BY_DEFAULT, ModelChoice
+from clipsearch.model_choice import ModelChoice
 from clipsearch.models.disk import files
 from clipsearch.models.disk.catalog import DEFAULT
-from clipsearch.search.messages import OF_THE_INDEX
+from clipsearch.search.messages import BY_DEFAULT, OF_THE_INDEX
 
 OPENAI = ModelRecord("openai", "0123abcd", "f" * 32, 512)
 

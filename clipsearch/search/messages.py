@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from clipsearch.models.in_torch.encoder import Encoder
     from clipsearch.models.in_torch.image_encoder import ImageEncoder
 
-OF_THE_INDEX, AS_ASKED_FOR = "that of the index", "as asked for"
+OF_THE_INDEX, AS_ASKED_FOR, BY_DEFAULT = "that of the index", "as asked for", "the default"
 """The reasons why a model is used."""
 PREPARING = "Preparing the text tower of model %r, which takes some seconds."
 WHOLE_MODEL_NEEDED = (

@@ -20,11 +20,10 @@ from clipsearch.images.finding import find_images
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
-from clipsearch.model_choice import BY_DEFAULT
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.search.embedder import Embedder
-from clipsearch.search.messages import model_used
+from clipsearch.search.messages import BY_DEFAULT, model_used
 from clipsearch.tasks.model_check import check_model
 
 PB = ("--model", "picturebook")
