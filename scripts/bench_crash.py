@@ -50,7 +50,8 @@ from invariants import (  # noqa: E402
 )
 from removal_stories import IMPORTS as REMOVAL_IMPORTS  # noqa: E402
 from removal_stories import PROGRAMS, Removal, contents, make_pair  # noqa: E402
-from test_crash import IMPORTS, STORIES, Story  # noqa: E402
+from test_crash import STORIES, Story  # noqa: E402
+from warm import WITHOUT_TORCH  # noqa: E402
 
 from clipsearch.images.decoding import decode  # noqa: E402
 from clipsearch.index.format import DATABASE, NEW_MATRIX  # noqa: E402
@@ -387,7 +388,7 @@ def fail(work: Path) -> tuple[dict[str, int], int]:
     except pytest.skip.Exception as reason:
         print(f"No faults: {reason}", flush=True)
         return {}, 0
-    with faults.warm(os.environ, IMPORTS) as warm:
+    with faults.warm(os.environ, ("tiny", *WITHOUT_TORCH)) as warm:
         for make in STORIES:
             story = make(work / make.__name__, faults, warm)
             story.checkpoint_seconds = 0
