@@ -23,6 +23,7 @@ from fresh import COMMAND, HEAVY, loaded_by
 from PIL import Image
 from warm import Warm
 
+from clipsearch.api import build_index
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.finding import find_images
 from clipsearch.index.reading import Store
@@ -53,22 +54,34 @@ def in_numpy() -> ImageTower:
     return tower
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["similar", "new.png"],
-        ["query", "a dog", "--image", "new.png"],
-        ["score", "new.png", "--text", "a dog"],
-        ["classify", "new.png", "--label", "a dog", "--label", "a cat"],
-        ["embed", "new.png", "--out", "new.npy"],
-    ],
-    ids=lambda arguments: arguments[0],
-)
+LOOK_AT_ONE = [
+    ["similar", "new.png"],
+    ["query", "a dog", "--image", "new.png"],
+    ["score", "new.png", "--text", "a dog"],
+    ["classify", "new.png", "--label", "a dog", "--label", "a cat"],
+    ["caption-rank", "new.png", "--text", "a dog"],
+    ["embed", "new.png", "--out", "new.npy"],
+]
+
+
+@pytest.fixture(scope="module")
+def siglip_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index of one image, made with a small SigLIP, whose text tower is in the cache."""
+    folder = tmp_path_factory.mktemp("siglip")
+    model = families.make("siglip2-fixed", folder / "model")
+    paint(folder / "images" / "one.png", "teal")
+    with build_index(folder / "images", folder / ".clipsearch", model=str(model)) as made:
+        assert len(made.search("a dog")) == 1
+    return folder
+
+
+@pytest.mark.parametrize("family", ["sample_index", "siglip_index"], ids=["CLIP", "SigLIP"])
+@pytest.mark.parametrize("arguments", LOOK_AT_ONE, ids=lambda arguments: arguments[0])
 def test_commands_that_look_at_one_new_image_load_no_model_library(
-    arguments: list[str], sample_index: Path, tmp_path: Path, environment: dict[str, str]
+    arguments: list[str], family: str, request: pytest.FixtureRequest, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     paint(tmp_path / "new.png", "#8040c0")
-    named = {"CLIPSEARCH_INDEX": str(sample_index / ".clipsearch")}
+    named = {"CLIPSEARCH_INDEX": str(request.getfixturevalue(family) / ".clipsearch")}
     loaded = loaded_by(COMMAND.format(arguments=["clipsearch", *arguments]), environment | named, tmp_path)
     assert "PIL" in loaded  # it was really looked at
     assert not loaded & (HEAVY - {"PIL", "csv", "html"})
