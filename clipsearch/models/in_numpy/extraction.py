@@ -92,6 +92,21 @@ _CLIP_TEXTS = _TEXTS | {"text_projection.weight": "D W"}
 _SIGLIP_TEXTS = _TEXTS | {"head.weight": "D W", "head.bias": "D"}
 
 
+class _Model(NamedTuple):
+    """What the files of a model hold."""
+
+    kind: str
+    """The family, as `model_type` in the configuration."""
+    tensors: Mapping[str, npt.NDArray[Any]]
+    """Mapped, by transformers' names."""
+    config: Mapping[str, Any]
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether the family is like CLIP, and not like SigLIP."""
+        return self.kind in LIKE_CLIP
+
+
 class TextParts(NamedTuple):
     """What a `TextTower` is made of."""
 
@@ -109,43 +124,30 @@ def text_tower(files: ModelFiles) -> TextParts | None:
     Raises:
         ModelError: the files cannot be read, or do not belong together.
     """
-    kind = family(files)
-    found = _tensors(files, kind)
-    if found is None:
+    model = _read(files)
+    if model is None:
         return None
-    tensors, config = found
-    is_clip = kind in LIKE_CLIP
-    of_texts = config["text_config"]
-    weights = {
-        name.removeprefix(_TEXT): _float32(array)
-        for name, array in tensors.items()
-        if name.startswith((_TEXT, "text_projection.")) and not name.endswith("position_ids")
-    }
-    if not _fits(weights, of_texts, _CLIP_TEXTS if is_clip else _SIGLIP_TEXTS) or "logit_scale" not in tensors:
+    config = model.config["text_config"]
+    weights = {name: _float32(array) for name, array in _part(model, _TEXT, "text_projection.").items()}
+    scale, bias = (_number(model.tensors.get(f"logit_{name}")) for name in ("scale", "bias"))
+    end = config["eos_token_id"] if model.is_clip else None
+    if not _fits(weights, config, _CLIP_TEXTS if model.is_clip else _SIGLIP_TEXTS):
         return None
-    scale, bias = (_number(tensors.get(f"logit_{name}")) for name in ("scale", "bias"))
-    end = of_texts["eos_token_id"] if is_clip else None
-    if scale is None or not (end is None or isinstance(end, int)) or (bias is None) == (kind in LIKE_SIGLIP):
+    if scale is None or (bias is None) != model.is_clip or not (end is None or isinstance(end, int)):
         return None
-    fixed = None
-    if files.layout == "open_clip":
-        tokenizer = find_tokenizer(files.folder)
-    else:
-        read = hf_tokenizer.find(files.folder, kind)
-        if read is None:
-            return None
-        tokenizer = read.tokenizer
-        if not is_clip:
-            fixed = FixedLength(read.pad, left=read.left, masked=read.masked)
-    if end == _OLD_END and kind != "metaclip_2":
+    read = _tokenizer(files, model)
+    if read is None:
+        return None
+    tokenizer, fixed = read
+    if end == _OLD_END and model.kind != "metaclip_2":
         end = None
     if end is not None and end not in tokenizer.encode("a").ids:
-        return None  # loading the model says so
+        return None  # loading the model raises the error
     shape = TowerShape(
-        heads=of_texts["num_attention_heads"],
-        activation=of_texts["hidden_act"],
-        layer_norm_eps=of_texts["layer_norm_eps"],
-        context=of_texts["max_position_embeddings"],
+        heads=config["num_attention_heads"],
+        activation=config["hidden_act"],
+        layer_norm_eps=config["layer_norm_eps"],
+        context=config["max_position_embeddings"],
         logit_scale=float(np.float32(math.exp(scale))),
         logit_bias=bias,
         eos_token_id=end,
@@ -153,6 +155,16 @@ def text_tower(files: ModelFiles) -> TextParts | None:
         cleaned=files.layout == "open_clip",
     )
     return TextParts(weights, shape, tokenizer)
+
+
+def _tokenizer(files: ModelFiles, model: _Model) -> tuple[Tokenizer, FixedLength | None] | None:
+    """Return a model's tokenizer, and how texts are padded; None if that takes transformers."""
+    if files.layout == "open_clip":
+        return find_tokenizer(files.folder), None
+    read = hf_tokenizer.find(files.folder, model.kind)
+    if read is None:
+        return None
+    return read.tokenizer, None if model.is_clip else FixedLength(read.pad, left=read.left, masked=read.masked)
 
 
 def _number(array: npt.NDArray[Any] | None) -> float | None:
@@ -173,18 +185,17 @@ def image_tower(files: ModelFiles) -> tuple[Weights, ImageShape] | None:
     Raises:
         ModelError: the files cannot be read, or do not belong together.
     """
-    kind = family(files)
-    found = _tensors(files, kind)
-    if found is None:
+    model = _read(files)
+    if model is None:
         return None
-    tensors, config = found
-    weights = {name.removeprefix(_VISION): array for name, array in tensors.items() if _is_of_images(name)}
-    shape = _shape(weights, config["vision_config"], is_clip=kind in LIKE_CLIP)
+    weights = _part(model, _VISION, "visual_projection.")
+    shape = _shape(weights, model.config["vision_config"], is_clip=model.is_clip)
     return None if shape is None else (_plain(weights), shape)
 
 
-def _tensors(files: ModelFiles, kind: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
-    """Return a model's tensors, mapped, by transformers' names, and its configuration; None for unsupported models."""
+def _read(files: ModelFiles) -> _Model | None:
+    """Read a model's files; None for unsupported models."""
+    kind = family(files)
     if kind not in (*LIKE_CLIP, *LIKE_SIGLIP):
         return None
     tensors: dict[str, npt.NDArray[Any]] = {}
@@ -197,13 +208,22 @@ def _tensors(files: ModelFiles, kind: str) -> tuple[dict[str, npt.NDArray[Any]],
             return None
     if files.layout == "open_clip":
         checkpoint = Checkpoint.load(files.folder)
-        return checkpoint.converted(tensors), checkpoint.clip_config()
+        return _Model(kind, checkpoint.converted(tensors), checkpoint.clip_config())
     config = read_config(files.folder)
     defaults = {
         "vision_config": _CLIP_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_DEFAULTS,
         "text_config": _CLIP_TEXT_DEFAULTS if kind in LIKE_CLIP else _SIGLIP_TEXT_DEFAULTS,
     }
-    return tensors, {name: values | _given(config, name, kind) for name, values in defaults.items()}
+    return _Model(kind, tensors, {name: values | _given(config, name, kind) for name, values in defaults.items()})
+
+
+def _part(model: _Model, tower: str, projection: str) -> dict[str, npt.NDArray[Any]]:
+    """Return the weights of one tower, by their names within it, and those of its projection."""
+    return {
+        name.removeprefix(tower): array
+        for name, array in model.tensors.items()
+        if name.startswith((tower, projection)) and not name.endswith("position_ids")
+    }
 
 
 def _given(config: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
@@ -211,10 +231,6 @@ def _given(config: Mapping[str, Any], name: str, kind: str) -> dict[str, Any]:
     twice = config.get(f"{name}_dict") if kind in LIKE_CLIP else None
     given = twice if isinstance(twice, dict) else config.get(name)
     return given if isinstance(given, dict) else {}
-
-
-def _is_of_images(name: str) -> bool:
-    return name.startswith((_VISION, "visual_projection.")) and not name.endswith("position_ids")
 
 
 def _shape(weights: Weights, config: Mapping[str, Any], *, is_clip: bool) -> ImageShape | None:
