@@ -8,9 +8,10 @@ import typer
 
 from clipsearch.cli.inputs import check_inputs, image_input
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import Engine, EngineOption, FormatOptions, IndexOption, VerboseOption, print_rows
+from clipsearch.cli.options import EngineOption, FormatOptions, IndexOption, VerboseOption, print_rows
 from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
 from clipsearch.cli.text_options import TextOptions
+from clipsearch.models.encoder_options import EncoderOptions, Engine
 
 
 @grouped
@@ -35,7 +36,6 @@ def caption_rank(
     The text with the best rank comes first. A picture that is not in the index is ranked as if it were. Exits with 0,
     with 1 if there is no image to rank it among, and with 2 after an error.
     """
-    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.caption_ranks import caption_ranks
 

@@ -13,24 +13,22 @@ import typer
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import (
     DeviceOption,
-    Engine,
     EngineOption,
     IndexOption,
     JsonOption,
     ModelOption,
-    Precision,
     PrecisionOption,
     VerboseOption,
     WaitOption,
     say,
     writing_output,
 )
+from clipsearch.models.encoder_options import EncoderOptions, Engine, Precision
 
 if TYPE_CHECKING:
     from clipsearch.api import IndexingModel
     from clipsearch.images.finding import Rules
     from clipsearch.index.summary import Summary
-    from clipsearch.models.encoder_options import EncoderOptions
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -64,8 +62,6 @@ class ComputingOptions:
 
     def encoder(self) -> EncoderOptions:
         """Return the options for the model."""
-        from clipsearch.models.encoder_options import EncoderOptions
-
         return EncoderOptions(self.device, self.precision.value, self.batch_size, self.exact, self.engine.value)
 
 

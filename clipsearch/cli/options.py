@@ -16,28 +16,11 @@ import typer
 import clipsearch
 from clipsearch.cli.talk import say as say  # noqa: PLC0414  (commands import it from here)
 from clipsearch.errors import InputError
+from clipsearch.models.encoder_options import EncoderOptions, Engine, Precision
 
 if TYPE_CHECKING:
-    from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.output.rows import Row
     from clipsearch.search.embedder import Embedder
-
-
-class Precision(StrEnum):
-    """The values of `--precision`."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Engine(StrEnum):
-    """The values of `--engine`."""
-
-    AUTO = "auto"
-    NUMPY = "numpy"
-    TORCH = "torch"
 
 
 ModelOption = Annotated[
@@ -196,8 +179,6 @@ class ModelOptions:
 
     def encoder_options(self) -> EncoderOptions:
         """Return the options for the model."""
-        from clipsearch.models.encoder_options import EncoderOptions
-
         return EncoderOptions(device=self.device, precision=self.precision.value, engine=self.engine.value)
 
     def open(self) -> Embedder:

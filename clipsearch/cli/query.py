@@ -9,7 +9,7 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, image_input, text_lines
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import Engine, EngineOption, IndexOption, VerboseOption
+from clipsearch.cli.options import EngineOption, IndexOption, VerboseOption
 from clipsearch.cli.search_options import (
     DistinctOption,
     FilterOptions,
@@ -21,6 +21,7 @@ from clipsearch.cli.search_options import (
     say_why_nothing,
 )
 from clipsearch.errors import InputError
+from clipsearch.models.encoder_options import Engine
 
 if TYPE_CHECKING:
     from clipsearch.search.query_terms import ImageTerm, Term, TextTerm

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
-from clipsearch.cli.options import Engine, Format, FormatOptions, one_format, say, screen_width, writing_output
+from clipsearch.cli.options import Format, FormatOptions, one_format, say, screen_width, writing_output
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
+from clipsearch.models.encoder_options import Engine
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:

@@ -6,12 +6,27 @@ Needs no torch: whether this machine has the device is checked when a model is l
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from clipsearch.errors import InputError
 from clipsearch.models.devices import check_device
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-ENGINES = ("auto", "numpy", "torch")
+
+class Precision(StrEnum):
+    """The types of numbers to compute with."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Engine(StrEnum):
+    """The libraries that embed images."""
+
+    AUTO = "auto"
+    NUMPY = "numpy"
+    TORCH = "torch"
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class EncoderOptions:
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        for what, given, known in (("precision", self.precision, PRECISIONS), ("engine", self.engine, ENGINES)):
+        for what, given, known in (("precision", self.precision, [*Precision]), ("engine", self.engine, [*Engine])):
             if given not in known:
                 raise InputError(f"Unknown {what} {given!r}; choose one of: {', '.join(known)}.")
         if self.batch_size is not None and self.batch_size < 1:

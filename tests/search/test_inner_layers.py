@@ -15,10 +15,12 @@ from conftest import SAMPLES, Run
 from transformers import AutoImageProcessor, AutoModel
 
 import clipsearch
+from clipsearch.cli.embed import Tokens
 from clipsearch.errors import InputError, ModelError
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.search.embedder import Embedder
+from clipsearch.search.inner_layers import TOKENS
 
 DOGS = sorted((SAMPLES / "dogs").glob("*.webp"))[:3]
 Array = npt.NDArray[np.float32]
@@ -49,6 +51,10 @@ def test_every_layer_equals_that_of_transformers(family: str, tmp_path: Path, sm
             ours = embedder.hidden_states(DOGS, layer, tokens="all")
             np.testing.assert_allclose(ours, theirs[layer], atol=1e-5, rtol=1e-5)
             assert ours.dtype == np.float32
+
+
+def test_the_command_takes_all_tokens_that_there_are() -> None:
+    assert (*Tokens,) == TOKENS  # two lists, since the command's help may not wait for NumPy
 
 
 def test_tokens_are_patches_or_the_class_token_or_both(small_clip: Path) -> None:
