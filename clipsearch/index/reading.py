@@ -39,6 +39,7 @@ from clipsearch.index.format import (
     guarded,
 )
 from clipsearch.index.matrix_file import broken
+from clipsearch.index.regions import Regions
 from clipsearch.index.stored_paths import StoredPaths
 from clipsearch.system.paths import is_below, logical_folder
 from clipsearch.system.places import is_there
@@ -259,6 +260,10 @@ class Store:
         alive = np.ones(len(matrix), np.bool_)
         alive[dead] = False
         return matrix, alive
+
+    def regions(self) -> Regions | None:
+        """Return the regions of the last commit; None if the index has none."""
+        return None
 
     def sound_matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
         """Return the same as `matrix`, after checking that all rows that are alive are unit vectors.

@@ -37,6 +37,9 @@ class Hit(NamedTuple):
     None."""
     date_source: str = "file"
     """The source of `date`: "exif", "xmp", "name" (of the file), or "file" (the time of its last change)."""
+    box: tuple[int, int, int, int] | None = None
+    """Left, top, right and bottom edge of the region that fits best, in pixels of the upright image; None if the image
+    as a whole fits best, or the index has no regions."""
 
     @classmethod
     def of(
