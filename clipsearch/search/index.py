@@ -6,23 +6,23 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.filters import FilterArguments, Filters
-from clipsearch.index.format import Record, broken_rows
+from clipsearch.index.format import broken_rows
 from clipsearch.index.reading import Store
-from clipsearch.index.selection import filters_of, rows_of_file, select
+from clipsearch.index.selection import Selection, filters_of, rows_of_file, select
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import Encoders, vector_of_image
 from clipsearch.search.hit import Hit
 from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, combined, in_words
-from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
+from clipsearch.search.ranking import Asked, Limits, Ranking
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
-from clipsearch.unit import Matrix, Vectors, are_unit
+from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -34,32 +34,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 Query = str | Term | Iterable[str | Term]
 """A text, a term, or several of them, which are added up."""
-
-_MORE = 4
-"""Factor by which the number of candidates grows when too many of them are alike."""
-
-
-class _Asked(NamedTuple):
-    """The vectors of one query, for ranking and for confidence."""
-
-    vector: Vectors
-    """(D,) the vector that rows are ranked by."""
-    wanted: Vectors | None
-    """(D,) the positive terms alone; None for a query without positive terms or with images."""
-    unwanted: tuple[str, ...]
-    """The texts of the negative terms; empty where `wanted` is None."""
-    away: Vectors | None
-    """(U, D) the vectors of `unwanted`; None if it is empty."""
-
-
-class _Rows(NamedTuple):
-    """The rows that one search ranks."""
-
-    matrix: Matrix
-    mask: Mask | None
-    """(rows,) whether each row takes part; None if all do."""
-    broken: set[int]
-    """Rows found so far that are not unit vectors."""
 
 
 class Index:
@@ -166,7 +140,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = _Limits.checked(k, min_score, min_confidence, distinct)
+        limits = Limits.checked(k, min_score, min_confidence, distinct)
         return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
 
     def similar(
@@ -200,7 +174,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = _Limits.checked(k, min_score, None, distinct)
+        limits = Limits.checked(k, min_score, None, distinct)
         term = ImageTerm(image, box=box)
         left_out = [] if include_self or isinstance(image, bytes) else rows_of_file(self.store, absolute(image))
         return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
@@ -208,7 +182,7 @@ class Index:
     # -- how -------------------------------------------------------------------------------------------------
 
     def _search(
-        self, queries: list[list[Term]], limits: _Limits, filters: Filters, left_out: Sequence[int] = ()
+        self, queries: list[list[Term]], limits: Limits, filters: Filters, left_out: Sequence[int] = ()
     ) -> list[list[Hit]]:
         if limits.confidence is not None:
             for terms in queries:
@@ -223,24 +197,31 @@ class Index:
             if len(left_out):
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
-            rows = _Rows(matrix, mask, set())
+            ranking = Ranking(self.store, Selection(matrix, mask))
             # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
-                ranking = self._ranked([asked[i] for i in members], rows, limits)
-                for i, found in zip(members, ranking, strict=True):
+                same = [asked[i] for i in members]
+                compared = any(one.wanted is not None for one in same)
+                negatives = self._negatives(same[0].away) if compared else None
+                for i, found in zip(members, ranking.hits(same, negatives, limits), strict=True):
                     hits[i] = found
-        if rows.broken:
-            folder = self.store.folder
-            said = broken_rows(folder, len(rows.broken))
-            if not any(hits) and limits.score is None and limits.confidence is None:
-                raise IndexDamagedError(f"Nothing can be found: {said}", hint="broken-rows", folder=folder)
-            if said not in self._warned:
-                self._warned.add(said)
-                _log.warning("Left out: %s", said, extra={"hint": "broken-rows", "facts": {"folder": folder}})
+        if ranking.broken:
+            nothing = not any(hits) and limits.score is None and limits.confidence is None
+            self._report_broken(len(ranking.broken), nothing=nothing)
         return hits
 
-    def _asked(self, queries: list[list[Term]]) -> list[_Asked]:
+    def _report_broken(self, count: int, *, nothing: bool) -> None:
+        """Warn of rows that are not unit vectors, or raise an error if they are why `nothing` is found."""
+        folder = self.store.folder
+        said = broken_rows(folder, count)
+        if nothing:
+            raise IndexDamagedError(f"Nothing can be found: {said}", hint="broken-rows", folder=folder)
+        if said not in self._warned:
+            self._warned.add(said)
+            _log.warning("Left out: %s", said, extra={"hint": "broken-rows", "facts": {"folder": folder}})
+
+    def _asked(self, queries: list[list[Term]]) -> list[Asked]:
         """Compute the vectors of queries; each text and image is embedded once."""
         terms = list(dict.fromkeys(term for terms in queries for term in terms))
         texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
@@ -264,109 +245,14 @@ class Index:
             wanted = (vector if len(positive) == len(all_of) else sum_of(positive)) if compared else None
             unwanted = unwanted if compared else ()
             away = np.stack([of_texts[text] for text in unwanted]) if unwanted else None
-            asked.append(_Asked(vector, wanted, unwanted, away))
+            asked.append(Asked(vector, wanted, unwanted, away))
         return asked
-
-    def _ranked(self, asked: list[_Asked], rows: _Rows, limits: _Limits) -> list[list[Hit]]:
-        """Rank queries with the same unwanted texts, and return their hits."""
-        negatives = self._negatives(asked[0].away) if any(one.wanted is not None for one in asked) else None
-        queries = np.stack([one.vector for one in asked])
-        cut = None
-        if limits.confidence is not None and negatives:
-            cut = _cut(negatives, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
-        out = []
-        for one, found in zip(asked, self._chosen(queries, rows, cut, limits), strict=True):
-            scores, records = [score for score, _ in found], [record for _, record in found]
-            sure: list[float | None] = [None] * len(found)
-            if negatives and one.wanted is not None:
-                found_rows = np.array([record.row for record in records], np.int64)
-                cosines = scores_of(rows.matrix, found_rows, np.vstack([one.wanted, negatives.vectors]))
-                sure = negatives.confidence(cosines[:1], cosines[1:])[0].tolist()
-            alike: list[int | None] = [None] * len(found)
-            if limits.distinct is not None:
-                from clipsearch.search.distinct import others
-
-                alike = [*others(self.store, rows.matrix, rows.mask, records, limits.distinct)]
-            out.append([*map(Hit.of, records, range(1, len(found) + 1), scores, sure, alike)])
-        return out
-
-    def _chosen(
-        self, queries: Vectors, rows: _Rows, cut: Cut | None, limits: _Limits
-    ) -> list[list[tuple[float, Record]]]:
-        """Return score and record of the best hits of (Q, D) queries, at most `limits.k` each, ties by path."""
-        asked_for = k = len(rows.matrix) if limits.k is None else limits.k
-        while True:
-            ranking = self._in_order(self._best(rows, queries, asked_for, cut), limits.score, len(rows.matrix))
-            if limits.distinct is None:
-                return [found[:k] for found in ranking]
-            from clipsearch.search.distinct import firsts
-
-            # If many are alike, more candidates are needed to find `k` that are not.
-            chosen = []
-            for found in ranking:
-                places = firsts(rows.matrix, [record for _, record in found], limits.distinct)
-                chosen.append([found[place] for place in places[:k]])
-            complete = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
-            if asked_for >= len(rows.matrix) or all(complete):
-                return chosen
-            asked_for = min(len(rows.matrix), _MORE * asked_for)
-
-    def _best(self, rows: _Rows, queries: Vectors, k: int, cut: Cut | None) -> list[Ranked]:
-        """Return the `k` best rows of each query, as `topk.best` does, without rows that are not unit vectors."""
-        matrix, mask, broken = rows
-        while True:
-            ranking = best(matrix, queries, k, mask, cut, broken=broken)
-            # np.unique is avoided: importing it takes as long as ranking a query.
-            found = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
-            wrong = found[~are_unit(matrix[found])]
-            if not len(wrong):
-                return ranking
-            # A row of zeros or of another length has a score that is not a cosine.
-            broken.update(wrong.tolist())
-            mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
-            mask[wrong] = False
-
-    def _in_order(self, rankings: list[Ranked], least: float | None, total: int) -> list[list[tuple[float, Record]]]:
-        """Return score and record of the rows, of `total`, with at least the score `least`, ties by path."""
-        floor = -np.inf if least is None else least
-        found = [
-            [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True) if score >= floor]
-            for one in rankings
-        ]
-        rows = list(dict.fromkeys(row for one in found for _, row in one))
-        records = dict(zip(rows, self.store.images(rows, total), strict=True))
-        return [
-            sorted(((score, records[row]) for score, row in one), key=lambda item: (-item[0], item[1].path))
-            for one in found
-        ]
 
     def _negatives(self, away: Vectors | None) -> NegativePrompts:
         neutral = self._encoders.negatives()
         if away is None:
             return neutral
         return NegativePrompts(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
-
-
-class _Limits(NamedTuple):
-    """The largest number of hits, and the thresholds that hits have to reach."""
-
-    k: int | None
-    score: float | None
-    confidence: float | None
-    distinct: float | None
-
-    @classmethod
-    def checked(cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None) -> _Limits:
-        """Check that each value is in its range, or raise an InputError."""
-        if k is not None and k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        if score is not None and not -1 <= score <= 1:
-            raise InputError(f"A score is a cosine, from -1 to 1; no image can have {score:g}.")
-        if confidence is not None and not 0 <= confidence <= 1:
-            raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
-        if distinct is not None and not 0 < distinct <= 1:
-            raise InputError(f"Pictures are alike from a cosine above 0 and up to 1 on, as in 0.95; not {distinct:g}.")
-        return cls(k, score, confidence, distinct)
 
 
 def _terms(query: Query) -> list[Term]:
@@ -383,17 +269,3 @@ def _check_in_words(terms: list[Term]) -> None:
             f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words.",
             hint="min-score",
         )
-
-
-def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut:
-    """Make a cut that excludes rows whose confidence is less than `least`."""
-    prompts = len(negatives.vectors)
-    stay_away = prompts > negatives.neutral
-    # Without unwanted texts, queries equal `wanted`, whose scores ranking computes anyway.
-    vectors = np.concatenate([negatives.vectors, *([np.stack(wanted)] if stay_away else [])])
-
-    def takes_part(scores: Vectors, others: Vectors) -> Mask:
-        judged = others[prompts:] if stay_away else scores
-        return np.asarray(negatives.confidence(judged, others[:prompts]) >= least)
-
-    return Cut(vectors, takes_part)
