@@ -179,7 +179,15 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def make_clip(
-    folder: Path, *, activation: str = "quick_gelu", eos: int = 1, layers: int = 2, seed: int = 0, context: int = 24
+    folder: Path,
+    *,
+    activation: str = "quick_gelu",
+    eos: int = 1,
+    layers: int = 2,
+    seed: int = 0,
+    context: int = 24,
+    side: int = 64,
+    patch: int = 16,
 ) -> Path:
     """A small CLIP with random weights in Hugging Face layout; the tokenizer is picturebook's with other ids."""
     import torch
@@ -203,8 +211,8 @@ def make_clip(
             "hidden_act": activation,
         },
         vision_config={
-            "image_size": 64,
-            "patch_size": 16,
+            "image_size": side,
+            "patch_size": patch,
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": layers,
@@ -221,7 +229,7 @@ def make_clip(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
-        '{"size": {"shortest_edge": 64}, "crop_size": {"height": 64, "width": 64}, "resample": 3,'
+        f'{{"size": {{"shortest_edge": {side}}}, "crop_size": {{"height": {side}, "width": {side}}}, "resample": 3,'
         ' "image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28],'
         ' "image_processor_type": "CLIPImageProcessor"}'
     )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from clipsearch.images.finding import ImageFile
     from clipsearch.search.embedder import Embedder
 
+    _Made = Generator[tuple[int, Mapping[str, int], npt.NDArray[np.float32]], None, None]
+
 EXIT_UNREADABLE = 2
 _TEXTS_TOGETHER = 256
 """Number of texts that are embedded at a time."""
+
+
+_MOST_CROPS = 64
+"""Largest number of crops: with inputs of 336 pixels, these are 22 MB of pixels for each image that is decoded."""
+
+
+_VIEW = ("view", "h", "w")
+"""Further columns with `--crops`: 0 for the whole, or the number of the crop, and the rows and columns of the crops."""
 
 
 class Dtype(StrEnum):
@@ -43,6 +53,14 @@ class Tokens(StrEnum):
     PATCH = "patch"
     CLS = "cls"
     ALL = "all"
+
+
+class _Layer(NamedTuple):
+    """Which hidden states to write."""
+
+    layer: int
+    tokens: str
+    crops: int | None
 
 
 OutOption = Annotated[
@@ -88,6 +106,17 @@ def embed(
             show_default=False,
         ),
     ] = None,
+    crops: Annotated[
+        int | None,
+        typer.Option(
+            "--crops",
+            metavar="N",
+            min=1,
+            max=_MOST_CROPS,
+            help="With --layer: write several views of each picture: the whole, then at most N crops, row by row.",
+            show_default=False,
+        ),
+    ] = None,
     texts: TextOptions,
     model: ModelOptions,
 ) -> int:
@@ -102,9 +131,8 @@ def embed(
     are_texts = bool(texts.text) or texts.texts_from is not None
     if are_texts == bool(paths):
         raise InputError("Name pictures, or texts (--text TEXT, --texts-from FILE): one of the two.")
-    if tokens and layer is None:
-        raise InputError("--tokens says which tokens of a layer are meant. Name it: --layer N")
-    if are_texts and layer is not None:
+    asked = _asked(layer, tokens, crops)
+    if are_texts and asked:
         raise InputError("--layer is for pictures: leave it out for texts.")
     words = [text for _, text in texts.read()] if are_texts else []
     # 2. Compute and write the vectors.
@@ -112,17 +140,32 @@ def embed(
     with named_images(paths or ()) as (files, typed), model.open() as embedder:
         about: dict[str, object] = dict(zip(("model", "revision", "fingerprint"), embedder.identity, strict=True))
         columns: dict[str, type] = {"path": bytes} if files else {"text": str}
-        if layer is not None:
-            about |= {"layer": layer, "tokens": (tokens or Tokens.PATCH).value}
-            made = _layer(embedder, files, layer, tokens or Tokens.PATCH, unreadable)
-        else:
-            made = _images(embedder, files, unreadable)
+        if asked:
+            about |= {name: value for name, value in asked._asdict().items() if value is not None}
+            columns |= dict.fromkeys(_VIEW if crops else (), int)
+        made = _layer(embedder, files, asked, unreadable) if asked else _images(embedder, files, unreadable)
         with closing(_named(made, files, typed) if files else _texts(embedder, words)) as items:
             shape = save(out, items, columns, about, dtype=dtype.value, replace=force)
     say_damaged(embedder.damaged, lambda path: typed.get(path, path))
     # 3. Report.
     _report(out, f"{' x '.join(map(str, shape))} {dtype.value}", unreadable, typed)
     return EXIT_UNREADABLE if strict and unreadable else 0
+
+
+def _asked(layer: int | None, tokens: Tokens | None, crops: int | None) -> _Layer | None:
+    """Put the options about layers together; None without one.
+
+    Raises:
+        InputError: there are others, but no layer.
+    """
+    if layer is not None:
+        return _Layer(layer, (tokens or Tokens.PATCH).value, crops)
+    if tokens or crops:
+        raise InputError(
+            f"{'--tokens says which tokens' if tokens else '--crops says of which views'} the hidden states of a layer "
+            "are meant. Name it: --layer N"
+        )
+    return None
 
 
 def _report(out: Path, what: str, unreadable: list[tuple[bytes, str]], typed: Mapping[bytes, str]) -> None:
@@ -134,45 +177,44 @@ def _report(out: Path, what: str, unreadable: list[tuple[bytes, str]], typed: Ma
     say(f"Wrote {what} to {out}, with names and model beside it{left_out}.")
 
 
-def _images(
-    embedder: Embedder, files: list[ImageFile], unreadable: list[tuple[bytes, str]]
-) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
+def _images(embedder: Embedder, files: list[ImageFile], unreadable: list[tuple[bytes, str]]) -> _Made:
     """Yield index and vector of each image that can be read; the others are appended to `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.search.encoders import readable_images
 
     with ProgressBar(doing="Embedding") as bar, closing(readable_images(embedder, files, unreadable, bar)) as results:
-        yield from results
+        for place, vector in results:
+            yield place, {}, vector
 
 
-def _layer(
-    embedder: Embedder, files: list[ImageFile], layer: int, tokens: Tokens, unreadable: list[tuple[bytes, str]]
-) -> Generator[tuple[int, npt.NDArray[np.float32]], None, None]:
-    """Yield index and hidden states of each image that can be read; the others are appended to `unreadable`."""
+def _layer(embedder: Embedder, files: list[ImageFile], asked: _Layer, unreadable: list[tuple[bytes, str]]) -> _Made:
+    """Yield index, view and hidden states of each image that can be read; the others are appended to `unreadable`."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.search.inner_layers import hidden_states
 
     with ProgressBar(doing="Embedding") as bar:
-        states = hidden_states(
+        views = hidden_states(
             embedder.image_tower,
             files,
-            layer,
-            tokens=tokens.value,
+            asked.layer,
+            tokens=asked.tokens,
             unreadable=unreadable,
             damaged=embedder.damaged,
+            crops=asked.crops,
             progress=bar,
         )
-        with closing(states):
-            yield from states
+        with closing(views):
+            for view in views:
+                yield view.place, dict(zip(_VIEW, (view.number, *view.grid), strict=True)), view.states
 
 
 def _named(
-    made: Generator[tuple[int, npt.NDArray[np.float32]], None, None], files: list[ImageFile], typed: Mapping[bytes, str]
+    made: _Made, files: list[ImageFile], typed: Mapping[bytes, str]
 ) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:
-    """Yield each array with the path of its image, as it was typed."""
+    """Yield each array with the path of its image, as it was typed, and what else is known of it."""
     with closing(made):
-        for place, array in made:
-            yield {"path": os.fsencode(typed.get(files[place].path, files[place].path))}, array
+        for place, fields, array in made:
+            yield {"path": os.fsencode(typed.get(files[place].path, files[place].path)), **fields}, array
 
 
 def _texts(embedder: Embedder, texts: list[str]) -> Generator[tuple[Row, npt.NDArray[np.float32]], None, None]:

@@ -26,9 +26,9 @@ Box = tuple[float, float, float, float]
 
 _LONGEST = 50
 """Largest ratio of the sides of an image that is resized whole; of a longer image only the middle is resized."""
-_REDUCING_GAP = 3.0
+REDUCING_GAP = 3.0
 """Pillow's `reducing_gap`: an image more than this factor larger than its target is first averaged down to that."""
-_ENOUGH = 2.8
+ENOUGH = 2.8
 """Factor by which a decoded image has to be larger than what it will be resized to. With 2, cosines to the vectors of
 photos decoded in full fell to 0.985; with 2.8 they stay above 0.9999."""
 _FILES = ("preprocessor_config.json", "processor_config.json")
@@ -150,8 +150,8 @@ class Preprocessing:
         if self.exact or self.resize is None:
             return None
         if isinstance(self.resize, Patches):  # enough for a square of patches; a longer image is not higher
-            return math.ceil(_ENOUGH * self.resize.side * math.sqrt(self.resize.most))
-        return math.ceil(_ENOUGH * (self.resize if isinstance(self.resize, int) else max(self.resize)))
+            return math.ceil(ENOUGH * self.resize.side * math.sqrt(self.resize.most))
+        return math.ceil(ENOUGH * (self.resize if isinstance(self.resize, int) else max(self.resize)))
 
     def __call__(self, image: Image.Image, box: Box | None = None) -> npt.NDArray[np.uint8]:
         """Preprocess an RGB image of any size, or the part of it in `box`, to (H, W, 3) uint8."""
@@ -165,7 +165,7 @@ class Preprocessing:
         left += self._half(size[0] - crop[0]) * x
         top += self._half(size[1] - crop[1]) * y
         seen = (left, top, min(left + crop[0] * x, image.width), min(top + crop[1] * y, image.height))
-        resized = image.resize(crop, self.resample, seen, _REDUCING_GAP)
+        resized = image.resize(crop, self.resample, seen, REDUCING_GAP)
         return np.asarray(resized if self.crop in (None, crop[::-1]) else self._centre(resized, *self.crop))
 
     def _in_full(self, image: Image.Image) -> npt.NDArray[np.uint8]:

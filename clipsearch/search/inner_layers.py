@@ -6,16 +6,17 @@ This module owns the choice of layer and tokens. An index holds no hidden states
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
-from clipsearch.index.pipeline import decode_images, read_images
+from clipsearch.index.pipeline import WORKERS, Item, Pixels, decode_images, read_images
+from clipsearch.models.crops import Crops
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Array
 
@@ -26,6 +27,26 @@ TOKENS = ("patch", "cls", "all")
 """The patches, the class token, or all tokens, with the class token before the patches."""
 
 
+class View(NamedTuple):
+    """The hidden states of an image, or of one of its views."""
+
+    place: int
+    """The index of the image among the files."""
+    number: int
+    """0 for the whole image, from 1 for its crops, row by row."""
+    grid: tuple[int, int]
+    """Rows h and columns w of the crops; 0 and 0 without crops."""
+    states: Array
+    """(T, W) float32 hidden states."""
+
+
+class _Pixels(NamedTuple):
+    place: int
+    number: int
+    grid: tuple[int, int]
+    pixels: Pixels
+
+
 def hidden_states(
     tower: ImageTower,
     files: Sequence[ImageFile],
@@ -34,8 +55,9 @@ def hidden_states(
     tokens: str,
     unreadable: list[tuple[bytes, str]],
     damaged: list[tuple[bytes, float]],
+    crops: int | None = None,
     progress: Progress = SILENT,
-) -> Generator[tuple[int, Array], None, None]:
+) -> Generator[View, None, None]:
     """Compute the hidden states of a layer for images.
 
     Args:
@@ -45,11 +67,11 @@ def hidden_states(
         tokens: One of `TOKENS`.
         unreadable: Path and reason of each image that cannot be read are appended to it.
         damaged: Path of each damaged image, and the share that is missing, are appended to it.
+        crops: The largest number of crops of an image, at least 1; by default it has one view and no crops.
         progress: Is updated with the number of images done.
 
     Yields:
-        The index in `files`, and (T, W) float32 hidden states, in order. A caller that stops early must close the
-        generator.
+        The views of each image, in order. A caller that stops early must close the generator.
 
     Raises:
         InputError: the model has no such layer or no class token, or its inputs have different numbers of tokens.
@@ -65,24 +87,46 @@ def hidden_states(
     if tokens == "cls" and not tower.has_class_token:
         raise InputError("This model has no class token, only patches.")
     chosen = slice(1 if tower.has_class_token and tokens == "patch" else 0, 1 if tokens == "cls" else None)
+    cut = None if crops is None else Crops.of(tower.preprocessing, crops)
     progress.start(len(files))
     with (
         closing(read_images(files)) as contents,
-        closing(decode_images(contents, tower.preprocessing)) as decoded,
+        # With crops, an image has many more pixels, so fewer wait.
+        closing(decode_images(contents, cut or tower.preprocessing, ahead=WORKERS * (1 if cut else 4))) as decoded,
     ):
-        numbered = enumerate(decoded)
-        while some := list(islice(numbered, tower.batch_size)):
-            pixels = [item.pixels for _, item in some if item.pixels is not None]
-            states: Iterator[Array] = iter(tower.hidden_states(pixels, passed) if pixels else ())
-            for place, item in some:
-                if item.pixels is None:
-                    unreadable.append((item.file.path, str(item.record.error)))
-                    progress.advance(1, unreadable=1)
-                else:
-                    if item.record.damage:
-                        damaged.append((item.file.path, item.record.damage))
-                    yield place, next(states)[chosen]
-                    progress.advance(1)
+        views = _views(_readable(decoded, unreadable, damaged, progress), cut)
+        while some := list(islice(views, tower.batch_size)):
+            states = tower.hidden_states([view.pixels for view in some], passed)
+            for view, found in zip(some, states, strict=True):
+                yield View(*view[:-1], found[chosen])
+
+
+def _readable(
+    decoded: Iterable[Item],
+    unreadable: list[tuple[bytes, str]],
+    damaged: list[tuple[bytes, float]],
+    progress: Progress,
+) -> Iterator[tuple[int, Pixels]]:
+    """Yield index and pixels of each image that was decoded, and note the others."""
+    for place, item in enumerate(decoded):
+        if item.pixels is None:
+            unreadable.append((item.file.path, str(item.record.error)))
+            progress.advance(1, unreadable=1)
+            continue
+        if item.record.damage:
+            damaged.append((item.file.path, item.record.damage))
+        yield place, item.pixels
+        progress.advance(1)
+
+
+def _views(images: Iterable[tuple[int, Pixels]], cut: Crops | None) -> Iterator[_Pixels]:
+    for place, pixels in images:
+        if cut is None:
+            yield _Pixels(place, 0, (0, 0), pixels)
+            continue
+        grid = pixels.shape[0] // cut.side, pixels.shape[1] // cut.side
+        for number, view in enumerate(cut.views(pixels)):
+            yield _Pixels(place, number, grid, view)
 
 
 def all_hidden_states(tower: ImageTower, files: Sequence[ImageFile], layer: int, tokens: str) -> Array:
@@ -95,7 +139,7 @@ def all_hidden_states(tower: ImageTower, files: Sequence[ImageFile], layer: int,
         raise InputError(f"There are no tokens {tokens!r}; choose one of: {', '.join(TOKENS)}.")
     unreadable: list[tuple[bytes, str]] = []
     states = hidden_states(tower, files, layer, tokens=tokens, unreadable=unreadable, damaged=[])
-    found = [one for _, one in states]
+    found = [view.states for view in states]
     if unreadable:
         path, reason = unreadable[0]
         raise InputError(f"Cannot read the image {os.fsdecode(path)}: {reason}")
