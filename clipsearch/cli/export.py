@@ -37,8 +37,9 @@ def export(
     """Write the vectors of an index to a .npy file, and the records of its images to another file beside it.
 
     OUT.npy gets one unit vector in each row, in the order of paths. OUT.csv (or .jsonl, .parquet) gets path, width,
-    height, bytes, taken_at, date_source, mtime_ns and hash in the same order, and OUT.json the model. Exits with 0 if
-    it is done, with 1 if no image passes the filters, and with 2 after an error.
+    height, bytes, taken_at, date_source, mtime_ns and hash in the same order, and OUT.json the model. Vectors of
+    regions are not exported. Exits with 0 if it is done, with 1 if no image passes the filters, and with 2 after an
+    error.
     """
     from clipsearch.exchange.exporting import export as export_index
 

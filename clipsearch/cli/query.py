@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from clipsearch.cli.search_options import (
     KOption,
     MinScoreOption,
     OutputOptions,
+    WholeOption,
     opened,
     present,
     say_why_nothing,
@@ -89,6 +91,7 @@ def query(
         ),
     ] = None,
     distinct: DistinctOption = None,
+    whole: WholeOption = False,
     filters: FilterOptions,
     output: OutputOptions,
     engine: EngineOption = Engine.AUTO,
@@ -116,13 +119,11 @@ def query(
 
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
-        wanted = [terms for _, terms in queries]
-        hits = opened_index.search_many(
-            wanted, k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, **arguments
-        )
+        ask = partial(opened_index.search_many, [terms for _, terms in queries], whole=whole, **arguments)
+        hits = ask(k, min_score=min_score, min_confidence=min_confidence, distinct=distinct)
         if not any(hits):
             is_cut = min_score is not None or min_confidence is not None
-            best = opened_index.search_many(wanted, 1, **arguments) if is_cut else []
+            best = ask(1) if is_cut else []
             say_why_nothing(opened_index, [hit for of_one in best for hit in of_one], arguments)
     found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
     return present(found, output, form, many=queries_from is not None)
@@ -141,6 +142,7 @@ def similar(
     k: KOption = 10,
     min_score: MinScoreOption = None,
     distinct: DistinctOption = None,
+    whole: WholeOption = False,
     filters: FilterOptions,
     output: OutputOptions,
     engine: EngineOption = Engine.AUTO,
@@ -161,16 +163,12 @@ def similar(
     term = _read(ImageTerm(image, box=parse_box(box) if box is not None else None))
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
-        hits = opened_index.similar(
-            term.image, k, box=term.box, include_self=include_self, min_score=min_score, distinct=distinct, **arguments
+        ask = partial(
+            opened_index.similar, term.image, box=term.box, include_self=include_self, whole=whole, **arguments
         )
+        hits = ask(k, min_score=min_score, distinct=distinct)
         if not hits:
-            is_cut = min_score is not None
-            best = (
-                opened_index.similar(term.image, 1, box=term.box, include_self=include_self, **arguments)
-                if is_cut
-                else []
-            )
+            best = ask(1) if min_score is not None else []
             say_why_nothing(opened_index, best, arguments, other="other ")
     return present([Found(in_words([term]), hits)], output, form)
 

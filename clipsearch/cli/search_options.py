@@ -52,6 +52,9 @@ DistinctOption = Annotated[
         show_default=False,
     ),
 ]
+WholeOption = Annotated[
+    bool, typer.Option("--whole", help="Compare images as wholes only, without the regions that the index may have.")
+]
 GroupsPageOption = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a page with the groups, as a single file.", show_default=False),

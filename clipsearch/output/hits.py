@@ -10,7 +10,8 @@ from clipsearch.output.rows import Row, write_rows
 from clipsearch.search.hit import Hit
 
 COLUMNS = ("rank", "score", "confidence", "path", "width", "height", "bytes", "date", "date_source")
-"""Columns of CSV and fields of JSON. With many queries, `query` comes first; with `distinct`, `others` comes last."""
+"""Columns of CSV and fields of JSON. With many queries, `query` comes first. If regions took part, `box` comes after
+these, and with `distinct`, `others` comes last."""
 _TSV = ("rank", "score", "confidence", "path")
 _NUMBERS = {"score": ".4f", "confidence": ".3f"}
 
@@ -51,7 +52,9 @@ def write_hits(
         out.writelines(_path(query, hit, nul=nul, screen=screen is not None) for query, hit in _each(found, many=many))
     else:
         are_counted = any(hit.others is not None for result in found for hit in result.hits)
-        names = ("query",) * many + (_TSV if form == "tsv" else COLUMNS) + ("others",) * are_counted
+        with_boxes = form != "tsv" and any(hit.among_regions for result in found for hit in result.hits)
+        columns = _TSV if form == "tsv" else COLUMNS + ("box",) * with_boxes
+        names = ("query",) * many + columns + ("others",) * are_counted
         rows = [_row(query, hit, names) for query, hit in _each(found, many=many)]
         write_rows(rows, form, out, screen=screen, numbers=_NUMBERS, columns=names)
 
@@ -63,7 +66,7 @@ def _each(found: Sequence[Found], *, many: bool) -> Iterator[tuple[str | None, H
 
 
 def _row(query: str | None, hit: Hit, names: Sequence[str]) -> Row:
-    values: Row = {"query": query, "others": None, **hit.as_dict(), "path": hit.path_bytes}
+    values: Row = {"query": query, "box": None, "others": None, **hit.as_dict(), "path": hit.path_bytes}
     return {name: values[name] for name in names}
 
 

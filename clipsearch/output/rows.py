@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 
-Value = str | int | float | bytes | tuple[bytes, ...] | None
-"""Value of a field. Bytes are an absolute path, and a tuple is several paths."""
+Value = str | int | float | bytes | tuple[bytes, ...] | list[int] | None
+"""Value of a field. Bytes are an absolute path, a tuple is several paths, and a list is an array of numbers."""
 Row = Mapping[str, Value]
 """Column -> value. All rows have the same columns in the same order."""
 
@@ -37,7 +37,7 @@ def write_rows(
 
     None is an empty field, or null. Paths are relative to the current folder if they lie below it, byte for byte, and
     in JSON also lossless if they are not UTF-8. Several paths are an array of objects in JSON, and separated by a comma
-    and a space in other formats.
+    and a space in other formats. Numbers of an array are separated by a comma.
 
     Args:
         rows: The records.
@@ -145,6 +145,8 @@ def _text(value: Value, form: str | None) -> str:
         return ", ".join(printable(shown(path)) for path in value)
     if isinstance(value, float) and form:
         return format(value, form)
+    if isinstance(value, list):
+        return ",".join(map(str, value))
     return "" if value is None else escaped(str(value))
 
 

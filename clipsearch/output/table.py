@@ -19,7 +19,7 @@ _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 def write_table(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO, width: int | None) -> None:
     """Write a table of the hits of each query, with the query above it if there is one.
 
-    In a terminal of `width` cells that is too narrow, date and size are left out, and then paths lose their middle.
+    In a terminal of `width` cells that is too narrow, date, size and box are left out; then paths lose their middle.
     """
     parts = []
     for query, hits in found:
@@ -39,16 +39,21 @@ def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
             "path": printable(shown(hit.path_bytes)),
             "size": f"{hit.width}x{hit.height}" if hit.width else "",
             "date": hit.date[:10],
+            "box": ",".join(map(str, hit.box or ())),
             "others": f"+{hit.others}" if hit.others else "",
         }
         for hit in hits
     ]
-    for name in ("conf", "others"):
+    for name in ("conf", "box", "others"):
         if not any(row[name] for row in rows):
             for row in rows:
                 del row[name]
     return lines_of(
-        rows, width, right={"rank", "score", "conf", "size", "others"}, cuttable={"path"}, sparing=("date", "size")
+        rows,
+        width,
+        right={"rank", "score", "conf", "size", "others"},
+        cuttable={"path"},
+        sparing=("date", "size", "box"),
     )
 
 

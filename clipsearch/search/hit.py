@@ -39,11 +39,21 @@ class Hit(NamedTuple):
     """The source of `date`: "exif", "xmp", "name" (of the file), or "file" (the time of its last change)."""
     box: tuple[int, int, int, int] | None = None
     """Left, top, right and bottom edge of the region that fits best, in pixels of the upright image; None if the image
-    as a whole fits best, or the index has no regions."""
+    as a whole fits best, or no region took part."""
+    among_regions: bool = False
+    """Whether regions took part in the search."""
 
     @classmethod
     def of(
-        cls, record: Record, rank: int, score: float, confidence: float | None = None, others: int | None = None
+        cls,
+        record: Record,
+        rank: int,
+        score: float,
+        *,
+        confidence: float | None = None,
+        others: int | None = None,
+        box: tuple[int, int, int, int] | None = None,
+        among_regions: bool = False,
     ) -> Hit:
         """Make a hit of a record of the index."""
         return cls(
@@ -58,15 +68,17 @@ class Hit(NamedTuple):
             taken_at=record.taken_at,
             others=others,
             date_source=record.date_source or "file",
+            box=box,
+            among_regions=among_regions,
         )
 
-    def as_dict(self) -> dict[str, str | int | float | None]:
+    def as_dict(self) -> dict[str, str | int | float | list[int] | None]:
         """Return the hit as a dictionary.
 
         Returns:
             The fields by their names in the JSON of the command line; numbers are not rounded, and `path` is absolute.
         """
-        fields: dict[str, str | int | float | None] = {
+        fields: dict[str, str | int | float | list[int] | None] = {
             "rank": self.rank,
             "score": self.score,
             "confidence": self.confidence,
@@ -77,7 +89,11 @@ class Hit(NamedTuple):
             "date": self.date,
             "date_source": self.date_source,
         }
-        return fields if self.others is None else fields | {"others": self.others}
+        if self.among_regions:
+            fields["box"] = None if self.box is None else list(self.box)
+        if self.others is not None:
+            fields["others"] = self.others
+        return fields
 
     @property
     def path(self) -> Path:

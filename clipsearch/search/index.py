@@ -84,6 +84,7 @@ class Index:
         min_score: float | None = None,
         min_confidence: float | None = None,
         distinct: float | None = None,
+        whole: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """Find the images closest to a text, an image, or several of them together.
@@ -95,6 +96,7 @@ class Index:
             min_confidence: the least confidence of a hit (see `Hit`), in [0, 1]; for queries of texts only.
             distinct: a threshold in (0, 1]. An image is left out if a better hit has the same content or, with a
                 threshold below 1, a cosine with it of at least the threshold.
+            whole: whether to compare whole images only, in an index with regions.
             filters: `under`, `glob`, `seen_from`, `after`, `before`, `min_width`, `min_height`, `orientation` and
                 `files`. Images that fulfil all given ones are searched; see `FilterArguments`.
 
@@ -107,7 +109,7 @@ class Index:
             IndexDamagedError: the index contradicts itself.
         """
         return self.search_many(
-            [query], k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, **filters
+            [query], k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, whole=whole, **filters
         )[0]
 
     def search_many(
@@ -118,6 +120,7 @@ class Index:
         min_score: float | None = None,
         min_confidence: float | None = None,
         distinct: float | None = None,
+        whole: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[list[Hit]]:
         """Find the images of several queries at once.
@@ -130,6 +133,7 @@ class Index:
             min_score: the least cosine of a hit; as for `search`.
             min_confidence: the least confidence of a hit; as for `search`.
             distinct: from which cosine on images are alike; as for `search`.
+            whole: whether to compare whole images only; as for `search`.
             filters: which images are searched; as for `search`.
 
         Returns:
@@ -140,7 +144,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = Limits.checked(k, min_score, min_confidence, distinct)
+        limits = Limits.checked(k, min_score, min_confidence, distinct, whole=whole)
         return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
 
     def similar(
@@ -152,6 +156,7 @@ class Index:
         include_self: bool = False,
         min_score: float | None = None,
         distinct: float | None = None,
+        whole: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """Find the images closest to an image.
@@ -164,6 +169,7 @@ class Index:
                 links included, but not its copies.
             min_score: the least cosine of a hit, in [-1, 1].
             distinct: from which cosine on images are alike; as for `search`.
+            whole: whether to compare whole images only; as for `search`.
             filters: which images are searched; as for `search`.
 
         Returns:
@@ -174,7 +180,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = Limits.checked(k, min_score, None, distinct)
+        limits = Limits.checked(k, min_score, None, distinct, whole=whole)
         term = ImageTerm(image, box=box)
         left_out = [] if include_self or isinstance(image, bytes) else rows_of_file(self.store, absolute(image))
         return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
@@ -197,7 +203,8 @@ class Index:
             if len(left_out):
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
-            ranking = Ranking(self.store, Selection(matrix, mask))
+            regions = None if limits.whole else self.store.regions()
+            ranking = Ranking(self.store, Selection(matrix, mask), regions)
             # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
@@ -208,7 +215,7 @@ class Index:
                     hits[i] = found
         if ranking.broken:
             nothing = not any(hits) and limits.score is None and limits.confidence is None
-            self._report_broken(len(ranking.broken), nothing=nothing)
+            self._report_broken(ranking.broken, nothing=nothing)
         return hits
 
     def _report_broken(self, count: int, *, nothing: bool) -> None:

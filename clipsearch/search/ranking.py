@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import Selection
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.hit import Hit
-from clipsearch.search.topk import Cut, Mask, Ranked, best, scores_of
-from clipsearch.unit import Vectors, are_unit
+from clipsearch.search.topk import Cut, Mask, Ranked, best_unit_rows, scores_of
+from clipsearch.unit import Vectors
+
+if TYPE_CHECKING:
+    from clipsearch.index.regions import Regions
+    from clipsearch.search.region_ranking import Best, RegionRanking
 
 _MORE = 4
 """Factor by which the number of candidates grows when too many of them are alike."""
@@ -33,15 +38,19 @@ class Asked(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """The largest number of hits, and the thresholds that hits have to reach."""
+    """What hits there may be: how many at most, and the thresholds that they have to reach."""
 
     k: int | None
     score: float | None
     confidence: float | None
     distinct: float | None
+    whole: bool
+    """Whether whole images are compared only, without their regions."""
 
     @classmethod
-    def checked(cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None) -> Limits:
+    def checked(
+        cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None, *, whole: bool
+    ) -> Limits:
         """Check that each value is in its range, or raise an InputError."""
         if k is not None and k < 1:
             raise InputError(f"k must be at least 1, not {k}.")
@@ -51,18 +60,36 @@ class Limits(NamedTuple):
             raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
         if distinct is not None and not 0 < distinct <= 1:
             raise InputError(f"Pictures are alike from a cosine above 0 and up to 1 on, as in 0.95; not {distinct:g}.")
-        return cls(k, score, confidence, distinct)
+        return cls(k, score, confidence, distinct, whole)
+
+
+class _Fit(NamedTuple):
+    """An image that fits a query."""
+
+    score: float
+    record: Record
+    region: int = -1
+    """The number of the region that fits best; negative for the whole image."""
 
 
 class Ranking:
     """Ranks the images that take part in one search. Use it within one `Store.snapshot`."""
 
-    def __init__(self, store: Store, selection: Selection) -> None:
-        """Rank the selected images of `store`."""
+    def __init__(self, store: Store, selection: Selection, regions: Regions | None = None) -> None:
+        """Rank the selected images of `store`, and `regions` of them."""
         self._store = store
         self._matrix, self._mask = selection
-        self.broken: set[int] = set()
-        """Rows found so far that are not unit vectors."""
+        self._broken: set[int] = set()
+        self._regions: RegionRanking | None = None
+        if regions is not None and len(regions.images):
+            from clipsearch.search.region_ranking import RegionRanking
+
+            self._regions = RegionRanking(regions, *selection)
+
+    @property
+    def broken(self) -> int:
+        """The number of images found so far that have a row which is not a unit vector."""
+        return len(self._broken | self._regions.broken_images() if self._regions else self._broken)
 
     def hits(self, asked: list[Asked], negatives: NegativePrompts | None, limits: Limits) -> list[list[Hit]]:
         """Rank queries with the same unwanted texts in one pass, and return the hits of each.
@@ -75,22 +102,20 @@ class Ranking:
             cut = _cut(negatives, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
         out = []
         for one, found in zip(asked, self._chosen(queries, cut, limits), strict=True):
-            scores, records = [score for score, _ in found], [record for _, record in found]
-            sure: list[float | None] = [None] * len(found)
+            sure: Sequence[float | None] = [None] * len(found)
             if negatives and one.wanted is not None:
-                found_rows = np.array([record.row for record in records], np.int64)
-                cosines = scores_of(self._matrix, found_rows, np.vstack([one.wanted, negatives.vectors]))
-                sure = negatives.confidence(cosines[:1], cosines[1:])[0].tolist()
+                sure = self._confidence(one.wanted, negatives, found)
             alike: list[int | None] = [None] * len(found)
             if limits.distinct is not None:
                 from clipsearch.search.distinct import others
 
+                records = [one.record for one in found]
                 alike = [*others(self._store, self._matrix, self._mask, records, limits.distinct)]
-            out.append([*map(Hit.of, records, range(1, len(found) + 1), scores, sure, alike)])
+            out.append([*map(self._hit, range(1, len(found) + 1), found, sure, alike)])
         return out
 
-    def _chosen(self, queries: Vectors, cut: Cut | None, limits: Limits) -> list[list[tuple[float, Record]]]:
-        """Return score and record of the best hits of (Q, D) queries, at most `limits.k` each, ties by path."""
+    def _chosen(self, queries: Vectors, cut: Cut | None, limits: Limits) -> list[list[_Fit]]:
+        """Return the best images of (Q, D) queries, at most `limits.k` for each, ties by path."""
         total = len(self._matrix)
         asked_for = k = total if limits.k is None else limits.k
         while True:
@@ -102,41 +127,51 @@ class Ranking:
             # If many are alike, more candidates are needed to find `k` that are not.
             chosen = []
             for found in ranking:
-                places = firsts(self._matrix, [record for _, record in found], limits.distinct)
+                places = firsts(self._matrix, [one.record for one in found], limits.distinct)
                 chosen.append([found[place] for place in places[:k]])
             complete = (len(few) == k or len(found) < asked_for for few, found in zip(chosen, ranking, strict=True))
             if asked_for >= total or all(complete):
                 return chosen
             asked_for = min(total, _MORE * asked_for)
 
-    def _best(self, queries: Vectors, k: int, cut: Cut | None) -> list[Ranked]:
-        """Return the `k` best rows of each query, as `topk.best` does, without rows that are not unit vectors."""
-        matrix, mask = self._matrix, self._mask
-        while True:
-            ranking = best(matrix, queries, k, mask, cut, broken=self.broken)
-            # np.unique is avoided: importing it takes as long as ranking a query.
-            found = np.array(sorted({row for ranked in ranking for row in ranked.rows.tolist()}), np.int64)
-            wrong = found[~are_unit(matrix[found])]
-            if not len(wrong):
-                return ranking
-            # A row of zeros or of another length has a score that is not a cosine.
-            self.broken.update(wrong.tolist())
-            mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
-            mask[wrong] = False
+    def _hit(self, rank: int, fit: _Fit, confidence: float | None, others: int | None) -> Hit:
+        box = self._regions.box(fit.region) if self._regions else None
+        with_regions = self._regions is not None
+        return Hit.of(
+            fit.record, rank, fit.score, confidence=confidence, others=others, box=box, among_regions=with_regions
+        )
 
-    def _in_order(self, rankings: list[Ranked], least: float | None) -> list[list[tuple[float, Record]]]:
-        """Return score and record of the rows with at least the score `least`, ties by path."""
+    def _best(self, queries: Vectors, k: int, cut: Cut | None) -> Sequence[Ranked | Best]:
+        """Return the `k` best images of each query, and all that tie with the last."""
+        wholes = best_unit_rows(self._matrix, queries, k, self._mask, cut, broken=self._broken)
+        return self._regions.best(queries, wholes, k, cut) if self._regions else wholes
+
+    def _in_order(self, rankings: Sequence[Ranked | Best], least: float | None) -> list[list[_Fit]]:
+        """Return the images with at least the score `least`, ties by path."""
         floor = -np.inf if least is None else least
         found = [
-            [(score, row) for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True) if score >= floor]
-            for one in rankings
+            [one for one in zip(*(column.tolist() for column in ranked), strict=True) if one[1] >= floor]
+            for ranked in rankings
         ]
-        rows = list(dict.fromkeys(row for one in found for _, row in one))
+        rows = list(dict.fromkeys(row for ranked in found for row, *_ in ranked))
         records = dict(zip(rows, self._store.images(rows, len(self._matrix)), strict=True))
         return [
-            sorted(((score, records[row]) for score, row in one), key=lambda item: (-item[0], item[1].path))
-            for one in found
+            sorted(
+                (_Fit(score, records[row], *region) for row, score, *region in ranked),
+                key=lambda fit: (-fit.score, fit.record.path),
+            )
+            for ranked in found
         ]
+
+    def _confidence(self, wanted: Vectors, negatives: NegativePrompts, found: list[_Fit]) -> list[float]:
+        """Return the confidence of images that were found; where a region fits best, it is that of the region."""
+        rows = np.array([one.record.row for one in found], np.int64)
+        cosines = scores_of(self._matrix, rows, np.vstack([wanted, negatives.vectors]))
+        if self._regions:
+            numbers = np.array([one.region for one in found], np.int64)
+            places = np.flatnonzero(numbers >= 0)
+            cosines[:, places] = self._regions.scores_of(numbers[places], wanted, negatives.vectors)
+        return [*map(float, negatives.confidence(cosines[:1], cosines[1:])[0])]
 
 
 def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut:
@@ -150,4 +185,4 @@ def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut
         judged = others[prompts:] if stay_away else scores
         return np.asarray(negatives.confidence(judged, others[:prompts]) >= least)
 
-    return Cut(vectors, takes_part)
+    return Cut(vectors, takes_part, prompts)

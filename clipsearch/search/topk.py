@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.system import cores
-from clipsearch.unit import Matrix, Scores
+from clipsearch.unit import Array, Matrix, Scores, are_unit
 
 Mask = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.int64]
@@ -51,6 +51,17 @@ class Cut(NamedTuple):
     """(M, D) further unit vectors whose scores the condition needs."""
     takes_part: Callable[[Scores, Scores], Mask]
     """Returns (Q, N) booleans for (Q, N) scores of the queries and (M, N) scores of `vectors` with N rows."""
+    prompts: int
+    """The number of `vectors`, from the first on, that are prompts and no queries."""
+
+
+class Penalty(NamedTuple):
+    """Numbers that are subtracted from scores before rows are ranked and cut off."""
+
+    amounts: Array
+    """(Q + M, P) for each query, and each vector of the cut, the number for rows of each of P classes."""
+    class_of: npt.NDArray[np.int64]
+    """(N,) the class of each row, from 0 on."""
 
 
 def best(
@@ -61,8 +72,9 @@ def best(
     cut: Cut | None = None,
     *,
     broken: set[int] | None = None,
+    penalty: Penalty | None = None,
 ) -> list[Ranked]:
-    """Find, for each query, the `k` rows with the highest cosine.
+    """Find, for each query, the `k` rows with the highest cosine, less the penalty if there is one.
 
     Args:
         matrix: (N, D) unit vectors.
@@ -71,6 +83,7 @@ def best(
         mask: (N,) whether each row takes part; None if all do.
         cut: a further condition, on scores.
         broken: rows that are not finite or too long are never ranked, and are added to this set.
+        penalty: what is subtracted from the scores.
 
     Returns:
         The ranking of each of Q queries.
@@ -92,6 +105,9 @@ def best(
         # 2. Keep, for each query, the rows that are not worse than the best of other chunks.
         if broken is not None and score.met_nan:
             broken.update((rows[np.isnan(scores).any(axis=0)] + start).tolist())
+        if penalty is not None:
+            classes = penalty.class_of[start : start + step]
+            scores -= penalty.amounts[:, classes if len(rows) == len(chunk) else classes[rows]]
         scores, others = scores[: len(queries)], scores[len(queries) :]
         takes_part = None if cut is None else cut.takes_part(scores, others)
         found = []
@@ -111,6 +127,32 @@ def best(
         with ThreadPoolExecutor(workers, thread_name_prefix="rank") as pool:
             chunks = list(pool.map(best_of_chunk, starts))
     return [_sorted(_head(_joined([chunk[query] for chunk in chunks]), k)[0]) for query in range(len(queries))]
+
+
+def best_unit_rows(
+    matrix: Matrix,
+    queries: npt.NDArray[np.float32],
+    k: int,
+    mask: Mask | None,
+    cut: Cut | None,
+    *,
+    broken: set[int],
+    penalty: Penalty | None = None,
+) -> list[Ranked]:
+    """Find the same as `best`, without rows that are not unit vectors, which are added to `broken`."""
+    while True:
+        ranking = best(matrix, queries, k, mask, cut, broken=broken, penalty=penalty)
+        # np.unique is avoided: importing it takes as long as ranking a query.
+        rows = np.sort(np.concatenate([ranked.rows for ranked in ranking]))
+        found = rows[np.diff(rows, prepend=-1) > 0]
+        parts = [found[start : start + _CHUNK_ROWS] for start in range(0, len(found), _CHUNK_ROWS)]
+        wrong = np.concatenate([found[:0], *(part[~are_unit(matrix[part])] for part in parts)])
+        if not len(wrong):
+            return ranking
+        # A row of zeros or of another length has a score that is not a cosine.
+        broken.update(wrong.tolist())
+        mask = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
+        mask[wrong] = False
 
 
 def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> Scores:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from terminal import on_a_terminal
 
+from clipsearch.images.box import parse_box
 from clipsearch.output.hits import COLUMNS, Found, write_hits
 from clipsearch.output.table import cut, write_table
 from clipsearch.search.hit import Hit
@@ -264,6 +265,45 @@ def test_nothing_found(output: Output, form: str, wanted: bytes) -> None:
 def hit(path: str | bytes, *, rank: int = 1, score: float = 0.25, confidence: float | None = 0.5) -> Hit:
     raw = path.encode() if isinstance(path, str) else path
     return Hit(rank, score, confidence, raw, 64, 48, 1234, 1_700_000_000 * 10**9, "2024-05-31T18:30:00")
+
+
+def in_regions(form: str, *boxes: tuple[int, int, int, int] | None, **options: Any) -> str:  # noqa: ANN401
+    """Hits of a search in which regions took part."""
+    found = [hit(f"{number}.png")._replace(box=box, among_regions=True) for number, box in enumerate(boxes)]
+    out = io.BytesIO()
+    write_hits([Found("red", found)], form, out, **options)
+    return out.getvalue().decode()
+
+
+def test_a_box_is_an_array_or_null_where_regions_took_part() -> None:
+    boxes, cells, arrays = [(0, 512, 1170, 1682), None], ["0,512,1170,1682", ""], [[0, 512, 1170, 1682], None]
+    assert [one["box"] for one in json.loads(in_regions("json", *boxes))] == arrays
+    assert [json.loads(line)["box"] for line in in_regions("jsonl", *boxes).splitlines()] == arrays
+    for form in ("csv", "safe-csv"):
+        rows = list(csv.DictReader(io.StringIO(in_regions(form, *boxes))))
+        assert list(rows[0]) == [*COLUMNS, "box"]
+        assert [row["box"] for row in rows] == cells
+    assert str(parse_box(cells[0])) == cells[0]  # so it is what `similar --box` takes
+    assert [len(line.split("\t")) for line in in_regions("tsv", *boxes).splitlines()] == [4, 4]
+    assert in_regions("paths", *boxes) == "0.png\n1.png\n"
+
+
+def test_no_format_tells_of_boxes_where_there_are_no_regions() -> None:
+    out = io.BytesIO()
+    for form in ("json", "jsonl", "csv", "tsv", "table", "paths"):
+        write_hits([Found("red", [hit("a.png")])], form, out)
+    assert b"box" not in out.getvalue()
+
+
+def test_a_table_shows_boxes_if_a_hit_has_one_and_if_there_is_room() -> None:
+    assert "box" not in in_regions("table", None, None)
+    wide = in_regions("table", (0, 512, 1170, 1682), None, screen=100).splitlines()
+    assert wide[0].split()[-1] == "box"
+    assert wide[1].endswith("  0,512,1170,1682")
+    assert not wide[2].endswith("0")
+    narrow = in_regions("table", (0, 512, 1170, 1682), None, screen=30).splitlines()
+    assert "box" not in narrow[0]
+    assert max(map(len, narrow)) <= 30
 
 
 def table(hits: Sequence[Hit], width: int | None) -> list[str]:
