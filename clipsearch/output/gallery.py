@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -21,6 +19,7 @@ from typing import BinaryIO, NamedTuple
 from clipsearch import __version__
 from clipsearch.errors import UnreadableImageError
 from clipsearch.output.atomic import Kind, replacing
+from clipsearch.output.page import html, policy
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.search.hit import Hit
@@ -100,11 +99,11 @@ def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
     """Return the page before the sections, and after them."""
     template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
     head, tail = template.split("{{sections}}")
-    titles = [_html(section.title) for section in sections]
+    titles = [html(section.title) for section in sections]
     only = titles[0] if len(titles) == 1 else None
     values = {
         "generator": f"clipsearch {__version__}",
-        "policy": _policy(template),
+        "policy": policy(template),
         "title": f"{only or about.counted(len(titles))} · clipsearch",
         "heading": only or about.counted(len(titles)),
         "legend": _legend(sections, about),
@@ -112,18 +111,6 @@ def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
     }
     # In one pass, so that a query that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], head).encode(), tail.encode()
-
-
-def _policy(template: str) -> str:
-    """Return a content security policy: nothing is loaded, and only the template's own script and style are allowed."""
-    own = {
-        tag: base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
-        for tag, content in re.findall(r"<(style|script)>(.*?)</\1>", template, re.DOTALL)
-    }
-    return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{own['style']}'; script-src 'sha256-{own['script']}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
 
 
 def _legend(sections: Sequence[Section], about: About) -> str:
@@ -160,7 +147,7 @@ def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
 
 
 def _section_head(section: Section, number: int, *, alone: bool) -> str:
-    title = "" if alone else f"<h2>{_html(section.title)}</h2>"
+    title = "" if alone else f"<h2>{html(section.title)}</h2>"
     count = "" if alone else f'<p class="muted">{plural(len(section.hits), "hit")}</p>'
     heading = f'<div class="heading">{title}{count}</div>\n' if title else ""
     body = '<ul class="grid">\n' if section.hits else "<p>Nothing found.</p>\n"
@@ -180,7 +167,7 @@ def _embed(path: bytes, side: int) -> _Embedded | str:
 
 def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
     """Return the HTML of a tile's image; the script of the page copies an image that the page contains already."""
-    name = _html(_name(hit))
+    name = html(_name(hit))
     if hit.path_bytes in seen:
         known = seen[hit.path_bytes]
         if isinstance(known, str):
@@ -199,7 +186,7 @@ def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded
 
 
 def _gone(reason: str) -> bytes:
-    return f'<span class="gone"><b>No picture:</b> {_html(reason)}</span>'.encode()
+    return f'<span class="gone"><b>No picture:</b> {html(reason)}</span>'.encode()
 
 
 def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
@@ -233,7 +220,7 @@ def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
             f'<li><button class="tile" type="button" {_attributes(attributes)}><span class="frame">'.encode(),
             image,
             f'</span><span class="caption"><span class="rank">{hit.rank}</span>'.encode(),
-            f'<span class="name" title="{_html(name)}">{_html(name)}</span>'.encode(),
+            f'<span class="name" title="{html(name)}">{html(name)}</span>'.encode(),
             f'<span class="figures">{figures}</span></span></button></li>\n'.encode(),
         )
     )
@@ -278,10 +265,5 @@ _AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
 # --- text for HTML ---
 
 
-def _html(text: str) -> str:
-    """Escape `text` for HTML, between tags or in an attribute; control characters and surrogates become escapes."""
-    return escape(printable(text.encode("utf-8", "backslashreplace")))
-
-
 def _attributes(values: Mapping[str, str]) -> str:
-    return " ".join(f'{name}="{_html(value)}"' for name, value in values.items())
+    return " ".join(f'{name}="{html(value)}"' for name, value in values.items())

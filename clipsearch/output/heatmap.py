@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import os
 import re
@@ -24,6 +23,7 @@ from clipsearch import __version__
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.output.atomic import Kind, check_replaceable, replacing
 from clipsearch.output.matrix import name_of
+from clipsearch.output.page import policy
 from clipsearch.output.paths import escaped
 from clipsearch.output.thumbnails import thumbnail
 from clipsearch.system.cores import available
@@ -154,15 +154,13 @@ def _page(found: Comparison, images: Sequence[Image.Image | None], *, probabilit
     colours = "\n".join(f".v{step} {{ background: {shade(s)[0]}; color: {shade(s)[1]}; }}" for s, step in shades)
     gradient = ", ".join(shade(step / 8)[0] for step in range(9))
     template = template.replace("/* shades */", colours).replace("/* gradient */", gradient)
-    style = template.split("<style>")[1].split("</style>")[0]
-    own = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # 2. The rest, in one pass, so that a text that looks like a placeholder is not replaced.
     low, high, what = _legend(found, probabilities=probabilities)
     names = [name_of(image) for image in found.images]
     texts = [escaped(text) for text in found.texts]
     values = {
         "generator": f"clipsearch {__version__}",
-        "policy": f"default-src 'none'; img-src data:; style-src 'sha256-{own}'; base-uri 'none'; form-action 'none'",
+        "policy": policy(template),
         "low": low,
         "high": high,
         "what": what,
