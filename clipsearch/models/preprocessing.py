@@ -161,12 +161,23 @@ class Preprocessing:
         # Only what the crop keeps is resized. The filter still reads beyond its edges, so the pixels are the same.
         size = self._target(right - left, bottom - top)
         crop = size if self.crop is None else (min(self.crop[1], size[0]), min(self.crop[0], size[1]))
-        x, y = (right - left) / size[0], (bottom - top) / size[1]
-        left += self._half(size[0] - crop[0]) * x
-        top += self._half(size[1] - crop[1]) * y
-        seen = (left, top, min(left + crop[0] * x, image.width), min(top + crop[1] * y, image.height))
-        resized = image.resize(crop, self.resample, seen, REDUCING_GAP)
+        part = self.part_seen(right - left, bottom - top)
+        start = left + max(part[0], 0), top + max(part[1], 0)
+        end = min(left + part[2], right), min(top + part[3], bottom)
+        resized = image.resize(crop, self.resample, start + end, REDUCING_GAP)
         return np.asarray(resized if self.crop in (None, crop[::-1]) else self._centre(resized, *self.crop))
+
+    def part_seen(self, width: float, height: float) -> Box:
+        """Return the part of an image of `width` x `height` pixels that the model sees.
+
+        A centre crop cuts the rest off. Where the crop is larger than the resized image, the part is larger than the
+        image.
+        """
+        full = self._target(width, height)
+        crop = full if self.crop is None else self.crop[::-1]
+        x, y = width / full[0], height / full[1]
+        left, top = self._half(full[0] - crop[0]) * x, self._half(full[1] - crop[1]) * y
+        return left, top, left + crop[0] * x, top + crop[1] * y
 
     def _in_full(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         if isinstance(self.resize, int):
@@ -183,7 +194,9 @@ class Preprocessing:
             return self.resize.size(width, height)
         if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
-        short = self.resize or 0
+        if self.resize is None:
+            return int(width), int(height)
+        short = self.resize
         # transformers rounds down.
         if width <= height:
             return short, int(short * height / width)

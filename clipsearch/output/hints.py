@@ -30,6 +30,7 @@ HINTS = {
     "cpu": "Try --device cpu.",
     "precision": "Try --precision fp32.",
     "engine": "Leave --engine out.",
+    "processor": "Leave --device and --precision out.",
     "exact": "Leave --exact or --precision out.",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',

@@ -222,6 +222,36 @@ class Embedder:
 
         return all_hidden_states(self.image_tower, [named_file(absolute(path)) for path in images], layer, tokens)
 
+    def text_map(self, image: AnyImage, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Compute where in an image texts fit.
+
+        Args:
+            image: A path, or a Pillow image.
+            texts: M texts.
+
+        Returns:
+            (M, H, W) float32 cosines of the texts with H x W patches of the part of the image that the model sees: for
+            most models the square in its centre.
+
+        Raises:
+            InputError: the image cannot be read.
+            ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
+        """
+        from clipsearch.images.pixels import as_seen
+        from clipsearch.images.reading import read_image
+        from clipsearch.search.text_maps import map_of
+
+        tower = self.image_tower
+        if isinstance(image, str | os.PathLike):
+            name = absolute(image)
+            try:
+                pixels, _ = self._pixels(read_image(name), name, None)
+            except UnreadableImageError as error:
+                raise InputError(f"Cannot read the image {image}: {error}") from error
+        else:
+            pixels = tower.preprocessing(as_seen(image))
+        return map_of(tower, pixels, self.embed_texts(texts), self.name)
+
     @property
     def image_tower(self) -> ImageTower:
         """The image tower in NumPy, which gives access to its layers.

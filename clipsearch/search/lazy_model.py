@@ -167,9 +167,13 @@ class LazyModel:
         Raises:
             ModelError: NumPy cannot compute it, or not as the options want it.
         """
-        why = NO_TOWER if self._tower is None else why_torch(self._options)
-        if self._tower is None or why:
-            raise ModelError(f"NumPy cannot compute single layers of model {self.name!r}: {why}.")
+        if why := why_torch(self._options):
+            hint = "engine" if self._options.engine == "torch" else "processor"
+            raise ModelError(f"Single layers are computed in NumPy only, and here torch computes: {why}.", hint=hint)
+        if self._tower is None:
+            raise ModelError(
+                f"NumPy cannot compute single layers of model {self.name!r}: {NO_TOWER}.", hint="list-models"
+            )
         return self._tower
 
     @cached_property

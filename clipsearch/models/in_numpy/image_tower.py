@@ -122,6 +122,30 @@ class ImageTower:
 
         return self._in_parts(self._normal(pixels), states)
 
+    def patch_vectors(self, pixels: npt.NDArray[np.uint8]) -> Array:
+        """Compute a vector for each patch of an image, which texts can be compared with.
+
+        With CLIP, they are made by the last layer's attention among tokens that are alike (`Transformer.alike`), with
+        SigLIP by the head, which pools each patch alone.
+
+        Args:
+            pixels: (H, W, 3), as `preprocessing` returns them.
+
+        Returns:
+            (rows, columns, D) float32 unit vectors. The caller has to check that they are (see `are_unit`).
+        """
+        with np.errstate(all="ignore"):
+            x, batch = self._tokens(self._normal([pixels]), threads_for_products())
+            batch = batch._replace(kept=None)
+            if self._is_clip:
+                x = self._transformer.alike(self._transformer.layers(x, batch, self.depth - 1), batch)
+                vectors = self._transformer.linear(self._transformer.norm(x[1:], "post_layernorm"), _PROJECTION)
+            else:
+                x = self._transformer.norm(self._transformer.layers(x, batch), "post_layernorm")
+                vectors = self._head(x, batch._replace(lengths=[1] * len(x)))
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors.reshape(*self._grid(pixels), -1)
+
     @property
     def depth(self) -> int:
         """Number of layers."""
@@ -164,7 +188,7 @@ class ImageTower:
 
     def _tokens(self, normal: Sequence[Array], threads: int) -> tuple[Array, Batch]:
         """Return the (T, W) input of the first layer: patches with positions, for CLIP with class tokens."""
-        grids = [(image.shape[0] // self.shape.patch, image.shape[1] // self.shape.patch) for image in normal]
+        grids = [self._grid(image) for image in normal]
         patches = np.concatenate([self._cut(image, *grid) for image, grid in zip(normal, grids, strict=True)])
         x = product(patches, self._patch_weight, self.weights.get(f"{_PATCHES}.bias"), threads)
         lengths = [rows * columns + self._is_clip for rows, columns in grids]
@@ -172,6 +196,10 @@ class ImageTower:
         if not self._is_clip:
             return x, Batch(lengths, threads=threads)
         return self._transformer.norm(x, "pre_layrnorm"), Batch(lengths, np.cumsum([0, *lengths[:-1]]), threads=threads)
+
+    def _grid(self, image: npt.NDArray[np.generic]) -> tuple[int, int]:
+        """Return the number of rows and columns of patches in an (H, W, 3) image."""
+        return image.shape[0] // self.shape.patch, image.shape[1] // self.shape.patch
 
     def _cut(self, image: Array, rows: int, columns: int) -> Array:
         """Cut (H, W, 3) pixels into (rows * columns, 3 P P) patches, row by row, values in the weights' order."""

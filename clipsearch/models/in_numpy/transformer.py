@@ -79,6 +79,26 @@ class Transformer:
         x = x + self.attention(asking, normed, layer + "self_attn.", batch)
         return x + self.mlp(self.norm(x, layer + "layer_norm2"), layer + "mlp.", batch.threads)
 
+    def alike(self, x: Array, batch: Batch) -> Array:
+        """Compute attention in the last layer by the likeness of tokens, as in SCLIP (arXiv 2312.01597).
+
+        Each token attends to those whose query is like its own, and to those whose key is like its own, so its output
+        is about what is at its place. Neither `x` nor the MLP is added: see docs/quality.md, "Where a text fits".
+
+        Args:
+            x: (T, W) input of the last layer.
+            batch: Where sequences begin and end; all have the same length.
+
+        Returns:
+            (T, W) outputs of the attention.
+        """
+        layer = f"encoder.layers.{self.depth - 1}."
+        seen = self.norm(x, layer + "layer_norm1")
+        queries, keys, values = (self.linear(seen, f"{layer}self_attn.{part}_proj", batch.threads) for part in "qkv")
+        number = len(batch.lengths)
+        gathered = sum(self._gather(same, same, values, number, None) for same in (queries, keys))
+        return self.linear(np.asarray(gathered), layer + "self_attn.out_proj", batch.threads)
+
     def attention(self, asking: Array, seen: Array, name: str, batch: Batch) -> Array:
         """Compute attention within each sequence; adjacent sequences of the same length are computed together.
 
