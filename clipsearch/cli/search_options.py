@@ -16,6 +16,7 @@ from clipsearch.cli.options import Format, FormatOptions, one_format, say, scree
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.models.encoder_options import Engine
+from clipsearch.system.counting import plural
 from clipsearch.system.places import current_folder
 
 if TYPE_CHECKING:
@@ -163,6 +164,14 @@ class OutputOptions(FormatOptions):
         bool, typer.Option("-0", "--print0", help="Print paths only, each followed by NUL, for xargs -0.")
     ] = False
     preview: Annotated[bool, typer.Option("--preview", help="Show the images themselves in the terminal.")] = False
+    crop: Annotated[
+        bool,
+        typer.Option(
+            "--crop",
+            help="With --preview, --html or --copy-to: show or write only the region of an image that fits best, if it "
+            "has one.",
+        ),
+    ] = False
     html: Annotated[
         Path | None,
         typer.Option(
@@ -213,8 +222,17 @@ class OutputOptions(FormatOptions):
             check_terminal(sys.stdout.buffer)
             if form != "table":
                 raise InputError(f"--preview is for people, {form} for programs: choose one.")
+        self._check_crop()
         check_page(self.html)
         return form
+
+    def _check_crop(self) -> None:
+        if self.crop and self.link_to:
+            raise InputError(
+                "--crop makes new pictures, and --link-to leads to those that are there: use --copy-to DIR."
+            )
+        if self.crop and not (self.preview or self.html or self.copy_to):
+            raise InputError("--crop needs something to crop for: add --preview, --html FILE or --copy-to DIR.")
 
 
 def check_page(html: Path | None) -> None:
@@ -255,14 +273,18 @@ def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: 
     # 2. Write files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
-            from clipsearch.output.copies import place
+            from clipsearch.output.copies import Region, place
 
-            say(place([hit.path_bytes for hit in hits], folder, link=link))
+            images = [Region(hit.path_bytes, hit.box) if options.crop and hit.box else hit.path_bytes for hit in hits]
+            say(place(images, folder, link=link))
     if options.html:
         from clipsearch.output.gallery import Section, write_gallery
 
-        write_gallery(options.html, [Section(result.query, result.hits) for result in found])
+        sections = [Section(result.query, result.hits) for result in found]
+        write_gallery(options.html, sections, crop=options.crop)
         say(f"Wrote {options.html}.")
+    if options.crop and hits:
+        _say_what_is_whole(hits)
     # 3. Open a viewer.
     if options.open and (options.html or hits):
         _open(options.html or hits[0].path)
@@ -273,11 +295,21 @@ def _write(found: Sequence[Found], options: OutputOptions, form: str, *, many: b
     if options.preview:
         from clipsearch.output.terminal.previews import show_previews
 
-        show_previews([(result.query if many else None, result.hits) for result in found], sys.stdout.buffer)
+        shown = [(result.query if many else None, result.hits) for result in found]
+        show_previews(shown, sys.stdout.buffer, crop=options.crop)
     else:
         from clipsearch.output.hits import write_hits
 
         write_hits(found, form, sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
+
+
+def _say_what_is_whole(hits: Sequence[Hit]) -> None:
+    """Report how many hits have no region to which they could be cropped."""
+    whole = sum(hit.box is None for hit in hits)
+    if not any(hit.among_regions for hit in hits):
+        say("Nothing was cropped: no region took part in the search. To index regions: clipsearch index --regions")
+    elif whole:
+        say(f"{whole} of {plural(len(hits), 'image')} not cropped: no region fits better than the whole.")
 
 
 def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:

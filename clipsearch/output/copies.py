@@ -1,36 +1,58 @@
-"""Copies of hits, or links to them, in a folder, without overwriting any file; `system.copying` does the copying."""
+"""Copies of hits or of their regions, or links to them, in a folder, without overwriting any file.
+
+`system.copying` writes them.
+"""
 
 from __future__ import annotations
 
 import errno
 import filecmp
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from clipsearch.errors import FileStaysError, InputError
+from clipsearch.errors import FileStaysError, InputError, UnreadableImageError
+from clipsearch.images.decoding import decode
+from clipsearch.images.raw import is_camera_raw
+from clipsearch.images.reading import read_file
+from clipsearch.images.recognising import format_of
 from clipsearch.output.paths import printable, shown
-from clipsearch.system.copying import copy
+from clipsearch.output.thumbnails import Edges, cut
+from clipsearch.system.copying import copy, write_new
 from clipsearch.system.counting import plural
 from clipsearch.system.naming import free_names
 
+_LOSSY = (None, "AVIF", "HEIF", "JPEG", "JPEG2000", "WEBP")
+"""Formats whose regions become JPEGs; None is any that only the second decoder reads, such as JPEG XL."""
+_QUALITY = 95
 
-def place(paths: Sequence[bytes], folder: Path, *, link: bool) -> str:
-    """Copy the files `paths`, or make symbolic links to them, into `folder`, which is created if necessary.
 
-    Files keep their names; if a name is taken, it gets a number: cat.jpg, cat-2.jpg. Copies and links of an earlier
-    call are recognised and left alone. Returns a sentence that says what was done.
+class Region(NamedTuple):
+    """A region of an image, of which a file is to be made."""
+
+    path: bytes
+    box: Edges
+
+
+def place(images: Sequence[bytes | Region], folder: Path, *, link: bool) -> str:
+    """Copy files, or make symbolic links to them, into `folder`, which is created if necessary.
+
+    Files keep their names; if a name is taken, it gets a number: cat.jpg, cat-2.jpg. Of regions, new files are made:
+    cat-crop.jpg, cat-crop-2.jpg. Copies and links of an earlier call are recognised and left alone. Returns a sentence
+    that says what was done.
 
     Raises:
         InputError: `folder` cannot be written, or a file cannot be read; what was done before stays.
     """
     target = os.fsencode(os.path.abspath(folder))
     done = 0
-    unique = list(dict.fromkeys(paths))
+    unique = list(dict.fromkeys(images))
     try:
         os.makedirs(target, exist_ok=True)
-        for path in unique:
-            done += _placed(path, target, link=link)
+        for image in unique:
+            done += _cut(image, target) if isinstance(image, Region) else _placed(image, target, link=link)
     except OSError as error:
         where = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename or folder
         raise InputError(
@@ -54,6 +76,40 @@ def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
         elif _link(path, target) if link else _copy(path, target):
             return True
     raise AssertionError("names never end")
+
+
+def _cut(region: Region, folder: bytes) -> bool:
+    """Make a file of a region; return False if the folder has it already.
+
+    Raises:
+        OSError: the image cannot be read, or the file cannot be written.
+    """
+    name = os.path.basename(region.path)
+    try:
+        content = read_file(region.path).data
+        image = cut(decode(content, name), region.box)
+    except UnreadableImageError as error:
+        raise OSError(errno.EIO, str(error), region.path) from error
+    file = io.BytesIO()
+    if format_of(content) in _LOSSY or is_camera_raw(content, name):
+        ending = b".jpg"
+        image.save(file, "JPEG", quality=_QUALITY, subsampling=0)
+    else:
+        ending = b".png"
+        image.save(file, "PNG")
+    for free in free_names(os.path.splitext(name)[0] + b"-crop" + ending):
+        target = os.path.join(folder, free)
+        if os.path.lexists(target):
+            if os.path.isfile(target) and not os.path.islink(target) and _content(target) == file.getvalue():
+                return False
+        elif write_new(file.getvalue(), target, like=region.path):
+            return True
+    raise AssertionError("names never end")
+
+
+def _content(path: bytes) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def is_same(path: bytes, target: bytes, *, link: bool) -> bool:

@@ -1,5 +1,7 @@
 """A page with the images of hits in one file, for browsers; `gallery.html` beside this file is its template.
 
+The region that a query fits best is outlined on each image, or, if asked for, shown instead of it.
+
 Owns the content of tiles and the escaping of names in the page, and replaces only earlier pages of its own. Knows
 nothing of indexes, models or the command line.
 """
@@ -21,7 +23,7 @@ from clipsearch.errors import UnreadableImageError
 from clipsearch.output.atomic import Kind, replacing
 from clipsearch.output.page import html, policy
 from clipsearch.output.paths import printable
-from clipsearch.output.thumbnails import thumbnail
+from clipsearch.output.thumbnails import Edges, in_words, thumbnail, thumbnail_of_region
 from clipsearch.search.hit import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.counting import plural
@@ -60,6 +62,23 @@ class About(NamedTuple):
 OF_QUERIES = About()
 
 
+class _Source(NamedTuple):
+    """What is embedded: an image, or a region of one."""
+
+    path: bytes
+    box: Edges | None = None
+    """The region; None for the whole image."""
+    size: tuple[int, int] | None = None
+    """Width and height of the whole image, of which a region is taken, as far as they are known."""
+
+    @classmethod
+    def of(cls, hit: Hit, *, crop: bool) -> _Source:
+        """Return what is shown of a hit: with `crop` its region, if it has one."""
+        if not crop or hit.box is None:
+            return cls(hit.path_bytes)
+        return cls(hit.path_bytes, hit.box, (hit.width, hit.height) if hit.width and hit.height else None)
+
+
 class _Embedded(NamedTuple):
     """An image encoded for the page."""
 
@@ -77,25 +96,26 @@ class _Shown(NamedTuple):
     height: int
 
 
-def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUERIES) -> None:
+def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUERIES, *, crop: bool = False) -> None:
     """Write a page that shows `sections` to `path`, atomically; only an earlier page is replaced.
 
-    Each image is read in a thread and embedded once. The tile of an image that cannot be read says so.
+    Each image is read in a thread and embedded once. The tile of an image that cannot be read says so. With `crop`,
+    hits that have a box are shown as this region alone.
 
     Raises:
         InputError: `path` is another kind of file or a folder, or cannot be written.
     """
-    head, tail = _template(sections, about)
+    head, tail = _template(sections, about, crop=crop)
     with replacing(path, PAGE) as file:
         file.write(head)
-        _write_sections(sections, file)
+        _write_sections(sections, file, crop=crop)
         file.write(tail)
 
 
 # --- the page around the tiles ---
 
 
-def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
+def _template(sections: Sequence[Section], about: About, *, crop: bool) -> tuple[bytes, bytes]:
     """Return the page before the sections, and after them."""
     template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
     head, tail = template.split("{{sections}}")
@@ -106,19 +126,26 @@ def _template(sections: Sequence[Section], about: About) -> tuple[bytes, bytes]:
         "policy": policy(template),
         "title": f"{only or about.counted(len(titles))} · clipsearch",
         "heading": only or about.counted(len(titles)),
-        "legend": _legend(sections, about),
+        "legend": _legend(sections, about, crop=crop),
+        "boxes": "" if crop or not _any_box(sections) else ' data-boxes="shown"',
         "contents": "" if only else _contents(titles),
     }
     # In one pass, so that a query that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], head).encode(), tail.encode()
 
 
-def _legend(sections: Sequence[Section], about: About) -> str:
-    """Return the line that explains the figures of the tiles."""
+def _any_box(sections: Sequence[Section]) -> bool:
+    return any(hit.box for section in sections for hit in section.hits)
+
+
+def _legend(sections: Sequence[Section], about: About, *, crop: bool) -> str:
+    """Return the line that explains the figures of the tiles and what is shown of the images."""
     hits = [hit for section in sections for hit in section.hits]
     legend = f"{plural(len(hits), 'hit')} · score: {about.score}"
     if any(hit.confidence is not None for hit in hits):
         legend += " · %: how sure it is that the picture shows the query"
+    if _any_box(sections):
+        legend += f" · {'cut to' if crop else 'frame:'} the part of the picture that fits best"
     return legend
 
 
@@ -130,18 +157,20 @@ def _contents(titles: Iterable[str]) -> str:
 # --- tiles ---
 
 
-def _write_sections(sections: Sequence[Section], file: BinaryIO) -> None:
+def _write_sections(sections: Sequence[Section], file: BinaryIO, *, crop: bool) -> None:
     """Write the tiles image by image, so that only a few images are in memory at a time."""
-    paths = list(dict.fromkeys(hit.path_bytes for section in sections for hit in section.hits))
-    side = next((side for most, side in _SIDES if len(paths) <= most), _LEAST_SIDE)
+    sources = list(dict.fromkeys(_Source.of(hit, crop=crop) for section in sections for hit in section.hits))
+    side = next((side for most, side in _SIDES if len(sources) <= most), _LEAST_SIDE)
     workers = available()
-    seen: dict[bytes, _Shown | str] = {}
+    seen: dict[_Source, _Shown | str] = {}
     first = True
-    with contextlib.closing(map_in_order(lambda path: _embed(path, side), paths, workers, 2 * workers)) as images:
+    with contextlib.closing(map_in_order(lambda one: _embed(one, side), sources, workers, 2 * workers)) as images:
         for number, section in enumerate(sections, 1):
             file.write(_section_head(section, number, alone=len(sections) == 1).encode())
             for hit in section.hits:
-                file.write(_tile(hit, _image(hit, seen, images), seen[hit.path_bytes], first=first))
+                source = _Source.of(hit, crop=crop)
+                image = _image(hit, source, seen, images)
+                file.write(_tile(hit, image, source, seen[source], first=first))
                 first = False
             file.write(b"</ul>\n</section>\n" if section.hits else b"</section>\n")
 
@@ -154,10 +183,11 @@ def _section_head(section: Section, number: int, *, alone: bool) -> str:
     return f'<section id="query{number}">\n{heading}{body}'
 
 
-def _embed(path: bytes, side: int) -> _Embedded | str:
-    """Read and encode the image in the file `path`; return the reason if it cannot be read."""
+def _embed(source: _Source, side: int) -> _Embedded | str:
+    """Read and encode an image or a region of one; return the reason if it cannot be read."""
+    path, box, size = source
     try:
-        image = thumbnail(path, side)
+        image = thumbnail_of_region(path, box, size, side) if box else thumbnail(path, side)
     except UnreadableImageError as error:
         return str(error)
     out = io.BytesIO()
@@ -165,21 +195,21 @@ def _embed(path: bytes, side: int) -> _Embedded | str:
     return _Embedded(out.getvalue(), image.width, image.height)
 
 
-def _image(hit: Hit, seen: dict[bytes, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
+def _image(hit: Hit, source: _Source, seen: dict[_Source, _Shown | str], images: Iterator[_Embedded | str]) -> bytes:
     """Return the HTML of a tile's image; the script of the page copies an image that the page contains already."""
     name = html(_name(hit))
-    if hit.path_bytes in seen:
-        known = seen[hit.path_bytes]
+    if source in seen:
+        known = seen[source]
         if isinstance(known, str):
             return _gone(known)
         size = f'width="{known.width}" height="{known.height}"'
         return f'<img data-same="p{known.number}" alt="{name}" {size}>'.encode()
     image = next(images)
     if isinstance(image, str):
-        seen[hit.path_bytes] = image
+        seen[source] = image
         return _gone(image)
     number = len(seen) + 1
-    seen[hit.path_bytes] = _Shown(number, image.width, image.height)
+    seen[source] = _Shown(number, image.width, image.height)
     size = f'width="{image.width}" height="{image.height}"'
     start = f'<img id="p{number}" alt="{name}" {size} decoding="async" loading="lazy" src="data:image/webp;base64,'
     return start.encode() + base64.b64encode(image.webp) + b'">'
@@ -189,7 +219,18 @@ def _gone(reason: str) -> bytes:
     return f'<span class="gone"><b>No picture:</b> {html(reason)}</span>'.encode()
 
 
-def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
+def _outline(hit: Hit, shown: _Shown) -> bytes:
+    """Return the HTML of the outline of a hit's box, over its image: a line, and a wider one below it."""
+    if hit.box is None or not hit.width or not hit.height:
+        return b""
+    x, y = shown.width / hit.width, shown.height / hit.height
+    left, top, right, bottom = hit.box
+    edges = f'x="{left * x:.2f}" y="{top * y:.2f}" width="{(right - left) * x:.2f}" height="{(bottom - top) * y:.2f}"'
+    view = f'viewBox="0 0 {shown.width} {shown.height}"'
+    return f'<svg class="box" {view} aria-hidden="true"><rect {edges}/><rect {edges}/></svg>'.encode()
+
+
+def _tile(hit: Hit, image: bytes, source: _Source, shown: _Shown | str, *, first: bool) -> bytes:
     """Return the HTML of a hit; its attributes hold the text of the enlarged view for the script."""
     name = _name(hit)
     sure = "" if hit.confidence is None else f"{hit.confidence:.0%}"
@@ -198,6 +239,7 @@ def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
             f"{hit.rank}: {name}",
             f"score {hit.score:.3f}",
             *([f"{sure} sure"] if sure else []),
+            *([f"box {in_words(hit.box)}"] if hit.box else []),
             *([f"no picture: {shown}"] if isinstance(shown, str) else []),
         ]
     )
@@ -212,13 +254,17 @@ def _tile(hit: Hit, image: bytes, shown: _Shown | str, *, first: bool) -> bytes:
     if copied is not None:
         attributes["data-copy"] = copied
     if isinstance(shown, _Shown):
-        attributes["data-width"] = str(hit.width or shown.width)
-        attributes["data-height"] = str(hit.height or shown.height)
+        width, height = hit.width, hit.height
+        if source.box:
+            width, height = source.box[2] - source.box[0], source.box[3] - source.box[1]
+        attributes["data-width"] = str(width or shown.width)
+        attributes["data-height"] = str(height or shown.height)
     figures = f"{hit.score:.3f}" + (f"<b>{sure}</b>" if sure else "")
     return b"".join(
         (
             f'<li><button class="tile" type="button" {_attributes(attributes)}><span class="frame">'.encode(),
             image,
+            _outline(hit, shown) if isinstance(shown, _Shown) and not source.box else b"",
             f'</span><span class="caption"><span class="rank">{hit.rank}</span>'.encode(),
             f'<span class="name" title="{html(name)}">{html(name)}</span>'.encode(),
             f'<span class="figures">{figures}</span></span></button></li>\n'.encode(),
@@ -237,6 +283,8 @@ def _facts(hit: Hit, sure: str) -> str:
         facts.append(f"and {hit.others} alike")
     if hit.width and hit.height:
         facts.append(f"{hit.width} × {hit.height} pixels")  # noqa: RUF001  (the sign for it)
+    if hit.box:
+        facts.append(f"box {in_words(hit.box)}")
     facts += [_human(hit.size), f"{'taken' if hit.taken_at else 'changed'} {hit.date.replace('T', ' ')}"]
     return " · ".join(facts)
 
@@ -260,9 +308,6 @@ def _typed(path: bytes) -> str | None:
 
 
 _AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
-
-
-# --- text for HTML ---
 
 
 def _attributes(values: Mapping[str, str]) -> str:

@@ -44,7 +44,28 @@ def copy(source: bytes, target: bytes) -> bool:
         OSError: it cannot be read, or the copy cannot be written.
     """
     part = _copied(source, os.path.dirname(target))
-    return _give_name(part, target)
+    return _give_name(part.path, target)
+
+
+def write_new(content: bytes, target: bytes, like: bytes) -> bool:
+    """Write a new file with the times and permissions of the file `like`; return False if the name `target` is taken.
+
+    It gets its name when it is complete and on the disk.
+
+    Raises:
+        OSError: it cannot be written, or `like` is gone.
+    """
+    descriptor, path = tempfile.mkstemp(prefix=PART, dir=os.path.dirname(target))
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            sync(file.fileno())
+        shutil.copystat(like, path)
+    except BaseException:
+        os.unlink(path)
+        raise
+    return _give_name(path, target)
 
 
 def move(source: bytes, target: bytes) -> bool:
@@ -64,7 +85,7 @@ def move(source: bytes, target: bytes) -> bool:
     for tries_left in reversed(range(_TRIES)):
         part = _copied(source, os.path.dirname(target))
         with shielded():
-            if not _give_name(part, target):
+            if not _give_name(part.path, target):
                 return False
             keeper = Keeper(target, part.source.digest, made_by_us=True)
             try:
@@ -148,17 +169,17 @@ def _flush(path: bytes) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _give_name(part: _Part, target: bytes) -> bool:
-    """Rename a copy to `target`; if that is taken, remove the copy and return False."""
+def _give_name(part: bytes, target: bytes) -> bool:
+    """Rename a complete file to `target`; if that is taken, remove the file and return False."""
     try:
-        done = rename_ours(part.path, target)
+        done = rename_ours(part, target)
     except BaseException:
-        os.unlink(part.path)
+        os.unlink(part)
         raise
     if done:
         sync_folder(os.path.dirname(target))
     else:
-        os.unlink(part.path)
+        os.unlink(part)
     return done
 
 

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Run, deny, paint, unprivileged
 from faulty import Faults, read_log
+from PIL import Image
 
 from clipsearch.errors import InputError
-from clipsearch.output.copies import place
-from clipsearch.system import naming
+from clipsearch.output.copies import Region, place
+from clipsearch.system import copying, naming
 
 
 @pytest.fixture
@@ -297,6 +299,120 @@ def test_the_folder_of_the_hits_itself_is_left_as_it_is(two: list[bytes], tmp_pa
     assert os.listdir(tmp_path / "one") == ["cat.png"]
 
 
+# -- regions -----------------------------------------------------------------------------------------------------
+
+BOX = (30, 20, 80, 90)
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    """A picture of 120 x 100 pixels, no two parts of which are alike."""
+    levels = np.random.default_rng(5).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    (tmp_path / "one").mkdir()
+    Image.fromarray(levels).resize((120, 100)).save(tmp_path / "one" / "noise.png")
+    return tmp_path / "one" / "noise.png"
+
+
+def pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("ending", "made"),
+    [("png", "png"), ("bmp", "png"), ("tiff", "png"), ("gif", "png"), ("jpg", "jpg"), ("webp", "jpg"), ("avif", "jpg")],
+)
+def test_a_region_becomes_a_file_of_a_fitting_format(noise: Path, tmp_path: Path, ending: str, made: str) -> None:
+    source = noise.with_name(f"a.b.{ending}")
+    with Image.open(noise) as image:
+        image.save(source)
+    said = place([Region(os.fsencode(source), BOX)], tmp_path / "target", link=False)
+    (copy,) = (tmp_path / "target").iterdir()
+    assert copy.name == f"a.b-crop.{made}"
+    with Image.open(copy) as image:
+        assert (image.format, image.size) == ({"png": "PNG", "jpg": "JPEG"}[made], (50, 70))
+    wanted = pixels(source)[20:90, 30:80]
+    difference = np.abs(pixels(copy) - wanted)
+    assert difference.max() == 0 if made == "png" else difference.mean() < 3
+    assert said == f"Copied 1 image to {tmp_path}/target."
+
+
+def test_the_region_of_an_image_that_lies_on_its_side_is_upright(noise: Path, tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6  # turn it clockwise to see it
+    with Image.open(noise) as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(noise.with_name("side.jpg"), exif=turned, quality=95)
+    place([Region(os.fsencode(noise.with_name("side.jpg")), BOX)], tmp_path / "target", link=False)
+    with Image.open(tmp_path / "target" / "side-crop.jpg") as image:
+        assert 0x0112 not in image.getexif()
+    assert np.abs(pixels(tmp_path / "target" / "side-crop.jpg") - pixels(noise)[20:90, 30:80]).mean() < 3
+
+
+def test_regions_and_whole_images_stand_beside_each_other_and_replace_nothing(noise: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "noise-crop.png").write_bytes(b"something else")
+    (target / "noise-crop-2.png").symlink_to("nowhere")
+    path = os.fsencode(noise)
+    wanted: list[bytes | Region] = [Region(path, BOX), path, Region(path, (0, 0, 9, 9)), Region(path, BOX)]
+    assert place(wanted, target, link=False).startswith("Copied 3 images ")
+    assert (target / "noise-crop.png").read_bytes() == b"something else"
+    assert os.readlink(target / "noise-crop-2.png") == "nowhere"
+    assert (target / "noise.png").read_bytes() == noise.read_bytes()
+    assert [pixels(target / f"noise-crop-{number}.png").shape for number in (3, 4)] == [(70, 50, 3), (9, 9, 3)]
+    before = {path: path.lstat() for path in target.iterdir()}
+    assert re.search(" 0 .*; 3 ", place(wanted, target, link=False))
+    assert {path: path.lstat() for path in target.iterdir()} == before
+
+
+def test_the_file_of_a_region_keeps_time_and_permissions(noise: Path, tmp_path: Path) -> None:
+    os.utime(noise, (1_600_000_000, 1_500_000_000))
+    os.chmod(noise, 0o640)
+    place([Region(os.fsencode(noise), BOX)], tmp_path / "target", link=False)
+    found = (tmp_path / "target" / "noise-crop.png").stat()
+    assert (found.st_mtime, found.st_mode & 0o777) == (1_500_000_000, 0o640)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "it is gone"),
+        (b"no picture", "not an image of a known format"),
+        ("smaller", "it has changed since .* 64 x 48 "),
+    ],
+)
+def test_a_region_that_cannot_be_cut_out_is_named_and_the_others_before_it_stay(
+    noise: Path, tmp_path: Path, content: bytes | str | None, said: str
+) -> None:
+    other = paint(tmp_path / "two" / "cat.png", "red")
+    if content is None:
+        other.unlink()
+    elif isinstance(content, bytes):
+        other.write_bytes(content)
+    regions = [Region(os.fsencode(noise), BOX), Region(os.fsencode(other), BOX)]
+    with pytest.raises(InputError, match=rf"two/cat\.png: {said}.* 1 of 2 "):
+        place(regions, tmp_path / "target", link=False)
+    assert list(contents(tmp_path / "target")) == [b"noise-crop.png"]
+
+
+@pytest.mark.parametrize("step", ["sync", "rename_ours"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["Ctrl-C", "full"])
+def test_the_file_of_a_region_that_is_interrupted_leaves_nothing(
+    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    tried: list[object] = []
+
+    def fail(*given: object) -> None:
+        tried.append(given)
+        raise error
+
+    monkeypatch.setattr(copying, step, fail)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else InputError):
+        place([Region(os.fsencode(noise), BOX)], tmp_path / "target", link=False)
+    assert tried
+    assert contents(tmp_path / "target") == {}
+
+
 # -- with the real command ---------------------------------------------------------------------------------------
 
 
@@ -333,3 +449,26 @@ def test_the_command_says_in_one_line_why_it_cannot_copy(sample_index: Path, run
     assert re.search(f"{target}: .*Permission denied.* 0 of 2 ", said)
     assert said.count("\n") == 1
     assert list(target.iterdir()) == []
+
+
+def test_what_has_no_region_is_copied_whole_and_that_is_said(sample_index: Path, run: Run, tmp_path: Path) -> None:
+    done = run("query", "a dog", "-k", "2", "-0", "--crop", "--copy-to", tmp_path / "copies", cwd=sample_index)
+    assert done.returncode == 0
+    paths = [sample_index / os.fsdecode(path) for path in done.stdout.split(b"\0")[:-1]]
+    assert contents(tmp_path / "copies") == {os.fsencode(path.name): path.read_bytes() for path in paths}
+    said = done.stderr.decode().splitlines()
+    assert said[0] == f"Copied 2 images to {tmp_path}/copies."
+    assert re.fullmatch(r"Nothing was cropped: .* clipsearch index --regions", said[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [([], "--preview, --html FILE or --copy-to DIR"), (["--link-to", "links"], "use --copy-to DIR")],
+)
+def test_cropping_for_nothing_or_for_links_is_refused(
+    sample_index: Path, run: Run, tmp_path: Path, options: list[str], hint: str
+) -> None:
+    done = run("query", "a dog", "--crop", *options, "--index", sample_index / ".clipsearch", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert hint in done.stderr.decode()
+    assert list(tmp_path.iterdir()) == []

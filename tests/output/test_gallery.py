@@ -272,6 +272,91 @@ def test_thumbnails_are_upright_and_never_larger_than_the_image(tmp_path: Path) 
     assert thumbnail(os.fsencode(paint(tmp_path / "line.png", "red", (900, 2))), 100).size == (100, 1)
 
 
+# --- the box of a hit ---
+
+PROPORTIONS = [
+    ((1600, 1200), (900, 100, 1300, 500)),
+    ((3000, 250), (1500, 0, 1750, 250)),
+    ((250, 3000), (0, 2750, 250, 3000)),
+    ((40, 30), (0, 0, 20, 20)),
+    ((600, 600), (0, 0, 600, 600)),
+    ((500, 400), (470, 370, 500, 400)),
+]
+"""Sizes of pictures, and boxes in them."""
+TINY = 3
+
+
+def boxed(folder: Path, size: tuple[int, int], box: tuple[int, int, int, int], rank: int = 1) -> Hit:
+    """A hit whose picture is blue, but red in its box."""
+    folder.mkdir(exist_ok=True)
+    image = Image.new("RGB", size, (30, 60, 150))
+    image.paste((255, 0, 0), box)
+    image.save(folder / f"{rank}.png")
+    return hit(folder / f"{rank}.png", rank)._replace(width=size[0], height=size[1], box=box)
+
+
+@pytest.fixture
+def six(tmp_path: Path) -> list[Hit]:
+    return [boxed(tmp_path / "pictures", *one, rank) for rank, one in enumerate(PROPORTIONS, 1)]
+
+
+@pytest.fixture
+def page_of_six(tmp_path: Path, six: list[Hit]) -> Path:
+    write_gallery(tmp_path / "page.html", [Section("red", [*six, six[0]._replace(box=None)])])
+    return tmp_path / "page.html"
+
+
+def test_the_box_of_a_hit_is_outlined_and_said(page_of_six: Path, six: list[Hit]) -> None:
+    page, text = Reader(page_of_six), page_of_six.read_text("utf-8")
+    assert page.all("html") == [{"lang": "en", "data-boxes": "shown"}]
+    assert "frame: the part of the picture that fits best" in text
+    tiles = page.all("button", "tile")
+    assert tiles[0]["aria-label"] == "1: 1.png, score 0.399, 50% sure, box 900,100,1300,500"
+    assert " · 1600 × 1200 pixels · box 900,100,1300,500 · " in tiles[0]["data-facts"]  # noqa: RUF001
+    assert "box" not in tiles[6]["aria-label"] + tiles[6]["data-facts"]
+    outlines = [outline for outline in page.all("svg", "box") if outline.get("id") != "box"]
+    assert len(outlines) == len(six)
+    assert outlines[0]["viewbox"] == "0 0 1024 768"
+    assert (
+        page.all("rect")[0]
+        == page.all("rect")[1]
+        == {"x": "576.00", "y": "64.00", "width": "256.00", "height": "256.00"}
+    )
+
+
+def test_a_page_without_boxes_says_nothing_of_them(page_of_ten: Path) -> None:
+    page = Reader(page_of_ten)
+    assert page.all("html") == [{"lang": "en"}]
+    assert page.all("rect") == []
+    assert "frame:" not in page_of_ten.read_text("utf-8")
+
+
+def test_a_cropped_page_shows_the_regions_and_what_has_none_whole(tmp_path: Path, six: list[Hit]) -> None:
+    other = six[0]._replace(box=(0, 600, 800, 1200))
+    sections = [Section("red", [*six, other]), Section("again", [six[0], six[0]._replace(box=None)])]
+    write_gallery(tmp_path / "page.html", sections, crop=True)
+    page, text = Reader(tmp_path / "page.html"), (tmp_path / "page.html").read_text("utf-8")
+    assert page.all("rect") == []
+    assert "cut to the part of the picture that fits best" in text
+    sizes = [(400, 400), (250, 250), (250, 250), (20, 20), (600, 600), (30, 30), (800, 600), (1024, 768)]
+    shows = pictures_in(tmp_path / "page.html")  # each region and each picture once
+    assert [picture.size for picture in shows] == sizes
+    colours = [np.asarray(picture.convert("RGB"), float).mean((0, 1)) for picture in shows]
+    assert all(np.abs(colour - (255, 0, 0)).max() < 8 for colour in colours[:6])
+    assert np.abs(colours[6] - (30, 60, 150)).max() < 8
+    tiles = page.all("button", "tile")
+    assert (tiles[0]["data-width"], tiles[0]["data-height"]) == ("400", "400")
+    assert " · 1600 × 1200 pixels · box 900,100,1300,500 · " in tiles[0]["data-facts"]  # noqa: RUF001
+
+
+def test_a_region_that_is_no_longer_in_its_picture_says_so(tmp_path: Path, six: list[Hit]) -> None:
+    paint(six[0].path, "red", (100, 80))
+    write_gallery(tmp_path / "page.html", [Section("red", six[:2])], crop=True)
+    tiles = Reader(tmp_path / "page.html").all("button", "tile")
+    assert "no picture: it has changed since it was indexed: now it has 100 x 80 pixels" in tiles[0]["aria-label"]
+    assert len(pictures_in(tmp_path / "page.html")) == 1
+
+
 # --- whole or not at all ---
 
 
@@ -644,3 +729,93 @@ def test_five_hundred_hits(browser: Browser, tmp_path: Path) -> None:
         long = page.evaluate("document.documentElement.scrollHeight")
         press(page, "Home")
         assert page.evaluate("document.documentElement.scrollHeight") == long
+
+
+def extent(shot: bytes, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of all pixels of a screenshot that are nearly of this colour."""
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float)
+    rows, columns = np.nonzero(np.abs(pixels - colour).max(axis=2) < 45)
+    return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_outline_is_drawn_where_the_thing_is(browser: Browser, page_of_six: Path, scheme: str) -> None:
+    red, yellow = (255, 0, 0), (255, 214, 10)
+    with opened(browser, page_of_six, color_scheme=scheme) as page:
+        places = [*page.locator(".frame").all()[: len(PROPORTIONS)], page.locator("#stage")]
+        for i, place in enumerate([*places, *places[-1:] * (len(PROPORTIONS) - 1)]):
+            if i == len(PROPORTIONS):
+                page.locator(".tile").first.click()
+            elif i > len(PROPORTIONS):
+                press(page, "ArrowRight")
+            until(page, "[...document.images].every(image => image.complete || !image.src)")
+            outline = extent(place.screenshot(), yellow)
+            press(page, "b")
+            thing = extent(place.screenshot(), red)
+            press(page, "b")
+            soft = 16 if i % len(PROPORTIONS) == TINY else 4  # a pixel of it is as wide as that
+            assert outline == pytest.approx(thing, abs=soft), PROPORTIONS[i % len(PROPORTIONS)]
+
+
+def test_outlines_are_hidden_and_shown_by_keys_and_buttons(browser: Browser, page_of_six: Path) -> None:
+    def is_drawn(place: str) -> bool:
+        return page.locator(f"{place} .box rect").first.is_visible()
+
+    with opened(browser, page_of_six) as page:
+        assert is_drawn(".frame")
+        press(page, "b")
+        assert not is_drawn(".frame")
+        assert page.locator("#said").text_content() == "Frames hidden"
+        press(page, "ArrowRight", "Enter")
+        assert not is_drawn("#stage")
+        page.locator("dialog").get_by_role("button", name="Show frames").click()
+        assert is_drawn("#stage")
+        press(page, "b", "ArrowRight")
+        assert (shown(page), is_drawn("#stage")) == ("2.png", False)
+        press(page, "b", "Escape")
+        assert is_drawn(".frame")
+        page.locator("header").get_by_role("button", name="Hide frames").focus()
+        press(page, "Enter")
+        assert not is_drawn(".frame")
+        page.locator("header").get_by_role("button", name="Show frames").click()
+        assert is_drawn(".frame")
+
+
+def test_an_outline_lets_clicks_through_and_does_not_stay_with_the_next_picture(
+    browser: Browser, page_of_six: Path
+) -> None:
+    with opened(browser, page_of_six) as page:
+        page.locator(".frame").nth(4).click()  # its outline is all around it
+        assert shown(page) == "5.png"
+        assert page.locator("#box rect").count() == 2
+        press(page, "End")
+        assert (shown(page), page.locator("#box rect").count()) == ("1.png", 0)
+        page.locator("#stage").click(position={"x": 500, "y": 300})
+        assert shown(page) == ""
+
+
+def test_a_page_without_boxes_has_nothing_to_hide(browser: Browser, page_of_ten: Path) -> None:
+    with opened(browser, page_of_ten) as page:
+        assert page.locator(".toggle:visible").count() == 0
+        press(page, "b")
+        assert page.locator("#said").text_content() == ""
+        press(page, "ArrowRight", "Enter")
+        assert page.locator(".toggle:visible").count() == 0
+
+
+def test_pages_are_printed_light_with_all_pictures_and_outlines(
+    browser: Browser, tmp_path: Path, six: list[Hit]
+) -> None:
+    sections = [Section("red", six), *[Section("again", six[::-1]) for _ in range(20)]]
+    write_gallery(tmp_path / "page.html", sections)
+    with opened(browser, tmp_path / "page.html", color_scheme="dark") as page:
+        assert page.locator("img[data-same]").count() > 0
+        page.emulate_media(media="print")
+        page.evaluate("void dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("img[data-same]").count() == 0
+        until(page, "[...document.images].every(image => image.complete || !image.src)")
+        assert page.locator("header button:visible").count() == 0
+        shot = page.locator(".frame").first.screenshot()
+        assert extent(shot, (255, 214, 10))  # it is there
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert min(map(int, re.findall(r"\d+", ground)[:3])) > 200

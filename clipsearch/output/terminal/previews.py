@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple
 
+from PIL import Image
 from rich.cells import cell_len, chop_cells
 
 from clipsearch.errors import UnreadableImageError
@@ -14,7 +15,7 @@ from clipsearch.output.paths import escaped, printable, shown
 from clipsearch.output.table import cut
 from clipsearch.output.terminal.detection import Terminal, check_terminal, examine
 from clipsearch.output.terminal.drawing import Drawing, draw, side
-from clipsearch.output.thumbnails import thumbnail
+from clipsearch.output.thumbnails import outlined, thumbnail, thumbnail_of_region
 from clipsearch.search.hit import Hit
 
 __all__ = ["check_terminal", "show_previews"]
@@ -39,10 +40,11 @@ class _Tile(NamedTuple):
     caption: list[str]
 
 
-def show_previews(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO) -> None:
+def show_previews(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO, *, crop: bool = False) -> None:
     """Draw the images of hits on the terminal `out`, each above its rank, score, confidence and path.
 
-    The hits of each query are below the query, if it is given. An image that cannot be read is replaced by the reason.
+    The hits of each query are below the query, if it is given. The box of a hit is outlined, or with `crop` the only
+    part of the image that is shown. An image that cannot be read is replaced by the reason.
     `CLIPSEARCH_PREVIEW` names the protocol; without it, the terminal is queried. The cursor is left below.
 
     Raises:
@@ -57,17 +59,18 @@ def show_previews(found: Sequence[tuple[str | None, Sequence[Hit]]], out: Binary
             gap = "\n" if i else ""
             out.write(f"{gap}{escaped(query)}\n".encode())
         if hits:
-            _show(hits, terminal, out)
+            _show(hits, terminal, out, crop=crop)
 
 
-def _show(hits: Sequence[Hit], terminal: Terminal, out: BinaryIO) -> None:
+def _show(hits: Sequence[Hit], terminal: Terminal, out: BinaryIO, *, crop: bool) -> None:
     across, columns, rows = _layout(terminal, len(hits))
     with ThreadPoolExecutor(across) as pool:
         for start in range(0, len(hits), across):
             if start:
                 out.write(b"\n")
             row = hits[start : start + across]
-            _write(list(pool.map(lambda hit: _tile(hit, terminal, columns, rows), row)), columns, out)
+            tiles = pool.map(lambda hit: _tile(hit, terminal, columns, rows, crop=crop), row)
+            _write(list(tiles), columns, out)
 
 
 def _layout(terminal: Terminal, hits: int) -> tuple[int, int, int]:
@@ -84,7 +87,7 @@ def _layout(terminal: Terminal, hits: int) -> tuple[int, int, int]:
     return across, columns, rows
 
 
-def _tile(hit: Hit, terminal: Terminal, columns: int, rows: int) -> _Tile:
+def _tile(hit: Hit, terminal: Terminal, columns: int, rows: int, *, crop: bool) -> _Tile:
     sure = "" if hit.confidence is None else f"  {hit.confidence:.2f}"
     others = f"  +{hit.others}" if hit.others else ""
     caption = [
@@ -92,10 +95,23 @@ def _tile(hit: Hit, terminal: Terminal, columns: int, rows: int) -> _Tile:
         cut(printable(shown(hit.path_bytes)), columns),
     ]
     try:
-        image = thumbnail(hit.path_bytes, side(terminal, columns, rows))
+        image = _picture(hit, side(terminal, columns, rows), crop=crop)
     except UnreadableImageError as error:
         return _Tile(_words(f"Cannot be read: {escaped(str(error))}", columns, rows), caption)
     return _Tile(draw(image, terminal, columns, rows), caption)
+
+
+def _picture(hit: Hit, longest: int, *, crop: bool) -> Image.Image:
+    """Return what is shown of a hit.
+
+    Raises:
+        UnreadableImageError: it cannot be read.
+    """
+    size = (hit.width, hit.height) if hit.width and hit.height else None
+    if crop and hit.box:
+        return thumbnail_of_region(hit.path_bytes, hit.box, size, longest)
+    image = thumbnail(hit.path_bytes, longest)
+    return outlined(image, hit.box, size) if hit.box and size else image
 
 
 def _words(text: str, columns: int, rows: int) -> Drawing:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,10 +28,12 @@ from PIL import Image
 from rich.cells import cell_len
 
 from clipsearch.errors import InputError
+from clipsearch.images.decoding import decode
+from clipsearch.output import thumbnails
 from clipsearch.output.terminal.detection import _Answers, _protocol
 from clipsearch.output.terminal.drawing import NUMBERS, Drawing
 from clipsearch.output.terminal.previews import _Tile, _write, check_terminal, show_previews
-from clipsearch.output.thumbnails import thumbnail
+from clipsearch.output.thumbnails import thumbnail, thumbnail_of_region
 from clipsearch.search.hit import Hit
 
 TIMEOUT = 120
@@ -49,7 +51,8 @@ from clipsearch.search.hit import Hit
 show_from(Path.cwd())
 detection._PATIENCE = float(sys.argv[1])
 before = termios.tcgetattr(terminal)
-show_previews([(None, [Hit(*each) for each in ast.literal_eval(sys.argv[2])])], sys.stdout.buffer)
+hits = [Hit(*each) for each in ast.literal_eval(sys.argv[2])]
+show_previews([(None, hits)], sys.stdout.buffer, crop=sys.argv[3:] == ["crop"])
 same = termios.tcgetattr(terminal) == before
 modes = termios.tcgetattr(terminal)
 modes[3] &= ~(termios.ICANON | termios.ECHO)
@@ -172,12 +175,13 @@ def shown(
     cell: tuple[int, int] | None = CELL,
     patience: float = TIMEOUT,
     cwd: Path | None = None,
+    crop: bool = False,
     **variables: str,
 ) -> Screen:
     """The screen after `show_previews`, which must leave nothing to read and change no mode."""
     status, sent = run(
         hits, environment, answers=answers, columns=columns, lines=lines, cell=cell, patience=patience, cwd=cwd,
-        **variables,
+        crop=crop, **variables,
     )  # fmt: skip
     shows, _, end = sent.replace(b"\r\n", b"\n").rpartition(b"\nEND ")
     assert (status, end) == (0, b"True b''"), sent[-2000:].decode()
@@ -197,20 +201,18 @@ def run(
     cell: tuple[int, int] | None = CELL,
     patience: float = TIMEOUT,
     cwd: Path | None = None,
+    crop: bool = False,
     **variables: str,
 ) -> tuple[int, bytes]:
     """Exit status, and what was sent to the terminal; standard input is no terminal."""
     foreign = ("TMUX", "TMUX_PANE", "TERM_PROGRAM", "LC_TERMINAL", "COLORTERM", "NO_COLOR", "FORCE_COLOR")
     own = {key: value for key, value in environment.items() if key not in foreign}
     own |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.pathsep.join(sys.path)} | variables
-    values = [
-        (each.rank, each.score, each.confidence, each.path_bytes, None, None, each.size, each.mtime_ns, None)
-        for each in hits
-    ]
+    values = [tuple(each) for each in hits]
     with pseudo_terminal(columns, lines, cell) as (master, slave):
         before = termios.tcgetattr(slave)
         process = subprocess.Popen(
-            [sys.executable, "-c", SHOW, str(patience), repr(values)],
+            [sys.executable, "-c", SHOW, str(patience), repr(values), *["crop"] * crop],
             stdin=subprocess.DEVNULL,
             stdout=slave,
             stderr=slave,
@@ -298,6 +300,100 @@ def test_kitty_gets_the_pixels_and_room_for_them(picture: Path, environment: dic
     assert lines[10] == "1  0.2500  0.50"
     assert lines[11].endswith("fields.png")
     assert (screen.row, screen.column) == (12, 0)
+
+
+def with_box(path: Path, box: tuple[int, int, int, int], rank: int = 1) -> Hit:
+    with Image.open(path) as image:
+        return hit(path, rank)._replace(width=image.width, height=image.height, box=box)
+
+
+def pixels_at_kitty(hit: Hit, environment: dict[str, str], *, crop: bool = False) -> Image.Image:
+    screen = shown([hit], environment, answers=KITTY + DA1, crop=crop)
+    return kitty_image([sequence for _, _, sequence in screen.pictures])[1].convert("RGB")
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 400, 200), (40, 30, 240, 150), (0, 0, 50, 50), (300, 100, 400, 200), (100, 80, 104, 82)]
+)
+def test_the_box_is_outlined(picture: Path, environment: dict[str, str], box: tuple[int, int, int, int]) -> None:
+    drawn = np.asarray(pixels_at_kitty(with_box(picture, box), environment), float)
+    plain = np.asarray(expected(picture, (400, 200)), float)
+    rows, columns = np.nonzero((np.abs(drawn - (255, 214, 10)) < 40).all(axis=2) & (np.abs(drawn - plain).max(2) > 10))
+    edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    assert edges == pytest.approx(box, abs=3)
+    changed = np.abs(drawn - plain).max(axis=2) > 10
+    left, top, right, bottom = box
+    assert not changed[top + 8 : bottom - 8, left + 8 : right - 8].any()
+    changed[max(0, top - 8) : bottom + 8, max(0, left - 8) : right + 8] = False
+    assert not changed.any()
+
+
+def pixels_in_blocks(hit: Hit, environment: dict[str, str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """What half blocks show of a picture of 2 x 1, as (24, 48, 3) colours."""
+    cells = shown([hit], environment).cells
+    rows = [[cells[row, column] for column in range(48)] for row in range(12)]
+    codes = [[getattr(cell, half) for cell in row] for row in rows for half in ("ink", "ground")]
+    return np.array([[code.split(";")[2:] for code in row] for row in codes], float)
+
+
+def test_half_blocks_show_the_outline(picture: Path, environment: dict[str, str]) -> None:
+    drawn = pixels_in_blocks(with_box(picture, (240, 34, 360, 167)), environment)  # of 400 x 200
+    changed = np.abs(drawn - pixels_in_blocks(hit(picture), environment)).max(axis=2) > 40
+    rows, columns = np.nonzero(changed)
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == pytest.approx((4, 20, 29, 43), abs=1)
+    assert not changed[7:17, 32:40].any()
+    line = drawn[8:16, 29].mean(axis=0)  # yellow
+    assert min(line[:2]) > 150 > 2 * line[2]
+
+
+@pytest.mark.parametrize("box", [(0, 0, 200, 100), (250, 120, 350, 200), (0, 90, 400, 110)])
+def test_a_crop_shows_the_region_alone(
+    picture: Path, environment: dict[str, str], box: tuple[int, int, int, int]
+) -> None:
+    shows = pixels_at_kitty(with_box(picture, box), environment, crop=True)
+    with Image.open(picture) as image:
+        wanted = image.crop(box)
+    across, down = wanted.size
+    margin = shows.height - down  # whole characters
+    assert shows.width - across in range(CELL[0])
+    assert margin in range(CELL[1])
+    assert difference(shows.crop((0, margin, across, shows.height)), wanted) == 0
+
+
+def test_a_crop_without_a_region_is_the_whole(picture: Path, environment: dict[str, str]) -> None:
+    assert difference(pixels_at_kitty(hit(picture), environment, crop=True), expected(picture, (400, 200))) < 1
+
+
+def test_a_region_that_is_gone_says_so(picture: Path, environment: dict[str, str]) -> None:
+    screen = shown([with_box(picture, (350, 150, 450, 250))], environment, answers=KITTY + DA1, crop=True)
+    assert "changed since" in " ".join("".join(screen.text()).split())
+
+
+@pytest.mark.parametrize("side", [20, 100, 300])
+def test_the_region_of_a_large_jpeg_is_decoded_at_the_scale_that_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    """It is decoded small, and yet looks like the region of the whole."""
+    levels = np.random.default_rng(2).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    path = tmp_path / "large.jpg"
+    whole = Image.fromarray(levels).resize((3200, 2400), Image.Resampling.BICUBIC)
+    whole.save(path, quality=95)
+    box = (1203, 401, 2003, 1001)
+    sizes: list[tuple[int, int]] = []
+    reference = decode(path.read_bytes()).image.crop(box).resize((side, side * 3 // 4), Image.Resampling.LANCZOS)
+
+    def watched(*given: Any, **options: Any) -> Any:  # noqa: ANN401
+        decoded = decode(*given, **options)
+        sizes.append(decoded.image.size)
+        return decoded
+
+    monkeypatch.setattr(thumbnails, "decode", watched)
+    shows = thumbnail_of_region(os.fsencode(path), box, (3200, 2400), side)
+    assert difference(shows, reference) < 4
+    (decoded,) = sizes
+    assert decoded[0] < 3200 * 2 * side / 800 + 400 if side < 300 else decoded[0] <= 3200
+    thumbnail_of_region(os.fsencode(path), box, None, side)
+    assert sizes[1] == (3200, 2400)  # whose size is not known
 
 
 def test_kitty_stretches_no_image(tmp_path: Path, environment: dict[str, str]) -> None:
