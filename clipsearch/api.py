@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import ClipsearchError, IndexMissingError, IndexUnfinishedError, InputError
 from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
-from clipsearch.index.reading import Store, find_index
+from clipsearch.index.nearest import find_index
+from clipsearch.index.reading import Store
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.search.embedder import Embedder
@@ -32,12 +33,12 @@ from clipsearch.system.progress import SILENT, Progress
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from clipsearch.index.pipeline import LoadedModel
+    from clipsearch.index.models import LoadedModel
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions
     from clipsearch.index.writing import Writer
     from clipsearch.model_choice import ModelChoice
-    from clipsearch.models.disk.files import Pulled
+    from clipsearch.models.disk.files import ModelFiles, Pulled
     from clipsearch.models.in_torch.encoder import Encoder
 
 _log = logging.getLogger(__name__)
@@ -131,8 +132,9 @@ def build_index(
         model: the name of a model; by default that of the settings, else that of the index, else laion.
         computing: the device, precision and engine to compute with.
         progress: is updated with the numbers of images found and done, and with the download of a model.
-        options: `rules` (a `Rules`, which files to take) and `skip_damaged`, which the index stores; `allow_empty`,
-            `reread`, `max_pixels`, and `wait`, the seconds to wait for another writer. See `UpdateOptions`.
+        options: `rules` (a `Rules`, which files to take), `skip_damaged` and `regions`, which the index stores;
+            `allow_empty`, `reread`, `max_pixels`, and `wait`, the seconds to wait for another writer. See
+            `UpdateOptions`.
 
     Returns:
         The opened index. `Index.update` returns a summary of a run, with the files that it could not read.
@@ -293,6 +295,16 @@ class IndexingModel:
         if bound and self.choice.is_asked_for and not self.choice.made(bound):
             raise mismatch(index.folder, bound, f"{self.choice.name} ({self.choice.why})")
 
+    def side(self) -> int | None:
+        """Return the shorter side of the images that the model is given, in pixels; None if it takes any proportions.
+
+        Raises:
+            ClipsearchError: the model is not available.
+        """
+        from clipsearch.models.preprocessing import Preprocessing
+
+        return Preprocessing.load(self._files).side
+
     def load(self, expected: int) -> LoadedModel:
         """Load the model, and save its towers in the cache for queries.
 
@@ -301,14 +313,18 @@ class IndexingModel:
         Raises:
             ClipsearchError: the model or the device is not available.
         """
-        from clipsearch.index.pipeline import LoadedModel
-        from clipsearch.models.disk.files import locate
+        from clipsearch.index.models import LoadedModel
 
-        files = locate(self.choice.name, revision=self.choice.revision, progress=self._progress)
-        model = LazyModel(files, why=self.choice.why, options=self._options, expected=expected)
+        model = LazyModel(self._files, why=self.choice.why, options=self._options, expected=expected)
         self._encoder = model.encoder
         model.keep_towers()
         return LoadedModel(self._encoder, ModelRecord(*model.identity, self._encoder.dim))
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        from clipsearch.models.disk.files import locate
+
+        return locate(self.choice.name, revision=self.choice.revision, progress=self._progress)
 
     def computed(self) -> Computed | None:
         """Describe how the model computes; None if it was not loaded."""

@@ -195,8 +195,8 @@ def kill(kills: int, album: Album, work: Path) -> dict[str, int]:
 
 
 MANY_CHECKPOINTS = """
-import clipsearch.index.updating
-clipsearch.index.updating.CHECKPOINT_SECONDS = 0.05
+import clipsearch.index.run
+clipsearch.index.run.CHECKPOINT_SECONDS = 0.05
 from clipsearch.cli import main
 main()
 """

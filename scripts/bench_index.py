@@ -483,7 +483,7 @@ def check_count(who: str, indexed: int, images: Path) -> None:
 def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, Vectors]:
     """Seconds to index `files` from nothing with a model that is loaded, and the (N, D) vectors in their order."""
     from clipsearch.index.format import FOLDER, ModelRecord
-    from clipsearch.index.pipeline import LoadedModel
+    from clipsearch.index.models import LoadedModel
     from clipsearch.index.reading import Store
     from clipsearch.index.updating import update
 

@@ -272,7 +272,7 @@ def without_model(pictures: Path) -> list[str]:
 def index_without_model(pictures: Path) -> None:
     """Index a folder into the current one as `clipsearch index` does, and print how long its two halves took."""
     from clipsearch.index.format import FOLDER, ModelRecord
-    from clipsearch.index.pipeline import LoadedModel
+    from clipsearch.index.models import LoadedModel
     from clipsearch.index.updating import update
 
     encoder, clock = OwnPixels(), Clock()

@@ -192,6 +192,15 @@ def index(
             show_default=False,
         ),
     ] = None,
+    regions: Annotated[
+        bool | None,
+        typer.Option(
+            "--regions/--no-regions",
+            help="Embed also overlapping parts of pictures that are clearly larger than what the model sees, so that "
+            "small things are found, and where they are; --no-regions deletes them. This option is stored.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 2 if a file could not be read or is damaged.")
     ] = False,
@@ -224,6 +233,7 @@ def index(
             wait=wait,
             max_pixels=max_pixels and max_pixels * _MILLION,
             skip_damaged=skip_damaged,
+            regions=regions,
         )
     for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
         say(line)

@@ -21,7 +21,8 @@ from clipsearch.exchange.reading import Part, open_vectors, read_about, read_pat
 from clipsearch.images.finding import ImageFile, Rules, named_file
 from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, Root, mismatch
-from clipsearch.index.pipeline import IndexModel, LoadedModel, decode_images, embed_images, read_images
+from clipsearch.index.models import IndexModel, LoadedModel
+from clipsearch.index.pipeline import decode_images, embed_images, read_images
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
@@ -301,6 +302,7 @@ class _Unseen:
     """A `Preprocessing` for images that only have to be decoded, at any scale."""
 
     enough: int | None = 1
+    side: int | None = None
 
     def __call__(self, image: object, box: object) -> npt.NDArray[np.uint8]:  # noqa: ARG002  (as `Preprocessing`)
         """Return no pixels."""

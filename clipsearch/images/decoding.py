@@ -1,7 +1,6 @@
 """Decoding of one image file into upright RGB pixels on white, as a person sees it.
 
-The format is recognised by the content alone, except for camera RAW in the form of a TIFF. Knows nothing of folders or
-models.
+The format is recognised by the content alone, except for camera RAW in a TIFF. Knows nothing of folders or models.
 """
 
 from __future__ import annotations
@@ -51,6 +50,8 @@ _ON_ITS_SIDE, _ENDS_LEFT, _ENDS_ON_TOP = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8
 _BITS, _PLANES = 258, 284
 """Tags of a TIFF: bits of each channel, and whether each channel is stored as a plane of its own (2)."""
 _opening_tiff = threading.Lock()
+AtLeast = int | Callable[[int, int], int] | None
+"""The least length of both sides of a decoded image in pixels, perhaps as a function of its two sides in any order."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class DecodedImage:
 
 
 def decode(
-    content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: int | None = None
+    content: bytes, name: bytes = b"", *, max_pixels: int | None = None, at_least: AtLeast = None
 ) -> DecodedImage:
     """Decode the content of an image file. Threads may call this at the same time.
 
@@ -92,7 +93,7 @@ def decode(
         name: Its name, which only tells camera RAW from other TIFF files.
         max_pixels: An image with more is refused before it takes memory; by default `default_max_pixels`.
         at_least: A JPEG, or an image whose colours must be converted, may be decoded smaller as long as neither side
-            gets shorter than this (pixels); by default all are decoded in full.
+            gets shorter than this; by default all are decoded in full.
 
     Raises:
         UnreadableImageError: the content is no supported image, is truncated or broken, or has too many pixels.
@@ -107,7 +108,7 @@ def decode(
         return _decode_camera_raw(content, preview, limit, at_least)
 
 
-def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: int | None) -> DecodedImage:
+def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_least: AtLeast) -> DecodedImage:
     if preview.jpeg is not None:
         decoded = _decode_file(preview.jpeg, limit, at_least, preview.orientation)
     else:
@@ -119,7 +120,7 @@ def _decode_camera_raw(content: bytes, preview: raw.Preview, limit: int, at_leas
     return replace(decoded, width=preview.width, height=preview.height, taken_at=at, date_source=source)
 
 
-def _decode_file(content: bytes, limit: int, at_least: int | None, orientation: int = 1) -> DecodedImage:
+def _decode_file(content: bytes, limit: int, at_least: AtLeast, orientation: int = 1) -> DecodedImage:
     """Decode any file but camera RAW. `orientation` (EXIF) counts if the file itself has none."""
     if content.startswith(b"icns"):
         content = header_checks.icon_image(content) or content
@@ -197,7 +198,7 @@ def _load_whole(image: ImageFile.ImageFile) -> damage.Loss:
 def _decode_with_pillow(
     content: bytes,
     limit: int,
-    at_least: int | None,
+    at_least: AtLeast,
     orientation: int,
     load: Callable[[ImageFile.ImageFile], damage.Loss] = _load_whole,
 ) -> DecodedImage:
@@ -207,10 +208,11 @@ def _decode_with_pillow(
     with image:
         check_size(image.width, image.height, limit)
         size = image.size
+        least = at_least(*size) if callable(at_least) else at_least
         with in_turn(image.width * image.height, limit):
             with _decoder_errors(limit):
-                if at_least and isinstance(image, JpegImageFile):
-                    image.draft(None, (at_least, at_least))  # libjpeg skips the high frequencies of each block
+                if least and isinstance(image, JpegImageFile):
+                    image.draft(None, (least, least))  # libjpeg skips the high frequencies of each block
                 mend_palette(image)
                 loss = load(image)
             if not isinstance(image, JpegImageFile):
@@ -223,8 +225,8 @@ def _decode_with_pillow(
             if image.format != "HEIF":  # libheif has applied the container's orientation; EXIF's does not count
                 orientation = _orientation(exif) or orientation
             stored, to_srgb = in_order(image, content), conversion(image, content, image.format)
-            if at_least and to_srgb is not None:
-                stored = reduced(stored, at_least)
+            if least and to_srgb is not None:
+                stored = reduced(stored, least)
             seen = loss.painted(as_seen(stored, to_srgb))
             decoded = _upright(seen, size, orientation, taken(exif, xmp))
             if decoded.image is image:  # it would keep the file and the decoder in memory

@@ -156,7 +156,13 @@ class Changes:
             yield from self._queue.execute("SELECT * FROM unnoted ORDER BY rowid")
 
     def compare(
-        self, target: Target, store: Store | None, *, allow_empty: bool, searching: Callable[[int], None]
+        self,
+        target: Target,
+        store: Store | None,
+        *,
+        allow_empty: bool,
+        searching: Callable[[int], None],
+        lacks: Callable[[Known], bool] | None = None,
     ) -> None:
         """Search a target and compare it with the records of `store`, if there is an index yet.
 
@@ -165,6 +171,7 @@ class Changes:
             store: the index; None if it is new.
             allow_empty: whether the target may hold no image.
             searching: is called from time to time with the number of files found.
+            lacks: whether an unchanged file has to be read because the index lacks something of it.
 
         Raises:
             InputError: the target is missing, unreadable, or holds no image and `allow_empty` is False.
@@ -188,7 +195,7 @@ class Changes:
             looking=False,
         )
         try:
-            work = self._to_read(files, known, target, searching)
+            work = self._to_read(files, known, target, searching, lacks)
             with _temporary_file():
                 self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", work)
                 drives.searched(target.start, self.gone)
@@ -228,6 +235,7 @@ class Changes:
         known: Iterator[Known],
         target: Target,
         searching: Callable[[int], None],
+        lacks: Callable[[Known], bool] | None,
     ) -> Iterator[ImageFile]:
         """Merge two streams in the order of paths and yield the files that have to be read."""
         # Local names, because the loop is over every file.
@@ -240,6 +248,7 @@ class Changes:
                 old = next(known, None)
             same = old is not None and old.path == file.path
             is_unchanged = same and old is not None and not target.reread and _is_unchanged(file, old, target)
+            is_unchanged = is_unchanged and not (lacks and old and lacks(old))
             if not (is_unchanged or file.by_name or self._is_image(file, target, is_known=same)):
                 continue
             if gone.is_open:

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clipsearch.errors import ClipsearchError, IndexDamagedError, IndexLockedError, IndexWriteError, ModelMismatchError
+from clipsearch.errors import (
+    ClipsearchError,
+    IndexDamagedError,
+    IndexLockedError,
+    IndexMissingError,
+    IndexWriteError,
+    ModelMismatchError,
+)
 
 FOLDER = ".clipsearch"
-FORMAT = 3
-"""Version of the format. A newer one is refused; an older one can be read, and is upgraded by a writer."""
+FORMAT, REGIONS_FORMAT = 3, 4
+"""Version of the format, and that of an index with regions. A newer one is refused; an older one can be read, and is
+upgraded by a writer."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
 """Name of a new database until it is complete."""
@@ -129,6 +137,40 @@ class Computed(NamedTuple):
     """numpy or torch. Earlier versions, which used torch only, recorded none."""
 
 
+class ArrayFile(NamedTuple):
+    """A .npy file of an index, to which its writer only appends rows."""
+
+    name: str
+    new_name: str
+    """The name of a compacted file, as `NEW_MATRIX`."""
+    descr: str
+    """The type of its numbers, as in a .npy header."""
+
+    def row_bytes(self, columns: int) -> int:
+        """Return the number of bytes of a row."""
+        return columns * int(self.descr[-1])
+
+
+EMBEDDINGS = ArrayFile(MATRIX, NEW_MATRIX, "<f2")
+"""(rows, D) the vector of each image."""
+REGIONS = ArrayFile("regions.npy", "regions.new.npy", "<f2")
+"""(R, D) the vector of each region."""
+BOXES = ArrayFile("region_boxes.npy", "region_boxes.new.npy", "<i4")
+"""(R, 5) the row in `EMBEDDINGS` of the image that each region is a part of, and left, top, right and bottom edge of
+the region in pixels of the upright image."""
+BOX_COLUMNS = 5
+ARRAYS = (EMBEDDINGS, REGIONS, BOXES)
+
+
+class RegionsRecord(NamedTuple):
+    """What the table `meta` says of the regions of an index that has them."""
+
+    rows: int
+    """R, the number of committed rows of `REGIONS` and of `BOXES`."""
+    side: int
+    """Length of the shorter side of the model's input in pixels, which the layout of regions depends on."""
+
+
 class Record(NamedTuple):
     """The record of one file. For an unreadable file, `row` is None and `error` is the reason."""
 
@@ -160,6 +202,8 @@ class Contents:
     images: int
     dead_rows: int
     bytes: int
+    regions: int | None = None
+    """R, the number of regions, also of images that are gone; None if the index has none."""
 
 
 class Root(NamedTuple):
@@ -197,11 +241,14 @@ class Known(NamedTuple):
     inode: int | None
     damaged: bool = False
     """Whether a part of the image is missing."""
+    row: int | None = None
+    width: int | None = None
+    height: int | None = None
 
 
-def header(rows: int, dim: int) -> bytes:
-    """Make a .npy header of fixed length, which can be rewritten in place as the matrix grows."""
-    description = f"{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
+def header(rows: int, columns: int, descr: str = EMBEDDINGS.descr) -> bytes:
+    """Make a .npy header of fixed length, which can be rewritten in place as the file grows."""
+    description = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({rows}, {columns}), }}"
     prefix = b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little")
     return prefix + description.ljust(HEADER_BYTES - 11).encode("ascii") + b"\n"
 
@@ -223,6 +270,11 @@ def mismatch(folder: Path, known: ModelRecord, wanted: str) -> ModelMismatchErro
         hint="other-model",
         model=known.name,
     )
+
+
+def missing_index(folder: Path) -> IndexMissingError:
+    """Make the error for a folder that holds no index."""
+    return IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
 
 
 def broken_rows(folder: Path, count: int) -> str:

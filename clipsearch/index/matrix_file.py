@@ -1,15 +1,16 @@
-"""The matrix file of an index, to which its writer only appends rows. Knows nothing of records."""
+"""The .npy files of an index, to which its writer only appends rows. Knows nothing of records."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.index.format import HEADER_BYTES, MATRIX, header
+from clipsearch.errors import IndexDamagedError
+from clipsearch.index.format import DATABASE, EMBEDDINGS, HEADER_BYTES, ArrayFile, damaged, guarded, header
 from clipsearch.system.flushing import sync, sync_folder
 from clipsearch.unit import Matrix, are_unit
 
@@ -20,12 +21,13 @@ _COPY_ROWS = 65_536
 
 
 class MatrixFile:
-    """The file `embeddings.npy`, opened for writing when it is needed. The caller handles errors of the disk."""
+    """A file of an index, opened for writing when it is needed. The caller handles errors of the disk."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: ArrayFile = EMBEDDINGS) -> None:
         self.rows = 0
         """Number of rows written, committed or not. Any bytes after them are a leftover."""
-        self._path = folder / MATRIX
+        self._path = folder / kind.name
+        self._kind = kind
         self._file: BinaryIO | None = None
 
     @property
@@ -33,14 +35,14 @@ class MatrixFile:
         """Whether the file is open for writing."""
         return self._file is not None
 
-    def open(self, dim: int) -> BinaryIO:
-        """Open the file, truncated after its rows of D numbers. Without rows, a new file is made."""
+    def open(self, columns: int) -> BinaryIO:
+        """Open the file, truncated after its rows of so many numbers. Without rows, a new file is made."""
         if self._file is None:
             self._file = self._path.open("r+b" if self.rows else "w+b", buffering=0)
             # In this order, so that the header never names more rows than there are.
-            _write_all(self._file, header(self.rows, dim), 0)
+            _write_all(self._file, header(self.rows, columns, self._kind.descr), 0)
             if self.rows:
-                self._file.truncate(self._end(dim))
+                self._file.truncate(self._end(columns))
             else:
                 sync_folder(self._path.parent)
         return self._file
@@ -51,40 +53,69 @@ class MatrixFile:
             self._file.close()
             self._file = None
 
-    def is_tidy(self, dim: int) -> bool:
-        """Whether length and header of the file agree with the number of rows of D numbers."""
+    def tidy(self, columns: int) -> None:
+        """Make length and header of an existing file agree with its number of rows."""
         with self._path.open("rb") as file:
             length = os.fstat(file.fileno()).st_size
-            return file.read(HEADER_BYTES) == header(self.rows, dim) and length == self._end(dim)
+            right = file.read(HEADER_BYTES) == header(self.rows, columns, self._kind.descr)
+        if not right or length != self._end(columns):
+            self.open(columns)
 
-    def append(self, rows: bytes, dim: int) -> int:
-        """Append rows of D float16 numbers and return the number of the first one."""
+    def append(self, rows: bytes, columns: int) -> int:
+        """Append rows of so many numbers and return the number of the first one."""
         first = self.rows
-        _write_all(self.open(dim), rows, self._end(dim))
-        self.rows += len(rows) // (dim * 2)
+        _write_all(self.open(columns), rows, self._end(columns))
+        self.rows += len(rows) // self._kind.row_bytes(columns)
         return first
 
-    def row(self, row: int, dim: int) -> bytes:
-        """Read a row of D float16 numbers, committed or not."""
-        return read_row(self.open(dim), row, dim)
+    def read(self, first: int, number: int, columns: int) -> bytes:
+        """Read rows of so many numbers, committed or not."""
+        return read_rows(self.open(columns), first, number, self._kind.row_bytes(columns))
 
-    def flush(self, dim: int) -> None:
+    def flush(self, columns: int) -> None:
         """Flush all rows to the disk, and then the header with their number."""
         if self._file is not None:
             sync(self._file.fileno())
             # The number in the header is for other programs. It is written after the rows, so it is never too large.
-            _write_all(self._file, header(self.rows, dim), 0)
+            _write_all(self._file, header(self.rows, columns, self._kind.descr), 0)
             sync(self._file.fileno())
 
-    def _end(self, dim: int) -> int:
+    def _end(self, columns: int) -> int:
         """Return the number of bytes up to the end of the last row."""
-        return HEADER_BYTES + self.rows * dim * 2
+        return HEADER_BYTES + self.rows * self._kind.row_bytes(columns)
 
 
-def read_row(file: BinaryIO, row: int, dim: int) -> bytes:
-    """Read a row of D float16 numbers; fewer bytes if the file ends before."""
-    file.seek(HEADER_BYTES + row * dim * 2)
-    return file.read(dim * 2)
+def read_rows(file: BinaryIO, first: int, number: int, row_bytes: int) -> bytes:
+    """Read rows; fewer bytes if the file ends before."""
+    file.seek(HEADER_BYTES + first * row_bytes)
+    return file.read(number * row_bytes)
+
+
+def opened(folder: Path, kind: ArrayFile, *, renaming: bool) -> BinaryIO | None:
+    """Open the file of the last commit for reading; None if it is missing.
+
+    With `renaming`, a compacted file that is not renamed yet is the valid one.
+    """
+    # If it vanishes meanwhile, it has been renamed.
+    waiting = _opened(folder / kind.new_name) if renaming else None
+    return waiting or _opened(folder / kind.name)
+
+
+def mapped(folder: Path, kind: ArrayFile, rows: int, columns: int, *, renaming: bool) -> npt.NDArray[Any]:
+    """Map the committed (rows, columns) numbers of a file into memory.
+
+    Raises:
+        IndexDamagedError: the file is missing or shorter than the database says.
+    """
+    if not rows:
+        return np.empty((0, columns), kind.descr)
+    file = opened(folder, kind, renaming=renaming)
+    if file is None:
+        raise damaged(folder, f"{kind.name} is missing")
+    with file, guarded(folder):
+        if os.fstat(file.fileno()).st_size < HEADER_BYTES + rows * kind.row_bytes(columns):
+            raise damaged(folder, f"{kind.name} is shorter than the {rows} rows that {DATABASE} names")
+        return np.memmap(file, kind.descr, "r", HEADER_BYTES, (rows, columns))
 
 
 def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
@@ -98,13 +129,22 @@ def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:
     return wrong
 
 
-def write_rows(path: Path, matrix: Matrix, rows: npt.NDArray[np.int64]) -> None:
+def write_rows(path: Path, matrix: npt.NDArray[Any], rows: npt.NDArray[np.int64], descr: str) -> None:
     """Write some rows of a matrix to a .npy file and flush it."""
     with path.open("w+b", buffering=0) as file:
-        at = _write_all(file, header(len(rows), matrix.shape[1]), 0)
+        at = _write_all(file, header(len(rows), matrix.shape[1], descr), 0)
         for start in range(0, len(rows), _COPY_ROWS):
             at = _write_all(file, matrix[rows[start : start + _COPY_ROWS]].tobytes(), at)
         sync(file.fileno())
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise IndexDamagedError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _write_all(file: BinaryIO, content: bytes, at: int) -> int:

@@ -1,7 +1,6 @@
 """The pipeline from image files to vectors: read, decode, batch and embed, in parallel and in the order of the files.
 
-Updates of an index, imports and the embedder all use it. It knows nothing of what the vectors are for. Models are
-described by protocols, so no model library is imported here.
+Updates of an index, imports and the embedder all use it. It knows nothing of what the vectors are for.
 """
 
 from __future__ import annotations
@@ -12,31 +11,27 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError, UnreadableImageError
+from clipsearch.images.box import Box
 from clipsearch.images.finding import ImageFile
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
-from clipsearch.index.format import Computed, ModelRecord, Record
+from clipsearch.images.regions import layout
+from clipsearch.index.format import Record
+from clipsearch.index.models import ImageEncoder, ImageModel, Pixels, Preprocessing
+from clipsearch.index.region_files import ImageRegions
 from clipsearch.system import cores
 from clipsearch.system.parallel import map_in_order
 from clipsearch.unit import NOTHING, are_unit
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from PIL import Image
-
-    from clipsearch.images.box import Box
     from clipsearch.images.decoding import DecodedImage
-    from clipsearch.index.writing import Writer
-
-Pixels = npt.NDArray[np.uint8]
-"""(H, W, 3) pixels of one preprocessed image, not yet normalised."""
 
 WORKERS = min(32, cores.available())
 """Number of threads that read files, and number of threads that decode."""
@@ -46,109 +41,11 @@ _MOST_TOGETHER = 512
 """Largest number of items in a batch, including those without pixels."""
 _MOST_EARLY_BYTES = 64 * 2**20
 """Largest size of the pixels decoded while the model is still being loaded."""
+_REGIONS_WEIGH = 4
+"""Factor by which fewer images are decoded ahead if they may have regions, so that their pixels take about the same
+memory."""
 _MANY = 8
 """If all of at least this many images have no vector, the model is broken."""
-
-
-class Preprocessing(Protocol):
-    """The preprocessing of a model, which several threads may call."""
-
-    @property
-    def enough(self) -> int | None:
-        """The least number of pixels on each side of a decoded image; None if it is needed in full."""
-
-    def __call__(self, image: Image.Image, box: tuple[float, float, float, float]) -> Pixels:
-        """Return the (H, W, 3) pixels of `image` cropped to `box` (left, upper, right, lower edge)."""
-
-
-class ImageEncoder(Protocol):
-    """The image tower of a loaded model."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of images."""
-
-    @property
-    def batch_size(self) -> int:
-        """The best number of images for `encode_images`; it may decrease."""
-
-    @property
-    def calls(self) -> int:
-        """The best number of simultaneous calls of `encode_images`."""
-
-    @property
-    def is_loading(self) -> bool:
-        """Whether `encode_images` would wait for a model that another thread is loading."""
-
-    def divide_cores(self) -> None:
-        """Divide the cores between `calls` simultaneous calls, instead of giving all cores to each."""
-
-    def encode_images(self, pixels: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """Embed B images of (H, W, 3) pixels as (B, D) unit vectors."""
-
-
-class ImageModel(Protocol):
-    """A model whose image tower is loaded on first use."""
-
-    @property
-    def name(self) -> str:
-        """The name of the model, as the user would type it."""
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of images, which may be available before the tower is loaded."""
-
-    @property
-    def encoder(self) -> ImageEncoder:
-        """The image tower, loaded on first use."""
-
-
-class LoadedModel(NamedTuple):
-    """An `ImageModel` that is loaded, with the record of it for an index."""
-
-    encoder: ImageEncoder
-    record: ModelRecord
-
-    @property
-    def name(self) -> str:
-        """The name of the model, as the user would type it."""
-        return self.record.name
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing of images."""
-        return self.encoder.preprocessing
-
-    def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
-        """Do nothing, because the model is chosen already."""
-
-    def load(self, expected: int) -> LoadedModel:  # noqa: ARG002  (as `IndexModel` has it)
-        """Return itself, so that it can be used as an `IndexModel`."""
-        return self
-
-    def computed(self) -> Computed | None:
-        """Return None, because the caller who loaded the model knows."""
-
-
-class IndexModel(Protocol):
-    """The model of an index that is updated, loaded when it is first needed."""
-
-    def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
-        """Decide which model to use for `index`, which records the model `known`, before `folders` are searched.
-
-        Raises:
-            ModelMismatchError: the index holds vectors of another model than the one asked for.
-        """
-
-    def load(self, expected: int) -> LoadedModel:
-        """Load the model for about `expected` images.
-
-        Raises:
-            ClipsearchError: the model is not available.
-        """
-
-    def computed(self) -> Computed | None:
-        """Describe how the model computes, for the record in the index; None if it was not loaded or it is unknown."""
 
 
 class Item(NamedTuple):
@@ -165,12 +62,25 @@ class Item(NamedTuple):
     """(D,) unit vector."""
     vanished: bool = False
     """Whether the file had been deleted before it was read."""
+    only_regions: bool = False
+    """Whether the index has the vector of the whole image, so that only its regions are embedded."""
+    boxes: Sequence[Box] = ()
+    """The regions of the image, in pixels of the upright image."""
+    parts: Sequence[Pixels] = ()
+    """(H, W, 3) pixels of each region, until they are embedded."""
+    regions: ImageRegions | None = None
+    """The regions that have vectors; None if there are none."""
+
+    @property
+    def inputs(self) -> list[Pixels]:
+        """The pixels to embed: those of the whole image, and of its regions."""
+        return [*self.parts] if self.pixels is None else [self.pixels, *self.parts]
 
     def failed(self, error: UnreadableImageError) -> Item:
         """Return the item with the error, without content and pixels."""
         # A record without a hash makes the next run try again.
         known = self.record._replace(hash=None) if isinstance(error, NoMemoryError) else self.record
-        return self._replace(record=known._replace(error=str(error)), content=None, pixels=None)
+        return self._replace(record=known._replace(error=str(error)), content=None, pixels=None, boxes=(), parts=())
 
 
 class Batch(NamedTuple):
@@ -178,7 +88,7 @@ class Batch(NamedTuple):
 
     items: list[Item]
     images: int = 0
-    """Number of images that were embedded."""
+    """Number of images and regions that were embedded."""
     seconds: float = 0
     """Duration of embedding them."""
 
@@ -197,15 +107,20 @@ def decode_images(
     max_pixels: int | None = None,
     *,
     ahead: int = 4 * WORKERS,
+    regions: bool = False,
     judge: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[Item, None, None]:
     """Decode items in parallel, and yield each with its pixels or with an error, in order.
 
-    Images of more than `max_pixels` are not decoded, and at most `ahead` decoded items wait for the caller. `judge`,
-    which several threads call, may refuse an image by setting the `error` of its record. A caller that stops early must
-    close the generator.
+    Args:
+        items: those without content are passed on.
+        wanted: makes the pixels.
+        max_pixels: images with more pixels are not decoded.
+        ahead: at most this many decoded items wait for the caller. A caller that stops early must close the generator.
+        regions: whether to make the pixels of regions as well.
+        judge: may refuse an image by setting the `error` of its record. Several threads call it.
     """
-    work = partial(_decode, wanted=wanted, max_pixels=max_pixels, judge=judge)
+    work = partial(_decode, wanted=wanted, max_pixels=max_pixels, regions=regions, judge=judge)
     return map_in_order(work, items, WORKERS, ahead, lambda item: len(item.content or b""))
 
 
@@ -216,6 +131,7 @@ def embed_images(
     total: int,
     max_pixels: int | None = None,
     seconds: float = BATCH_SECONDS,
+    regions: bool = False,
     judge: Callable[[Record], Record] = lambda record: record,
 ) -> Generator[Batch, None, None]:
     """Decode and embed items in parallel, and yield them in order.
@@ -229,34 +145,34 @@ def embed_images(
         total: the approximate number of items.
         max_pixels: images with more pixels are not decoded.
         seconds: the longest time that the model should take for a batch.
+        regions: whether to embed regions of large images as well.
         judge: as for `decode_images`.
 
     Raises:
         ModelError: the model makes no unit vector of any image.
     """
     waiting = iter(items)
+    decode = partial(decode_images, wanted=model.preprocessing, max_pixels=max_pixels, regions=regions, judge=judge)
     # 1. Pass on items until one needs the model.
     for item in waiting:
         first = item
         if item.content is not None:
-            first = _decode(item, wanted=model.preprocessing, max_pixels=max_pixels, judge=judge)
-        if first.pixels is not None:
+            first = _decode(item, wanted=model.preprocessing, max_pixels=max_pixels, regions=regions, judge=judge)
+        if first.inputs:
             break
         yield Batch([first])
     else:
         return
     encoder = model.encoder
     # 2. Decode while the model is being loaded in another thread.
-    early, most = [first], 1 + _MOST_EARLY_BYTES // max(1, first.pixels.nbytes)
+    early, most = [first], 1 + _MOST_EARLY_BYTES // max(1, sum(one.nbytes for one in first.inputs))
     while encoder.is_loading and len(early) < most and (some := list(islice(waiting, 4 * WORKERS))):
-        early += decode_images(some, model.preprocessing, max_pixels, judge=judge)
+        early += decode(some)
     encoder.divide_cores()
     with ExitStack() as opened:
         # 3. Decode far enough ahead for the model never to wait.
-        ahead = (encoder.calls + 1) * encoder.batch_size + WORKERS
-        decoded = opened.enter_context(
-            closing(decode_images(waiting, model.preprocessing, max_pixels, ahead=ahead, judge=judge))
-        )
+        ahead = (encoder.calls + 1) * encoder.batch_size // (_REGIONS_WEIGH if regions else 1) + WORKERS
+        decoded = opened.enter_context(closing(decode(waiting, ahead=ahead)))
         # 4. Embed in batches.
         batches = _Batches(encoder, total, seconds)
         work = partial(_embed, encoder, model.name)
@@ -282,7 +198,7 @@ class _Batches:
         images, began = 0, time.monotonic()
         for item in items:
             batch.append(item)
-            images += item.pixels is not None
+            images += len(item.inputs)
             late = time.monotonic() - began > self._seconds
             if images >= self._size or len(batch) >= _MOST_TOGETHER or late:
                 yield batch
@@ -309,11 +225,24 @@ def _read(file: ImageFile, max_pixels: int | None) -> Item:
     return Item(file, known, data)
 
 
-def _decode(item: Item, *, wanted: Preprocessing, max_pixels: int | None, judge: Callable[[Record], Record]) -> Item:
+def _decode(
+    item: Item,
+    *,
+    wanted: Preprocessing,
+    max_pixels: int | None,
+    regions: bool,
+    judge: Callable[[Record], Record],
+) -> Item:
     if item.content is None:
         return item
+    side = wanted.side if regions else None
+    name = os.path.basename(item.file.path)
     try:
-        decoded, pixels = pixels_of(wanted, item.content, os.path.basename(item.file.path), max_pixels)
+        decoded = _decoded(wanted, item.content, name, max_pixels, side)
+        with enough_memory():
+            pixels = None if item.only_regions else wanted(decoded.image, decoded.box)
+            boxes = layout(decoded.width, decoded.height, side) if side else []
+            parts = [wanted(part, (0, 0, *part.size)) for part in map(decoded.part, boxes)]
     except UnreadableImageError as error:
         return item.failed(error)
     record = judge(
@@ -325,21 +254,49 @@ def _decode(item: Item, *, wanted: Preprocessing, max_pixels: int | None, judge:
             damage=decoded.missing or None,
         )
     )
-    return item._replace(record=record, content=None, pixels=pixels if record.error is None else None)
+    if record.error is not None:
+        return item._replace(record=record, content=None)
+    return item._replace(record=record, content=None, pixels=pixels, boxes=boxes, parts=parts)
+
+
+def _decoded(
+    wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None, side: int | None
+) -> DecodedImage:
+    """Decode an image at the scale that its preprocessing needs or, with `side`, that its smallest region needs."""
+    from clipsearch.images.decoding import decode  # an update that finds nothing new needs no decoder
+
+    enough = wanted.enough
+
+    def at_least(width: int, height: int) -> int:
+        regions = layout(width, height, side) if side else ()
+        shortest = min((min(box.right - box.left, box.bottom - box.top) for box in regions), default=None)
+        return ceil((enough or 0) * (min(width, height) / shortest if shortest else 1))
+
+    return decode(content, name, max_pixels=max_pixels, at_least=at_least if enough else None)
 
 
 def _embed(encoder: ImageEncoder, model: str, batch: Sequence[Item]) -> Batch:
     started = time.monotonic()
-    pixels = [item.pixels for item in batch if item.pixels is not None]
-    results = iter(vectors_of(encoder, model, pixels) if pixels else ())
-    done = [item if item.pixels is None else _with_result(item, next(results)) for item in batch]
-    return Batch(done, len(pixels), time.monotonic() - started)
+    inputs = [one for item in batch for one in item.inputs]
+    results: list[npt.NDArray[np.float32] | UnreadableImageError] = []
+    while len(results) < len(inputs):  # regions can make a batch larger than was planned
+        results += vectors_of(encoder, model, inputs[len(results) : len(results) + encoder.batch_size])
+    remaining = iter(results)
+    done = [_with_results(item, [next(remaining) for _ in item.inputs]) if item.inputs else item for item in batch]
+    return Batch(done, len(inputs), time.monotonic() - started)
 
 
-def _with_result(item: Item, result: npt.NDArray[np.float32] | UnreadableImageError) -> Item:
-    if isinstance(result, UnreadableImageError):
-        return item.failed(result)
-    return item._replace(pixels=None, vector=result)
+def _with_results(item: Item, results: list[npt.NDArray[np.float32] | UnreadableImageError]) -> Item:
+    whole = None if item.pixels is None else results.pop(0)
+    if isinstance(whole, UnreadableImageError):
+        return item.failed(whole)
+    found = [
+        (box, vector)
+        for box, vector in zip(item.boxes, results, strict=True)
+        if not isinstance(vector, UnreadableImageError)
+    ]
+    regions = ImageRegions([box for box, _ in found], np.stack([vector for _, vector in found])) if found else None
+    return item._replace(pixels=None, parts=(), vector=whole, regions=regions)
 
 
 def pixels_of(

@@ -14,34 +14,37 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import IndexDamagedError, IndexMissingError
+from clipsearch.errors import IndexDamagedError
 from clipsearch.index.connections import Connections, connect
 from clipsearch.index.format import (
+    BOX_COLUMNS,
+    BOXES,
     DATABASE,
     DATE_SOURCES,
+    EMBEDDINGS,
     FINISHED,
-    FOLDER,
-    FORMAT,
-    HEADER_BYTES,
-    MATRIX,
-    NEW_MATRIX,
     OLD_RECORD,
     OLD_SOURCE,
     RECORD,
+    REGIONS,
+    REGIONS_FORMAT,
+    ArrayFile,
     Contents,
     Folder,
     Known,
     ModelRecord,
     Record,
+    RegionsRecord,
     Root,
     broken_rows,
     damaged,
     guarded,
+    missing_index,
 )
-from clipsearch.index.matrix_file import broken
+from clipsearch.index.matrix_file import broken, mapped, opened
 from clipsearch.index.regions import Regions
 from clipsearch.index.stored_paths import StoredPaths
-from clipsearch.system.paths import is_below, logical_folder
+from clipsearch.system.paths import is_below
 from clipsearch.system.places import is_there
 from clipsearch.unit import Matrix, are_unit
 
@@ -49,29 +52,6 @@ _BUSY_SECONDS = 30
 """How long a statement waits for a commit of a writer."""
 _SPARSE = 20
 """If fewer than one row in this number is needed, each is looked up instead of reading the whole table."""
-
-
-def find_index(start: Path) -> Path:
-    """Find the nearest index folder in `start` or in a folder above it.
-
-    Raises:
-        IndexMissingError: there is none.
-    """
-    start = start.absolute()
-    # If the shell entered the folder through a link, the folders above that link are searched last.
-    shell = logical_folder(os.fsencode(start))
-    typed = () if shell is None else (Path(os.fsdecode(shell)), *Path(os.fsdecode(shell)).parents)
-    for folder in (start, *start.parents, *typed):
-        if Store.exists(folder / FOLDER):
-            return folder / FOLDER
-    raise IndexMissingError(
-        f"No index in {start} or any folder above it.", hint=("make-index", "name-index"), folder=start
-    )
-
-
-def missing_index(folder: Path) -> IndexMissingError:
-    """Make the error for a folder that holds no index."""
-    return IndexMissingError(f"No index in {folder}.", hint="make-index", folder="PATH")
 
 
 class Store:
@@ -133,9 +113,10 @@ class Store:
         version = self.meta("format")
         if version is None or not version.isdecimal():
             raise damaged(self.folder, f"{DATABASE} names no format")
-        if int(version) > FORMAT:
+        if int(version) > REGIONS_FORMAT:
             raise IndexDamagedError(
-                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {FORMAT}.",
+                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to "
+                f"{REGIONS_FORMAT}.",
                 hint="newer-clipsearch",
             )
         return int(version)
@@ -188,7 +169,9 @@ class Store:
 
     def known(self, root: bytes) -> Iterator[Known]:
         """Yield the columns that show changes, at and below `root`, in the order of their paths' bytes."""
-        columns = "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode, damage IS NOT NULL"
+        columns = (
+            "path, size, mtime_ns, error, hash IS NOT NULL, ctime_ns, inode, damage IS NOT NULL, row, width, height"
+        )
         return map(Known._make, self._select(columns, root))
 
     def unreadable(self, root: bytes | None = None) -> list[tuple[bytes, str]]:
@@ -229,7 +212,8 @@ class Store:
         """Count what the index holds."""
         ((dead,),) = self.sql("SELECT count(*) FROM dead")
         size = sum(_size(file) for file in self.folder.iterdir() if file.is_file())
-        return Contents(self.count(), dead, size)
+        regions = self.regions_record()
+        return Contents(self.count(), dead, size, regions and regions.rows)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -261,9 +245,26 @@ class Store:
         alive[dead] = False
         return matrix, alive
 
+    def regions_record(self) -> RegionsRecord | None:
+        """Return what the index records of its regions; None if it has none."""
+        text = self.meta("regions")
+        return RegionsRecord(**json.loads(text)) if text else None
+
     def regions(self) -> Regions | None:
-        """Return the regions of the last commit; None if the index has none."""
-        return None
+        """Return the regions of the last commit; None if the index has none.
+
+        Their `images` are rows of `matrix` in the same snapshot only.
+
+        Raises:
+            IndexDamagedError: their files are missing or shorter than the database says.
+        """
+        with self.snapshot():
+            record, model = self.regions_record(), self.model()
+            if record is None or model is None:
+                return None
+            vectors = self._mapped(REGIONS, record.rows, model.dim)
+            boxes = self._mapped(BOXES, record.rows, BOX_COLUMNS)
+        return Regions(vectors, boxes[:, 0], boxes[:, 1:])
 
     def sound_matrix(self) -> tuple[Matrix, npt.NDArray[np.bool_] | None]:
         """Return the same as `matrix`, after checking that all rows that are alive are unit vectors.
@@ -335,23 +336,16 @@ class Store:
         ((last,),) = self.sql("SELECT max(m) FROM (SELECT max(row) AS m FROM images UNION SELECT max(row) FROM dead)")
         return 0 if last is None else last + 1
 
-    def open_matrix(self) -> BinaryIO | None:
-        """Open the file with the matrix of the last commit; None if it is missing."""
-        # A compacted matrix that is not renamed yet is the valid one. If it vanishes meanwhile, it has been renamed.
-        waiting = _opened(self.folder / NEW_MATRIX) if self.meta("renaming") else None
-        return waiting or _opened(self.folder / MATRIX)
+    def open_file(self, kind: ArrayFile) -> BinaryIO | None:
+        """Open a file of the last commit; None if it is missing."""
+        return opened(self.folder, kind, renaming=bool(self.meta("renaming")))
 
     def _map(self) -> Matrix:
-        rows, model = self.committed_rows(), self.model()
-        if rows == 0 or model is None:
-            return np.empty((0, model.dim if model else 0), np.float16)
-        file = self.open_matrix()
-        if file is None:
-            raise damaged(self.folder, f"{MATRIX} is missing")
-        with file, guarded(self.folder):
-            if os.fstat(file.fileno()).st_size < HEADER_BYTES + rows * model.dim * 2:
-                raise damaged(self.folder, f"{MATRIX} is shorter than the {rows} rows that {DATABASE} names")
-            return np.memmap(file, np.float16, "r", HEADER_BYTES, (rows, model.dim))
+        model = self.model()
+        return self._mapped(EMBEDDINGS, self.committed_rows() if model else 0, model.dim if model else 0)
+
+    def _mapped(self, kind: ArrayFile, rows: int, columns: int) -> npt.NDArray[Any]:
+        return mapped(self.folder, kind, rows, columns, renaming=bool(self.meta("renaming")))
 
     def meta(self, key: str) -> str | None:
         """Return a value of the table `meta`; only for this package."""
@@ -385,15 +379,6 @@ class Store:
     def _stream(self, sql: str, values: Sequence[object]) -> Iterator[tuple[Any, ...]]:
         with guarded(self.folder):
             yield from self._paths.with_absolute(self._database.execute(sql, values))
-
-
-def _opened(path: Path) -> BinaryIO | None:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise IndexDamagedError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _size(file: Path) -> int:

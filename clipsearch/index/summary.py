@@ -25,6 +25,10 @@ class Summary:
     """Images in the index now, in all roots."""
     embedded: int = 0
     """Images that were embedded."""
+    regions: int | None = None
+    """Regions in the index now, also of images that are gone; None if it has none."""
+    given_regions: int = 0
+    """Images, among those that are not embedded, whose regions were embedded."""
     unchanged: int = 0
     """Images that are as the index recorded them."""
     touched: int = 0

@@ -8,7 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clipsearch.index.format import DATABASE, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX, header
+from clipsearch.index.format import (
+    ARRAYS,
+    BOX_COLUMNS,
+    BOXES,
+    DATABASE,
+    EMBEDDINGS,
+    HEADER_BYTES,
+    NEW_DATABASE,
+    REGIONS,
+    ArrayFile,
+    header,
+)
 from clipsearch.index.matrix_file import broken
 from clipsearch.index.reading import Store
 
@@ -30,7 +41,7 @@ class Finding(NamedTuple):
 def verify(store: Store) -> list[Finding]:
     """Find all problems of an index at its last commit, by reading the whole matrix and the whole database."""
     with store.snapshot():
-        for steps in (_database, _matrix_file, _rows):
+        for steps in (_database, _files, _rows, _regions):
             # Each step relies on the checks of the one before.
             if findings := list(steps(store)):
                 return findings
@@ -43,22 +54,31 @@ def _database(store: Store) -> Iterator[Finding]:
             yield Finding(f"{DATABASE}: {text}")
 
 
-def _matrix_file(store: Store) -> Iterator[Finding]:
-    rows, model = store.committed_rows(), store.model()
-    if not rows:
-        return
-    if model is None:
+def _files(store: Store) -> Iterator[Finding]:
+    """Check that no file is shorter than the database says."""
+    if any(rows for _, rows, _ in _arrays(store)) and store.model() is None:
         yield Finding(f"{DATABASE} has rows but names no model")
         return
-    file = store.open_matrix()
-    if file is None:
-        yield Finding(f"{MATRIX} is missing")
-        return
-    with file:
-        size, needed = os.fstat(file.fileno()).st_size, HEADER_BYTES + rows * model.dim * 2
-    if size < needed:
-        name = os.path.basename(file.name)
-        yield Finding(f"{name} has {size} bytes; the {rows} rows that {DATABASE} names need {needed}")
+    for kind, rows, columns in _arrays(store):
+        if not rows:
+            continue
+        file = store.open_file(kind)
+        if file is None:
+            yield Finding(f"{kind.name} is missing")
+            continue
+        with file:
+            size, needed = os.fstat(file.fileno()).st_size, HEADER_BYTES + rows * kind.row_bytes(columns)
+        if size < needed:
+            name = os.path.basename(file.name)
+            yield Finding(f"{name} has {size} bytes; the {rows} rows that {DATABASE} names need {needed}")
+
+
+def _arrays(store: Store) -> list[tuple[ArrayFile, int, int]]:
+    """Return the files with rows, and the numbers of rows and columns that the database says they have."""
+    model, regions = store.model(), store.regions_record()
+    dim = model.dim if model else 0
+    rows = regions.rows if regions else 0
+    return [(EMBEDDINGS, store.committed_rows(), dim), (REGIONS, rows, dim), (BOXES, rows, BOX_COLUMNS)]
 
 
 def _rows(store: Store) -> Iterator[Finding]:
@@ -80,6 +100,26 @@ def _rows(store: Store) -> Iterator[Finding]:
         yield Finding(f"{os.fsdecode(path)!r} is {state}")
 
 
+def _regions(store: Store) -> Iterator[Finding]:
+    """Check that the regions of each image are next to each other and within the image."""
+    regions, rows = store.regions(), store.committed_rows()
+    if regions is None or not len(regions.images):
+        return
+    images = regions.images.astype(np.int64)
+    if outside := np.count_nonzero((images < 0) | (images >= rows)):
+        yield Finding(f"{BOXES.name} names {outside} rows that do not exist", hint="regions-again")
+        return
+    blocks = images[np.flatnonzero(np.diff(images, prepend=-1))]
+    if torn := len(blocks) - len(np.unique(blocks)):
+        yield Finding(f"the regions of {torn} images are not next to each other", hint="regions-again")
+    size = np.full((rows, 2), np.iinfo(np.int32).max)
+    for row, *sides in store.sql("SELECT row, width, height FROM images WHERE row IS NOT NULL AND width IS NOT NULL"):
+        size[row] = sides
+    start, end = regions.boxes[:, :2], regions.boxes[:, 2:]
+    if wrong := np.count_nonzero(((start < 0) | (start >= end) | (end > size[images])).any(axis=1)):
+        yield Finding(f"{wrong} regions are not within their image", hint="regions-again")
+
+
 def _vectors(store: Store) -> Iterator[Finding]:
     """Check that every row that is alive is a unit vector."""
     matrix, alive = store.matrix()
@@ -92,21 +132,34 @@ def _vectors(store: Store) -> Iterator[Finding]:
             f"zeros), and no query finds their images{_some(paths, len(wrong))}",
             hint="embed-again",
         )
+    if (regions := store.regions()) and (
+        wrong := broken(regions.matrix, None if alive is None else alive[regions.images])
+    ):
+        paths = [os.fsdecode(store.image(int(regions.images[at])).path) for at in wrong[:_NAMED_AT_MOST]]
+        yield Finding(
+            f"{len(wrong)} of {len(regions.matrix)} vectors of regions are not of unit length, and no query finds them"
+            f"{_some(paths, len(wrong))}",
+            hint="regions-again",
+        )
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:
     """Look for leftovers of a run that was killed or is at work, which the next writer removes."""
-    rows, model, file = store.committed_rows(), store.model(), store.open_matrix()
-    matrix = MATRIX
-    if file is not None:
+    in_use = set()
+    for kind, rows, columns in _arrays(store):
+        file = store.open_file(kind)
+        if file is None or (not rows and kind is not EMBEDDINGS):
+            continue
         with file:
-            matrix, size, found = os.path.basename(file.name), os.fstat(file.fileno()).st_size, file.read(HEADER_BYTES)
-        if model is not None and found != header(rows, model.dim):
-            yield Finding(f"the header of {matrix} does not say that it has {rows} rows", harmless=True)
-        if model is not None and (more := size - HEADER_BYTES - rows * model.dim * 2) > 0:
-            yield Finding(f"{matrix} has {more} bytes behind its last committed row", harmless=True)
-    for name in (NEW_MATRIX, NEW_DATABASE):
-        if name != matrix and (store.folder / name).exists():
+            name, size, found = os.path.basename(file.name), os.fstat(file.fileno()).st_size, file.read(HEADER_BYTES)
+        in_use.add(name)
+        if columns and found != header(rows, columns, kind.descr):
+            yield Finding(f"the header of {name} does not say that it has {rows} rows", harmless=True)
+        if columns and (more := size - HEADER_BYTES - rows * kind.row_bytes(columns)) > 0:
+            yield Finding(f"{name} has {more} bytes behind its last committed row", harmless=True)
+    dropped = () if store.regions_record() else (REGIONS.name, BOXES.name)
+    for name in (*(kind.new_name for kind in ARRAYS), *dropped, NEW_DATABASE):
+        if name not in in_use and (store.folder / name).exists():
             yield Finding(f"{name} is half done", harmless=True)
 
 

@@ -6,63 +6,54 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.images.dates import NAME, taken_by_name
+from clipsearch.images.regions import layout
+from clipsearch.index.compacting import is_sparse, remove_new, rename_new, write_living
 from clipsearch.index.connections import connect
 from clipsearch.index.creating import create, discard_if_empty, upgrade
 from clipsearch.index.format import (
     DATABASE,
+    EMBEDDINGS,
     FORMAT,
     MATRIX,
-    NEW_MATRIX,
     RECORD,
-    Folder,
-    ModelRecord,
+    REGIONS_FORMAT,
+    Known,
     Record,
+    RegionsRecord,
     guarded,
-    mismatch,
 )
 from clipsearch.index.locking import lock
-from clipsearch.index.matrix_file import MatrixFile, read_row, write_rows
-from clipsearch.index.reading import Store
-from clipsearch.system.flushing import sync_folder
-from clipsearch.system.interrupts import shielded
+from clipsearch.index.matrix_file import MatrixFile, read_rows
+from clipsearch.index.record_writing import RecordWriter
+from clipsearch.index.region_files import ImageRegions, RegionFiles
 from clipsearch.system.paths import is_below, spellings
 from clipsearch.unit import are_unit
 
-_DEAD_SHARE = 0.25
-"""The matrix is rewritten when more than this share of its rows is dead."""
 _COPY_ROWS = 65_536
 """Number of records updated in one transaction."""
 _BUSY_SECONDS = 120
 """How long a commit waits for queries, each of which takes well under a second unless its process is suspended."""
 
-_BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source, damage FROM images"
 
-
-class Writer(Store):
-    """An index opened for writing, by one thread. Changes are visible to others after `commit`.
-
-    If a change fails half way, nothing since the last commit may be committed, because rows without records would shift
-    those that follow. `sound` is then False, and the index has to be opened again.
-    """
+class Writer(RecordWriter):
+    """An index opened for writing, by one thread. Changes are visible to others after `commit`."""
 
     def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
-        super().__init__(folder, lambda: database)
-        self.sound = True
-        """Whether no change has failed so far."""
+        super().__init__(folder, database)
         self.created = False
         """Whether this writer has created the index."""
+        self.region_side: int | None = None
+        """The side of the model's input for the layout of regions; None if the index has no regions."""
         self._matrix = MatrixFile(folder)
+        self._regions = RegionFiles(folder, 0)
 
     @classmethod
     @contextmanager
@@ -95,63 +86,8 @@ class Writer(Store):
         """Close the files without committing."""
         self._database.rollback()
         self._matrix.close()
+        self._regions.close()
         super().close()
-
-    # -- what an index is about --------------------------------------------------------------------------------
-
-    def set_model(self, model: ModelRecord) -> None:
-        """Record the model that makes the vectors.
-
-        Raises:
-            ModelMismatchError: the index holds vectors of another model.
-        """
-        known = self.bound_model()
-        if known is not None and known.fingerprint != model.fingerprint:
-            raise mismatch(self.folder, known, model.name)
-        with self._changing():
-            self._set_meta("model", json.dumps(asdict(model)))
-
-    def set_last_run(self, run: dict[str, Any]) -> None:
-        """Record the run that is writing."""
-        with self._changing():
-            self._set_meta("last_run", json.dumps(run))
-
-    def set_root(self, root: bytes, options: dict[str, Any]) -> None:
-        """Record a folder or file (absolute) that was indexed, and its options, in place of all roots below it.
-
-        Nothing is recorded if it lies below another root.
-        """
-        known = [other.path for other in self.roots()]
-        if any(other != root and is_below(root, other) for other in known):
-            return
-        with self._changing():
-            for other in known:
-                if is_below(other, root):
-                    self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(other),))
-            self._execute("INSERT INTO roots VALUES (?, ?)", (self._paths.stored(root), json.dumps(options)))
-
-    def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
-        """Record these folders in place of all others at and below `root` (absolute)."""
-        with self._changing():
-            self._forget_folders(root)
-            for path, *rest in folders:
-                self._execute("INSERT INTO folders VALUES (?, ?, ?, ?)", (self._paths.stored(path), *rest))
-
-    def rename(self, place: bytes, name: bytes) -> None:
-        """Rename the records at and below `place` to the `name` that it has in another root (both absolute).
-
-        `place` is no root any more. If there is a record with the new name, it is kept unless only the renamed one is
-        that of an image.
-        """
-        with self._changing():
-            for old in list(self.records(place)):
-                new = name + old.path[len(place) :]
-                there = self.record(new)
-                self._delete("path = ?", (self._paths.stored(old.path),))
-                if there is None or (there.row is None and old.row is not None):
-                    self._put(old._replace(path=new))
-            self._forget_folders(place)
-            self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(place),))
 
     def forget(self, roots: Sequence[bytes]) -> list[int]:
         """Delete roots, or folders whose missing images are kept, with all records below them, and commit.
@@ -193,11 +129,6 @@ class Writer(Store):
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def record(self, path: bytes) -> Record | None:
-        """Return the record of a file, given its absolute path; None if there is none."""
-        found = self.sql(f"SELECT {RECORD} FROM images WHERE path = ?", (self._paths.stored(path),))  # noqa: S608
-        return Record(path, *found[0][1:]) if found else None
-
     def same_content(self, digest: bytes) -> list[Record]:
         """Return the records of images with this content; those of deleted ones whose row exists have an empty path.
 
@@ -219,17 +150,22 @@ class Writer(Store):
             return False
         with guarded(self.folder):
             if self._matrix.is_open:
-                content = self._matrix.row(row, model.dim)
-            elif file := self.open_matrix():
+                content = self._matrix.read(row, 1, model.dim)
+            elif file := self.open_file(EMBEDDINGS):
                 with file:
-                    content = read_row(file, row, model.dim)
+                    content = read_rows(file, row, 1, EMBEDDINGS.row_bytes(model.dim))
             else:
                 return False
         numbers = np.frombuffer(content, np.float16)
         return len(numbers) == model.dim and bool(are_unit(numbers[np.newaxis])[0])
 
-    def add(self, records: Sequence[Record], vectors: npt.NDArray[np.float32]) -> None:
-        """Append (B, D) unit vectors to the matrix, and write the records of their B images with the new rows."""
+    def add(
+        self, records: Sequence[Record], vectors: npt.NDArray[np.float32], regions: Sequence[ImageRegions | None] = ()
+    ) -> None:
+        """Append (B, D) unit vectors to the matrix, and write the records of their B images with the new rows.
+
+        If the index has regions, `regions` are those of each image; None if it has none.
+        """
         model = self.model()
         if model is None or vectors.shape != (len(records), model.dim):
             raise ValueError(f"vectors of shape {vectors.shape} for {len(records)} records and model {model}")
@@ -237,20 +173,21 @@ class Writer(Store):
             first = self._open_matrix(model.dim).append(np.ascontiguousarray(vectors, np.float16).tobytes(), model.dim)
             for row, record in enumerate(records, first):
                 self._put(record._replace(row=row))
+            for row, parts in enumerate(regions, first):
+                if parts is not None:
+                    self._regions.append(row, parts, model.dim)
 
-    def add_copy(self, record: Record) -> None:
-        """Write `record` with a new row, which is a copy of its `row`."""
+    def add_copy(self, record: Record) -> Record:
+        """Write `record` with a new row, a copy of its `row` and the regions of that, and return what was written."""
         model = self.model()
         if model is None or record.row is None:
             raise ValueError(f"no row to copy: {record}")
         with self._changing():
             matrix = self._open_matrix(model.dim)
-            self._put(record._replace(row=matrix.append(matrix.row(record.row, model.dim), model.dim)))
-
-    def put(self, record: Record) -> None:
-        """Write a record, replacing any other of its path, whose row is then dead."""
-        with self._changing():
-            self._put(record)
+            own = record._replace(row=matrix.append(matrix.read(record.row, 1, model.dim), model.dim))
+            self._put(own)
+        self.copy_regions(record.row, own)
+        return own
 
     def fill_in(self, statuses: Iterable[tuple[bytes, int | None, int | None]]) -> None:
         """Write `ctime_ns` and `inode` of files (absolute) whose records, of an older format, lack them, and commit."""
@@ -261,56 +198,85 @@ class Writer(Store):
                 self._database.executemany(sql, ((*known, self._paths.stored(path)) for path, *known in block))
             self.commit()
 
-    def move(self, old: bytes, record: Record) -> None:
-        """Write `record`, which takes over the row of the path `old`, and delete the record of that."""
-        with self._changing():
-            self._execute("DELETE FROM images WHERE path = ?", (self._paths.stored(old),))
-            self._put(record)
+    # -- regions -----------------------------------------------------------------------------------------------
 
-    def remove(self, paths: Iterable[bytes]) -> None:
-        """Delete the records of these paths; their rows are then dead."""
+    def begin_regions(self, side: int) -> None:
+        """Record that images have regions from now on; `side` is that of the model's input in pixels."""
+        if self.region_side is None:
+            with self._changing():
+                self.region_side = side
+                self._set_regions(RegionsRecord(0, side))
+
+    def drop_regions(self) -> None:
+        """Record that the index has no regions; the next commit deletes them."""
         with self._changing():
-            for path in paths:
-                self._delete("path = ?", (self._paths.stored(path),))
+            self.region_side = None
+            self._set_regions(None)
+
+    def lacks_regions(self, image: Record | Known) -> bool:
+        """Whether an image should have regions and does not have them."""
+        row, width, height = image.row, image.width, image.height
+        if self.region_side is None or row is None or not width or not height or self._regions.has(row):
+            return False
+        return bool(layout(width, height, self.region_side))
+
+    def add_regions(self, record: Record, regions: ImageRegions) -> None:
+        """Append the regions of an image that had none."""
+        model = self.model()
+        if model is None or record.row is None:
+            raise ValueError(f"no row to add regions to: {record}")
+        with self._changing():
+            self._regions.append(record.row, regions, model.dim)
+
+    def copy_regions(self, source: int, record: Record) -> None:
+        """Give an image, if it lacks regions, those of the row `source`, which has the same content."""
+        model = self.model()
+        if model and record.row is not None and self.lacks_regions(record):
+            with self._changing():
+                self._regions.copy(source, record.row, model.dim)
 
     # -- commit ------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
         """Flush the rows to the disk, and then commit their records."""
         with self._changing():
-            model = self.model()
-            self._matrix.flush(model.dim if model else 0)
+            model, known = self.model(), self.regions_record()
+            dim = model.dim if model else 0
+            self._matrix.flush(dim)
+            self._regions.flush(dim)
+            if known and known.rows != self._regions.rows:
+                self._set_regions(known._replace(rows=self._regions.rows))
             self._database.commit()
+            if known is None and self._regions.rows:  # they have been dropped
+                self._regions.remove()
+                self._regions = RegionFiles(self.folder, 0)
 
     def compact(self) -> None:
-        """Commit, and rewrite the matrix without its dead rows if they are more than a quarter of it."""
+        """Commit, and rewrite matrix and regions without dead rows if these are more than a quarter of either."""
         self.commit()
         matrix, alive = self.matrix()
-        if alive is None or (len(matrix) - alive.sum()) <= _DEAD_SHARE * len(matrix):
+        regions = self.regions()
+        if alive is None or not is_sparse(alive, regions):
             return
-        # 1. Write and flush the new matrix under another name. Before step 2 is committed, it is a leftover.
-        kept = np.flatnonzero(alive)
-        try:
-            with guarded(self.folder):
-                write_rows(self.folder / NEW_MATRIX, matrix, kept)
-                sync_folder(self.folder)
-        except BaseException:
-            with suppress(OSError):
-                (self.folder / NEW_MATRIX).unlink()  # to free space on a full disk
-            raise
-        # 2. Commit, in one transaction, the new row numbers and that the new matrix is valid. Numbers only decrease, so
+        # 1. Write and flush the new files under other names. Before step 2 is committed, they are leftovers.
+        kept = write_living(self.folder, matrix, alive, regions)
+        # 2. Commit, in one transaction, the new row numbers and that the new files are valid. Numbers only decrease, so
         #    in increasing order each new number is free.
         with self._changing():
-            for new, old in enumerate(kept.tolist()):
+            for new, old in enumerate(np.flatnonzero(alive).tolist()):
                 if new != old:
                     self._execute("UPDATE images SET row = ? WHERE row = ?", (new, old))
             self._execute("DELETE FROM dead")
+            if known := self.regions_record():
+                self._set_regions(known._replace(rows=kept))
             self._set_meta("renaming", "yes")
             self._database.commit()
-            # 3. Rename the matrix.
+            # 3. Rename the files.
             self._matrix.close()
+            self._regions.close()
             self._finish_renaming()
             self._matrix.rows = self.committed_rows()
+            self._regions = RegionFiles(self.folder, kept)
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -328,25 +294,16 @@ class Writer(Store):
                 upgrade(self._database, older)
             self._finish_renaming()
             self._matrix.rows = self.committed_rows()
-            model = self.model()
-            used = self._matrix.rows or (self.folder / MATRIX).exists()
-            if model and used:
+            model, regions = self.model(), self.regions_record()
+            if model and (self._matrix.rows or (self.folder / MATRIX).exists()):
                 self._map()  # raises an error if the matrix is missing or short
-                if not self._matrix.is_tidy(model.dim):
-                    self._matrix.open(model.dim)
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Make a change as a whole: signals are delayed, and after a failure nothing is ever committed."""
-        if not self.sound:
-            raise RuntimeError("an earlier change failed half way; open the index again")
-        with shielded(), guarded(self.folder):
-            try:
-                yield
-            except BaseException:
-                self.sound = False
-                self._database.rollback()
-                raise
+                self._matrix.tidy(model.dim)
+            if regions is None:
+                self._regions.remove()
+            else:
+                self.region_side = regions.side
+                self._regions = RegionFiles(self.folder, regions.rows)
+                self._regions.tidy(model.dim if model else 0)
 
     def _open_matrix(self, dim: int) -> MatrixFile:
         """Open the matrix file, truncated after its committed rows."""
@@ -356,44 +313,15 @@ class Writer(Store):
         return self._matrix
 
     def _finish_renaming(self) -> None:
-        rewritten = self.folder / NEW_MATRIX
         if self.meta("renaming"):
-            if rewritten.exists():
-                rewritten.replace(self.folder / MATRIX)
-            sync_folder(self.folder)
+            rename_new(self.folder)
             self._execute("DELETE FROM meta WHERE key = 'renaming'")
             self._database.commit()
         else:
-            rewritten.unlink(missing_ok=True)
+            remove_new(self.folder)
 
-    def _forget_folders(self, root: bytes) -> None:
-        for folder in self.folders(root):
-            self._execute("DELETE FROM folders WHERE path = ?", (self._paths.stored(folder.path),))
-
-    def _put(self, record: Record) -> None:
-        # Here, because the content or the name of any record may be new.
-        record = _dated_by_name(record)
-        path = self._paths.stored(record.path)
-        self._execute(f"{_BURY} WHERE path = ? AND row IS NOT NULL AND row IS NOT ?", (path, record.row))
-        self._execute("DELETE FROM dead WHERE row = ?", (record.row,))
-        values = ", ".join("?" * len(record))
-        self._execute(f"INSERT OR REPLACE INTO images ({RECORD}) VALUES ({values})", (path, *record[1:]))  # noqa: S608
-
-    def _delete(self, where: str, values: Sequence[object]) -> None:
-        """Delete records; their rows are then dead."""
-        self._execute(f"{_BURY} WHERE row IS NOT NULL AND {where}", values)
-        self._execute(f"DELETE FROM images WHERE {where}", values)  # noqa: S608
-
-    def _set_meta(self, key: str, value: str) -> None:
-        self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
-
-    def _execute(self, sql: str, values: Sequence[object] = ()) -> None:
-        self._database.execute(sql, values)
-
-
-def _dated_by_name(record: Record) -> Record:
-    """Return `record` with the date in its file's name if its content has none."""
-    if record.row is None or (record.taken_at is not None and record.date_source != NAME):
-        return record
-    at, source = taken_by_name(record.path) or (None, None)
-    return record._replace(taken_at=at, date_source=source)
+    def _set_regions(self, record: RegionsRecord | None) -> None:
+        self._execute("DELETE FROM meta WHERE key = 'regions'")
+        if record:
+            self._set_meta("regions", json.dumps(record._asdict()))
+        self._set_meta("format", str(REGIONS_FORMAT if record else FORMAT))

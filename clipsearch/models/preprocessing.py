@@ -145,6 +145,11 @@ class Preprocessing:
         return self.crop or (None if isinstance(self.resize, Patches) else cast("tuple[int, int]", self.resize))
 
     @property
+    def side(self) -> int | None:
+        """Shorter side of every preprocessed image in pixels; None where images keep their proportions."""
+        return None if self.seen is None else min(self.seen)
+
+    @property
     def enough(self) -> int | None:
         """Least length of both sides of a decoded image in pixels; None if the image is needed in full."""
         if self.exact or self.resize is None:

@@ -44,6 +44,10 @@ HINTS = {
     "make-index": "Make one with: clipsearch index {folder}",
     "name-index": "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX.",
     "embed-again": "Have these images embedded again: clipsearch index --reread --index {folder}",
+    "regions-again": (
+        "Have the regions embedded again: clipsearch index --no-regions --index {folder}, then the same with --regions"
+    ),
+    "no-regions": "Leave --regions out.",
     "pull-tower": "The next query makes it anew from the model; or do it now: clipsearch models pull {model}",
     "newer-clipsearch": (
         "Update clipsearch (pip install --upgrade clipsearch), or make a second index with --index DIR."

@@ -35,6 +35,8 @@ def summary_json(summary: Summary, used: Computed | None) -> bytes:
         "moved": summary.moved,
         "removed": summary.removed,
         "left_out": summary.left_out,
+        "regions": summary.regions,
+        "given_regions": summary.given_regions,
         "kept": sum(kept.images for kept in summary.kept),
         "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
         "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
@@ -119,6 +121,7 @@ def summary_text(summary: Summary) -> str:
         f"{number} {word}"
         for number, word in (
             (summary.embedded, "embedded"),
+            (summary.given_regions, "given regions"),
             (summary.unchanged, "unchanged"),
             (summary.touched, "touched"),
             (summary.copied, "copied"),
@@ -201,6 +204,7 @@ def status_json(status: Status) -> bytes:
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
+        "regions": status.contents.regions,
         "bytes": status.contents.bytes,
         "at_work": status.at_work,
         "whole": status.is_whole,
@@ -227,6 +231,7 @@ def status_text(status: Status) -> str:
         ("unreadable", str(len(status.unreadable))),
         *([("damaged", str(len(status.damaged)))] if status.damaged else []),
         *([("left out", listed(status.passed_over, _help_for))] if status.passed_over else []),
+        *([] if status.contents.regions is None else [("regions", str(status.contents.regions))]),
         ("dead rows", str(status.contents.dead_rows)),
         ("size", f"{status.contents.bytes / 1e6:.1f} MB"),
         *([] if status.is_whole else [("state", _state_text(status))]),

@@ -15,7 +15,8 @@ import numpy as np
 
 from clipsearch.errors import InputError
 from clipsearch.images.finding import ImageFile
-from clipsearch.index.pipeline import WORKERS, Item, Pixels, decode_images, read_images
+from clipsearch.index.models import Pixels
+from clipsearch.index.pipeline import WORKERS, Item, decode_images, read_images
 from clipsearch.models.crops import Crops
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Array

@@ -21,7 +21,7 @@ from clipsearch.exchange.importing import Imported, import_vectors
 from clipsearch.exchange.reading import Part, clip_retrieval_parts, open_vectors, read_about, read_paths
 from clipsearch.exchange.writing import DTYPES, NAMES, VectorFiles, save
 from clipsearch.index.format import FOLDER, ModelRecord
-from clipsearch.index.pipeline import LoadedModel
+from clipsearch.index.models import LoadedModel
 from clipsearch.index.reading import Store
 
 TINY = LoadedModel(TinyEncoder(), MODEL)

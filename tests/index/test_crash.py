@@ -304,8 +304,8 @@ def test_power_may_fail_after_the_first_commit_of_a_new_folder(tmp_path: Path, f
 
 KILLS = 10
 MANY_CHECKPOINTS = """
-import clipsearch.index.updating
-clipsearch.index.updating.CHECKPOINT_SECONDS = 0
+import clipsearch.index.run
+clipsearch.index.run.CHECKPOINT_SECONDS = 0
 from clipsearch.cli import main
 main()
 """

@@ -22,8 +22,10 @@ from clipsearch.errors import IndexWriteError, InputError, ModelError
 from clipsearch.images.finding import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER
-from clipsearch.index.pipeline import WORKERS, Batch, LoadedModel
+from clipsearch.index.models import LoadedModel
+from clipsearch.index.pipeline import WORKERS, Batch
 from clipsearch.index.reading import Store
+from clipsearch.index.run import CHECKPOINT_SECONDS, Run
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
 from clipsearch.output.hints import with_hints
@@ -392,6 +394,9 @@ def test_a_run_that_cannot_begin_leaves_no_trace(tmp_path: Path, index: Path) ->
         def choose(self, index: object, known: object, folders: object) -> None:
             """It is chosen."""
 
+        def side(self) -> None:
+            """It is not asked."""
+
         def load(self, expected: int) -> LoadedModel:  # noqa: ARG002
             raise ModelError("no model")
 
@@ -551,9 +556,9 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
     clock = [100.0]
     commits: list[float] = []
     encoder = SlowEncoder(clock)
-    real, done = Writer.commit, updating._Run._record
+    real, done = Writer.commit, Run._record
 
-    def record(run: updating._Run, batch: Batch) -> None:
+    def record(run: Run, batch: Batch) -> None:
         done(run, batch)
         encoder.recorded.release()
 
@@ -563,11 +568,11 @@ def test_a_slow_model_still_gets_a_checkpoint_every_five_seconds(
 
     monkeypatch.setattr(Writer, "commit", commit)
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(updating._Run, "_record", record)
+    monkeypatch.setattr(Run, "_record", record)
     update(index, tmp_path / "p", encoder=encoder)
     assert clock[0] == 160
     gaps = np.diff([100.0, *commits])
-    assert gaps.max() <= updating.CHECKPOINT_SECONDS
+    assert gaps.max() <= CHECKPOINT_SECONDS
     assert len(commits) < 40  # and not after each picture either
 
 

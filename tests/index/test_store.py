@@ -14,7 +14,8 @@ import pytest
 
 from clipsearch.errors import IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
 from clipsearch.index.format import FOLDER, ModelRecord, Record
-from clipsearch.index.reading import Store, find_index
+from clipsearch.index.nearest import find_index
+from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import is_below

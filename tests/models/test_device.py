@@ -18,7 +18,7 @@ from tiny import MODEL, TinyEncoder
 from clipsearch.errors import DeviceError
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER, Computed
-from clipsearch.index.pipeline import LoadedModel
+from clipsearch.index.models import LoadedModel
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.models.devices import check_device
@@ -234,6 +234,9 @@ def update(folder: Path, computed: Computed | None) -> None:
     class Told:
         def choose(self, index: object, known: object, folders: object) -> None:
             """It is chosen."""
+
+        def side(self) -> None:
+            """It is not asked."""
 
         def load(self, expected: int) -> LoadedModel:  # noqa: ARG002
             return LoadedModel(TinyEncoder(batch_size=2), MODEL)

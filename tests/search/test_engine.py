@@ -226,12 +226,12 @@ def test_an_engine_that_cannot_do_it_is_one_line_with_a_way_out(sample_index: Pa
 
 HANDING_OVER = """
 import os, signal, sys
-from clipsearch.index import updating
+from clipsearch.index import run
 from clipsearch.models.in_numpy.image_tower import ImageTower
 from clipsearch.models.in_torch.image_encoder import ImageEncoder  # so torch is there soon
 from clipsearch.search import engine
 engine.START_OF_TORCH = 0.02
-updating.CHECKPOINT_SECONDS = 0.1
+run.CHECKPOINT_SECONDS = 0.1
 seen = {{"numpy": 0, "torch": 0}}
 def count(name, kind):
     real = kind.encode_images

@@ -20,9 +20,9 @@ from PIL import Image
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile
-from clipsearch.index import updating
+from clipsearch.index import run, updating
 from clipsearch.index.format import UPGRADES, ModelRecord
-from clipsearch.index.pipeline import LoadedModel
+from clipsearch.index.models import LoadedModel
 from clipsearch.index.summary import Summary
 from clipsearch.models.logits import Logits
 from clipsearch.search.confidence import NegativePrompts
@@ -48,6 +48,7 @@ class TinyPreprocessing:
     """The picture reduced to 4 x 4 pixels."""
 
     enough = None
+    side = _SIDE
 
     def __call__(self, image: Image.Image, box: object = None) -> npt.NDArray[np.uint8]:
         """(4, 4, 3) pixels; nothing was decoded smaller, so `box` is the whole picture."""
@@ -155,7 +156,7 @@ def expected(path: bytes) -> npt.NDArray[np.float16]:
 
 def main() -> int:
     """Index, as the command line does it."""
-    updating.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
+    run.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
     try:
         summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), encoder=TinyEncoder(batch_size=2))
     except ClipsearchError as error:
