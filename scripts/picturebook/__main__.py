@@ -1,4 +1,4 @@
-"""`python -m scripts.picturebook draw|train|release|evaluate|samples`: see the README beside this file."""
+"""`python -m scripts.picturebook draw|train|release|evaluate|samples|regions`: see the README beside this file."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def main() -> None:
     stage.add_argument("--draws", type=int, default=20)
     stage = stages.add_parser("samples", help="draw the sample pictures")
     stage.add_argument("out", type=Path, nargs="?", default=Path("sample-images"))
+    stage = stages.add_parser("regions", help="draw the test of searching by regions")
+    stage.add_argument("out", type=Path)
+    stage.add_argument("--pictures", dest="number", type=int, default=300)
+    stage.add_argument("--workers", type=int, default=2)
     arguments = vars(parser.parse_args())
     name = arguments.pop("stage")
     if name == "draw":
@@ -53,6 +57,10 @@ def main() -> None:
         from .samples import samples
 
         samples(**arguments)
+    elif name == "regions":
+        from .regions import regions
+
+        regions(**arguments)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from random import Random
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
@@ -18,6 +20,14 @@ from .scene import KINDS, Entity, Scene
 _FLOATING = frozenset({"sky", "underwater", "space"})
 _SEAT_HEIGHT = {"sofa": 0.5, "table": 0.68, "chair": 0.54, "bed": 0.5, "bench": 0.5}
 """How high one sits on each, in its own figure units."""
+_ALONE = 0.6
+"""Share of the side of a page that a figure fills which is alone on it."""
+_SHEET = 1400
+"""Pixels on a side of the sheet of grain."""
+
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom edge."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Drawing:
     """A picture, and for each figure (entity number, box in fractions of the picture), back to front."""
 
     picture: Image.Image
-    figures: tuple[tuple[int, tuple[float, float, float, float]], ...]
+    figures: tuple[tuple[int, Box], ...]
 
 
 @dataclass
@@ -61,18 +71,10 @@ def render(scene: Scene, rng: Random, side: int, *, style: Style | None = None, 
     """
     style = style or rng.choice(STYLES)
     picture, horizon = paint(scene.place, scene.time, side, rng, style)
-    page = ImageDraw.Draw(picture)
     figures = []
     colours = [_colour(entity, rng) for entity in scene.entities]
     for spot in sorted(_layout(scene, rng, side, horizon), key=lambda spot: (spot.layer, spot.y)):
-        entity = scene.entities[spot.entity]
-        kind = KINDS[entity.kind]
-        if kind.draw is None:
-            box = _paste_glyph(picture, kind, spot, rng)
-        else:
-            pen = Pen(page, spot.x, spot.y, spot.unit, rng, style, side, mirrored=rng.random() < 0.5)
-            kind.draw(pen, Look(entity.action, entity.colour, colours[spot.entity], rng))
-            box = pen.extent
+        box = _draw_figure(picture, scene.entities[spot.entity], colours[spot.entity], spot, style, rng)
         figures.append((spot.entity, box))
     picture = _finish(picture, scene, rng, style)
     window = _window(figures, side, rng) if crop and rng.random() < 0.6 else (0, 0, side, side)
@@ -83,6 +85,66 @@ def render(scene: Scene, rng: Random, side: int, *, style: Style | None = None, 
         for number, b in figures
     )
     return Drawing(picture.crop(window) if width < side else picture, boxes)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a figure of a crowd is: the middle of its foot and its area, as fractions of the page's side and area."""
+
+    x: float
+    y: float
+    area: float
+
+
+def crowd_box(entity: Entity, spot: Spot) -> Box:
+    """The box that a figure will fill, in fractions of the page. A figure is turned or wobbles a little beyond it."""
+    shape = _shape(entity.kind, entity.action)
+    wide, high = shape.right - shape.left, shape.bottom - shape.top
+    unit = (spot.area / (wide * high)) ** 0.5
+    return spot.x - wide * unit / 2, spot.y + shape.top * unit, spot.x + wide * unit / 2, spot.y + shape.bottom * unit
+
+
+def render_crowd(scene: Scene, spots: Sequence[Spot], rng: Random, side: int, style: Style) -> Drawing:
+    """Draw the entities of `scene`, one figure each, where `spots` says, on a square of `side` pixels.
+
+    Each figure is drawn with a pen as fine as if it had the page for itself.
+    """
+    picture, _ = paint(scene.place, scene.time, side, rng, style)
+    figures = []
+    for number in sorted(range(len(spots)), key=lambda number: spots[number].y):
+        entity, spot = scene.entities[number], spots[number]
+        shape = _shape(entity.kind, entity.action)
+        wide, high = shape.right - shape.left, shape.bottom - shape.top
+        unit = (spot.area / (wide * high)) ** 0.5 * side
+        mirrored = rng.random() < 0.5
+        middle = (shape.left + shape.right) / 2 * (-unit if mirrored else unit)
+        foot = _Place(number, spot.x * side - middle, spot.y * side, unit)
+        alone = round(max(wide, high) * unit / _ALONE)
+        box = _draw_figure(picture, entity, _colour(entity, rng), foot, style, rng, page=alone, mirrored=mirrored)
+        figures.append((number, (box.left / side, box.top / side, box.right / side, box.bottom / side)))
+    return Drawing(_finish(picture, scene, rng, style), tuple(figures))
+
+
+def _draw_figure(
+    picture: Image.Image,
+    entity: Entity,
+    colour: RGB,
+    spot: _Place,
+    style: Style,
+    rng: Random,
+    *,
+    page: int | None = None,
+    mirrored: bool | None = None,
+) -> Extent:
+    """Draw one figure and return its box in pixels; `page` is the side that the width of lines depends on."""
+    kind = KINDS[entity.kind]
+    if kind.draw is None:
+        return _paste_glyph(picture, kind, spot, rng)
+    if mirrored is None:
+        mirrored = rng.random() < 0.5
+    pen = Pen(ImageDraw.Draw(picture), spot.x, spot.y, spot.unit, rng, style, page or picture.width, mirrored)
+    kind.draw(pen, Look(entity.action, entity.colour, colour, rng))
+    return pen.extent
 
 
 def _colour(entity: Entity, rng: Random) -> RGB:
@@ -186,7 +248,7 @@ def _paste_glyph(picture: Image.Image, kind: Kind, spot: _Place, rng: Random) ->
 @lru_cache(maxsize=1)
 def _paper() -> np.ndarray:
     """A sheet of grain, standard deviation 1, from which any picture takes a piece."""
-    return np.random.default_rng(0).standard_normal((1400, 1400, 1), dtype=np.float32)
+    return np.random.default_rng(0).standard_normal((_SHEET, _SHEET, 1), dtype=np.float32)
 
 
 def _finish(picture: Image.Image, scene: Scene, rng: Random, style: Style) -> Image.Image:
@@ -204,8 +266,10 @@ def _finish(picture: Image.Image, scene: Scene, rng: Random, style: Style) -> Im
         picture = ImageEnhance.Color(picture).enhance(style.saturation)
     if style.grain:
         side = picture.width
-        x, y = rng.randrange(1400 - side), rng.randrange(1400 - side)
-        grain = _paper()[y : y + side, x : x + side] * style.grain
+        sheets = -(-(side + 1) // _SHEET)  # a page that is larger than the sheet takes several
+        paper = np.tile(_paper(), (sheets, sheets, 1)) if sheets > 1 else _paper()
+        x, y = rng.randrange(len(paper) - side), rng.randrange(len(paper) - side)
+        grain = paper[y : y + side, x : x + side] * style.grain
         picture = Image.fromarray((np.asarray(picture) + grain).clip(0, 255).astype(np.uint8))
     return picture
 

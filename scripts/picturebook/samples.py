@@ -33,7 +33,7 @@ _PAGE = 1280
 """Pixels a side at which a sample is drawn before it is reduced, which smooths its edges."""
 _THUMBNAIL = 192
 _TRIES = 80
-_SHARPER = 0.3
+SHARPER = 0.3
 """How much of its style's softening a sample keeps: on a large picture all of it looks out of focus."""
 _STYLES = (
     "picture book", "pastel", "watercolour", "paper cut", "picture book", "watercolour", "pastel", "crayon",
@@ -389,13 +389,13 @@ def _said(scene: Scene) -> str:
     """Describe the entities of a scene and their actions."""
     first, *others = scene.entities
     if not others:
-        return _clause(first)
+        return clause(first)
     other = others[0]
     if scene.relation:
-        return f"{_clause(first)} {scene.relation} {noun_phrase(other)}"
+        return f"{clause(first)} {scene.relation} {noun_phrase(other)}"
     if first.action and first.action == other.action:
         return f"{noun_phrase(first)} and {noun_phrase(other)} are {_doing(first.action)}"
-    return f"{_clause(first)} {'and' if other.action else 'next to'} {_clause(other)}"
+    return f"{clause(first)} {'and' if other.action else 'next to'} {clause(other)}"
 
 
 def _where(scene: Scene) -> str:
@@ -413,7 +413,8 @@ def _doing(action: str) -> str:
     return "playing with a ball" if action == "play" else VERBS[action].ing[0]
 
 
-def _clause(entity: Entity) -> str:
+def clause(entity: Entity) -> str:
+    """The noun phrase, and what its figures do."""
     are = "are" if entity.count > 1 else "is"
     return f"{noun_phrase(entity)} {are} {_doing(entity.action)}" if entity.action else noun_phrase(entity)
 
@@ -462,7 +463,7 @@ def _row(line: str, folder: str, number: int) -> Sample:
     usual = _STYLES[(number + len(folder)) % len(_STYLES)]
     named = next((style.name for style in STYLES if style.name in how), usual)
     style = next(style for style in STYLES if style.name == named)
-    style = replace(style, soften=style.soften * _SHARPER)
+    style = replace(style, soften=style.soften * SHARPER)
     shape = next((word for word in how.split() if word in _SIZES), "square")
     take = int(next((word for word in how.split() if word.isdigit()), 0))
     stem = f"dog_{number}" if folder == "dogs" else _stem(scene)

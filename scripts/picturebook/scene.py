@@ -116,7 +116,8 @@ def _weight(kind: Kind) -> float:
 _WEIGHTS = [_weight(kind) for kind in VECTOR_KINDS]
 
 
-def _pick(rng: Random, glyph_share: float) -> Entity:
+def pick(rng: Random, glyph_share: float) -> Entity:
+    """Some figure; `glyph_share` is the chance that the font draws it."""
     if rng.random() < glyph_share:
         return Entity(rng.choice(emoji.KINDS).name)
     return complete(Entity(rng.choices(VECTOR_KINDS, _WEIGHTS)[0].name), rng)
@@ -143,7 +144,7 @@ def random_scene(rng: Random, split: str = "train") -> Scene:
     """A scene of the "train" split (no held-out combination) or the "test" split (nothing else)."""
     while True:
         count = rng.choices([1, 2, 3, 4], [0.62, 0.16, 0.12, 0.10])[0]
-        first = replace(_pick(rng, 0.4), count=count)
+        first = replace(pick(rng, 0.4), count=count)
         place = rng.choice(places_for(first))
         entities = [first]
         if count <= 2 and rng.random() < 0.5:
@@ -157,7 +158,7 @@ def random_scene(rng: Random, split: str = "train") -> Scene:
 
 def _second(first: Entity, place: str, rng: Random) -> list[Entity]:
     for _ in range(30):
-        second = _pick(rng, 0.45)
+        second = pick(rng, 0.45)
         if rng.random() < 0.2 and KINDS[first.kind].colours:
             second = complete(Entity(first.kind), rng)
         same = second.kind == first.kind and second.colour == first.colour
