@@ -143,7 +143,7 @@ def _page(found: Comparison, files: Sequence[bytes], maps: Mapping[int, TextMap]
     values = {
         "generator": f"clipsearch {__version__}",
         "policy": policy(template),
-        "title": html(f"Where {'texts fit' if len(found.texts) > 1 else found.texts[0]}"),
+        "title": "Where texts fit" if len(found.texts) > 1 else html(f'Where "{found.texts[0]}" fits'),
         "low": f"{among.low:.3f}",
         "high": f"{among.high:.3f}",
         "alone": "" if many else " hidden",
