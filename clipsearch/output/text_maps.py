@@ -147,6 +147,7 @@ def _page(found: Comparison, files: Sequence[bytes], maps: Mapping[int, TextMap]
         "low": f"{among.low:.3f}",
         "high": f"{among.high:.3f}",
         "alone": "" if many else " hidden",
+        "one": "" if len(found.texts) > 1 else ' class="one"',
         "sections": "".join(sections),
     }
     # In one pass, so that a text that looks like a placeholder is not replaced.
