@@ -147,8 +147,8 @@ def _leftovers(store: Store) -> Iterator[Finding]:
     """Look for leftovers of a run that was killed or is at work, which the next writer removes."""
     in_use = set()
     for kind, rows, columns in _arrays(store):
-        file = store.open_file(kind)
-        if file is None or (not rows and kind is not EMBEDDINGS):
+        file = None if kind is not EMBEDDINGS and not rows else store.open_file(kind)
+        if file is None:
             continue
         with file:
             name, size, found = os.path.basename(file.name), os.fstat(file.fileno()).st_size, file.read(HEADER_BYTES)

@@ -324,4 +324,5 @@ class Writer(RecordWriter):
         self._execute("DELETE FROM meta WHERE key = 'regions'")
         if record:
             self._set_meta("regions", json.dumps(record._asdict()))
-        self._set_meta("format", str(REGIONS_FORMAT if record else FORMAT))
+        version = str(REGIONS_FORMAT if record else FORMAT)
+        self._execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
