@@ -19,7 +19,7 @@ from conftest import REPOSITORY, paint
 from tiny import MODEL, update
 
 import clipsearch
-from clipsearch.index.format import FOLDER, FORMAT, HEADER_BYTES, header
+from clipsearch.index.format import FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT, RegionsRecord, header
 from clipsearch.index.reading import Store
 
 DOCUMENT = (REPOSITORY / "docs" / "index-format.md").read_text("utf-8")
@@ -84,6 +84,10 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
     with closing(Store.open(fresh)) as store:
         (root,) = store.roots()
     assert names("roots", "option") == list(root.options)
+    update(fresh, regions=True)
+    found |= meta(fresh)
+    assert set(json.loads(found["regions"])) == set(RegionsRecord._fields)
+    assert all(f"`{name}`" in DOCUMENT for name in RegionsRecord._fields)
     leave_renaming(fresh, monkeypatch)
     assert sorted(names("meta", "key")) == sorted(found | meta(fresh))
 
@@ -91,6 +95,14 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
 def test_versions_and_lengths_are_the_documented_ones(fresh: Path) -> None:
     assert int(meta(fresh)["format"]) == FORMAT
     assert f" format {FORMAT}." in DOCUMENT
+    update(fresh, regions=True)
+    assert int(meta(fresh)["format"]) == REGIONS_FORMAT
+    assert f"Format {REGIONS_FORMAT} is the same with" in DOCUMENT
+    for name, columns, kind in (("regions", MODEL.dim, "<f2"), ("region_boxes", 5, "<i4")):
+        with (fresh / f"{name}.npy").open("rb") as file:
+            assert np.lib.format.read_magic(file) == (1, 0)
+            assert np.lib.format.read_array_header_1_0(file) == ((12, columns), False, np.dtype(kind))
+            assert file.tell() == HEADER_BYTES
     assert f"a header of exactly {HEADER_BYTES} bytes" in DOCUMENT
     with (fresh / "embeddings.npy").open("rb") as file:
         assert np.lib.format.read_magic(file) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -14,6 +15,8 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import SAMPLES, Run
+from families import siglip2
 from PIL import Image
 from tiny import MODEL, TinyEncoder, TinyPreprocessing, update
 
@@ -385,3 +388,40 @@ def test_files_of_dropped_regions_are_removed_by_the_next_run(index: Path, pictu
         assert [finding.harmless for finding in verify(store)] == [True, True]
     update(index, pictures)
     assert sorted(path.name for path in index.iterdir()) == ["embeddings.npy", "index.db", "lock"]
+
+
+# -- the command ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_regions_of_a_photo_have_the_vectors_of_files_of_their_own(tmp_path: Path, run: Run, exact: bool) -> None:  # noqa: FBT001
+    with Image.open(next(iter(sorted(SAMPLES.glob("*/*.jpg"))))) as sample:
+        large = sample.convert("RGB").resize((1600, 1200), Image.Resampling.BICUBIC)
+    (tmp_path / "p").mkdir()
+    large.save(tmp_path / "p" / "large.jpg", quality=95)
+    options = ["--exact"] if exact else []
+    done = run("index", "p", "--regions", "--model", "picturebook", "--json", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = regions_of(tmp_path / FOLDER)["large.jpg"]
+    assert json.loads(done.stdout)["regions"] == len(found) > 3
+    for number, box in enumerate(found):
+        with Image.open(tmp_path / "p" / "large.jpg") as image:
+            image.crop(cast("tuple[int, int, int, int]", box)).save(tmp_path / f"{number:02}.png")
+    parts = [f"{number:02}.png" for number in range(len(found))]
+    assert run("embed", *parts, "--model", "picturebook", "--out", "parts.npy", cwd=tmp_path).returncode == 0
+    cosines = (np.stack(list(found.values())).astype(np.float32) * np.load(tmp_path / "parts.npy")).sum(axis=1)
+    assert cosines.min() > (0.999 if not exact else 0.99)
+
+
+def test_wrong_uses_of_regions_are_refused(tmp_path: Path, run: Run, pictures: Path) -> None:
+    siglip2(tmp_path / "any")
+    assert any(wanted(path) for path in inside(pictures))
+    refused = run("index", "p", "--regions", "--model", "any", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert b"any proportions" in refused.stderr
+    assert b"--regions" in refused.stderr
+    assert not (tmp_path / FOLDER).exists()
+    assert run("index", "p", "--model", "any", cwd=tmp_path).returncode == 0
+    before = content_of(tmp_path / FOLDER)
+    assert run("index", "--regions", cwd=tmp_path).returncode == 2
+    assert content_of(tmp_path / FOLDER) == before
