@@ -223,6 +223,7 @@ def evaluate(
     skip_missing: bool = False,
     encoding: str | None = None,
     model: str | Embedder | None = None,
+    whole: bool = False,
     progress: Progress = SILENT,
 ) -> Evaluation:
     """Evaluate how well a model finds images by captions, and captions by images.
@@ -234,6 +235,7 @@ def evaluate(
         skip_missing: leave out images that are missing; otherwise they are an error.
         encoding: that of a file which is neither UTF-8 nor has a byte order mark.
         model: a name or an opened model; by default as for `load_model`.
+        whole: whether to compare whole images only, without the regions that the index may have of them.
         progress: is updated with the number of images done.
 
     Returns:
@@ -248,7 +250,7 @@ def evaluate(
 
     read = read_captions(captions, images=images, split=split, skip_missing=skip_missing, encoding=encoding)
     with _opened(model) as embedder:
-        return evaluated(embedder, read, progress=progress)
+        return evaluated(embedder, read, progress=progress, regions_of=None if whole else embedder.regions_of)
 
 
 def caption_ranks(

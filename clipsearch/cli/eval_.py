@@ -14,6 +14,7 @@ import typer
 from clipsearch.cli.inputs import STDIN, EncodingOption, called, read_input, say_damaged
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say
+from clipsearch.cli.search_options import WholeOption
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def eval_(
         bool, typer.Option("--skip-missing", help="Leave out images that are missing. Without it, they are an error.")
     ] = False,
     encoding: EncodingOption = None,
+    whole: WholeOption = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if an image could not be read.")] = False,
     at_least: Annotated[
         list[str] | None,
@@ -106,7 +108,7 @@ def eval_(
     if read.missing:
         say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are missing.")
     # 2. Evaluate.
-    found = _measured([replace(model, model=name) for name in compare] if compare else [model], read)
+    found = _measured([replace(model, model=name) for name in compare] if compare else [model], read, whole=whole)
     # 3. Report.
     unreadable = _say_unreadable(found)
     rows = _side_by_side(found, compare or (found[0].model,)) if form == "table" else _records(found)
@@ -127,24 +129,24 @@ def _say_unreadable(found: Sequence[Evaluation]) -> dict[bytes, str]:
     return unreadable
 
 
-def _measured(choices: list[ModelOptions], captions: Captions) -> list[Evaluation]:
+def _measured(choices: list[ModelOptions], captions: Captions, *, whole: bool) -> list[Evaluation]:
     """Evaluate each model, and report damaged images."""
     with ExitStack() as stack:
         embedders = [stack.enter_context(choice.open()) for choice in choices]
         if len({each.name for each in embedders}) < len(embedders):
             raise InputError(f"--compare wants two models, but both are {embedders[0].name}.")
-        found = [_evaluated(each, captions) for each in embedders]
+        found = [_evaluated(each, captions, whole=whole) for each in embedders]
     say_damaged((item for each in embedders for item in each.damaged), os.fsdecode)
     return found
 
 
-def _evaluated(embedder: Embedder, captions: Captions) -> Evaluation:
+def _evaluated(embedder: Embedder, captions: Captions, *, whole: bool) -> Evaluation:
     """Evaluate one model."""
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.tasks.evaluation import evaluate
 
     with ProgressBar(doing="Embedding") as bar:
-        return evaluate(embedder, captions, progress=bar)
+        return evaluate(embedder, captions, progress=bar, regions_of=None if whole else embedder.regions_of)
 
 
 def _records(found: Sequence[Evaluation]) -> list[Row]:

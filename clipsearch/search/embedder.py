@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower
+    from clipsearch.search.region_ranking import BestRegions
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,25 @@ class Embedder:
     def uses_index(self) -> bool:
         """Whether vectors of known images are taken from an index."""
         return self._store is not None
+
+    def regions_of(self, contents: Sequence[bytes | None]) -> BestRegions | None:
+        """Return the regions of N images, given the hashes of their contents; None if the index has no regions.
+
+        A hash that is None, or that the index does not know, stands for an image without regions.
+        """
+        if self._store is None:
+            return None
+        with self._store.snapshot():
+            regions = self._store.regions()
+            if regions is None or not len(regions.images):
+                return None
+            from clipsearch.search.region_ranking import BestRegions, RegionRanking
+
+            known = [self._store.rows_with(digest) if digest else [] for digest in contents]
+            rows = np.array([min((row for _, row in found), default=-1) for found in known], np.int64)
+            matrix, alive = self._store.matrix()
+            ranking = RegionRanking(regions, matrix, alive=alive)
+            return BestRegions(ranking, rows, ranking.slope_of_words(self.neutral()))
 
     @property
     def logits(self) -> Logits:
@@ -198,7 +218,8 @@ class Embedder:
                 if item.record.damage:
                     self.damaged.append((item.file.path, item.record.damage))
                 # A file that was not decoded is known to the index.
-                yield EmbeddedImage(item.file, item.vector, known=item.record.width is None)
+                known, digest = item.record.width is None, item.record.hash
+                yield EmbeddedImage(item.file, item.vector, known, digest)
 
     def hidden_states(
         self, images: Iterable[str | os.PathLike[str]], layer: int, *, tokens: str = "patch"
@@ -266,8 +287,12 @@ class Embedder:
         encoder = self._model.text_encoder
         if encoder.logits.bias is not None:
             return NegativePrompts(np.empty((0, encoder.dim), np.float32), 0, encoder.logits)
-        vectors = tower_cache.remembered(self._model.fingerprint, NEUTRAL, encoder.dim, self.embed_texts)
-        return NegativePrompts(vectors, len(NEUTRAL), encoder.logits)
+        return NegativePrompts(self.neutral(), len(NEUTRAL), encoder.logits)
+
+    def neutral(self) -> Vectors:
+        """Return the (8, D) vectors of texts that fit any image."""
+        dim = self._model.text_encoder.dim
+        return tower_cache.remembered(self._model.fingerprint, NEUTRAL, dim, self.embed_texts)
 
     def tokenize(self, text: str) -> Tokens:
         """Tokenise `text` and truncate it to the context."""

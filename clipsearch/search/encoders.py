@@ -37,6 +37,8 @@ class EmbeddedImage(NamedTuple):
     """(D,) unit vector, or the error if the image cannot be read."""
     known: bool = False
     """Whether the vector was taken from an index."""
+    digest: bytes | None = None
+    """The hash of the file's content; None if it is unknown."""
 
 
 class Encoders(Protocol):
@@ -61,6 +63,9 @@ class Encoders(Protocol):
 
     def negatives(self) -> NegativePrompts:
         """Return the neutral prompts that texts are compared with."""
+
+    def neutral(self) -> Vectors:
+        """Return the (V, D) vectors of texts that fit any image."""
 
 
 class TextEncoder(Protocol):
@@ -94,18 +99,23 @@ def readable_images(
     files: Sequence[ImageFile],
     unreadable: list[tuple[bytes, str]],
     progress: Progress = SILENT,
+    *,
+    known_contents: dict[int, bytes] | None = None,
 ) -> Generator[tuple[int, Vectors], None, None]:
     """Yield the index in `files` and the (D,) unit vector of each image that can be read, in order.
 
-    Path and reason of the others are appended to `unreadable`. A caller that stops early must close the generator.
+    Path and reason of the others are appended to `unreadable`. The hashes of contents whose vectors are taken from an
+    index are added to `known_contents`, by the index in `files`. A caller that stops early must close the generator.
     """
     progress.start(len(files))
     with closing(encoders.images(files)) as found:
-        for place, (file, result, known) in enumerate(found):
+        for place, (file, result, known, digest) in enumerate(found):
             if isinstance(result, UnreadableImageError):
                 unreadable.append((file.path, str(result)))
                 progress.advance(1, unreadable=1)
             else:
+                if known and digest is not None and known_contents is not None:
+                    known_contents[place] = digest
                 yield place, result
                 progress.advance(1, known=known)
 

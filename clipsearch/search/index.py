@@ -211,7 +211,8 @@ class Index:
                 same = [asked[i] for i in members]
                 compared = any(one.wanted is not None for one in same)
                 negatives = self._negatives(same[0].away) if compared else None
-                for i, found in zip(members, ranking.hits(same, negatives, limits), strict=True):
+                ranked = ranking.hits(same, negatives, limits, self._encoders.neutral)
+                for i, found in zip(members, ranked, strict=True):
                     hits[i] = found
         if ranking.broken:
             nothing = not any(hits) and limits.score is None and limits.confidence is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -84,27 +84,41 @@ class Ranking:
         if regions is not None and len(regions.images):
             from clipsearch.search.region_ranking import RegionRanking
 
-            self._regions = RegionRanking(regions, *selection)
+            self._regions = RegionRanking(regions, *selection, alive=store.matrix()[1])
 
     @property
     def broken(self) -> int:
         """The number of images found so far that have a row which is not a unit vector."""
         return len(self._broken | self._regions.broken_images() if self._regions else self._broken)
 
-    def hits(self, asked: list[Asked], negatives: NegativePrompts | None, limits: Limits) -> list[list[Hit]]:
-        """Rank queries with the same unwanted texts in one pass, and return the hits of each.
+    def hits(
+        self,
+        asked: list[Asked],
+        negatives: NegativePrompts | None,
+        limits: Limits,
+        neutral: Callable[[], Vectors],
+    ) -> list[list[Hit]]:
+        """Rank queries with the same unwanted texts in one pass.
 
-        `negatives` are the neutral prompts and the unwanted texts; None if no query has `Asked.wanted`.
+        Args:
+            asked: the Q queries.
+            negatives: the neutral prompts and the unwanted texts; None if no query has `Asked.wanted`.
+            limits: what hits there may be.
+            neutral: returns the (V, D) vectors of texts that fit any image; is called if regions are ranked.
+
+        Returns:
+            The hits of each query.
         """
         queries = np.stack([one.vector for one in asked])
         cut = None
         if limits.confidence is not None and negatives:
             cut = _cut(negatives, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
+        slopes = self._slopes(asked, neutral)
         out = []
-        for one, found in zip(asked, self._chosen(queries, cut, limits), strict=True):
+        for one, slope, found in zip(asked, slopes, self._chosen(queries, slopes, cut, limits), strict=True):
             sure: Sequence[float | None] = [None] * len(found)
             if negatives and one.wanted is not None:
-                sure = self._confidence(one.wanted, negatives, found)
+                sure = self._confidence(one.wanted, slope, negatives, found)
             alike: list[int | None] = [None] * len(found)
             if limits.distinct is not None:
                 from clipsearch.search.distinct import others
@@ -114,12 +128,23 @@ class Ranking:
             out.append([*map(self._hit, range(1, len(found) + 1), found, sure, alike)])
         return out
 
-    def _chosen(self, queries: Vectors, cut: Cut | None, limits: Limits) -> list[list[_Fit]]:
+    def _slopes(self, asked: list[Asked], neutral: Callable[[], Vectors]) -> list[float]:
+        """Return the penalty of regions for each query, as a factor; see `RegionRanking`.
+
+        Queries in words all have the same, so that their scores can be compared.
+        """
+        if self._regions is None:
+            return [0.0] * len(asked)
+        in_words = any(one.wanted is not None for one in asked)
+        slope = self._regions.slope_of_words(neutral()) if in_words else 0.0
+        return [slope if one.wanted is not None else self._regions.slope_of(one.vector) for one in asked]
+
+    def _chosen(self, queries: Vectors, slopes: Sequence[float], cut: Cut | None, limits: Limits) -> list[list[_Fit]]:
         """Return the best images of (Q, D) queries, at most `limits.k` for each, ties by path."""
         total = len(self._matrix)
         asked_for = k = total if limits.k is None else limits.k
         while True:
-            ranking = self._in_order(self._best(queries, asked_for, cut), limits.score)
+            ranking = self._in_order(self._best(queries, slopes, asked_for, cut), limits.score)
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -141,10 +166,10 @@ class Ranking:
             fit.record, rank, fit.score, confidence=confidence, others=others, box=box, among_regions=with_regions
         )
 
-    def _best(self, queries: Vectors, k: int, cut: Cut | None) -> Sequence[Ranked | Best]:
+    def _best(self, queries: Vectors, slopes: Sequence[float], k: int, cut: Cut | None) -> Sequence[Ranked | Best]:
         """Return the `k` best images of each query, and all that tie with the last."""
         wholes = best_unit_rows(self._matrix, queries, k, self._mask, cut, broken=self._broken)
-        return self._regions.best(queries, wholes, k, cut) if self._regions else wholes
+        return self._regions.best(queries, np.array(slopes), wholes, k, cut) if self._regions else wholes
 
     def _in_order(self, rankings: Sequence[Ranked | Best], least: float | None) -> list[list[_Fit]]:
         """Return the images with at least the score `least`, ties by path."""
@@ -163,14 +188,14 @@ class Ranking:
             for ranked in found
         ]
 
-    def _confidence(self, wanted: Vectors, negatives: NegativePrompts, found: list[_Fit]) -> list[float]:
+    def _confidence(self, wanted: Vectors, slope: float, negatives: NegativePrompts, found: list[_Fit]) -> list[float]:
         """Return the confidence of images that were found; where a region fits best, it is that of the region."""
         rows = np.array([one.record.row for one in found], np.int64)
         cosines = scores_of(self._matrix, rows, np.vstack([wanted, negatives.vectors]))
         if self._regions:
             numbers = np.array([one.region for one in found], np.int64)
             places = np.flatnonzero(numbers >= 0)
-            cosines[:, places] = self._regions.scores_of(numbers[places], wanted, negatives.vectors)
+            cosines[:, places] = self._regions.scores_of(numbers[places], wanted, slope, negatives.vectors)
         return [*map(float, negatives.confidence(cosines[:1], cosines[1:])[0])]
 
 

@@ -1,7 +1,7 @@
 """Ranks images by the best of their regions. The module knows nothing of where vectors and queries come from.
 
-The largest of n cosines is higher than one cosine by chance alone, so a penalty that depends on n is subtracted from
-those of regions. Then an image's regions compete with its whole, and with images that have none.
+The largest of n cosines is higher than one cosine by chance alone. Therefore a number that is proportional to ln(n) is
+subtracted from those of regions, before they compete with the whole image and with images that have none.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsearch.index.regions import Regions
 from clipsearch.search.topk import Cut, Mask, Penalty, Ranked, Rows, best_unit_rows, scores_of
-from clipsearch.unit import Array, Matrix, Scores, Vectors, are_unit
+from clipsearch.unit import Matrix, Scores, Vectors, are_unit
 
 _SAMPLE = 256
-"""Number of images of each number of regions that a penalty is estimated from."""
+"""Number of images that the advantage of the best of several regions is estimated from."""
 
 
 class Best(NamedTuple):
@@ -32,27 +33,43 @@ class Best(NamedTuple):
 class RegionRanking:
     """The regions of the images that take part in a search."""
 
-    def __init__(self, regions: Regions, wholes: Matrix, mask: Mask | None) -> None:
-        """Rank the regions of the images that `mask` (N,) says; None means all. `wholes` (N, D) are the images."""
-        self.regions = regions
+    def __init__(self, regions: Regions, wholes: Matrix, mask: Mask | None = None, alive: Mask | None = None) -> None:
+        """Use the regions of an index.
+
+        Args:
+            regions: those of all images, at least one.
+            wholes: (N, D) the vectors of whole images.
+            mask: (N,) whether each image is ranked; None if all are.
+            alive: (N,) whether each row is that of an image and not dead; None if none is dead.
+        """
+        # In the file, these numbers are not next to each other; such an array takes much longer to compare.
+        images = np.ascontiguousarray(regions.images)
+        self.regions = regions._replace(images=images)
         self._wholes = wholes
-        self._mask = None if mask is None else mask[regions.images]
-        images = regions.images
+        self._mask = None if mask is None else mask[images]
         starts = np.flatnonzero(images[1:] != images[:-1]) + 1
         self._starts = np.concatenate([[0], starts])
         """(I,) the first region of each image that has any."""
         self._sizes = np.diff(np.concatenate([self._starts, [len(images)]]))
         """(I,) the number of regions of each of these images."""
         self._largest = int(self._sizes.max())
-        self._class_of = np.repeat(self._sizes, self._sizes)
+        self._logarithms = np.log(np.arange(self._largest + 1).clip(1)).astype(np.float32)
+        """(P,) ln(n) for each number of regions of an image, from 0 on."""
+        self._alive = np.arange(len(starts) + 1) if alive is None else np.flatnonzero(alive[images[self._starts]])
+        """Which of these images are alive."""
+        self._class_of = np.repeat(self._sizes.astype(np.uint16), self._sizes)
+        """(R,) the number of regions of the image of each region."""
         self._broken: set[int] = set()
         """Regions found so far that are not unit vectors."""
 
-    def best(self, queries: Vectors, wholes: list[Ranked], k: int, cut: Cut | None) -> list[Best]:
+    def best(
+        self, queries: Vectors, slopes: npt.NDArray[np.float64], wholes: list[Ranked], k: int, cut: Cut | None
+    ) -> list[Best]:
         """Find, for each query, the `k` images whose whole or whose best region has the highest score.
 
         Args:
             queries: (Q, D) unit vectors.
+            slopes: (Q,) what is subtracted for each query, as a factor of ln(n) for a region of an image that has n.
             wholes: the ranking of at least the `k` best whole images for each of the queries.
             k: the number of images. All that tie with the last are included.
             cut: a further condition, which a region has to fulfil by itself.
@@ -63,10 +80,10 @@ class RegionRanking:
         # An image that is among the best by a region has it among the k * largest best regions, for as many regions
         # belong to k images at least. One that is among the best by its whole is among the best wholes. If only a worse
         # region of an image is found, there are k better wholes, so it does not come among the best.
-        amounts = self.penalties(queries)
-        if cut is not None:
-            prompts = np.zeros((cut.prompts, amounts.shape[1]), np.float32)
-            amounts = np.concatenate([amounts, prompts, self.penalties(cut.vectors[cut.prompts :])])
+        if cut is not None:  # what it judges besides prompts are the queries, or in each place what a query wants
+            asked = len(cut.vectors) - cut.prompts
+            slopes = np.concatenate([slopes, np.zeros(cut.prompts), slopes[:asked]])
+        amounts = slopes.astype(np.float32)[:, np.newaxis] * self._logarithms
         found = best_unit_rows(
             self.regions.matrix,
             queries,
@@ -77,6 +94,13 @@ class RegionRanking:
             penalty=Penalty(amounts, self._class_of),
         )
         return [self._each_once(whole, part, k) for whole, part in zip(wholes, found, strict=True)]
+
+    def blocks(self, rows: Rows) -> tuple[Rows, Rows]:
+        """Return (K,) the first region, and the number of regions, of images given by their rows; 0 where none is."""
+        owners = self.regions.images[self._starts]
+        order = np.argsort(owners)
+        places = order[np.searchsorted(owners, rows, sorter=order).clip(max=len(owners) - 1)]
+        return self._starts[places], np.where(owners[places] == rows, self._sizes[places], 0)
 
     def broken_images(self) -> set[int]:
         """Return the rows of images with regions found so far that are not unit vectors."""
@@ -89,25 +113,38 @@ class RegionRanking:
         left, top, right, bottom = self.regions.boxes[number].tolist()
         return left, top, right, bottom
 
-    def penalties(self, queries: Vectors) -> Array:
-        """Return (Q, P) the penalty of each query for regions of images with 0 to P - 1 regions."""
-        amounts = np.zeros((len(queries), self._largest + 1), np.float32)
-        for size in np.flatnonzero(np.bincount(self._sizes)).tolist() if len(queries) else ():
-            places = np.flatnonzero(self._sizes == size)
-            firsts = self._starts[places[np.linspace(0, len(places) - 1, min(len(places), _SAMPLE)).astype(np.int64)]]
-            rows = (firsts[:, np.newaxis] + np.arange(size)).ravel()
-            wholes = self.regions.images[firsts].astype(np.int64)
-            best = scores_of(self.regions.matrix, rows, queries).reshape(len(queries), -1, size).max(axis=2)
-            excess = best - scores_of(self._wholes, wholes, queries)
-            sound = are_unit(self.regions.matrix[rows]).reshape(-1, size).all(axis=1) & are_unit(self._wholes[wholes])
-            if sound.any():
-                amounts[:, size] = excess[:, sound].mean(axis=1).clip(0)
-        return amounts
+    def excess(self, vectors: Vectors) -> npt.NDArray[np.float64]:
+        """Estimate, for (V, D) vectors, how much closer the best of n regions is by chance: as (V,) factors of ln(n).
 
-    def scores_of(self, numbers: Rows, query: Vectors, others: Vectors) -> Scores:
+        It is the difference between the cosines of the best region and of the whole, on average over images that are
+        spread evenly over all that have regions. It does not depend on the filters of a search.
+        """
+        chosen = np.linspace(0, len(self._alive) - 1, min(len(self._alive), _SAMPLE)).astype(np.int64)
+        blocks = self._alive[chosen]
+        firsts, sizes = self._starts[blocks], self._sizes[blocks]
+        wholes, numbers, starts = self.regions.images[firsts].astype(np.int64), *_expanded(firsts, sizes)
+        if not len(blocks):
+            return np.zeros(len(vectors))
+        best = np.maximum.reduceat(scores_of(self.regions.matrix, numbers, vectors), starts, axis=1)
+        sound = np.logical_and.reduceat(are_unit(self.regions.matrix[numbers]), starts) & are_unit(self._wholes[wholes])
+        by_chance = np.log(sizes[sound]).sum()
+        if by_chance == 0:  # a single region has no advantage
+            return np.zeros(len(vectors))
+        differences = best[:, sound].astype(np.float64) - scores_of(self._wholes, wholes[sound], vectors)
+        return np.asarray(differences.sum(axis=1) / by_chance)
+
+    def slope_of_words(self, neutral: Vectors) -> float:
+        """Return the penalty of all queries in words, as a factor of ln(n), given (V, D) texts that fit any image."""
+        return max(0.0, float(self.excess(neutral).mean()))
+
+    def slope_of(self, query: Vectors) -> float:
+        """Return the penalty of any other query (D,), as a factor of ln(n)."""
+        return max(0.0, float(self.excess(query[np.newaxis])[0]))
+
+    def scores_of(self, numbers: Rows, query: Vectors, slope: float, others: Vectors) -> Scores:
         """Return (1 + M, K) scores of K regions: of a query (D,), less the penalty, and cosines of M other vectors."""
         scores = scores_of(self.regions.matrix, numbers, np.vstack([query, others]))
-        scores[0] -= self.penalties(query[np.newaxis])[0, self._class_of[numbers]]
+        scores[0] -= np.float32(slope) * self._logarithms[self._class_of[numbers]]
         return scores
 
     def _each_once(self, whole: Ranked, part: Ranked, k: int) -> Best:
@@ -123,3 +160,43 @@ class RegionRanking:
         if k < len(order):
             order = order[: np.count_nonzero(scores >= scores[order[k - 1]])]
         return Best(images[order], scores[order], numbers[order])
+
+
+class BestRegions:
+    """The best region of each of N images, for any query."""
+
+    def __init__(self, ranking: RegionRanking, rows: Rows, slope: float) -> None:
+        """Take the regions of images.
+
+        Args:
+            ranking: all regions of the index.
+            rows: (N,) rows of the images; negative for an image that is not in the index.
+            slope: what is subtracted from scores, as a factor of ln(n) for a region of an image that has n.
+        """
+        self._matrix = ranking.regions.matrix
+        firsts, sizes = ranking.blocks(rows)
+        self._total = len(rows)
+        self._with = np.flatnonzero(sizes)
+        """(I,) the places, in `rows`, of images that have regions."""
+        sizes = sizes[self._with]
+        self._numbers, self._starts = _expanded(firsts[self._with], sizes)
+        self._penalties = np.repeat(slope * np.log(sizes), sizes).astype(np.float32)
+
+    def __len__(self) -> int:
+        """Return the number of regions of all images together."""
+        return len(self._numbers)
+
+    def scores(self, queries: Vectors) -> Scores:
+        """Return (Q, N) the score of the best region, less the penalty, for (Q, D) queries; -inf if there is none."""
+        best = np.full((len(queries), self._total), -np.inf, np.float32)
+        if len(self._numbers):
+            scores = scores_of(self._matrix, self._numbers, queries) - self._penalties
+            scores[np.isnan(scores)] = -np.inf  # rows that are no vectors
+            best[:, self._with] = np.maximum.reduceat(scores, self._starts, axis=1)
+        return best
+
+
+def _expanded(firsts: Rows, sizes: Rows) -> tuple[Rows, Rows]:
+    """Return the numbers of all regions of blocks, given by their first and their size, and where each block starts."""
+    starts = np.cumsum(sizes) - sizes
+    return np.repeat(firsts - starts, sizes) + np.arange(sizes.sum()), starts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numkong
 import numpy as np
@@ -60,7 +60,7 @@ class Penalty(NamedTuple):
 
     amounts: Array
     """(Q + M, P) for each query, and each vector of the cut, the number for rows of each of P classes."""
-    class_of: npt.NDArray[np.int64]
+    class_of: npt.NDArray[np.integer[Any]]
     """(N,) the class of each row, from 0 on."""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +23,7 @@ from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
+    from clipsearch.search.region_ranking import BestRegions
 
 Pairs = npt.NDArray[np.int64]
 
@@ -71,15 +72,24 @@ class Gate(NamedTuple):
     value: float
 
 
-def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SILENT) -> Evaluation:
+def evaluate(
+    encoders: Encoders,
+    captions: Captions,
+    *,
+    progress: Progress = SILENT,
+    regions_of: Callable[[Sequence[bytes | None]], BestRegions | None] | None = None,
+) -> Evaluation:
     """Evaluate retrieval of images by their captions, and of captions by their images.
 
-    An image that cannot be read is left out, and so are captions that belong to no other image.
+    An image that cannot be read is left out, and so are captions that belong to no other image. Images are found by the
+    best of their whole and their regions, as a query finds them; captions are found by whole images.
 
     Args:
         encoders: the model.
         captions: images, texts, and which texts describe which images.
         progress: is updated with the number of embedded images.
+        regions_of: returns the regions of images that an index knows, given the hashes of their contents; see
+            `Embedder.regions_of`. None compares whole images only.
 
     Raises:
         InputError: no image can be read.
@@ -89,7 +99,9 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
     vectors: list[Vectors] = []
     unreadable: list[tuple[bytes, str]] = []
     row: dict[int, int] = {}
-    with closing(readable_images(encoders, captions.images, unreadable, progress)) as found:
+    contents: dict[int, bytes] = {}
+    reading = readable_images(encoders, captions.images, unreadable, progress, known_contents=contents)
+    with closing(reading) as found:
         for place, vector in found:
             row[place] = len(vectors)
             vectors.append(vector)
@@ -103,17 +115,18 @@ def evaluate(encoders: Encoders, captions: Captions, *, progress: Progress = SIL
     # 3. Compute the metrics in both directions.
     pairs = np.array([(line[text], image) for text, image in kept], np.int64)
     images = np.stack(vectors)
+    regions = regions_of([contents.get(place) for place in row]) if regions_of else None
     return Evaluation(
         encoders.name,
         (
-            measured(DIRECTIONS["t2i"], ranks(texts, images, pairs), len(images)),
+            measured(DIRECTIONS["t2i"], ranks(texts, images, pairs, regions), len(images)),
             measured(DIRECTIONS["i2t"], ranks(images, texts, pairs[:, ::-1]), len(texts)),
         ),
         unreadable,
     )
 
 
-def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
+def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs, regions: BestRegions | None = None) -> Ranks:
     """Rank, by cosine, the best right candidate of each query among the wrong ones.
 
     The right candidates of a query do not compete with each other. A wrong candidate that ties with the best right one
@@ -124,6 +137,7 @@ def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
         queries: (Q, D) unit vectors.
         candidates: (N, D) unit vectors.
         pairs: (P, 2) index of a query and index of a right candidate; one or more for each query.
+        regions: those of the candidates. Where a region has a higher score than the whole, it is that of the candidate.
 
     Returns:
         (Q,) int64 ranks, from 1 on.
@@ -139,10 +153,12 @@ def ranks(queries: Vectors, candidates: Vectors, pairs: Pairs) -> Ranks:
     if (np.diff(firsts) == 0).any():
         raise ValueError("each query needs a right candidate")
     out = np.empty(len(queries), np.int64)
-    step = max(1, _BLOCK_SCORES // max(1, len(candidates)))
+    step = max(1, _BLOCK_SCORES // max(1, len(candidates) + (len(regions) if regions else 0)))
     for start in range(0, len(queries), step):
         stop = min(start + step, len(queries))
         scores = queries[start:stop] @ candidates.T
+        if regions:
+            np.maximum(scores, regions.scores(queries[start:stop]), out=scores)
         asked, right = pairs[firsts[start] : firsts[stop]].T
         asked = asked - start
         best = np.maximum.reduceat(scores[asked, right], firsts[start:stop] - firsts[start])

@@ -435,7 +435,7 @@ def test_models_with_the_same_dimensions_are_told_apart(pictures: Path, tmp_path
     records = [ModelRecord(e.name, e.revision, e.fingerprint, e.dim) for e in encoders]
     files = image_files([pictures])
     with Embedder(locate(str(folders[0])), options=FOR_QUERIES) as embedder:
-        items = [({"path": file.path}, result) for file, result, _ in embedder.images(files)]
+        items = [({"path": file.path}, result) for file, result, *_ in embedder.images(files)]
     vectors = [(row, vector) for row, vector in items if isinstance(vector, np.ndarray)]
     assert save(tmp_path / "v.npy", vectors, {"path": bytes}, {}) == (10, 32)
     part = Part(tmp_path / "v.npy", tmp_path / "v.csv")

@@ -22,6 +22,7 @@ from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.hit import Hit
 from clipsearch.search.index import Index
 from clipsearch.search.query_terms import TextTerm
+from clipsearch.search.region_ranking import BestRegions, RegionRanking
 
 Array = npt.NDArray[np.float64]
 N, DIM, SCALE, PROMPTS = 70, 8, 8.0, 3
@@ -34,6 +35,7 @@ class Case(NamedTuple):
     regions: Regions
     words: dict[str, npt.NDArray[np.float32]]
     prompts: npt.NDArray[np.float32]
+    neutral: npt.NDArray[np.float32]
 
 
 class Words(NoEncoders):
@@ -44,6 +46,9 @@ class Words(NoEncoders):
 
     def embed_texts(self, texts: list[str]) -> npt.NDArray[np.float32]:
         return np.stack([self._case.words[text] for text in texts])
+
+    def neutral(self) -> npt.NDArray[np.float32]:
+        return self._case.neutral
 
     def negatives(self) -> NegativePrompts:
         return NegativePrompts(self._case.prompts, PROMPTS, Logits(SCALE))
@@ -93,7 +98,7 @@ def random_case(seed: int, *, coarse: bool = False, spoilt: bool = False) -> Cas
             some = rng.permutation(len(rows))[:8]
             rows[some] *= np.array([0, 0.3, 2, 1.2, np.nan, np.inf, 0.9, 0], np.float16)[:, None]
     words = dict(zip(("a", "b", "c", "d"), unit(4), strict=True))
-    return Case(wholes, Regions(parts, images, boxes), words, unit(PROMPTS))
+    return Case(wholes, Regions(parts, images, boxes), words, unit(PROMPTS), unit(5))
 
 
 Terms = list[tuple[str, float]]
@@ -116,15 +121,16 @@ def is_unit(row: npt.NDArray[np.float16]) -> bool:
     return abs(float(np.linalg.norm(row.astype(np.float64))) - 1) <= 0.01
 
 
-def plain_penalty(case: Case, query: Array) -> dict[int, float]:
-    """By how much the best region of a picture with n regions is closer to a query than its whole, on average."""
-    excess: dict[int, list[float]] = {}
+def plain_slope(case: Case, vectors: Array, dead: int | None = None) -> np.float32:
+    """By how much the best region of a picture is closer to vectors than its whole, relative to ln(n), on average."""
+    excess, logarithms = [], []
     for image in dict.fromkeys(case.regions.images.tolist()):
         parts = case.regions.matrix[case.regions.images == image]
-        if all(map(is_unit, [case.wholes[image], *parts])):
-            best = min(1.0, float(np.stack(parts).astype(np.float64).dot(query).max()))
-            excess.setdefault(len(parts), []).append(best - float(query @ case.wholes[image].astype(np.float64)))
-    return {size: max(0, float(np.float32(np.mean(values)))) for size, values in excess.items()}
+        if image != dead and all(map(is_unit, [case.wholes[image], *parts])):
+            best = (parts.astype(np.float64) @ vectors.T).max(axis=0).clip(max=1)
+            excess.append((best - vectors @ case.wholes[image].astype(np.float64)).mean())
+            logarithms.append(np.log(len(parts)))
+    return max(np.float32(0), np.float32(np.mean(excess) / np.mean(logarithms)))
 
 
 def plainly(
@@ -137,13 +143,14 @@ def plainly(
     min_score: float = -2,
     min_confidence: float | None = None,
     whole: bool = False,
+    dead: int | None = None,
 ) -> list[Found]:
     """Every row by itself, the best of each picture, and all of them sorted."""
     query = summed(case, terms)
     wanted = [term for term in terms if term[1] > 0]
     unwanted = sorted({word for word, weight in terms if weight < 0})
     judged = summed(case, wanted) if wanted else None
-    penalty, penalty_of_wanted = plain_penalty(case, query), plain_penalty(case, query if judged is None else judged)
+    slope = plain_slope(case, query[None] if judged is None else case.neutral.astype(np.float64), dead)
 
     def confidence(row: Array, less: float) -> float | None:
         if judged is None:
@@ -158,19 +165,14 @@ def plainly(
         if record.row is None or (among is not None and record.path not in among):
             continue
         numbers = [] if whole else np.flatnonzero(case.regions.images == record.row).tolist()
-        size = len(numbers)
-        rows: list[tuple[npt.NDArray[np.float16], float, float, tuple[int, ...] | None]] = [
-            (case.wholes[record.row], 0.0, 0.0, None)
-        ]
-        for number in numbers:
-            less, less_of_wanted = penalty.get(size, 0.0), penalty_of_wanted.get(size, 0.0)
-            rows.append((case.regions.matrix[number], less, less_of_wanted, tuple(case.regions.boxes[number].tolist())))
+        less = slope * np.log(np.float32(len(numbers) or 1))
+        parts = [(case.regions.matrix[number], less, tuple(case.regions.boxes[number].tolist())) for number in numbers]
         fits: list[Found] = []
-        for row, less, less_of_wanted, box in rows:
+        for row, less, box in [(case.wholes[record.row], np.float32(0), None), *parts]:
             exact = row.astype(np.float64)
-            sure = confidence(exact, less_of_wanted) if is_unit(row) else None
+            sure = confidence(exact, float(less)) if is_unit(row) else None
             if is_unit(row) and (min_confidence is None or (sure is not None and sure >= min_confidence)):
-                score = np.float32(min(1.0, float(query @ exact))) - np.float32(less)
+                score = np.float32(min(1.0, float(query @ exact))) - less
                 fits.append((record.path, float(score), sure, box))
         if fits:
             found.append(max(fits, key=lambda fit: fit[1]))  # of equal ones the first
@@ -303,7 +305,7 @@ def test_regions_of_dead_pictures_are_never_found(store: Store, monkeypatch: pyt
     assert index.search("a", 1)[0].path_bytes == path
     monkeypatch.setattr(Store, "matrix", lambda _: (case.wholes, alive))
     others = [record.path for record in store.records() if record.row != dead]
-    assert_same(index.search("a", None), plainly(case, store, [("a", 1)], among=others))
+    assert_same(index.search("a", None), plainly(case, store, [("a", 1)], among=others, dead=dead))
 
 
 def test_the_penalty_is_estimated_from_a_part_of_many_pictures(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,3 +316,40 @@ def test_the_penalty_is_estimated_from_a_part_of_many_pictures(store: Store, mon
     few = [hit.score for hit in index.search("a", None)]
     assert few != every
     assert few == pytest.approx(every, abs=0.3)
+
+
+def test_all_queries_in_words_have_the_same_penalty(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = random_case(4)
+    index = opened(case, store, monkeypatch)
+    numbers = np.bincount(case.regions.images, minlength=N)
+    rows = {record.path: record.row for record in store.records() if record.row is not None}
+    slopes = []
+    for word in case.words:
+        for hit in index.search(word, None):
+            if hit.box and numbers[rows[hit.path_bytes]] == 9:
+                (place,) = np.flatnonzero((case.regions.boxes == hit.box).all(axis=1))
+                slopes.append((float(case.regions.matrix[place] @ case.words[word]) - hit.score) / np.log(9))
+    assert len(slopes) > 20
+    assert slopes == pytest.approx([slopes[0]] * len(slopes), abs=1e-3)
+    assert slopes[0] > 0.01
+
+
+def test_the_best_regions_of_chosen_pictures() -> None:
+    case = random_case(5, spoilt=True)
+    ranking = RegionRanking(case.regions, case.wholes)
+    rows = np.array([3, -1, 69, 0, 3, 12, 70, 500])
+    with np.errstate(invalid="ignore"):
+        queries = np.stack(list(case.words.values()))
+        found = BestRegions(ranking, rows, 0.125)
+        scores = found.scores(queries)
+        assert scores.shape == (4, len(rows))
+        total = 0
+        for place, row in enumerate(rows):
+            parts = case.regions.matrix[case.regions.images == row].astype(np.float64)
+            total += len(parts)
+            for query, score in zip(queries, scores[:, place], strict=True):
+                cosines = [cosine for cosine in parts @ query if np.isfinite(cosine) and abs(cosine) < 1.05]
+                best = max(cosines) - 0.125 * np.log(len(parts)) if cosines else -np.inf
+                assert score == pytest.approx(min(best, 1), abs=1e-5)
+    assert len(found) == total > 0
+    assert (BestRegions(ranking, np.array([-1]), 0.125).scores(queries) == -np.inf).all()

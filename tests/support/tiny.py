@@ -98,6 +98,9 @@ class NoEncoders:
     def negatives(self) -> NegativePrompts:
         raise AssertionError
 
+    def neutral(self) -> npt.NDArray[np.float32]:
+        raise AssertionError
+
 
 class FixedEncoders(NoEncoders):
     """What answers every text with one vector, (1, D), and takes nothing for neutral."""

@@ -14,7 +14,9 @@ from tiny import NoEncoders, Watcher
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
 from clipsearch.images.finding import ImageFile
+from clipsearch.index.regions import Regions
 from clipsearch.search.encoders import EmbeddedImage
+from clipsearch.search.region_ranking import BestRegions, RegionRanking
 from clipsearch.tasks import evaluation
 from clipsearch.tasks.evaluation import Evaluation, Gate, Retrieval, evaluate, measured, parse_gate, ranks, unmet
 
@@ -105,6 +107,25 @@ def test_ranks_are_those_of_sorting_whatever_the_blocks(block: int, monkeypatch:
         right[np.arange(queries), rng.integers(0, candidates, queries)] = True
         pairs = rng.permutation(np.argwhere(right))
         assert ranks(*sides(scores), pairs).tolist() == plain_ranks(scores, pairs), case
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 22])
+def test_a_picture_ranks_by_its_best_region_where_that_fits_better(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "_BLOCK_SCORES", block)
+    rng = np.random.default_rng(3)
+    for case in range(20):
+        texts, images, sizes = 7, 9, rng.integers(0, 4, 9)
+        vectors = rng.standard_normal((texts + images + sizes.sum(), 6)).astype(np.float16)
+        vectors /= np.linalg.norm(vectors.astype(np.float32), axis=1, keepdims=True)
+        queries, wholes, parts = (part.astype(np.float32) for part in np.split(vectors, [texts, texts + images]))
+        owners = np.repeat(np.arange(images, dtype=np.int32), sizes)
+        regions = Regions(parts.astype(np.float16), owners, np.zeros((len(owners), 4), np.int32))
+        best = BestRegions(RegionRanking(regions, wholes.astype(np.float16)), np.arange(images), 0.1)
+        scores = queries @ wholes.T
+        for owner, row in zip(owners, parts, strict=True):
+            scores[:, owner] = np.maximum(scores[:, owner], queries @ row - 0.1 * np.log(sizes[owner]))
+        pairs = np.stack([np.arange(texts), rng.integers(0, images, texts)], axis=1)
+        assert ranks(queries, wholes, pairs, best).tolist() == plain_ranks(scores, pairs), case
 
 
 def test_many_more_pairs_than_fit_one_block() -> None:
