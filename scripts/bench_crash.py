@@ -39,6 +39,7 @@ from conftest import SAMPLES  # noqa: E402
 from faulty import Faults, Kind, library  # noqa: E402
 from invariants import (  # noqa: E402
     LostRowsError,
+    Regions,
     ShiftedRowsError,
     State,
     Truth,
@@ -54,6 +55,7 @@ from test_crash import STORIES, Story  # noqa: E402
 from warm import WITHOUT_TORCH  # noqa: E402
 
 from clipsearch.images.decoding import decode  # noqa: E402
+from clipsearch.images.regions import layout  # noqa: E402
 from clipsearch.index.format import DATABASE, NEW_MATRIX  # noqa: E402
 from clipsearch.system.naming import ASIDE, restore  # noqa: E402
 
@@ -77,24 +79,20 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="of the real command (default %(default)s)")
     parser.add_argument("--removals", type=int, default=100, help="kills of deletes and moves (default %(default)s)")
     parser.add_argument("--images", type=int, default=150, help="in the folder at the start (default %(default)s)")
+    parser.add_argument("--regions", action="store_true", help="in an index with regions, without deletes and faults")
     parser.add_argument("--seed", type=int, default=0, help="for another course of events (default %(default)s)")
     given = parser.parse_args()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-crash-") as name:
         work = Path(name).resolve()
         common.isolate(work)
-        figures = kill(given.kills, Album(work / "album", given.images, random.Random(given.seed)), work)
-        removals = kill_removals(given.removals, work / "removals", random.Random(given.seed))
-        tried, failures = fail(work)
-    common.finish(
-        benchmark="crash",
-        seed=given.seed,
-        **figures,
-        **removals,
-        faults=tried,
-        failures=failures,
-        seconds=round(time.monotonic() - started),
-    )
+        album = Album(work / "album", given.images, random.Random(given.seed), regions=given.regions)
+        figures: dict[str, object] = dict(kill(given.kills, album, work))
+        if not given.regions:  # which make no difference to the others, or have faults of their own there
+            figures |= kill_removals(given.removals, work / "removals", random.Random(given.seed))
+            figures["faults"], figures["failures"] = fail(work)
+    seconds = round(time.monotonic() - started)
+    common.finish(benchmark="crash", regions=given.regions, seed=given.seed, **figures, seconds=seconds)
 
 
 # -- kills of the real command --------------------------------------------------------------------------------
@@ -103,16 +101,18 @@ def main() -> None:
 class Album:
     """A folder of pictures that changes, and the vector of whatever may ever be in it."""
 
-    def __init__(self, folder: Path, images: int, rng: random.Random) -> None:
+    def __init__(self, folder: Path, images: int, rng: random.Random, *, regions: bool) -> None:
         self.folder = folder
         self.rng = rng
+        self.regions = regions
         self.truth = Truth(TOLERANCE)
         self.renamed: dict[bytes, bytes] = {}
         """Old and new paths of the last change."""
         self._numbers = itertools.count()
-        self._contents = list(distinct(sample_contents()))
-        for content, vector in self._contents:
-            self.truth.learn(content, vector)
+        self._contents = []
+        for content, vector, of_regions in distinct(sample_contents(), regions=regions):
+            self._contents.append(content)
+            self.truth.learn(content, vector, of_regions)
         folder.mkdir(parents=True)
         for _ in range(images):
             self._fill(self._new())
@@ -134,7 +134,7 @@ class Album:
         return self.folder / f"{next(self._numbers):05}.png"
 
     def _fill(self, path: Path) -> None:
-        path.write_bytes(self.rng.choice(self._contents)[0])
+        path.write_bytes(self.rng.choice(self._contents))
 
     def _rename(self, path: Path) -> None:
         new = path.rename(self._new())
@@ -153,19 +153,22 @@ def sample_contents() -> Iterator[bytes]:
             yield file.getvalue()
 
 
-def distinct(contents: Iterator[bytes]) -> Iterator[tuple[bytes, Vector]]:
-    """Contents with their vectors, less those whose vector is too much like one before."""
+def distinct(contents: Iterator[bytes], *, regions: bool) -> Iterator[tuple[bytes, Vector, Regions]]:
+    """Contents with their vectors and those of their regions, less those whose vector is too much like one before."""
     from clipsearch.models.disk.files import locate
     from clipsearch.models.in_torch.encoder import Encoder
 
     encoder = Encoder(locate(MODEL), "cpu")
     known = np.empty((0, encoder.dim), np.float16)
     for content in contents:
-        pixels = encoder.preprocessing(decode(content).image)
-        vector = encoder.encode_images(np.stack([pixels]))[0].astype(np.float16)
+        decoded = decode(content)
+        boxes = layout(decoded.width, decoded.height, encoder.preprocessing.side or 0) if regions else []
+        images = [decoded.image, *map(decoded.part, boxes)]
+        vector, *others = encoder.encode_images(np.stack(list(map(encoder.preprocessing, images)))).astype(np.float16)
         if np.abs(known - vector).max(axis=1, initial=0).min(initial=np.inf) > 4 * TOLERANCE:
             known = np.concatenate([known, vector[np.newaxis]])
-            yield content, vector
+            edges = [box.in_pixels(decoded.width, decoded.height) for box in boxes]
+            yield content, vector, dict(zip(edges, others, strict=True))
 
 
 def kill(kills: int, album: Album, work: Path) -> dict[str, int]:
@@ -204,7 +207,8 @@ main()
 
 def command(album: Album, index: Path) -> list[str | Path]:
     """A run with many checkpoints."""
-    return [sys.executable, "-c", MANY_CHECKPOINTS, "index", album.folder, "--model", MODEL, "--index", index]
+    regions = ["--regions"] if album.regions else []
+    return [sys.executable, "-c", MANY_CHECKPOINTS, "index", album.folder, "--model", MODEL, "--index", index, *regions]
 
 
 def run_and_kill(album: Album, index: Path, figures: Counter[str]) -> bool:

@@ -25,14 +25,14 @@ import pytest
 import tiny
 from conftest import SAMPLES, Run, index
 from faulty import Call, Faults, Kind, read_log
-from invariants import State, Truth, assert_kept, observe
+from invariants import State, Truth, assert_kept, observe, regions_of
 from PIL import Image
 from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
 from clipsearch.index.diff import Changes, Target
-from clipsearch.index.format import DATABASE, FOLDER, HEADER_BYTES, MATRIX, NEW_DATABASE, NEW_MATRIX
+from clipsearch.index.format import ARRAYS, DATABASE, FOLDER, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.interrupts import shielded
@@ -40,20 +40,25 @@ from clipsearch.system.interrupts import shielded
 JOURNAL, NEW_JOURNAL = f"{DATABASE}-journal", f"{NEW_DATABASE}-journal"
 WRITES = {"write", "pwrite", "writev", "fwrite", "sendfile", "copy_file_range"}
 SYNCS = {"fsync", "fdatasync"}
+ROWS = {kind.name for kind in ARRAYS}
+NEW_ROWS = {kind.new_name for kind in ARRAYS}
 TINY = Path(tiny.__file__)
 
 
-def draw(path: Path, seed: int) -> Path:
-    """A small picture like no other."""
+def draw(path: Path, seed: int, height: int = 6) -> Path:
+    """A small picture like no other. With fewer rows it is too small for regions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
 
 
 def learn(truth: Truth, *pictures: Path) -> None:
-    """Which vectors the small encoder gives these pictures."""
-    truth.learn_files({os.fsencode(picture): tiny.expected(os.fsencode(picture)) for picture in pictures})
+    """Which vectors the small encoder gives these pictures and their regions."""
+    paths = [os.fsencode(picture) for picture in pictures]
+    truth.learn_files(
+        {path: tiny.expected(path) for path in paths}, {path: tiny.expected_regions(path) for path in paths}
+    )
 
 
 # -- a fault at each call in turn ----------------------------------------------------------------------------
@@ -145,10 +150,10 @@ class Story:
     def check(self, at: int, kind: Kind) -> None:
         """A fault at one call, everything that must hold after it, and the end of the story all the same."""
         ending = self.attempt(at, kind)
-        before, *later = (state.digests for state in self.states[ending.commits_before(at) :])
+        before, *later = (state.held for state in self.states[ending.commits_before(at) :])
         call = ending.calls[at - 1]
         where = f"{kind} at {call}: {ending.status}, {ending.talk}"
-        found = observe(ending.index, self.truth).digests
+        found = observe(ending.index, self.truth).held
         if kind.startswith("kill"):
             assert ending.status == -signal.SIGKILL, where
             # Whichever call between two commits was the last: what the first of them committed is there, and no more.
@@ -159,11 +164,11 @@ class Story:
             check_talk(ending.status, ending.talk)
             # More than before only if the fault came after the very commit, and never rows that are perhaps not on
             # the disk: the next fsync of the same file would say that all is well.
-            unsure = call.name in SYNCS and call.path in (MATRIX, NEW_MATRIX)
+            unsure = call.name in SYNCS and call.path in ROWS | NEW_ROWS
             assert found in [before, *([] if unsure else later[:1])], where
         self.resume(ending.index)
         # What was begun is finished, and nothing is left of the fault.
-        assert observe(ending.index, self.truth, tidy=True).digests == self.states[-1].digests, where
+        assert observe(ending.index, self.truth, tidy=True).held == self.states[-1].held, where
         shutil.rmtree(ending.index)
 
 
@@ -175,27 +180,55 @@ def check_talk(status: int, talk: str) -> None:
     assert len(talk.splitlines()) <= 3, talk
 
 
-def first_run(home: Path, faults: Faults, warm: Warm, *, count: int = 2) -> Story:
+def first_run(home: Path, faults: Faults, warm: Warm, *, count: int = 2, regions: bool | None = None) -> Story:
     """Some pictures, and no index yet."""
     pictures = home / "pictures"
+    options = [] if regions is None else ["--regions" if regions else "--no-regions"]
     story = Story(
         home,
         faults,
         warm,
-        lambda folder: ["-m", "tiny", folder, pictures],
-        lambda folder: tiny.update(folder, pictures),
+        lambda folder: ["-m", "tiny", folder, pictures, *options],
+        lambda folder: tiny.update(folder, pictures, regions=regions),
     )
     learn(story.truth, *(draw(pictures / f"{i}.png", i) for i in range(count)))
+    if regions is not None:
+        learn(story.truth, draw(pictures / "small.png", 50, height=4))
     return story
 
 
-def many_changes(home: Path, faults: Faults, warm: Warm) -> Story:
+def first_run_with_regions(home: Path, faults: Faults, warm: Warm) -> Story:
+    """Some pictures, one of them too small for regions, and no index yet."""
+    return first_run(home, faults, warm, regions=True)
+
+
+def given_regions(home: Path, faults: Faults, warm: Warm) -> Story:
+    """An index without regions gets some, for pictures that change and for others that do not."""
+    story = first_run(home, faults, warm, count=4, regions=True)
+    pictures = home / "pictures"
+    shutil.copy(pictures / "3.png", pictures / "copy.png")
+    story.before = home / "index-before"
+    tiny.update(story.before, pictures)
+    learn(story.truth, draw(pictures / "0.png", 100))
+    return story
+
+
+def dropped_regions(home: Path, faults: Faults, warm: Warm) -> Story:
+    """An index with regions loses them, and a picture changes."""
+    story = first_run(home, faults, warm, count=4, regions=False)
+    story.before = home / "index-before"
+    tiny.update(story.before, home / "pictures", regions=True)
+    learn(story.truth, draw(home / "pictures" / "0.png", 100))
+    return story
+
+
+def many_changes(home: Path, faults: Faults, warm: Warm, *, regions: bool | None = None) -> Story:
     """Of the pictures some change, come, move and go, and the matrix is rewritten without the dead third."""
-    story = first_run(home, faults, warm, count=7)
+    story = first_run(home, faults, warm, count=7, regions=regions)
     pictures = home / "pictures"
     (pictures / "bad.png").write_bytes(b"no picture")
     story.before = home / "index-before"
-    tiny.update(story.before, pictures)
+    tiny.update(story.before, pictures, regions=regions)
     learn(story.truth, *(draw(pictures / f"{i}.png", 100 + i) for i in (1, 4, 6)))
     learn(story.truth, draw(pictures / "new.png", 200))
     (pictures / "2.png").rename(pictures / "moved.png")
@@ -206,13 +239,18 @@ def many_changes(home: Path, faults: Faults, warm: Warm) -> Story:
     return story
 
 
-def forgotten(home: Path, faults: Faults, warm: Warm) -> Story:
+def many_changes_with_regions(home: Path, faults: Faults, warm: Warm) -> Story:
+    """The same in an index with regions, which are rewritten as well."""
+    return many_changes(home, faults, warm, regions=True)
+
+
+def forgotten(home: Path, faults: Faults, warm: Warm, *, regions: bool | None = None) -> Story:
     """One of two folders is dropped with the real command, and the matrix is rewritten without its half."""
-    story = first_run(home, faults, warm, count=7)
+    story = first_run(home, faults, warm, count=7, regions=regions)
     other = home / "other"
     learn(story.truth, *(draw(other / f"{i}.png", 100 + i) for i in range(7)))
     story.before = home / "index-before"
-    tiny.update(story.before, home / "pictures", other)
+    tiny.update(story.before, home / "pictures", other, regions=regions)
     story.program = lambda folder: ["-m", "clipsearch", "forget", other, "--index", folder]
 
     def resume(folder: Path) -> None:
@@ -221,6 +259,11 @@ def forgotten(home: Path, faults: Faults, warm: Warm) -> Story:
 
     story.resume = resume
     return story
+
+
+def forgotten_with_regions(home: Path, faults: Faults, warm: Warm) -> Story:
+    """The same in an index with regions."""
+    return forgotten(home, faults, warm, regions=True)
 
 
 def upgraded(home: Path, faults: Faults, warm: Warm) -> Story:
@@ -238,7 +281,10 @@ def upgraded(home: Path, faults: Faults, warm: Warm) -> Story:
     return story
 
 
-STORIES = (first_run, many_changes, forgotten, upgraded)
+STORIES = (
+    *(first_run, many_changes, forgotten, upgraded),
+    *(first_run_with_regions, given_regions, dropped_regions, many_changes_with_regions, forgotten_with_regions),
+)
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +311,7 @@ def test_a_fault_at_each_write_in_turn(story: Story, kind: Kind) -> None:
 
 def test_power_may_fail_at_any_time(story: Story) -> None:
     """Nothing is committed before what it relies on is on the disk: content, and the names of files."""
-    files = {DATABASE, MATRIX, NEW_DATABASE, NEW_MATRIX}
+    files = {DATABASE, NEW_DATABASE} | ROWS | NEW_ROWS
     written, named = set[str](), set[str]()
     """Files and names that a power cut would leave as they were before."""
     for call in story.calls:
@@ -276,8 +322,8 @@ def test_power_may_fail_at_any_time(story: Story) -> None:
         if call.name == "rename":  # after a commit that must not come undone: its journal must stay away
             assert not named & {JOURNAL, NEW_JOURNAL}, call
         if call.name in WRITES:
-            if (call.path, call.size) == (MATRIX, HEADER_BYTES):  # other programs rely on it, without any database
-                assert MATRIX not in written, call
+            if call.path in ROWS and call.size == HEADER_BYTES:  # other programs rely on it, without any database
+                assert call.path not in written, call
             written.add(call.path)
         elif call.name in SYNCS:
             written.discard(call.path)
@@ -311,27 +357,30 @@ main()
 """
 
 
+@pytest.mark.parametrize(("options", "count"), [([], 150), (["--regions"], 60)], ids=["", "regions"])
 def test_a_real_index_killed_again_and_again_loses_nothing(
-    tmp_path: Path, run: Run, environment: dict[str, str], sample_index: Path, faults: Faults
+    tmp_path: Path, run: Run, environment: dict[str, str], faults: Faults, options: list[str], count: int
 ) -> None:
     # What a killed run leaves on the disk changes with its calls only, so that a random call is a random moment.
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    for picture in sorted(SAMPLES.glob("*/*.*"))[:150]:
+    for picture in sorted(SAMPLES.glob("*/*.*"))[:count]:
         shutil.copy(picture, pictures / f"{picture.parent.name}-{picture.name}")
     program = tmp_path / "program.py"
     program.write_text(MANY_CHECKPOINTS)
-    truth = truth_of(sample_index / FOLDER)
+    common = ["pictures", "--model", "picturebook", "--engine", "numpy", *options, "--index"]
+    index(run, *common, "undisturbed", cwd=tmp_path)
+    truth = truth_of(tmp_path / "undisturbed")
     rng = random.Random(0)
     kills = early = 0
     with faults.warm(environment, WITHOUT_TORCH) as warm:
         for attempt in itertools.count():
             # One index is killed again and again, until a run comes through; then comes the next one.
             folder, state = tmp_path / f"index-{attempt}", State()
-            arguments = ["index", "pictures", "--model", "picturebook", "--engine", "numpy", "--index", folder.name]
+            arguments = ["index", *common, folder.name]
             while kills < KILLS:
                 # Before its first commit, or after some.
-                at = rng.randint(1, 5) if kills % 4 == 0 else rng.randint(100, 3000)
+                at = rng.randint(1, 5) if kills % 4 == 0 else rng.randint(100, 20 * count)
                 done = warm.run([program, *arguments], cwd=tmp_path, env=faults.environment(folder, at))
                 before, state = state, observe(folder, truth)
                 assert_kept(before, state, before.digests)
@@ -343,7 +392,8 @@ def test_a_real_index_killed_again_and_again_loses_nothing(
             index(run, *arguments[1:], cwd=tmp_path)
             end = observe(folder, truth, tidy=True)
             assert_kept(state, end, state.digests)
-            assert len(end.digests) == 150
+            assert len(end.digests) == count
+            assert len(end.regions) == (count if options else 0)
             if kills == KILLS:
                 break
     assert 0 < early < KILLS
@@ -354,7 +404,9 @@ def truth_of(folder: Path) -> Truth:
     truth = Truth(tolerance=1e-3)
     with closing(Store.open(folder)) as store:
         matrix, _ = store.matrix()
-        truth.learn_files({r.path: np.array(matrix[r.row]) for r in store.records() if r.row is not None})
+        images = {record.path: record for record in store.records() if record.row is not None}
+        vectors = {path: np.array(matrix[record.row]) for path, record in images.items()}
+        truth.learn_files(vectors, regions_of(store, images, complete=True))
     assert truth.tells_apart()
     return truth
 
@@ -362,9 +414,10 @@ def truth_of(folder: Path) -> Truth:
 # -- readers while a writer is at work ------------------------------------------------------------------------
 
 
-def test_readers_see_whole_checkpoints_only(tmp_path: Path, environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--regions"]], ids=["", "regions"])
+def test_readers_see_whole_checkpoints_only(tmp_path: Path, environment: dict[str, str], options: list[str]) -> None:
     pictures, folder, truth = tmp_path / "pictures", tmp_path / "index", Truth()
-    command = [sys.executable, str(TINY), str(folder), str(pictures)]
+    command = [sys.executable, str(TINY), str(folder), str(pictures), *options]
 
     def watched_update() -> list[State]:
         seen = []

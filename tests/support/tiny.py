@@ -1,7 +1,8 @@
 """A small encoder that means something: equal pictures get equal vectors, different ones different ones.
 
 It lets tests index pictures within milliseconds. Run as a program, it is `clipsearch index` without a model library:
-`python tiny.py FOLDER PATH...` updates the index in FOLDER, with a checkpoint after every file.
+`python tiny.py FOLDER PATH... [--regions|--no-regions]` updates the index in FOLDER, with a checkpoint after every
+file.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from PIL import Image
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
 from clipsearch.images.finding import ImageFile
+from clipsearch.images.regions import layout
 from clipsearch.index import run, updating
 from clipsearch.index.format import UPGRADES, ModelRecord
 from clipsearch.index.models import LoadedModel
@@ -29,6 +31,7 @@ from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import EmbeddedImage
 from clipsearch.system.progress import Progress
 
+Edges = tuple[int, int, int, int]
 Pixels = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]
 
 _SIDE = 4
@@ -157,11 +160,26 @@ def expected(path: bytes) -> npt.NDArray[np.float16]:
     return np.asarray(TinyEncoder().encode_images(pixels[np.newaxis])[0].astype(np.float16))
 
 
+def expected_regions(path: bytes) -> dict[Edges, npt.NDArray[np.float16]]:
+    """The vector that an index with regions must hold for each region of a picture, in their order."""
+    with open(path, "rb") as file:
+        decoded = decode(file.read())
+    boxes = layout(decoded.width, decoded.height, _SIDE)
+    return {
+        box.in_pixels(decoded.width, decoded.height): np.asarray(
+            TinyEncoder().encode_images(TinyEncoder.preprocessing(decoded.part(box))[np.newaxis])[0].astype(np.float16)
+        )
+        for box in boxes
+    }
+
+
 def main() -> int:
     """Index, as the command line does it."""
     run.CHECKPOINT_SECONDS = float(os.environ.get("TINY_CHECKPOINT_SECONDS", "0"))
+    regions = {"--regions": True, "--no-regions": False}.get(sys.argv[-1])
+    folder, *paths = map(Path, sys.argv[1:] if regions is None else sys.argv[1:-1])
     try:
-        summary = update(Path(sys.argv[1]), *map(Path, sys.argv[2:]), encoder=TinyEncoder(batch_size=2))
+        summary = update(folder, *paths, encoder=TinyEncoder(batch_size=2), regions=regions)
     except ClipsearchError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 2
