@@ -32,7 +32,7 @@ from warm import WITHOUT_TORCH, Warm
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.finding import Rules
 from clipsearch.index.diff import Changes, Target
-from clipsearch.index.format import ARRAYS, DATABASE, FOLDER, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
+from clipsearch.index.format import ARRAYS, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.interrupts import shielded
@@ -359,7 +359,7 @@ main()
 
 @pytest.mark.parametrize(("options", "count"), [([], 150), (["--regions"], 60)], ids=["", "regions"])
 def test_a_real_index_killed_again_and_again_loses_nothing(
-    tmp_path: Path, run: Run, environment: dict[str, str], faults: Faults, options: list[str], count: int
+    tmp_path: Path, run: Run, environment: dict[str, str], faults: Faults, *, options: list[str], count: int
 ) -> None:
     # What a killed run leaves on the disk changes with its calls only, so that a random call is a random moment.
     pictures = tmp_path / "pictures"

@@ -117,6 +117,9 @@ class FixedEncoders(NoEncoders):
     def negatives(self) -> NegativePrompts:
         return NegativePrompts(np.zeros_like(self._vector), 1, Logits(1.0))
 
+    def neutral(self) -> npt.NDArray[np.float32]:
+        return np.zeros_like(self._vector)
+
 
 class Watcher(Progress):
     """Progress that is remembered."""
