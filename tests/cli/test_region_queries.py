@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,44 @@ def test_a_model_without_neutral_prompts_has_the_penalty_too(run: Run, tmp_path:
         neutral = model.embed_texts(NEUTRAL).astype(np.float64)
         (query,) = model.embed_texts(["a dog"]).astype(np.float64)
     assert_same(tmp_path, asked(run, tmp_path, "query", "a dog"), Files(tmp_path).plainly(query, neutral))
+
+
+def test_hits_are_cropped_to_the_regions_that_the_json_names(folder: Path, run: Run, tmp_path: Path) -> None:
+    page, copies = tmp_path / "page.html", tmp_path / "copies"
+    files = ("--crop", "--copy-to", copies, "--html", page)
+    done = run("query", "a red car", "-k", "20", "--json", *files, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    hits = json.loads(done.stdout)
+    regions = [hit for hit in hits if hit["box"]]
+    assert 0 < len(regions) < len(hits)
+    for hit in hits:
+        whole = folder / hit["path"]
+        if not hit["box"]:
+            assert (copies / whole.name).read_bytes() == whole.read_bytes()
+            continue
+        ending = "png" if whole.suffix == ".png" else "jpg"
+        with Image.open(whole) as image, Image.open(copies / f"{whole.stem}-crop.{ending}") as copy:
+            wanted = np.asarray(image.convert("RGB").crop(hit["box"]), float)
+            difference = np.abs(np.asarray(copy, float) - wanted)
+        assert difference.max() == 0 if ending == "png" else difference.mean() < 2
+    assert len(list(copies.iterdir())) == len(hits)
+    said = done.stderr.decode().splitlines()
+    assert said == [
+        f"Copied {len(hits)} images to {copies}.",
+        f"Wrote {page}.",
+        f"{len(hits) - len(regions)} of {len(hits)} images not cropped: no region fits better than the whole.",
+    ]
+    html = page.read_text("utf-8")
+    shown = re.findall(r'data-width="(\d+)" data-height="(\d+)"', html)
+    edges = [hit["box"] or (0, 0, hit["width"], hit["height"]) for hit in hits]
+    assert shown == [(str(right - left), str(bottom - top)) for left, top, right, bottom in edges]
+    assert "<rect" not in html
+    run("query", "a red car", "-k", "20", "--html", page, cwd=folder)
+    assert page.read_text("utf-8").count("<rect ") == 2 * len(regions)  # each line has one below it
+
+
+def test_wholes_cannot_be_cropped_and_that_is_said(folder: Path, run: Run, tmp_path: Path) -> None:
+    done = run("query", "a red car", "-k", "1", "--whole", "--crop", "--copy-to", tmp_path, cwd=folder)
+    assert done.returncode == 0
+    assert "Nothing was cropped: no region took part in the search." in done.stderr.decode()
+    assert not list(tmp_path.glob("*-crop*"))
