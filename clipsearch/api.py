@@ -89,30 +89,32 @@ def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | 
     return found, None if same_place(absolute(found.parent), absolute(here)) else here
 
 
-def open_index(folder: str | os.PathLike[str] | None = None) -> Index:
+def open_index(folder: str | os.PathLike[str] | None = None, *, model: str | None = None) -> Index:
     """Open an index for searching, without importing torch.
 
     Args:
         folder: the index folder, or the one that contains it; by default the one that `CLIPSEARCH_INDEX` names, else
             the nearest from the current folder upwards.
+        model: the folder of a model that `tune` made for queries from that of the index, which embeds texts then.
 
     Returns:
         The opened index. It is a context manager, and has a method `close`.
 
     Raises:
+        ModelMismatchError: `model` was not made from the model of the index.
         IndexUnfinishedError: the index has no image yet, because the run that makes it is at work or was interrupted.
         ClipsearchError: there is no index, or it cannot be read.
     """
-    return open_at(index_folder(folder))
+    return open_at(index_folder(folder), model)
 
 
-def open_at(folder: Path, *, engine: str = "auto") -> Index:
+def open_at(folder: Path, model: str | None = None, *, engine: str = "auto") -> Index:
     """Open the index in exactly this folder, as `open_index` does; `engine` is as in `EncoderOptions`."""
     store = Store.open(folder)
     _warn_if_unfinished(store)
     _log.info(_INDEX_USED, store.folder)
     options = FOR_QUERIES if engine == "auto" else replace(FOR_QUERIES, engine=engine)
-    return Index(store, Embedder(store, options=options), refresh=partial(_refreshed, store.folder))
+    return Index(store, embedder_for(store, model, options), refresh=partial(_refreshed, store.folder))
 
 
 def build_index(
@@ -236,24 +238,62 @@ def load_model(
 
     choice = ModelChoice(name, [current_folder()], nearest.model() if nearest else None)
     store = nearest and _of_model(choice, nearest, look_beside=index is None)
-    return Embedder(store or locate(choice.name, progress=progress), why=choice.why, options=computing)
+    if store is None:
+        return Embedder(locate(choice.name, progress=progress), why=choice.why, options=computing)
+    return Embedder(store, tuned=_tuned(choice, store), why=choice.why, options=computing)
+
+
+def _tuned(choice: ModelChoice, store: Store) -> ModelFiles | None:
+    """Return the files of the chosen model if it was tuned from that of an index; None if it is that of the index.
+
+    Raises:
+        ModelMismatchError: it is neither.
+    """
+    from clipsearch.models.disk.files import locate
+
+    known = store.model()
+    if known is None or choice.made(known):
+        return None
+    if choice.embeds_images_like(known):
+        return locate(choice.name)
+    raise mismatch(store.folder, known, choice.name)
+
+
+def embedder_for(store: Store, model: str | None, options: EncoderOptions = FOR_QUERIES) -> Embedder:
+    """Return the embedder of an index, or of a `model` that was tuned from that of the index for queries.
+
+    Raises:
+        ModelMismatchError: the model is neither that of the index nor tuned from it.
+        ModelError: it is incomplete.
+    """
+    if model is None:
+        return Embedder(store, options=options)
+    from clipsearch.model_choice import ModelChoice
+
+    choice = ModelChoice(model, [], store.model())
+    return Embedder(store, tuned=_tuned(choice, store), why=choice.why, options=options)
 
 
 def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Store | None:
     """Return the index of a model: `nearest` or one beside it; None if there is none. All others are closed."""
     known = nearest.model()
-    if known and choice.made(known):
+    if known and _fits(choice, known):
         _log.info(_INDEX_USED, nearest.folder)
         return nearest
     nearest.close()
     reason = f"its model is {known.name}" if known else "it has no model yet"
     _log.info("index: %s is not used, for %s", nearest.folder, reason)
     for store in _beside(nearest.folder) if look_beside else ():
-        if (other := store.model()) and choice.made(other):
+        if (other := store.model()) and _fits(choice, other):
             _log.info(_INDEX_USED, store.folder)
             return store
         store.close()
     return None
+
+
+def _fits(choice: ModelChoice, known: ModelRecord) -> bool:
+    """Whether the vectors of images in an index of the model `known` are those of the chosen one."""
+    return choice.made(known) or choice.embeds_images_like(known)
 
 
 def _beside(folder: Path) -> Iterator[Store]:
@@ -292,6 +332,8 @@ class IndexingModel:
 
         self.choice = ModelChoice(self._given, folders, known, self._otherwise)
         bound = index.bound_model()
+        if bound and self.choice.is_asked_for and self.choice.embeds_images_like(bound):
+            self.choice = ModelChoice(bound.name, [], bound)
         if bound and self.choice.is_asked_for and not self.choice.made(bound):
             raise mismatch(index.folder, bound, f"{self.choice.name} ({self.choice.why})")
 

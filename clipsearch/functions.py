@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from clipsearch.api import IndexingModel, index_folder, load_model
 from clipsearch.errors import InputError, NothingFoundError
-from clipsearch.models.encoder_options import FOR_QUERIES
 from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.search.index import Index
 from clipsearch.system.paths import absolute
@@ -112,7 +111,7 @@ def classify(
         if model is not None:
             raise InputError("The images of an index are classified by its own model. Leave the other one out.")
         chosen = selected(images.store, **filters)
-        classifier = Classifier.of(labels, Embedder(images.store, options=FOR_QUERIES), wanted)
+        classifier = Classifier.of(labels, images.encoders, wanted)
         found = classifier.predict_rows(chosen.matrix, chosen.rows, top)
         return list(_labelled(chosen.paths, classifier, found))
     if filters:
@@ -211,7 +210,7 @@ def cluster(
     found = find_clusters(index.store, n, method=method, min_size=min_size, seed=seed, **filters)
     if not labels:
         return found
-    vectors = Embedder(index.store, options=FOR_QUERIES).embed_texts(labels)
+    vectors = index.encoders.embed_texts(list(labels))
     return name_clusters(found, labels, vectors)
 
 
@@ -276,7 +275,7 @@ def caption_ranks(
     """
     from clipsearch.tasks.caption_ranks import caption_ranks as ranked
 
-    return ranked(index.store, Embedder(index.store, options=FOR_QUERIES), image, texts, **filters)
+    return ranked(index.store, index.encoders, image, texts, **filters)
 
 
 def export_vectors(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clipsearch.errors import InputError, ModelError
 from clipsearch.index.format import ModelRecord
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.search.messages import BY_DEFAULT, OF_THE_INDEX
 from clipsearch.settings import wanted_model
+
+if TYPE_CHECKING:
+    from clipsearch.models.disk.files import ModelFiles
 
 
 class ModelChoice:
@@ -60,14 +64,28 @@ class ModelChoice:
             or self._fingerprint == index.fingerprint
         )
 
+    def embeds_images_like(self, index: ModelRecord) -> bool:
+        """Whether this model was tuned from that of an index and has vectors of its own for texts only."""
+        from clipsearch.models.disk.tuned import base_of
+
+        if self._files is None or self._fingerprint is None:
+            return False
+        base = base_of(self._files.folder, self._fingerprint)
+        return base is not None and base.fingerprint == index.fingerprint
+
+    @cached_property
+    def _files(self) -> ModelFiles | None:
+        """The files of the model; None if it is not on this disk."""
+        from clipsearch.models.disk.files import find_local
+
+        try:
+            return find_local(self.name)
+        except ModelError:
+            return None  # there is no such model, so it is another than that of the index
+
     @cached_property
     def _fingerprint(self) -> str | None:
         """The fingerprint of the model; None if it is not on this disk."""
-        from clipsearch.models.disk.files import find_local
         from clipsearch.models.in_torch.loading import known_fingerprint
 
-        try:
-            files = find_local(self.name)
-        except ModelError:
-            return None  # there is no such model, so it is another than that of the index
-        return known_fingerprint(files.folder) if files else None
+        return known_fingerprint(self._files.folder) if self._files else None

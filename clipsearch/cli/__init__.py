@@ -41,6 +41,7 @@ _COMMANDS = {
     "export": ("export", "export"),
     "import": ("import_", "import_"),
     "eval": ("eval_", "eval_"),
+    "tune": ("tune", "tune"),
     "tokens": ("tokens", "tokens"),
     "models": ("models", "models"),
     "status": ("status", "status"),
@@ -51,7 +52,7 @@ _COMMANDS = {
 
 _BY_ITSELF = {"--distinct": "1"}
 """Options whose value may be omitted, and the value they then have. Typer does not support such options."""
-_OF_MATRICES = ("cluster", "duplicates")
+_OF_MATRICES = ("cluster", "duplicates", "tune")
 """Commands with large matrix products, which NumPy's BLAS computes in several threads."""
 _WITHOUT_NUMPY = ("models",)
 """Commands that do not import NumPy."""

@@ -9,7 +9,7 @@ import typer
 from clipsearch.cli.inputs import check_inputs, image_input
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import EngineOption, FormatOptions, IndexOption, VerboseOption, print_rows
-from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, opened, say_why_nothing
+from clipsearch.cli.search_options import EXIT_NOTHING_FOUND, FilterOptions, TunedOption, opened, say_why_nothing
 from clipsearch.cli.text_options import TextOptions
 from clipsearch.models.encoder_options import EncoderOptions, Engine
 
@@ -27,6 +27,7 @@ def caption_rank(
     ] = None,
     filters: FilterOptions,
     output: FormatOptions,
+    model: TunedOption = None,
     engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
     verbose: VerboseOption = False,
@@ -36,7 +37,7 @@ def caption_rank(
     The text with the best rank comes first. A picture that is not in the index is ranked as if it were. Exits with 0,
     with 1 if there is no image to rank it among, and with 2 after an error.
     """
-    from clipsearch.search.embedder import Embedder
+    from clipsearch.api import embedder_for
     from clipsearch.tasks.caption_ranks import caption_ranks
 
     form = output.form()
@@ -47,7 +48,7 @@ def caption_rank(
     with opened_index:
         store = opened_index.store
         options = EncoderOptions(engine=engine.value)
-        ranks = caption_ranks(store, Embedder(store, options=options), wanted, sentences, **arguments)
+        ranks = caption_ranks(store, embedder_for(store, model, options), wanted, sentences, **arguments)
         rows = [one._asdict() for one in ranks[:top]]
         columns = ("rank", "images", "score", "text")
         print_rows(rows, form, numbers={"score": ".4f"}, columns=columns)

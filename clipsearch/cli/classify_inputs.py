@@ -55,8 +55,8 @@ def open_source(
     if indexed == bool(paths):
         raise InputError("Name either pictures or --indexed: clipsearch classify PATH... --label cat --label dog")
     if indexed:
-        if model.model or coarse:
-            raise InputError(f"--indexed goes without {'--model' if model.model else '--coarse'}.")
+        if coarse:
+            raise InputError("--indexed goes without --coarse.")
         with _index(filters, model) as found:
             yield found
         return
@@ -75,11 +75,11 @@ def open_source(
 
 @contextmanager
 def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedder, Source]]:
-    from clipsearch.search.embedder import Embedder
+    from clipsearch.api import embedder_for
     from clipsearch.tasks.classification import Classified, selected
 
     opened_index, arguments = opened(model.index, filters, verbose=model.verbose)
-    with opened_index, Embedder(opened_index.store, options=model.encoder_options()) as embedder:
+    with opened_index, embedder_for(opened_index.store, model.model, model.encoder_options()) as embedder:
         chosen = selected(opened_index.store, **arguments)
         if not chosen.paths:
             say_why_nothing(opened_index, [], arguments)

@@ -63,7 +63,7 @@ class ProgressBar(Progress):
         self._done = self._unreadable = 0
         """Numbers of images so far, and of those that cannot be read."""
         self._rate = _Rate()
-        self._is_download = False
+        self._is_download = self._is_training = False
 
     def __enter__(self) -> Self:
         return self
@@ -121,6 +121,23 @@ class ProgressBar(Progress):
             self._stop()
             if self._total is not None:
                 self._open_for_images()
+
+    def stepped(self, done: int, total: int, said: str) -> None:
+        """Show a bar for the steps of a training, in place of the one for images."""
+        if not self._is_training and self._is_shown():
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+
+            self._is_training = True
+            self._open(
+                TextColumn("Training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("steps"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[rate]}"),
+                total=total,
+            )
+        self._show(done, rate=said)
 
     def _is_shown(self) -> bool:
         return not self._quiet and sys.stderr is not None and sys.stderr.isatty()

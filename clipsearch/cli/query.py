@@ -17,6 +17,7 @@ from clipsearch.cli.search_options import (
     KOption,
     MinScoreOption,
     OutputOptions,
+    TunedOption,
     WholeOption,
     opened,
     present,
@@ -94,6 +95,7 @@ def query(
     whole: WholeOption = False,
     filters: FilterOptions,
     output: OutputOptions,
+    model: TunedOption = None,
     engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
     verbose: VerboseOption = False,
@@ -117,7 +119,7 @@ def query(
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
-    opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
+    opened_index, arguments = opened(index, filters, model=model, engine=engine, verbose=verbose)
     with opened_index:
         ask = partial(opened_index.search_many, [terms for _, terms in queries], whole=whole, **arguments)
         hits = ask(k, min_score=min_score, min_confidence=min_confidence, distinct=distinct)

@@ -56,6 +56,15 @@ DistinctOption = Annotated[
 WholeOption = Annotated[
     bool, typer.Option("--whole", help="Compare images as wholes only, without the regions that the index may have.")
 ]
+TunedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="DIR",
+        help="A model that `clipsearch tune` made from that of the index, to read words with.",
+        show_default=False,
+    ),
+]
 GroupsPageOption = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE", help="Write a page with the groups, as a single file.", show_default=False),
@@ -249,7 +258,12 @@ def check_page(html: Path | None) -> None:
 
 
 def opened(
-    folder: Path | None, filters: FilterOptions, *, engine: Engine = Engine.AUTO, verbose: bool = False
+    folder: Path | None,
+    filters: FilterOptions,
+    *,
+    model: str | None = None,
+    engine: Engine = Engine.AUTO,
+    verbose: bool = False,
 ) -> tuple[Index, FilterArguments]:
     """Open the index to search, and return it with the filters. The arguments are the values of options."""
     from clipsearch.api import index_to_search, open_at
@@ -258,7 +272,7 @@ def opened(
     place, below = index_to_search(folder)
     arguments = filters.arguments(below)
     show_log(verbose=verbose)
-    return open_at(place, engine=engine.value), arguments
+    return open_at(place, model, engine=engine.value), arguments
 
 
 def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:

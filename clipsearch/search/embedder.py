@@ -51,17 +51,23 @@ class Embedder:
     """Embeds texts and images as unit vectors with one model, whose parts are loaded when they are first needed."""
 
     def __init__(
-        self, source: Store | ModelFiles, *, why: str | None = None, options: EncoderOptions = BY_ITSELF
+        self,
+        source: Store | ModelFiles,
+        *,
+        tuned: ModelFiles | None = None,
+        why: str | None = None,
+        options: EncoderOptions = BY_ITSELF,
     ) -> None:
         """Use the model of an index, or a model on this disk; nothing is loaded yet.
 
         Args:
             source: The index, whose vectors are used for images that it knows, or the files of the model.
+            tuned: The files of a model that embeds images as that of the index does, and is used in its place.
             why: The reason for the choice of this model, for the log.
             options: The device, precision and engine to compute with.
         """
         self._store = source if isinstance(source, Store) else None
-        self._model = LazyModel(source, why=why, options=options)
+        self._model = LazyModel(tuned or source, why=why, options=options)
         self.damaged: list[tuple[bytes, float]] = []
         """Path of each damaged image so far, and the share of it that is missing, in no particular order."""
         self._cut: set[str] = set()
@@ -85,6 +91,16 @@ class Embedder:
     def identity(self) -> tuple[str, str | None, str]:
         """Name, revision and fingerprint of the model, which an index records."""
         return self._model.identity
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of the model on this disk.
+
+        Raises:
+            ModelError: the model is not on this disk and cannot be downloaded.
+            ModelMismatchError: the model of this name on this disk is not the one that the index was made with.
+        """
+        return self._model.files
 
     @property
     def uses_index(self) -> bool:
@@ -317,8 +333,8 @@ class Embedder:
         try:
             yield
         finally:
-            if self._model.record:
-                self._model.log_once(f"fingerprint: {self._model.record.fingerprint}")
+            if self._store:
+                self._model.log_once(f"fingerprint: {self._model.fingerprint}")
                 _log.info("pictures: %d of %d known to the index", self._seen_before, self._seen)
 
     def _with_known(self, item: Item) -> Item:

@@ -55,6 +55,11 @@ class Index:
     ) -> None:
         self.close()
 
+    @property
+    def encoders(self) -> Encoders:
+        """The model that embeds queries."""
+        return self._encoders
+
     def close(self) -> None:
         """Close the files."""
         self.store.close()

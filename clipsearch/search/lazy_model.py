@@ -106,6 +106,21 @@ class LazyModel:
             return self.record.fingerprint
         return checked_fingerprint(self._files)
 
+    @property
+    def files(self) -> ModelFiles:
+        """The files of the model on this disk.
+
+        Raises:
+            ModelError: the model is not on this disk and cannot be downloaded.
+            ModelMismatchError: the model of this name on this disk is not the one that the index was made with.
+        """
+        self._check_same(checked_fingerprint(self._files))
+        return self._files
+
+    def _check_same(self, fingerprint: str) -> None:
+        if self._store and self.record and fingerprint != self.record.fingerprint:
+            raise mismatch(self._store.folder, self.record, f"{self.name} as it is on this disk now")
+
     @cached_property
     def _files(self) -> ModelFiles:
         if self._known_files:
@@ -251,8 +266,6 @@ class LazyModel:
 
     def _loaded(self) -> Encoder:
         encoder = load_encoder(self._files, self._options)
-        if self._store and self.record and encoder.fingerprint != self.record.fingerprint:
-            wanted = f"{self.name} as it is on this disk now"
-            raise mismatch(self._store.folder, self.record, wanted)
+        self._check_same(encoder.fingerprint)
         self.log_once(*messages.encoder_loaded(encoder, self._device_reason))
         return encoder

@@ -21,5 +21,8 @@ class Progress:
     def downloading(self, done: int, total: int) -> None:
         """Report that `done` of `total` bytes of a model have arrived."""
 
+    def stepped(self, done: int, total: int, said: str) -> None:
+        """Report that `done` of `total` steps of a training are done, and in `said` how well it goes."""
+
 
 SILENT = Progress()

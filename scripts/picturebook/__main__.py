@@ -1,4 +1,4 @@
-"""`python -m scripts.picturebook draw|train|release|evaluate|samples|regions`: see the README beside this file."""
+"""`python -m scripts.picturebook STAGE`, such as draw, train or release: see the README beside this file."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ def main() -> None:
     stage.add_argument("out", type=Path)
     stage.add_argument("--pictures", dest="number", type=int, default=300)
     stage.add_argument("--workers", type=int, default=2)
+    stage = stages.add_parser("novelties", help="draw kinds that the model never saw, to try `clipsearch tune` on")
+    stage.add_argument("out", type=Path)
+    stage.add_argument("--count", type=int, default=40, help="pictures of each new kind")
+    stage.add_argument("--held-out", type=int, default=10, help="more pictures of each new kind, to search for")
+    stage.add_argument(
+        "--old",
+        type=int,
+        default=1000,
+        help="held-out pictures of what the model knows, and as many for the control set",
+    )
     arguments = vars(parser.parse_args())
     name = arguments.pop("stage")
     if name == "draw":
@@ -61,6 +71,10 @@ def main() -> None:
         from .regions import regions
 
         regions(**arguments)
+    elif name == "novelties":
+        from .novelties import novelties
+
+        novelties(**arguments)
 
 
 if __name__ == "__main__":
