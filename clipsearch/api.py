@@ -274,6 +274,11 @@ def embedder_for(store: Store, model: str | None, options: EncoderOptions = FOR_
     return Embedder(store, tuned=_tuned(choice, store), why=choice.why, options=options)
 
 
+def index_of(model: Embedder) -> Index | None:
+    """Return the index whose vectors an opened model uses, to search with that model; None if it uses none."""
+    return Index(model.store, model) if model.store else None
+
+
 def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Store | None:
     """Return the index of a model: `nearest` or one beside it; None if there is none. All others are closed."""
     known = nearest.model()

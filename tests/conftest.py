@@ -81,7 +81,7 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 _READ_WHEN_NEEDED = {"CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"}
 """Variables that no library looks at when it is imported."""
-_WITH_TORCH = {"index", "query", "similar", "embed", "score", "tokens", "cluster", "pull", "check"}
+_WITH_TORCH = {"index", "query", "similar", "embed", "score", "imagine", "tokens", "cluster", "pull", "check"}
 """Commands of which some import PyTorch, or another large library; forks of a process without it take half the time."""
 
 

@@ -38,6 +38,7 @@ _COMMANDS = {
     "cluster": ("cluster", "cluster"),
     "duplicates": ("duplicates", "duplicates"),
     "embed": ("embed", "embed"),
+    "imagine": ("imagine", "imagine"),
     "export": ("export", "export"),
     "import": ("import_", "import_"),
     "eval": ("eval_", "eval_"),

@@ -53,9 +53,9 @@ class _Rate:
 class ProgressBar(Progress):
     """A bar for files found, images done, or bytes of a download, one at a time; none if stderr is no terminal."""
 
-    def __init__(self, *, quiet: bool = False, doing: str = "Indexing") -> None:
+    def __init__(self, *, quiet: bool = False, doing: str = "Indexing", unit: str = "images") -> None:
         self._quiet = quiet
-        self._doing = doing
+        self._doing, self._unit = doing, unit
         self._bar: Bar | None = None
         self._task: TaskID | None = None
         self._total: int | None = None
@@ -99,6 +99,13 @@ class ProgressBar(Progress):
                 rate=str(self._rate),
                 skips=f"{self._unreadable} unreadable" if self._unreadable else "",
             )
+
+    def step(self, note: str) -> None:
+        """Advance by one, and show a note at the end of the bar."""
+        self._done += 1
+        if self._bar:
+            self._rate.add(1, time.monotonic())
+            self._show(self._done, rate=str(self._rate), skips=note)
 
     def downloading(self, done: int, total: int) -> None:
         """Show a bar for a download, in place of the one for images until the download is complete."""
@@ -149,7 +156,7 @@ class ProgressBar(Progress):
             TextColumn(self._doing),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("images{task.fields[rate]}"),
+            TextColumn(f"{self._unit}{{task.fields[rate]}}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[skips]}"),
             total=self._total,

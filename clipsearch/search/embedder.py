@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower
+    from clipsearch.models.in_torch.image_encoder import ImageEncoder
     from clipsearch.search.region_ranking import BestRegions
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,11 @@ class Embedder:
             ModelMismatchError: the model of this name on this disk is not the one that the index was made with.
         """
         return self._model.files
+
+    @property
+    def store(self) -> Store | None:
+        """The index from which vectors of known images are taken; None without one."""
+        return self._store
 
     @property
     def uses_index(self) -> bool:
@@ -297,6 +303,14 @@ class Embedder:
             ModelError: the model or the options are not supported in NumPy.
         """
         return self._model.numpy_tower
+
+    def images_in_torch(self) -> ImageEncoder:
+        """Load the image tower in torch, through which gradients flow.
+
+        Raises:
+            ModelError: the model is not available.
+        """
+        return self._model.images_in_torch()
 
     def negatives(self) -> NegativePrompts:
         """Return the neutral prompts that texts are compared with."""

@@ -159,12 +159,12 @@ class LazyModel:
                 self.log_once(f"engine: torch ({why_torch(self._options) or NO_TOWER})")
                 return encoder
             if self._engine is None:
-                self._engine = ImageEngine(tower, self._images_in_torch, options=self._options, expected=self.expected)
+                self._engine = ImageEngine(tower, self.images_in_torch, options=self._options, expected=self.expected)
                 self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
             return self._engine
 
-    def _images_in_torch(self) -> ImageEncoder:
-        """The image tower in torch; the whole model if its inputs have different shapes, as in transformers."""
+    def images_in_torch(self) -> ImageEncoder:
+        """Load the image tower in torch; the whole model if its inputs have different shapes, as in transformers."""
         if self._tower is None or self._tower.preprocessing.seen is None:
             return self._whole_model
         encoder = load_image_encoder(self.name, self._tower, self._options)

@@ -21,6 +21,7 @@ def main() -> None:
     stage.add_argument("--threads", type=int, default=2)
     stage.add_argument("--peak", type=float, default=1.0, help="scales the learning rate")
     stage.add_argument("--focus", action="store_true", help="half of each batch are animals in one pose and colour")
+    stage.add_argument("--seed", type=int, default=0, help="of the first weights")
     stage = stages.add_parser("release", help="write the model of the last checkpoint for transformers, and check it")
     stage.add_argument("folder", type=Path)
     stage.add_argument("out", type=Path, nargs="?", default=Path("clipsearch/data/picturebook"))

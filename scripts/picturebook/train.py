@@ -322,13 +322,16 @@ def _optimizers(student: Student) -> list[torch.optim.Optimizer]:
     return [Muon(matrices, MUON_RATE), torch.optim.AdamW(groups, lr=ADAM_RATE, betas=(0.9, 0.98), fused=True)]
 
 
-def train(folder: Path, steps: int, decay: int, *, threads: int = 2, peak: float = 1.0, focus: bool = False) -> None:
+def train(
+    folder: Path, steps: int, decay: int, *, threads: int = 2, peak: float = 1.0, focus: bool = False, seed: int = 0
+) -> None:
     """Train on the pictures in `folder` until `steps`, from the last checkpoint there if there is one.
 
-    The rate falls to zero over the last `decay` steps; `peak` scales it, and `focus` takes `focused_batches`.
+    The rate falls to zero over the last `decay` steps; `peak` scales it, and `focus` takes `focused_batches`. The
+    first weights follow from `seed`.
     """
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     # 1. words
     words_file = folder / "tokenizer.json"
     if not words_file.exists():

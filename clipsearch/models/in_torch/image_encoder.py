@@ -72,7 +72,7 @@ class ImageEncoder:
         Raises:
             DeviceError: this machine has no such device.
         """
-        self.name, self.preprocessing = name, preprocessing
+        self.name, self.preprocessing, self.width = name, preprocessing, width
         self.device, self.device_reason = choose_device(options.device)
         self.precision, self.precision_reason = choose_precision(options.precision, self.device, width)
         self._make_tower = make_tower
@@ -187,6 +187,14 @@ class ImageEncoder:
         batch = self._on_device(np.stack(list(pixels)))
         normal = torch.addcmul(self._offset, batch.permute(0, 3, 1, 2).float(), self._factor)
         return unit(tower(normal.to(tower.dtype)))
+
+    def embed_colours(self, colours: torch.Tensor) -> torch.Tensor:
+        """Embed (B, 3, H, W) colours from 0 to 1, of the size of the model's input, as (B, D) unit vectors.
+
+        Gradients flow back to the colours. The images must not be of any proportions.
+        """
+        normal = torch.addcmul(self._offset, colours * 255, self._factor)
+        return torch.nn.functional.normalize(self._tower(normal.to(self._tower.dtype)).float(), dim=-1)
 
     def _patches(self, pixels: Pixels, patches: Patches, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """Return a tower's arguments for images of any proportions: (B, T, W) patches, their mask, (B, 2) grids."""

@@ -204,7 +204,7 @@ class PlainTower:
     def __init__(self, model: Any, dtype: torch.dtype, device: torch.device) -> None:  # noqa: ANN401  (of any family)
         """Move `model` to the device except for its text tower, which stays in float32 on the CPU."""
         self.dtype, self.device = dtype, device
-        self._model = model
+        self._model = model.requires_grad_(False)  # gradients may be wanted for pixels, but never for weights
         for name, part in model.named_children():
             if not name.startswith("text"):
                 part.to(device, dtype)
