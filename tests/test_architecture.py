@@ -39,8 +39,8 @@ ALLOWED = {
     "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system model_choice index search models models.disk models.in_numpy models.in_torch",
     "functions": "errors system images datasets index exchange search tasks models api",
-    "cli": "errors unit system settings images datasets index exchange search tasks output output.terminal api"
-    " models models.disk models.in_numpy",
+    "cli": "errors unit system settings images datasets index exchange search tasks tasks.imagining output"
+    " output.terminal api models models.disk models.in_numpy",
     "__init__": "errors system images models search api functions",
     "__main__": "cli",
 }

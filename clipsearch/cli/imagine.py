@@ -68,7 +68,7 @@ def imagine(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", metavar="N", min=1, help="The number of steps.")] = 500,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Another, another picture.")
+        int, typer.Option("--seed", metavar="N", min=0, max=2**63 - 1, help="Equal seeds give equal pictures.")
     ] = 0,
     size: Annotated[
         int,

@@ -28,6 +28,7 @@ BY_THE_INDEX: list[list[str]] = [
     ["duplicates"],
     ["embed", "--text", "red", "--out", "out.npy"],
     ["export", "--out", "out.npy"],
+    ["imagine", "red", "-o", "out.png"],
     ["tokens", "red"],
     ["status"],
     ["forget", "pictures"],
