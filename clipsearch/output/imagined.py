@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from clipsearch.search.hit import Hit
 
-_MADE_BY = "clipsearch imagine"
+_MADE_BY = "clipsearch, imagined"
 PICTURE = Kind("imagined picture", _MADE_BY.encode())
 STROKES = Kind("SVG of the strokes", f"<!-- {_MADE_BY} -->".encode())
 
