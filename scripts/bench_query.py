@@ -9,7 +9,8 @@ CLIP's shows what it costs when clipsearch itself has to load the whole model. R
 
     python scripts/bench_query.py --rows 1000 100000 1000000
 
-A million rows take 13 GB in the system's temporary folder (TMPDIR names another), and 9 GB of memory for rclip.
+A million rows take 13 GB in the system's temporary folder (TMPDIR names another), and 9 GB of memory for rclip. With
+`--regions 4`, each image also has four regions in an index of its own, which is asked with and without `--whole`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from clipsearch.index.format import ModelRecord, Record
 
 TEXT, K = "a dog is sleeping", 3
+REGIONS, WHOLE = "clipsearch, regions", "clipsearch --whole, regions"
 UNLIKE = f"{common.VIT_B_32}-unlike-clip"
 _BLOCK_ROWS = 65_536
+_SIDE = 224
+"""Of the model's input, in pixels."""
 _MILLION = 1_000_000
 _YEAR_2020 = 1_577_836_800
 """Time in seconds since 1970."""
@@ -69,6 +73,7 @@ def main() -> None:
         "--rows", type=int, nargs="+", default=[1000, 100_000], help="images in the index (default 1000 100000)"
     )
     parser.add_argument("--no-notebook", action="store_true", help="leave the notebook out")
+    parser.add_argument("--regions", type=int, metavar="N", help="ask also an index with N regions of each image")
     peer_rclip.add_options(parser)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-query-") as name:
@@ -78,7 +83,7 @@ def main() -> None:
         if common.VIT_B_32 in models:
             models[UNLIKE] = make_unlike(models[common.VIT_B_32], work / UNLIKE)
         peer = peer_rclip.find(given, work)
-        pairs = prepare(models, given.rows, work, peer, notebook=not given.no_notebook)
+        pairs = prepare(models, given.rows, work, peer, notebook=not given.no_notebook, regions=given.regions)
         parts = measure(pairs, given.runs, work)
     common.finish(
         benchmark="query",
@@ -92,7 +97,13 @@ def main() -> None:
 
 
 def prepare(
-    models: dict[str, Path], sizes: Sequence[int], work: Path, peer: peer_rclip.Rclip | None, *, notebook: bool
+    models: dict[str, Path],
+    sizes: Sequence[int],
+    work: Path,
+    peer: peer_rclip.Rclip | None,
+    *,
+    notebook: bool,
+    regions: int | None,
 ) -> dict[tuple[str, int], Ways]:
     """Indexes, and on each the same question in all ways, checked."""
     (work / "notebook.py").write_text(NOTEBOOK, "utf-8")
@@ -104,7 +115,8 @@ def prepare(
             folder = work / f"{model}-{rows}"
             beside = notebook and model != UNLIKE
             make_index(folder, record, rows, notebook=beside)
-            ways = {"clipsearch": common.Process([common.clipsearch_command(), "query", TEXT, "-k", str(K)], folder)}
+            query = [common.clipsearch_command(), "query", TEXT, "-k", str(K)]
+            ways = {"clipsearch": common.Process(query, folder)}
             if beside:
                 command = [sys.executable, str(work / "notebook.py"), str(model_folder), TEXT, str(K)]
                 ways["notebook"] = common.Process(command, folder)
@@ -115,6 +127,12 @@ def prepare(
                 peer.fill(data, folder / "images", rows)
                 ways["rclip"] = peer.query(data, folder / "images", TEXT, K)
                 peer_rclip.check_query(ways["rclip"], K)
+            if regions and model != UNLIKE:
+                parted = work / f"{model}-{rows}-regions"
+                make_index(parted, record, rows, notebook=False, regions=regions)
+                ways[REGIONS] = common.Process(query, parted)
+                ways[WHOLE] = common.Process([*query, "--whole"], parted)
+                check_answers({way: ways[way] for way in ("clipsearch", WHOLE)})
             pairs[model, rows] = ways
     return pairs
 
@@ -205,17 +223,32 @@ def make_unlike(model: Path, folder: Path) -> Path:
     return folder
 
 
-def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool) -> None:
-    """Write an index of random vectors into `folder`, and the same vectors for a notebook, block by block."""
+def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool, regions: int = 0) -> None:
+    """Write an index of random vectors into `folder`, and the same vectors for a notebook, block by block.
+
+    Each image gets as many `regions`, of random vectors as well.
+    """
+    from clipsearch.images.box import Box
     from clipsearch.index.format import FOLDER
+    from clipsearch.index.region_files import ImageRegions
     from clipsearch.index.writing import Writer
 
     # 1. Ours.
     with Writer.locked(folder / FOLDER) as writer:
         writer.set_model(model)
         writer.set_root(os.fsencode(folder / "images"), {})
+        if regions:
+            writer.begin_regions(_SIDE)
+        boxes = [Box(300 * number, 0, 300 * number + 900, 900) for number in range(regions)]
+        of_regions = blocks(rows * regions, model.dim, seed=1)
+        waiting = np.empty((0, model.dim), np.float32)
         for start, block in blocks(rows, model.dim):
-            writer.add([record_of(folder, row) for row in range(start, start + len(block))], block)
+            while len(waiting) < len(block) * regions:
+                waiting = np.concatenate([waiting, next(of_regions)[1]])
+            parts = [ImageRegions(boxes, waiting[at * regions : (at + 1) * regions]) for at in range(len(block))]
+            waiting = waiting[len(block) * regions :]
+            records = [record_of(folder, row) for row in range(start, start + len(block))]
+            writer.add(records, block, parts if regions else ())
         writer.commit()
     # 2. The notebook's.
     if notebook:
@@ -235,12 +268,12 @@ def record_of(folder: Path, row: int) -> Record:
     return Record(os.fsencode(folder / path_of(row)), None, 100_000, taken, row.to_bytes(16, "little"), width, height)
 
 
-def blocks(rows: int, dim: int) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+def blocks(rows: int, dim: int, seed: int = 0) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Number of the first row and unit vectors of each block, always the same.
 
     They are rounded to float16 for everybody, so that all must find the same.
     """
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     for start in range(0, rows, _BLOCK_ROWS):
         vectors = random.standard_normal((min(_BLOCK_ROWS, rows - start), dim), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
