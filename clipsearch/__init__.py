@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         export_vectors,
         import_vectors,
         score,
+        tune,
     )
     from clipsearch.images.box import Box
     from clipsearch.images.finding import Rules
@@ -59,6 +60,7 @@ __all__ = [
     "load_model",
     "open_index",
     "score",
+    "tune",
 ]
 __version__ = "0.1.0"
 
@@ -87,6 +89,7 @@ _HOMES = {
             "export_vectors",
             "import_vectors",
             "score",
+            "tune",
         ),
         "clipsearch.functions",
     ),

@@ -53,7 +53,7 @@ _COMMANDS = {
 
 _BY_ITSELF = {"--distinct": "1"}
 """Options whose value may be omitted, and the value they then have. Typer does not support such options."""
-_OF_MATRICES = ("cluster", "duplicates", "tune")
+_OF_MATRICES = ("cluster", "duplicates")
 """Commands with large matrix products, which NumPy's BLAS computes in several threads."""
 _WITHOUT_NUMPY = ("models",)
 """Commands that do not import NumPy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
     from clipsearch.output.rows import Row
     from clipsearch.search.embedder import Embedder
-    from clipsearch.tasks.tuning import Captioned, Measure
+    from clipsearch.tasks.tuning import Measure
     from clipsearch.tasks.tuning_result import Report
 
 EXIT_NO_BETTER = 1
@@ -114,7 +115,7 @@ def tune(
     # 2. Learn, and write what is better.
     with model.open() as embedder:
         report = _tuned(embedder, own, known, (seed, max_fall), out)
-    say_damaged(embedder.damaged, str)
+    say_damaged(embedder.damaged, os.fsdecode)
     # 3. Report.
     _print(report, form)
     if report.folder is None:
@@ -141,23 +142,14 @@ def _default_control(base: str) -> Captions | None:
 def _tuned(embedder: Embedder, own: Captions, known: Captions | None, how: tuple[int, float], out: Path) -> Report:
     """Tune, with progress, and write the result if it is better."""
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.tasks.tuning import embedded, tune_queries
-    from clipsearch.tasks.tuning_result import Report, base_for, write_for_queries
+    from clipsearch.tasks.tuning_result import base_for, tune_and_write
 
     seed, max_fall = how
-    files, base = base_for(embedder)
-    known = known or _default_control(base.name)
+    known = known or _default_control(base_for(embedder)[1].name)
     if known is None:
         say("There is no control set (--control), so what the model forgets is not seen.")
     with ProgressBar(doing="Embedding") as bar:
-        pairs = embedded(embedder, own, seed=seed, progress=bar)
-        control: Captioned | None = known and embedded(embedder, known, seed=seed, control=True, progress=bar)
-    with ProgressBar() as bar:
-        tuned = tune_queries(embedder, pairs, control, seed=seed, max_fall=max_fall, progress=bar)
-    report = Report("query", base, tuned, None if tuned.verdict else out)
-    if report.folder is not None:
-        write_for_queries(files, report, seed, out)
-    return report
+        return tune_and_write(embedder, own, known, out, seed=seed, max_fall=max_fall, progress=bar)
 
 
 def _print(report: Report, form: str) -> None:

@@ -17,9 +17,11 @@ from clipsearch.models.disk.files import fingerprint
 from clipsearch.models.disk.tuned import NOTE, Base, base_of
 from clipsearch.models.in_numpy.projection import check_projection, with_changed_projection
 from clipsearch.system.flushing import sync_file, sync_folder
-from clipsearch.tasks.tuning import Tuned
+from clipsearch.system.progress import SILENT, Progress
+from clipsearch.tasks.tuning import MAX_FALL, Tuned, embedded, tune_queries
 
 if TYPE_CHECKING:
+    from clipsearch.datasets.captions import Captions
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.search.embedder import Embedder
 
@@ -80,13 +82,39 @@ def base_for(embedder: Embedder) -> tuple[ModelFiles, Base]:
     return files, base_of(files.folder, own) or Base(name, revision, own)
 
 
-def write_for_queries(files: ModelFiles, report: Report, seed: int, folder: Path) -> None:
-    """Write the model whose texts are changed by the matrix of `report.tuned`, completely or not at all.
+def tune_and_write(
+    embedder: Embedder,
+    own: Captions,
+    known: Captions | None,
+    folder: Path,
+    *,
+    seed: int = 0,
+    max_fall: float = MAX_FALL,
+    progress: Progress = SILENT,
+) -> Report:
+    """Tune how a model reads texts, and write the result to `folder` if it is better.
+
+    Args:
+        embedder: the model.
+        own: captioned images to learn from; see `tuning.check`.
+        known: the control set: captioned images that the model knows already; None if there is none.
+        folder: what to make.
+        seed: that of the random numbers.
+        max_fall: how far recall@1 on the control set may fall.
+        progress: is updated with the numbers of images embedded and of steps.
 
     Raises:
-        InputError: the folder exists, or cannot be written.
+        InputError: an image cannot be read, or the folder exists or cannot be written.
+        ModelError: the model is not on this disk, or its texts are not projected by one matrix.
     """
-    write(folder, lambda made: with_changed_projection(files, report.tuned.matrix, made), report.as_json(), seed)
+    files, base = base_for(embedder)
+    pairs = embedded(embedder, own, seed=seed, progress=progress)
+    control = known and embedded(embedder, known, seed=seed, control=True, progress=progress)
+    tuned = tune_queries(embedder, pairs, control, seed=seed, max_fall=max_fall, progress=progress)
+    report = Report("query", base, tuned, None if tuned.verdict else folder)
+    if report.folder is not None:
+        write(folder, lambda made: with_changed_projection(files, tuned.matrix, made), report.as_json(), seed)
+    return report
 
 
 def write(folder: Path, fill: Callable[[Path], None], note: dict[str, Any], seed: int) -> None:

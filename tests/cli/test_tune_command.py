@@ -171,6 +171,14 @@ def test_same_seed_same_weights(tuned: tuple[Path, dict[str, Any]], drawn: Path,
     assert fingerprint(tmp_path / "out") == fingerprint(tuned[0])
 
 
+def test_the_function_does_the_same(tuned: tuple[Path, dict[str, Any]], drawn: Path, tmp_path: Path) -> None:
+    with clipsearch.load_model("picturebook", drawn) as model:
+        report = clipsearch.tune(drawn / "new.csv", tmp_path / "out", control=drawn / "control.csv", model=model)
+    assert (report.folder, report.tuned.verdict) == (tmp_path / "out", None)
+    assert report.as_json() == tuned[1]
+    assert fingerprint(tmp_path / "out") == fingerprint(tuned[0])
+
+
 def test_what_is_no_better_is_not_written(drawn: Path, tmp_path: Path, run: Run) -> None:
     """Captions in random order teach nothing."""
     rows = new_captions(drawn)
