@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -27,14 +26,14 @@ PLAIN = ("food", "weather")
 THINGS = {
     "a red car": "vehicles/red_car_city.png",
     "a green train": "vehicles/green_train_mountain.webp",
-    "a dog is sleeping": "dogs/dog_0.webp",
-    "a red airplane is flying": "vehicles/red_airplane_flying_sky.webp",
-    "a gray cat is eating": "cats/gray_cat_eating_garden.webp",
-    "a police car": "vehicles/police_car_road.png",
+    "a red airplane": "vehicles/red_airplane_flying_sky.webp",
+    "a gray cat": "cats/gray_cat_eating_garden.webp",
+    "a red tractor": "vehicles/red_tractor_farm.jpg",
+    "an orange helicopter": "vehicles/orange_helicopter_flying_mountain.webp",
+    "a green rocket": "vehicles/green_rocket_flying_space.webp",
+    "an orange bicycle": "vehicles/orange_bicycle_beach.webp",
 }
 """What each collage has in one of its cells, which is another one each time."""
-TOO_SMALL = "a dog is sleeping"
-"""What the model does not see in any region of its collage."""
 
 
 @pytest.fixture(scope="module")
@@ -129,21 +128,17 @@ def assert_same(folder: Path, hits: list[dict[str, Any]], expected: list[tuple[s
     assert [hit["score"] for hit in hits] == pytest.approx([score for _, score, _ in expected], abs=2e-5)
 
 
-@pytest.mark.parametrize("words", THINGS)
-def test_a_thing_in_a_collage_is_found_with_its_place(
-    run: Run, folder: Path, files: Files, vectors: dict[str, Array], *, neutral: Array, words: str
+def test_things_in_collages_are_found_with_their_places(
+    run: Run, folder: Path, files: Files, vectors: dict[str, Array], neutral: Array
 ) -> None:
-    every = asked(run, folder, "query", words, "-k", "all")
-    assert_same(folder, every, files.plainly(vectors[words], neutral))
-    (found,) = [hit for hit in every if hit["path"] == f"p/collages/{words}.png"]
-    if words == TOO_SMALL:
-        assert found["box"] is None
-        return
-    left, top, right, bottom = found["box"]
-    place = place_of(list(THINGS).index(words))
-    assert left <= (place % 3 + 0.5) * CELL <= right
-    assert top <= (place // 3 + 0.5) * CELL <= bottom
-    assert right - left <= 2 * CELL
+    for number, words in enumerate(THINGS):
+        every = asked(run, folder, "query", words, "-k", "all")
+        assert_same(folder, every, files.plainly(vectors[words], neutral))
+        (found,) = [hit for hit in every if hit["path"] == f"p/collages/{words}.png"]
+        left, top, right, bottom = found["box"]
+        assert left <= (place_of(number) % 3 + 0.5) * CELL <= right, words
+        assert top <= (place_of(number) // 3 + 0.5) * CELL <= bottom, words
+        assert right - left <= 2 * CELL
 
 
 def test_wholes_alone(run: Run, folder: Path, files: Files, vectors: dict[str, Array]) -> None:
@@ -157,34 +152,37 @@ def test_wholes_alone(run: Run, folder: Path, files: Files, vectors: dict[str, A
 
 
 def test_every_format_says_where(run: Run, folder: Path) -> None:
-    box = asked(run, folder, "query", "a green train", "-k", "1")[0]["box"]
-    shown = ",".join(map(str, box))
+    query = ("query", "a green train", "-k", "1", "--under", "p/collages")
+    (first,) = asked(run, folder, *query)
+    shown = ",".join(map(str, first["box"]))
 
     def out(form: str) -> str:
-        return run("query", "a green train", "-k", "1", "--format", form, cwd=folder).stdout.decode()
+        return run(*query, "--format", form, cwd=folder).stdout.decode()
 
-    assert json.loads(out("jsonl"))["box"] == box
+    assert json.loads(out("jsonl")) == first
     assert next(csv.DictReader(io.StringIO(out("csv"))))["box"] == shown
     assert out("table").splitlines()[0].endswith("box")
     assert out("table").rstrip().endswith(f"  {shown}")
     assert shown not in out("tsv")
     # What CSV says can be typed.
-    found = asked(run, folder, "similar", "p/collages/a green train.png", "--box", shown, "--include-self", "-k", "1")
-    assert found[0]["path"] == "p/collages/a green train.png"
-    assert found[0]["box"] == box
+    (found,) = asked(run, folder, "similar", first["path"], "--box", shown, "--include-self", "-k", "1")
+    assert (found["path"], found["box"]) == (first["path"], first["box"])
     with clipsearch.open_index(folder) as opened:
-        hit = opened.search("a green train", 1)[0]
-        assert list(hit.box or ()) == box == hit.as_dict()["box"]
+        hit = opened.search("a green train", 1, under=folder / "p" / "collages")[0]
+        assert list(hit.box or ()) == first["box"] == hit.as_dict()["box"]
         assert opened.search("a green train", 1, whole=True)[0].box is None
 
 
 def test_many_queries_and_terms(
     run: Run, folder: Path, files: Files, vectors: dict[str, Array], *, neutral: Array, tmp_path: Path
 ) -> None:
-    (tmp_path / "lines.txt").write_text("".join(f"{words}\n" for words in list(THINGS)[:-1]))
-    hits = asked(run, folder, "query", "--from", tmp_path / "lines.txt", "-k", "3", "--not", "a police car")
-    for words in list(THINGS)[:-1]:
-        query = vectors[words] - vectors["a police car"]
+    unwanted, *others = THINGS
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"{words}\n" for words in others))
+    hits = asked(run, folder, "query", "--from", lines, "-k", "3", "--not", unwanted)
+    assert len(hits) == 3 * len(others)
+    for words in others:
+        query = vectors[words] - vectors[unwanted]
         expected = files.plainly(query / np.linalg.norm(query), neutral)[:3]
         assert_same(folder, [hit for hit in hits if hit["query"] == words], expected)
 
@@ -206,17 +204,17 @@ def test_a_picture_as_the_query_has_a_penalty_of_its_own_and_is_not_found_itself
 
 
 def test_filters_leave_scores_as_they_are(run: Run, folder: Path) -> None:
-    every = asked(run, folder, "query", "a red airplane is flying", "-k", "all")
-    few = asked(run, folder, "query", "a red airplane is flying", "-k", "all", "-g", "*s*.png")
+    every = asked(run, folder, "query", "a red car", "-k", "all")
+    few = asked(run, folder, "query", "a red car", "-k", "all", "-g", "*r*.png")
     assert 0 < len(few) < len(every)
     by_path = {hit["path"]: hit for hit in every}
     assert [hit | {"rank": 0} for hit in few] == [by_path[hit["path"]] | {"rank": 0} for hit in few]
-    sure = [hit for hit in every if hit["confidence"] >= 0.5]
-    found = asked(run, folder, "query", "a red airplane is flying", "-k", "all", "--min-confidence", "0.5")
-    assert sure
+    least = sorted(hit["confidence"] for hit in every)[-10] - 1e-5
+    found = asked(run, folder, "query", "a red car", "-k", "all", "--min-confidence", str(least))
     # A picture whose best region is not sure may have another one that is.
-    assert {hit["path"] for hit in sure} <= {hit["path"] for hit in found}
-    assert all(hit["confidence"] >= 0.5 for hit in found)
+    assert {hit["path"] for hit in every if hit["confidence"] >= least} <= {hit["path"] for hit in found}
+    assert len(found) < len(every)
+    assert all(hit["confidence"] >= least for hit in found)
 
 
 def test_eval_ranks_as_query_does(
@@ -234,7 +232,7 @@ def test_eval_ranks_as_query_does(
         ranks.append(1 + order.index(words))
     assert both["text->image mrr"] == pytest.approx(np.mean([1 / rank for rank in ranks]), abs=1e-6)
     whole = recall("--whole")
-    assert whole["text->image mrr"] != both["text->image mrr"]
+    assert whole["text->image mrr"] < both["text->image mrr"]
     # Texts are found by whole pictures.
     assert {name: value for name, value in whole.items() if name[0] == "i"} == {
         name: value for name, value in both.items() if name[0] == "i"
@@ -291,44 +289,3 @@ def test_a_model_without_neutral_prompts_has_the_penalty_too(run: Run, tmp_path:
         neutral = model.embed_texts(NEUTRAL).astype(np.float64)
         (query,) = model.embed_texts(["a dog"]).astype(np.float64)
     assert_same(tmp_path, asked(run, tmp_path, "query", "a dog"), Files(tmp_path).plainly(query, neutral))
-
-
-def test_hits_are_cropped_to_the_regions_that_the_json_names(folder: Path, run: Run, tmp_path: Path) -> None:
-    page, copies = tmp_path / "page.html", tmp_path / "copies"
-    files = ("--crop", "--copy-to", copies, "--html", page)
-    done = run("query", "a red car", "-k", "20", "--json", *files, cwd=folder)
-    assert done.returncode == 0, done.stderr.decode()
-    hits = json.loads(done.stdout)
-    regions = [hit for hit in hits if hit["box"]]
-    assert 0 < len(regions) < len(hits)
-    for hit in hits:
-        whole = folder / hit["path"]
-        if not hit["box"]:
-            assert (copies / whole.name).read_bytes() == whole.read_bytes()
-            continue
-        ending = "png" if whole.suffix == ".png" else "jpg"
-        with Image.open(whole) as image, Image.open(copies / f"{whole.stem}-crop.{ending}") as copy:
-            wanted = np.asarray(image.convert("RGB").crop(hit["box"]), float)
-            difference = np.abs(np.asarray(copy, float) - wanted)
-        assert difference.max() == 0 if ending == "png" else difference.mean() < 2
-    assert len(list(copies.iterdir())) == len(hits)
-    said = done.stderr.decode().splitlines()
-    assert said == [
-        f"Copied {len(hits)} images to {copies}.",
-        f"Wrote {page}.",
-        f"{len(hits) - len(regions)} of {len(hits)} images not cropped: no region fits better than the whole.",
-    ]
-    html = page.read_text("utf-8")
-    shown = re.findall(r'data-width="(\d+)" data-height="(\d+)"', html)
-    edges = [hit["box"] or (0, 0, hit["width"], hit["height"]) for hit in hits]
-    assert shown == [(str(right - left), str(bottom - top)) for left, top, right, bottom in edges]
-    assert "<rect" not in html
-    run("query", "a red car", "-k", "20", "--html", page, cwd=folder)
-    assert page.read_text("utf-8").count("<rect ") == 2 * len(regions)  # each line has one below it
-
-
-def test_wholes_cannot_be_cropped_and_that_is_said(folder: Path, run: Run, tmp_path: Path) -> None:
-    done = run("query", "a red car", "-k", "1", "--whole", "--crop", "--copy-to", tmp_path, cwd=folder)
-    assert done.returncode == 0
-    assert "Nothing was cropped: no region took part in the search." in done.stderr.decode()
-    assert not list(tmp_path.glob("*-crop*"))
