@@ -5,18 +5,22 @@ kinds of things, of which the text names one. A map points right if the centre o
 named. The same is measured for other published ways to get a vector for each patch without training, for the middle
 of the picture, and for chance, the area of the boxes. Run it with:
 
-    python scripts/bench_map.py
+    python scripts/bench_map.py [--regions FOLDER]
 
+With `--regions`, pictures of many things are measured too: those of `python -m scripts.picturebook regions FOLDER`.
 It takes some minutes, and needs the package, scripts/picturebook and its font (see its README).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import bench_common as common
@@ -31,6 +35,8 @@ from PIL import Image
 import clipsearch
 from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.models.in_numpy.image_tower import ImageTower
+from clipsearch.models.preprocessing import Preprocessing
+from clipsearch.search.embedder import Embedder
 
 SIDE = 320
 """Side of a picture in pixels before it is resized for the model."""
@@ -41,6 +47,7 @@ TOGETHER = 50
 SHIPPED = "SCLIP: likeness of queries + of keys"
 Numbers = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
+Pixels = npt.NDArray[np.uint8]
 Box = tuple[float, float, float, float]
 
 
@@ -52,8 +59,7 @@ class Asked:
     text: str
     boxes: list[Box]
     """Boxes of what is named: left, top, right and bottom in fractions of the picture."""
-    kinds: int
-    """Number of kinds of things in the picture."""
+    group: str
     area: float
     """Area of the boxes together, as a share of the picture."""
 
@@ -62,53 +68,74 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pictures", type=int, default=400, help="pictures of each set (default %(default)s)")
-    pictures, asked = drawn(parser.parse_args().pictures)
+    parser.add_argument(
+        "--regions", type=Path, metavar="FOLDER", help="measure also what picturebook's `regions` has drawn"
+    )
+    options = parser.parse_args()
     with clipsearch.load_model("picturebook") as model:
-        tower = model.image_tower
-        pixels = [tower.preprocessing(picture) for picture in pictures]
-        # 1. The maps that ship.
-        patches = np.stack([tower.patch_vectors(image) for image in pixels])
-        names = sorted({one.text for one in asked})
-        texts = dict(zip(names, model.embed_texts(names), strict=True))
-        # 2. Other ways, of which one is the same.
-        ways = dict(others(tower, pixels))
-        np.testing.assert_allclose(ways[SHIPPED].reshape(patches.shape), patches, atol=1e-5)
-        whole = tower.encode_images(pixels)
-    # 3. Where they point.
+        of = model.image_tower.preprocessing
+        result = {"drawn": measure(model, *drawn(options.pictures, of))}
+        if options.regions:
+            result["regions"] = measure(model, *crowded(options.regions, of))
+    common.finish(machine=common.machine(), **result)
+
+
+def measure(model: Embedder, pixels: list[Pixels], asked: list[Asked]) -> dict[str, Any]:
+    """Print and return how often each way points right."""
+    # 1. The maps that ship, and other ways, of which one has to be the same.
+    tower = model.image_tower
+    names = sorted({one.text for one in asked})
+    texts = dict(zip(names, model.embed_texts(names), strict=True))
+    patches = np.stack([tower.patch_vectors(image) for image in pixels]).reshape(len(pixels), -1, tower.dim)
+    ways = dict(others(tower, pixels))
+    np.testing.assert_allclose(ways[SHIPPED], patches, atol=1e-5)
+    # 2. Where they point.
     right = {name: points_right(vectors, asked, texts) for name, vectors in ways.items()}
     right["the middle of the picture"] = np.array([is_inside((0.5, 0.5), one.boxes) for one in asked])
-    sets = {
-        "one thing": np.array([one.kinds == 1 for one in asked]),
-        "one of two": np.array([one.kinds == 2 for one in asked]),
-        "small": np.array([one.area < SMALL for one in asked]),
-    }
+    groups = {group: np.array([one.group == group for one in asked]) for group in unique(one.group for one in asked)}
+    groups["small"] = np.array([one.area < SMALL for one in asked])
     chance = np.array([one.area for one in asked])
-    figures = {name: shares(flags, sets) for name, flags in {"chance": chance, **right}.items()}
-    show(figures, sets, right)
-    common.finish(
-        machine=common.machine(),
-        texts={name: int(members.sum()) for name, members in sets.items()},
-        pointing=figures,
-        present=presence(patches.reshape(len(patches), -1, tower.dim), whole, asked, texts),
-    )
+    figures = {name: shares(flags, groups) for name, flags in {"chance": chance, **right}.items()}
+    show(figures, groups, right)
+    return {
+        "texts": {name: int(members.sum()) for name, members in groups.items()},
+        "pointing": figures,
+        "present": presence(patches, tower.encode_images(pixels), asked, texts),
+    }
 
 
 # -- pictures ------------------------------------------------------------------------------------------------
 
 
-def drawn(number: int) -> tuple[list[Image.Image], list[Asked]]:
+def drawn(number: int, prepared: Preprocessing) -> tuple[list[Pixels], list[Asked]]:
     """Draw `number` pictures of one kind of thing and as many of two, and ask for each kind."""
-    pictures: list[Image.Image] = []
+    pixels: list[Pixels] = []
     asked: list[Asked] = []
     for split, kinds in (("test", 1), ("pairs", 2)):  # of any other name than "train" and "test", all combinations
-        some = ((scene, rng) for scene, rng in (scene_of(split, i) for i in itertools.count()) if has(scene, kinds))
+        some = ((scene, rng) for scene, rng in map(partial(scene_of, split), itertools.count()) if has(scene, kinds))
         for scene, rng in itertools.islice(some, number):
             drawing = render(scene, rng, SIDE)
             for place, entity in enumerate(scene.entities):
                 boxes = [box for figure, box in drawing.figures if figure == place]
-                asked.append(Asked(len(pictures), named(entity), boxes, kinds, area(boxes)))
-            pictures.append(drawing.picture)
-    return pictures, asked
+                group = "one thing" if kinds == 1 else "one of two"
+                asked.append(Asked(len(pixels), named(entity), boxes, group, area(boxes)))
+            pixels.append(prepared(drawing.picture))
+    return pixels, asked
+
+
+def crowded(folder: Path, prepared: Preprocessing) -> tuple[list[Pixels], list[Asked]]:
+    """Read the pictures of many things that `picturebook regions` has drawn, in each of which one is asked for."""
+    pixels: list[Pixels] = []
+    asked: list[Asked] = []
+    with (folder / "captions.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            with Image.open(folder / row["image"]) as image:
+                pixels.append(prepared(image.convert("RGB")))
+                left, right = (int(row[edge]) / image.width for edge in ("left", "right"))
+                top, bottom = (int(row[edge]) / image.height for edge in ("top", "bottom"))
+            boxes = [(left, top, right, bottom)]
+            asked.append(Asked(len(asked), row["caption"], boxes, row["size"], area(boxes)))
+    return pixels, asked
 
 
 def has(scene: Scene, kinds: int) -> bool:
@@ -130,10 +157,15 @@ def area(boxes: Sequence[Box]) -> float:
     return float(covered.mean())
 
 
+def unique(names: Iterable[str]) -> list[str]:
+    """Return each name once, in order."""
+    return list(dict.fromkeys(names))
+
+
 # -- vectors of patches --------------------------------------------------------------------------------------
 
 
-def others(tower: ImageTower, pixels: Sequence[npt.NDArray[np.uint8]]) -> Iterator[tuple[str, Numbers]]:
+def others(tower: ImageTower, pixels: Sequence[Pixels]) -> Iterator[tuple[str, Numbers]]:
     """Yield the (N, T, D) unit vectors of patches by each way to treat the last layer, computed here from its input."""
     parts = [tower.hidden_states(pixels[i : i + TOGETHER], tower.depth - 1) for i in range(0, len(pixels), TOGETHER)]
     last = Layer(tower, np.concatenate(parts))
@@ -224,11 +256,11 @@ def is_inside(point: tuple[float, float], boxes: Sequence[Box]) -> bool:
     return any(left <= point[0] <= right and top <= point[1] <= bottom for left, top, right, bottom in boxes)
 
 
-def shares(values: npt.NDArray[Any], sets: dict[str, Flags]) -> dict[str, float]:
-    """Return the mean of each set, and of all."""
+def shares(values: npt.NDArray[Any], groups: dict[str, Flags]) -> dict[str, float]:
+    """Return the mean of each group, and of all."""
     return {
         "all": round(float(values.mean()), 3),
-        **{name: round(float(values[members].mean()), 3) for name, members in sets.items()},
+        **{name: round(float(values[members].mean()), 3) for name, members in groups.items()},
     }
 
 
@@ -252,9 +284,9 @@ def presence(patches: Numbers, whole: Numbers, asked: Sequence[Asked], texts: di
     }
 
 
-def show(figures: dict[str, dict[str, float]], sets: dict[str, Flags], right: dict[str, Flags]) -> None:
+def show(figures: dict[str, dict[str, float]], groups: dict[str, Flags], right: dict[str, Flags]) -> None:
     """Print the table; at its end, how often another way is right where what ships is wrong, and vice versa."""
-    counts = {"all": len(right[SHIPPED]), **{name: int(members.sum()) for name, members in sets.items()}}
+    counts = {"all": len(right[SHIPPED]), **{name: int(members.sum()) for name, members in groups.items()}}
     print(f"{'':<58}" + "".join(f"{name} ({count})".rjust(18) for name, count in counts.items()))
     for name, row in figures.items():
         line = f"{name:<58}" + "".join(f"{figure:18.3f}" for figure in row.values())
