@@ -157,7 +157,8 @@ def _leftovers(store: Store) -> Iterator[Finding]:
             yield Finding(f"the header of {name} does not say that it has {rows} rows", harmless=True)
         if columns and (more := size - HEADER_BYTES - rows * kind.row_bytes(columns)) > 0:
             yield Finding(f"{name} has {more} bytes behind its last committed row", harmless=True)
-    dropped = () if store.regions_record() else (REGIONS.name, BOXES.name)
+    regions = store.regions_record()
+    dropped = () if regions and regions.rows else (REGIONS.name, BOXES.name)
     for name in (*(kind.new_name for kind in ARRAYS), *dropped, NEW_DATABASE):
         if name not in in_use and (store.folder / name).exists():
             yield Finding(f"{name} is half done", harmless=True)

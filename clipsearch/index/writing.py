@@ -277,6 +277,8 @@ class Writer(RecordWriter):
             self._finish_renaming()
             self._matrix.rows = self.committed_rows()
             self._regions = RegionFiles(self.folder, kept)
+            if not kept:  # what was there is no file of this index any more
+                self._regions.remove()
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -298,9 +300,9 @@ class Writer(RecordWriter):
             if model and (self._matrix.rows or (self.folder / MATRIX).exists()):
                 self._map()  # raises an error if the matrix is missing or short
                 self._matrix.tidy(model.dim)
-            if regions is None:
+            if regions is None or not regions.rows:
                 self._regions.remove()
-            else:
+            if regions is not None:
                 self.region_side = regions.side
                 self._regions = RegionFiles(self.folder, regions.rows)
                 self._regions.tidy(model.dim if model else 0)

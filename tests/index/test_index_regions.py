@@ -257,6 +257,7 @@ def test_when_all_large_pictures_are_gone_no_region_is_left(index: Path, picture
             path.unlink()
     update(index, pictures)
     check(index, pictures / "5x5.png", pictures / "90x5.png")
+    assert sorted(path.name for path in index.iterdir()) == ["embeddings.npy", "index.db", "lock"]
     noise(pictures / "new.png", 50, 70, 5)
     update(index, pictures)
     check(index, *inside(pictures))
