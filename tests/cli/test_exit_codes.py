@@ -57,6 +57,7 @@ CASES: list[tuple[list[str], int]] = [
     (["eval", "captions.csv", "--min", "mrr=1"], 1),
     (["eval", "nowhere.csv"], 2),
     (["imagine", "red", "-o", "imagined.jpg"], 2),
+    (["tune", "nowhere.csv", "-o", "tuned"], 2),
     (["tokens", "red"], 0),
     (["tokens"], 2),
     (["models"], 0),

@@ -430,7 +430,7 @@ def test_readers_see_whole_checkpoints_only(tmp_path: Path, environment: dict[st
 
     learn(truth, *(draw(pictures / f"{i:03}.png", i) for i in range(100)))
     growing = watched_update()
-    assert len({len(state.digests) for state in growing}) > 3
+    assert any(0 < len(state.digests) < 100 for state in growing)
     for earlier, later in itertools.pairwise(growing):
         assert_kept(earlier, later, earlier.digests)
     # Now half of the pictures change, and so many dead rows have the matrix rewritten.

@@ -98,10 +98,12 @@ def test_versions_and_lengths_are_the_documented_ones(fresh: Path) -> None:
     update(fresh, regions=True)
     assert int(meta(fresh)["format"]) == REGIONS_FORMAT
     assert f"Format {REGIONS_FORMAT} is the same with" in DOCUMENT
+    regions = json.loads(meta(fresh)["regions"])["rows"]
+    assert regions > 0
     for name, columns, kind in (("regions", MODEL.dim, "<f2"), ("region_boxes", 5, "<i4")):
         with (fresh / f"{name}.npy").open("rb") as file:
             assert np.lib.format.read_magic(file) == (1, 0)
-            assert np.lib.format.read_array_header_1_0(file) == ((12, columns), False, np.dtype(kind))
+            assert np.lib.format.read_array_header_1_0(file) == ((regions, columns), False, np.dtype(kind))
             assert file.tell() == HEADER_BYTES
     assert f"a header of exactly {HEADER_BYTES} bytes" in DOCUMENT
     with (fresh / "embeddings.npy").open("rb") as file:

@@ -34,7 +34,12 @@ BY_THE_INDEX: list[list[str]] = [
     ["forget", "pictures"],
 ]
 """All of which look for an index."""
-OTHERS: list[list[str]] = [["import", "a.npy", "a.csv"], ["eval", "captions.csv"], ["models", "check", "picturebook"]]
+OTHERS: list[list[str]] = [
+    ["import", "a.npy", "a.csv"],
+    ["eval", "captions.csv"],
+    ["models", "check", "picturebook"],
+    ["tune", "captions.csv", "-o", "tuned"],
+]
 
 
 @pytest.fixture(scope="module")
