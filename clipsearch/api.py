@@ -1,7 +1,7 @@
-"""The entry points of the Python API: finds an index and opens it together with its model.
+"""The entry points of the Python API: opens an index together with its model.
 
-Below the command line, only this module and `functions` look at the current folder. Modules about the files of
-models are imported in functions, because a query does not need them.
+Below the command line, only this module, `index_choice` and `functions` look at the current folder. Modules about the
+files of models are imported in functions, because a query does not need them.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clipsearch.errors import ClipsearchError, IndexMissingError, IndexUnfinishedError, InputError
+from clipsearch.errors import ClipsearchError, IndexMissingError, IndexUnfinishedError
 from clipsearch.index.format import FOLDER, Computed, ModelRecord, mismatch
-from clipsearch.index.nearest import find_index
 from clipsearch.index.reading import Store
+from clipsearch.index_choice import index_folder
 from clipsearch.models.disk.catalog import DEFAULT
 from clipsearch.models.encoder_options import BY_ITSELF, FOR_QUERIES, EncoderOptions
 from clipsearch.search.embedder import Embedder
@@ -26,7 +26,6 @@ from clipsearch.search.engine import ImageEngine, how_computed
 from clipsearch.search.index import Index
 from clipsearch.search.lazy_model import LazyModel
 from clipsearch.search.messages import BY_DEFAULT, PREPARING, WHOLE_MODEL_NEEDED
-from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
 
@@ -44,49 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _INDEX_USED = "index: %s"
-
-
-def named_index(given: str | os.PathLike[str] | None) -> Path | None:
-    """Return the index folder that `given`, or else `CLIPSEARCH_INDEX`, names; None if neither does.
-
-    The name may be that of the index folder or of the folder that contains it. It need not exist.
-
-    Raises:
-        InputError: `given` is empty.
-    """
-    if given is not None and not os.fspath(given):
-        raise InputError("The name of an index folder is empty. Leave it out to take the nearest index.")
-    named = given or os.environ.get("CLIPSEARCH_INDEX")
-    if not named:
-        return None
-    folder = Path(os.path.expanduser(named))
-    return folder / FOLDER if os.path.isdir(folder / FOLDER) else folder
-
-
-def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: bool = False) -> Path:
-    """Return the index folder that is named (see `named_index`), else the nearest from the current folder upwards.
-
-    If the index `may_be_new`, the default is the one in the current folder, which need not exist.
-
-    Raises:
-        IndexMissingError: no index is named, and none is found.
-        InputError: `given` is empty, or there is no current folder.
-    """
-    if named := named_index(given):
-        return named
-    return current_folder() / FOLDER if may_be_new else find_index(current_folder())
-
-
-def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | None]:
-    """Return the index folder as `index_folder` does, and the folder to search in; None for all folders of the index.
-
-    If the index is found above the current folder, only the current folder is searched.
-    """
-    if named := named_index(given):
-        return named, None
-    here = current_folder()
-    found = find_index(here)
-    return found, None if same_place(absolute(found.parent), absolute(here)) else here
 
 
 def open_index(folder: str | os.PathLike[str] | None = None, *, model: str | None = None) -> Index:

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from clipsearch.api import IndexingModel, index_folder, load_model
+from clipsearch.api import IndexingModel, load_model
 from clipsearch.errors import InputError, NothingFoundError
+from clipsearch.index_choice import index_folder
 from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.search.index import Index
 from clipsearch.system.paths import absolute

@@ -22,9 +22,9 @@ def forget(
     wait: WaitOption = 0,
 ) -> None:
     """Drop folders from the index. The pictures themselves are not touched."""
-    from clipsearch.api import index_folder
     from clipsearch.index.reading import Store
     from clipsearch.index.writing import Writer
+    from clipsearch.index_choice import index_folder
     from clipsearch.output.paths import printable, shown
     from clipsearch.system.counting import plural
     from clipsearch.system.paths import absolute

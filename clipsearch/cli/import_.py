@@ -75,11 +75,12 @@ def import_(
     them, that the model makes the same vectors. The index is written to .clipsearch in the current folder. Exits
     with 0 if it is done, and with 2 after an error.
     """
-    from clipsearch.api import IndexingModel, index_folder
+    from clipsearch.api import IndexingModel
     from clipsearch.cli.log import show_log
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.exchange.importing import import_vectors
     from clipsearch.exchange.reading import model_named
+    from clipsearch.index_choice import index_folder
 
     parts = _parts(vectors, names, clip_retrieval)
     check_encoding(encoding, names)

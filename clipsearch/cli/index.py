@@ -214,14 +214,14 @@ def index(
     interrupted at any time: the next run goes on from there. Files to leave out can also be listed in .clipsearchignore
     files.
     """
-    from clipsearch.api import IndexingModel, index_folder
+    from clipsearch.api import IndexingModel
     from clipsearch.cli.progress import ProgressBar
     from clipsearch.index.updating import update
+    from clipsearch.index_choice import index_folder
 
-    encoder = computing.encoder()
     talk.begin()
     with ProgressBar(quiet=talk.quiet) as bar:
-        chosen = IndexingModel(computing.model, options=encoder, progress=bar)
+        chosen = IndexingModel(computing.model, options=computing.encoder(), progress=bar)
         summary = update(
             index_folder(index, may_be_new=bool(paths)),
             paths or [],

@@ -266,8 +266,9 @@ def opened(
     verbose: bool = False,
 ) -> tuple[Index, FilterArguments]:
     """Open the index to search, and return it with the filters. The arguments are the values of options."""
-    from clipsearch.api import index_to_search, open_at
+    from clipsearch.api import open_at
     from clipsearch.cli.log import show_log
+    from clipsearch.index_choice import index_to_search
 
     place, below = index_to_search(folder)
     arguments = filters.arguments(below)

@@ -34,8 +34,8 @@ def status(
     json: JsonOption = False,
 ) -> int:
     """Show what an index holds: model, roots, images, sources of dates, unreadable files, size, last run."""
-    from clipsearch.api import index_folder
     from clipsearch.index.reading import Store
+    from clipsearch.index_choice import index_folder
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
     from clipsearch.output.reports import status_json, status_text
     from clipsearch.output.rows import utf8

@@ -1,0 +1,55 @@
+"""Which index is meant: the one that is named, else the nearest from the current folder upwards."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from clipsearch.errors import InputError
+from clipsearch.index.format import FOLDER
+from clipsearch.index.nearest import find_index
+from clipsearch.system.paths import absolute, same_place
+from clipsearch.system.places import current_folder
+
+
+def named_index(given: str | os.PathLike[str] | None) -> Path | None:
+    """Return the index folder that `given`, or else `CLIPSEARCH_INDEX`, names; None if neither does.
+
+    The name may be that of the index folder or of the folder that contains it. It need not exist.
+
+    Raises:
+        InputError: `given` is empty.
+    """
+    if given is not None and not os.fspath(given):
+        raise InputError("The name of an index folder is empty. Leave it out to take the nearest index.")
+    named = given or os.environ.get("CLIPSEARCH_INDEX")
+    if not named:
+        return None
+    folder = Path(os.path.expanduser(named))
+    return folder / FOLDER if os.path.isdir(folder / FOLDER) else folder
+
+
+def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: bool = False) -> Path:
+    """Return the index folder that is named (see `named_index`), else the nearest from the current folder upwards.
+
+    If the index `may_be_new`, the default is the one in the current folder, which need not exist.
+
+    Raises:
+        IndexMissingError: no index is named, and none is found.
+        InputError: `given` is empty, or there is no current folder.
+    """
+    if named := named_index(given):
+        return named
+    return current_folder() / FOLDER if may_be_new else find_index(current_folder())
+
+
+def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | None]:
+    """Return the index folder as `index_folder` does, and the folder to search in; None for all folders of the index.
+
+    If the index is found above the current folder, only the current folder is searched.
+    """
+    if named := named_index(given):
+        return named, None
+    here = current_folder()
+    found = find_index(here)
+    return found, None if same_place(absolute(found.parent), absolute(here)) else here
