@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.hit import Hit
     from clipsearch.search.index import Index
-    from clipsearch.search.query_terms import ImageTerm, TextTerm
+    from clipsearch.search.query_terms import ContentTerm, ImageTerm, TextTerm
     from clipsearch.system.progress import Progress
 
 __all__ = [
     "Box",
     "ClipsearchError",
+    "ContentTerm",
     "Embedder",
     "EncoderOptions",
     "Hit",
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Box": "clipsearch.images.box",
     "ClipsearchError": "clipsearch.errors",
+    "ContentTerm": "clipsearch.search.query_terms",
     "Hit": "clipsearch.search.hit",
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",

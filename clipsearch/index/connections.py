@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clipsearch.errors import InputError
-from clipsearch.index.format import guarded
+from clipsearch.index.format import damaged, guarded
+
+_COUNTER_BEGINS, _COUNTER_ENDS = 24, 28
 
 
 def connect(path: Path, mode: str, busy_seconds: float, *, shared: bool = False) -> sqlite3.Connection:
@@ -26,6 +28,22 @@ def connect(path: Path, mode: str, busy_seconds: float, *, shared: bool = False)
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     with guarded(path.parent):
         return sqlite3.connect(uri, uri=True, timeout=busy_seconds, check_same_thread=not shared)
+
+
+def change_counter(path: Path) -> int:
+    """Return SQLite's counter of the transactions that changed a database file: bytes 24 to 27 of its header.
+
+    It is right without a write-ahead log, which no index has (https://www.sqlite.org/fileformat2.html, section 1.3.7).
+
+    Raises:
+        IndexDamagedError: the file is too short.
+        IndexWriteError: it cannot be read.
+    """
+    with guarded(path.parent), path.open("rb") as file:
+        header = file.read(_COUNTER_ENDS)
+    if len(header) < _COUNTER_ENDS:
+        raise damaged(path.parent, f"{path.name} is empty")
+    return int.from_bytes(header[_COUNTER_BEGINS:], "big")
 
 
 class Connections:

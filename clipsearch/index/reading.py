@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError
-from clipsearch.index.connections import Connections, connect
+from clipsearch.index.connections import Connections, change_counter, connect
 from clipsearch.index.format import (
     BOX_COLUMNS,
     BOXES,
@@ -120,6 +120,10 @@ class Store:
                 hint="newer-clipsearch",
             )
         return int(version)
+
+    def version(self) -> int:
+        """Return a number that changes with every commit; within a snapshot it is that of the snapshot."""
+        return change_counter(self.folder / DATABASE)
 
     # -- records ---------------------------------------------------------------------------------------------
 

@@ -152,6 +152,18 @@ def vector_of_image(
     return known
 
 
+def vector_of_content(store: Store, content: bytes) -> Vectors:
+    """Return the (D,) unit vector of an image of the index, given the hash of its content.
+
+    Raises:
+        InputError: no image in the index has this content (any more).
+    """
+    vector = store.vector_of(content)
+    if vector is None:
+        raise InputError("The picture that was asked for is not in the index any more.")
+    return vector
+
+
 def warn_of_damage(path: bytes, share: float) -> None:
     """Log that a part of a query's image is missing; an empty path stands for standard input."""
     from clipsearch.images.missing_share import missing  # imported here because a text query does not need it

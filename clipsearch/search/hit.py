@@ -42,6 +42,10 @@ class Hit(NamedTuple):
     as a whole fits best, or no region took part."""
     among_regions: bool = False
     """Whether regions took part in the search."""
+    row: int | None = None
+    """The row of the image in the matrix of the commit that was searched; a later one may have it elsewhere."""
+    content: bytes | None = None
+    """Hash of the file's content, by which the index knows it (see `ContentTerm`); None if it was never read."""
 
     @classmethod
     def of(
@@ -70,6 +74,8 @@ class Hit(NamedTuple):
             date_source=record.date_source or "file",
             box=box,
             among_regions=among_regions,
+            row=record.row,
+            content=record.hash,
         )
 
     def as_dict(self) -> dict[str, str | int | float | list[int] | None]:

@@ -16,9 +16,9 @@ from clipsearch.index.format import broken_rows
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import Selection, filters_of, rows_of_file, select
 from clipsearch.search.confidence import NegativePrompts
-from clipsearch.search.encoders import Encoders, vector_of_image
+from clipsearch.search.encoders import Encoders, vector_of_content, vector_of_image
 from clipsearch.search.hit import Hit
-from clipsearch.search.query_terms import ImageTerm, Term, TextTerm, combined, in_words
+from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, TextTerm, combined, in_words
 from clipsearch.search.ranking import Asked, Limits, Ranking
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
@@ -95,7 +95,7 @@ class Index:
         """Find the images closest to a text, an image, or several of them together.
 
         Args:
-            query: a text, a `TextTerm`, an `ImageTerm`, or a list of these, which are added up.
+            query: a text, a `TextTerm`, an `ImageTerm`, a `ContentTerm`, or a list of these, which are added up.
             k: the largest number of hits; None for all.
             min_score: the least cosine of a hit, in [-1, 1].
             min_confidence: the least confidence of a hit (see `Hit`), in [0, 1]; for queries of texts only.
@@ -242,11 +242,15 @@ class Index:
         parts_of_images = dict.fromkeys((term.image, term.box) for term in terms if isinstance(term, ImageTerm))
         of_images = {part: vector_of_image(self.store, self._encoders, *part) for part in parts_of_images}
 
+        def vector_of(term: Term) -> Vectors:
+            if isinstance(term, TextTerm):
+                return of_texts[term.text]
+            if isinstance(term, ContentTerm):
+                return vector_of_content(self.store, term.content)
+            return of_images[term.image, term.box]
+
         def sum_of(terms: list[Term]) -> Vectors:
-            parts = [
-                of_texts[one.text] if isinstance(one, TextTerm) else of_images[one.image, one.box] for one in terms
-            ]
-            return combined(np.stack(parts), terms)
+            return combined(np.stack([vector_of(term) for term in terms]), terms)
 
         asked = []
         for all_of in queries:
@@ -269,7 +273,7 @@ class Index:
 
 
 def _terms(query: Query) -> list[Term]:
-    given: Iterable[str | Term] = [query] if isinstance(query, str | TextTerm | ImageTerm) else query
+    given: Iterable[str | Term] = [query] if isinstance(query, str | Term) else query
     terms = [TextTerm(one) if isinstance(one, str) else one for one in given]
     if not terms:
         raise InputError("The query is empty.", hint="query")
@@ -277,7 +281,7 @@ def _terms(query: Query) -> list[Term]:
 
 
 def _check_in_words(terms: list[Term]) -> None:
-    if any(isinstance(term, ImageTerm) for term in terms) or all(term.weight < 0 for term in terms):
+    if not all(isinstance(term, TextTerm) for term in terms) or all(term.weight < 0 for term in terms):
         raise InputError(
             f"There is no confidence in {in_words(terms)!r}: only words can be compared with neutral words.",
             hint="min-score",

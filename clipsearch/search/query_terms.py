@@ -71,7 +71,25 @@ class ImageTerm:
         _check_weight(self.weight)
 
 
-Term = TextTerm | ImageTerm
+@dataclass(frozen=True)
+class ContentTerm:
+    """An image of the index, named by its content, which similar images are searched for. Its file is not read.
+
+    Raises:
+        InputError: the weight is zero or not finite.
+    """
+
+    content: bytes
+    """The hash of the content, as in `Hit.content`."""
+    weight: float = 1.0
+    """Factor of the vector; negative for what hits should not be like."""
+
+    def __post_init__(self) -> None:
+        """Check the weight."""
+        _check_weight(self.weight)
+
+
+Term = TextTerm | ImageTerm | ContentTerm
 _AnyTerm = TypeVar("_AnyTerm", bound=Term)
 
 
@@ -141,5 +159,7 @@ def _split(given: str) -> tuple[float, str]:
 def _name(term: Term) -> str:
     if isinstance(term, TextTerm):
         return term.text
+    if isinstance(term, ContentTerm):
+        return "(an image of the index)"
     name = "an image" if isinstance(term.image, bytes) else os.fspath(term.image)
     return f"({name} at {term.box})" if term.box else f"({name})"

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import COLOURS, Run, paint
+from conftest import index as make
 
 import clipsearch
 from clipsearch.errors import InputError
@@ -18,7 +20,7 @@ from clipsearch.index.reading import Store
 from clipsearch.models.in_numpy import text_tower
 from clipsearch.models.in_numpy.text_tower import TextTower, Tokens
 from clipsearch.search.index import Index
-from clipsearch.search.query_terms import TextTerm
+from clipsearch.search.query_terms import ContentTerm, ImageTerm, TextTerm
 from clipsearch.unit import Array
 
 QUERIES = ("a dog", "a red car in the snow", "two cats", "a house at night")
@@ -86,6 +88,53 @@ def test_a_snapshot_of_one_thread_is_none_of_another(folder: Path) -> None:
         assert store._database.in_transaction
     assert inside == [False]
     store.close()
+
+
+def test_an_image_of_the_index_is_a_term_by_its_content_and_its_file_is_not_read(folder: Path) -> None:
+    with clipsearch.open_index(folder) as index:
+        (best,) = index.search("a dog", 1)
+        assert best.content is not None
+        assert best.row is not None
+        assert index.store.image(best.row).path == best.path_bytes
+        like = [TextTerm("snow", 0.5), ImageTerm(best.path)]
+        assert index.search([like[0], ContentTerm(best.content)], 5) == index.search(like, 5)
+        assert index.search(ContentTerm(best.content), 1)[0].content == best.content
+        with pytest.raises(InputError, match="not in the index any more"):
+            index.search(ContentTerm(b"\0" * 16))
+
+
+def test_threads_search_while_images_come_and_go_and_the_matrix_is_compacted(tmp_path: Path, run: Run) -> None:
+    pictures = tmp_path / "pictures"
+    for colour in COLOURS:
+        paint(pictures / f"{colour}.png", colour)
+    make(run, "pictures", "--model", "picturebook", cwd=tmp_path)
+    changes, done = [0], threading.Event()
+
+    def ask(index: Index) -> set[int]:
+        seen = set()
+        while not done.is_set():
+            version = index.store.version()
+            hits = index.search("a red square", None)
+            assert len({hit.path for hit in hits}) == len({hit.row for hit in hits}) == len(hits)
+            assert all(hit.score <= 1 for hit in hits)
+            seen.add(version)
+        return seen
+
+    with clipsearch.open_index(tmp_path / FOLDER) as index, ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ask, index) for _ in range(3)]
+        try:
+            for change in range(4):  # each leaves more than a quarter of the rows dead
+                for colour in COLOURS[change::2]:
+                    paint(pictures / f"{colour}.png", colour, (65 + change, 48))
+                before = index.store.version()
+                make(run, cwd=tmp_path)
+                assert index.store.version() != before
+                changes.append(index.store.contents().dead_rows)
+        finally:
+            done.set()
+        assert len(set().union(*(one.result() for one in asking))) > 1
+        assert len(index.search("a red square", None)) == len(COLOURS)
+        assert max(changes) < len(COLOURS) / 2  # it was compacted meanwhile
 
 
 @pytest.fixture
