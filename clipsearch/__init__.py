@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         tune,
     )
     from clipsearch.images.box import Box
-    from clipsearch.images.finding import Rules
+    from clipsearch.images.files import Rules
     from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.hit import Hit
@@ -76,7 +76,7 @@ _HOMES = {
     "TextTerm": "clipsearch.search.query_terms",
     "Embedder": "clipsearch.search.embedder",
     "EncoderOptions": "clipsearch.models.encoder_options",
-    "Rules": "clipsearch.images.finding",
+    "Rules": "clipsearch.images.files",
     "build_index": "clipsearch.api",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",

@@ -13,7 +13,7 @@ import pytest
 from conftest import REPOSITORY
 
 from clipsearch.cli import make_app
-from clipsearch.images.finding import EXTENSIONS
+from clipsearch.images.extensions import EXTENSIONS
 from scripts.update_docs import DOCUMENTS, refreshed, sample_folder
 
 NUMBER = re.compile(r"-?\d+\.\d+")

@@ -16,7 +16,7 @@ from clipsearch.cli.search_options import FilterOptions, opened, say_why_nothing
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
     from clipsearch.search.embedder import Embedder
     from clipsearch.tasks.classification import Classified, Classifier
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from clipsearch.exchange.writing import Row
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
     from clipsearch.search.embedder import Embedder
 
     _Made = Generator[tuple[int, Mapping[str, int], npt.NDArray[np.float32]], None, None]

@@ -27,7 +27,7 @@ from clipsearch.models.encoder_options import EncoderOptions, Engine, Precision
 
 if TYPE_CHECKING:
     from clipsearch.api import IndexingModel
-    from clipsearch.images.finding import Rules
+    from clipsearch.images.files import Rules
     from clipsearch.index.summary import Summary
 
 EXIT_STRICT = 2
@@ -123,7 +123,7 @@ class RulesOptions:
 
     def rules(self) -> Rules | None:
         """Return the rules that are asked for; None if there are none, so that roots keep theirs."""
-        from clipsearch.images.finding import Rules
+        from clipsearch.images.files import Rules
 
         if self == RulesOptions() or self == RulesOptions(exclude=[]):
             return None

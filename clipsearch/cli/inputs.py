@@ -18,7 +18,7 @@ from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.system.bounded import read_list, read_list_in
 
 if TYPE_CHECKING:
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
 
 STDIN = "-"
 """The name that stands for standard input."""

@@ -20,7 +20,7 @@ from clipsearch.cli.text_options import TextOptions, distinct
 from clipsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.text_maps import TextMap
     from clipsearch.tasks.similarity import Comparison

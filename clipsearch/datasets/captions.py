@@ -30,7 +30,7 @@ from clipsearch.datasets.tables import (
     read_table,
 )
 from clipsearch.errors import InputError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.system.bounded import read_list_in
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from clipsearch.datasets.cifar import read_dict
 from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, check_utf8, decoded, encoding_hint, path_in, read_table
 from clipsearch.errors import InputError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.system.bounded import read_list_in
 from clipsearch.system.paths import absolute
 

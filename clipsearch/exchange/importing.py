@@ -18,7 +18,8 @@ import numpy.typing as npt
 from clipsearch.datasets.tables import encoding_hint, path_in
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
-from clipsearch.images.finding import ImageFile, Rules, named_file
+from clipsearch.images.files import ImageFile, Rules
+from clipsearch.images.finding import named_file
 from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, Root, mismatch
 from clipsearch.index.models import IndexModel, LoadedModel

@@ -7,28 +7,22 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from clipsearch.errors import InputError
+from clipsearch.images.extensions import EXTENSIONS
+from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.ignoring import IGNORE_FILE, Patterns, read_patterns
 from clipsearch.images.optional_packages import needed_extra
 from clipsearch.images.other_files import Sort, sort_of, system_folder
-from clipsearch.images.raw import RAW_EXTENSIONS
-from clipsearch.images.reading import first_bytes, stamps
+from clipsearch.images.reading import first_bytes
 from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.system.naming import ASIDE
 from clipsearch.system.paths import is_below
 
-EXTENSIONS = RAW_EXTENSIONS | {
-    *(".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),
-    *(".icns", ".ico", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl"),
-    *(".mpo", ".pbm", ".pcx", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".psd", ".qoi", ".sgi", ".tga", ".tif"),
-    *(".tiff", ".webp"),
-}
-"""Extensions (in any case) of the files that count as images when a folder is searched."""
+_DEFAULT = Rules()
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
 _KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 _NOWHERE = "a link that leads nowhere"
@@ -40,63 +34,9 @@ _FOLDER, _IMAGE, _UNKNOWN = range(3)
 """Kinds of folder entries; plain numbers, since they are compared for every file."""
 
 
-class ImageFile(NamedTuple):
-    """An image file as the file system describes it."""
-
-    path: bytes
-    """Absolute path, as `os.fsencode` gives it: names need not be UTF-8."""
-    size: int
-    """Bytes."""
-    mtime_ns: int
-    """Time of the last change of the content, as in `reading.stamps`."""
-    problem: str | None = None
-    """Why it cannot be opened, such as a dangling link; None for a regular file."""
-    ctime_ns: int | None = None
-    """Time of the last change of anything, as in `reading.stamps`."""
-    inode: int | None = None
-    """Number in the file system, as in `reading.stamps`."""
-    by_name: bool = True
-    """Whether its name has an image extension; otherwise its first bytes decide (see `look`)."""
-
-    @classmethod
-    def of(cls, path: bytes, status: os.stat_result, problem: str | None = None) -> ImageFile:
-        """Build it from a status: for a symbolic link, that of its target."""
-        mtime_ns, ctime_ns, inode = stamps(status)
-        return cls(path, status.st_size, mtime_ns, problem, ctime_ns, inode)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Which files of a folder are taken."""
-
-    exclude: tuple[str, ...] = ()
-    """Patterns to leave out, with the rules of .gitignore, relative to the root; they beat ignore files."""
-    include_hidden: bool = False
-    """Include files and folders whose names begin with a dot."""
-    follow_symlinks: bool = False
-    """Follow symbolic links to folders. Each folder is read once, and not again if it lies below the root anyway."""
-    by_name_only: bool = False
-    """Leave out files without an image extension, instead of reading their first bytes."""
-    include_backups: bool = False
-    """Include earlier and partial copies of images: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
-    include_system: bool = False
-    """Include folders in which operating systems and programs keep images for themselves."""
-
-    def to_json(self) -> dict[str, object]:
-        """Return the rules as an index stores them."""
-        return asdict(self) | {"exclude": list(self.exclude)}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Rules:
-        """Restore the rules that `to_json` wrote, among other values; missing ones have their defaults."""
-        known = {one.name: bool(values.get(one.name)) for one in fields(cls) if one.name != "exclude"}
-        exclude = values.get("exclude")
-        return cls(tuple(exclude) if isinstance(exclude, list) else (), **known)
-
-
 def find_images(
     root: bytes,
-    rules: Rules = Rules(),
+    rules: Rules = _DEFAULT,
     *,
     start: bytes | None = None,
     others: Sequence[bytes] = (),

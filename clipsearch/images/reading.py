@@ -5,16 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import sys
 from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
+from clipsearch.images.files import stamps
 from clipsearch.system.bounded import read_up_to
 
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-
-_LEAST, _MOST = -(2**63), 2**63 - 1
 
 
 class VanishedError(UnreadableImageError):
@@ -30,11 +28,11 @@ class Content(NamedTuple):
     size: int
     """Bytes."""
     mtime_ns: int
-    """Time of the last change of the content, as in `stamps`."""
+    """Time of the last change of the content, as in `files.stamps`."""
     ctime_ns: int | None = None
-    """Time of the last change of anything, as in `stamps`, before reading, so that a change meanwhile is seen."""
+    """Time of the last change of anything, as in `files.stamps`, before reading, so that a change meanwhile is seen."""
     inode: int | None = None
-    """Number in the file system, as in `stamps`."""
+    """Number in the file system, as in `files.stamps`."""
 
 
 def first_bytes(path: bytes, count: int) -> bytes:
@@ -111,20 +109,6 @@ def read_stream(stream: BinaryIO) -> bytes:
     if content is None:
         check_bytes(limit + 1, limit)
     return content or b""
-
-
-def stamps(status: os.stat_result) -> tuple[int, int | None, int | None]:
-    """Return (mtime_ns, ctime_ns, inode), which show that a file changed without reading it.
-
-    `mtime_ns` is when the content was last changed (ns since 1970), unless a program has set another time. `ctime_ns`
-    is when anything was last changed (content, name, times, owner, permissions), which no program can set; None on
-    Windows, where `st_ctime` is when the file was made. `inode` is the lower 63 bits of the file's number, or None.
-    Times are clamped to 64 bits, since a file system may report anything.
-    """
-    mtime, ctime = status.st_mtime_ns, status.st_ctime_ns
-    if not (_LEAST <= mtime <= _MOST and _LEAST <= ctime <= _MOST):
-        mtime, ctime = (max(_LEAST, min(time, _MOST)) for time in (mtime, ctime))
-    return mtime, None if sys.platform == "win32" else ctime, (status.st_ino & _MOST) or None
 
 
 def digest(data: bytes) -> bytes:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from clipsearch.errors import IndexWriteError, InputError
-from clipsearch.images.finding import ImageFile, Rules, find_images, look
+from clipsearch.images.files import ImageFile, Rules
+from clipsearch.images.finding import find_images, look
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
 from clipsearch.index.format import Folder, Known, Root
 from clipsearch.index.missing import Drives, Kept, Missing

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.box import Box
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
 from clipsearch.images.regions import layout

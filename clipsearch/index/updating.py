@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from clipsearch.errors import InputError
-from clipsearch.images.finding import Rules
+from clipsearch.images.files import Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.optional_packages import readers
 from clipsearch.index.diff import Changes, names_of, targets

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from clipsearch.images.box import Box
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
     from clipsearch.models.in_numpy.image_tower import ImageTower

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from clipsearch.images.box import Box
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
     from clipsearch.models.in_numpy.text_tower import Tokens
     from clipsearch.models.logits import Logits
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from clipsearch.errors import InputError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.index.models import Pixels
 from clipsearch.index.pipeline import WORKERS, Item, decode_images, read_images
 from clipsearch.models.crops import Crops

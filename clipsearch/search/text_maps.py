@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.index.pipeline import decode_images, read_images
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Array, Vectors, are_unit

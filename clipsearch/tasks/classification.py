@@ -33,7 +33,7 @@ from clipsearch.unit import Vectors
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from clipsearch.images.finding import ImageFile
+    from clipsearch.images.files import ImageFile
 
 
 TEMPLATES = ("a photo of a {}.",)

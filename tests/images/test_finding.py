@@ -14,7 +14,8 @@ import pytest
 from conftest import deny
 
 from clipsearch.errors import InputError
-from clipsearch.images.finding import Rules, find_images
+from clipsearch.images.files import Rules
+from clipsearch.images.finding import find_images
 
 
 def names(root: Path, rules: Rules = Rules(), start: Path | None = None) -> list[str]:  # noqa: B008  (immutable)

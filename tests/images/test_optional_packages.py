@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 
 from clipsearch.images import optional_packages
-from clipsearch.images.finding import EXTENSIONS
+from clipsearch.images.extensions import EXTENSIONS
 
 
 def test_only_a_kind_whose_package_is_missing_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:

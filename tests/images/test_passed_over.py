@@ -20,7 +20,9 @@ from tiny import Watcher, update
 
 from clipsearch.errors import InputError
 from clipsearch.images import optional_packages
-from clipsearch.images.finding import EXTENSIONS, Rules, find_images
+from clipsearch.images.extensions import EXTENSIONS
+from clipsearch.images.files import Rules
+from clipsearch.images.finding import find_images
 from clipsearch.images.other_files import Sort, listed, sort_of
 from clipsearch.images.recognising import format_of
 from clipsearch.images.signatures import HEAD, image_ending

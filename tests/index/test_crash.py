@@ -30,7 +30,7 @@ from PIL import Image
 from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
-from clipsearch.images.finding import Rules
+from clipsearch.images.files import Rules
 from clipsearch.index.diff import Changes, Target
 from clipsearch.index.format import ARRAYS, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
 from clipsearch.index.reading import Store

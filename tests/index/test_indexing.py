@@ -19,7 +19,7 @@ from PIL import Image
 from tiny import MODEL, WITHOUT_FORMAT_3, Pixels, TinyEncoder, TinyPreprocessing, Watcher, expected, update
 
 from clipsearch.errors import IndexWriteError, InputError, ModelError
-from clipsearch.images.finding import Rules
+from clipsearch.images.files import Rules
 from clipsearch.index import updating
 from clipsearch.index.format import FOLDER
 from clipsearch.index.models import LoadedModel

@@ -18,7 +18,7 @@ import pytest
 from conftest import COLOURS, Run, deny, index, paint
 from tiny import TinyEncoder, Watcher, update
 
-from clipsearch.images.finding import Rules
+from clipsearch.images.files import Rules
 from clipsearch.index.format import FOLDER, Folder
 from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Store

@@ -16,7 +16,7 @@ from conftest import COLOURS, Run, index, paint
 from tiny import TinyEncoder, update
 
 from clipsearch.errors import InputError
-from clipsearch.images.finding import Rules
+from clipsearch.images.files import Rules
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 from clipsearch.index.summary import Merged, Summary

@@ -13,7 +13,8 @@ from conftest import PICTUREBOOK, SAMPLES, Run, index, make_clip, paint
 
 from clipsearch.api import load_model
 from clipsearch.errors import IndexMissingError, UnreadableImageError
-from clipsearch.images.finding import ImageFile, find_images
+from clipsearch.images.files import ImageFile
+from clipsearch.images.finding import find_images
 from clipsearch.index.reading import Store
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder

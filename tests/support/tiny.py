@@ -20,7 +20,7 @@ from PIL import Image
 
 from clipsearch.errors import ClipsearchError
 from clipsearch.images.decoding import decode
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.images.regions import layout
 from clipsearch.index import run, updating
 from clipsearch.index.format import UPGRADES, ModelRecord

@@ -14,7 +14,7 @@ from conftest import paint
 from tiny import NoEncoders, Watcher, expected, update
 
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.index.reading import Store
 from clipsearch.models.logits import Logits
 from clipsearch.search.encoders import EmbeddedImage

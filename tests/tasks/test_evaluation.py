@@ -13,7 +13,7 @@ from tiny import NoEncoders, Watcher
 
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError, ModelError, UnreadableImageError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.index.regions import Regions
 from clipsearch.search.encoders import EmbeddedImage
 from clipsearch.search.region_ranking import BestRegions, RegionRanking

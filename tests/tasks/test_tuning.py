@@ -8,7 +8,7 @@ import pytest
 
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError
-from clipsearch.images.finding import ImageFile
+from clipsearch.images.files import ImageFile
 from clipsearch.tasks import tuning, tuning_query
 from clipsearch.tasks.tuning import Captioned, check, parts
 from clipsearch.tasks.tuning_query import Examples, Strength, changed, learned
