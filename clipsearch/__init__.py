@@ -15,18 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsearch.api import build_index, load_model, open_index
     from clipsearch.errors import ClipsearchError
-    from clipsearch.functions import (
-        caption_ranks,
-        classify,
-        cluster,
-        delete_duplicates,
-        duplicates,
-        evaluate,
-        export_vectors,
-        import_vectors,
-        score,
-        tune,
-    )
+    from clipsearch.functions.images import classify, score
+    from clipsearch.functions.indexes import caption_ranks, cluster, delete_duplicates, duplicates
+    from clipsearch.functions.models import evaluate, tune
+    from clipsearch.functions.vectors import export_vectors, import_vectors
     from clipsearch.images.box import Box
     from clipsearch.images.files import Rules
     from clipsearch.models.encoder_options import EncoderOptions
@@ -80,21 +72,10 @@ _HOMES = {
     "build_index": "clipsearch.api",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
-    **dict.fromkeys(
-        (
-            "caption_ranks",
-            "classify",
-            "cluster",
-            "delete_duplicates",
-            "duplicates",
-            "evaluate",
-            "export_vectors",
-            "import_vectors",
-            "score",
-            "tune",
-        ),
-        "clipsearch.functions",
-    ),
+    **dict.fromkeys(("classify", "score"), "clipsearch.functions.images"),
+    **dict.fromkeys(("caption_ranks", "cluster", "delete_duplicates", "duplicates"), "clipsearch.functions.indexes"),
+    **dict.fromkeys(("evaluate", "tune"), "clipsearch.functions.models"),
+    **dict.fromkeys(("export_vectors", "import_vectors"), "clipsearch.functions.vectors"),
 }
 
 

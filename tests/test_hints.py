@@ -98,7 +98,7 @@ def test_a_reason_from_an_older_index_is_shown_as_it_is() -> None:
 HERE = re.compile(r"\b(getcwdb?|current_folder|Path\.cwd)\b")
 
 
-@pytest.mark.parametrize("name", sorted(set(MODULES) - {"api", "functions", "index_choice", "system.places"}))
+@pytest.mark.parametrize("name", sorted(set(MODULES) - {"api", "functions.vectors", "index_choice", "system.places"}))
 def test_only_the_command_line_and_the_interface_for_programs_know_the_current_folder(name: str) -> None:
     text = MODULES[name].read_text("utf-8")
     assert folder(name) == "cli" or not HERE.search(text)

@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from .evaluate import embed_pictures, embed_texts, held_out
-from .model import CONTEXT, MEAN, SIDE, STD, Words, load_tokenizer, new_model
+from .model import CONTEXT, MEAN, RELEASED, SECOND, SIDE, STD, Words, load_tokenizer, new_model
 
 FOLDER = Path("clipsearch/data/picturebook")
 _PREFIX = "clip."
@@ -23,16 +23,17 @@ _LEAST_COSINE, _MOST_DIFFERENCE = 0.9999, 2e-2
 """Bounds on what the rounding may change in a unit vector."""
 
 
-def release(folder: Path, out: Path = FOLDER) -> None:
+def release(folder: Path, out: Path = FOLDER, *, small: bool = False) -> None:
     """Write the model of `folder`'s checkpoint to `out` and check it; raises ValueError where it differs."""
     # 1. what was trained
-    trained = new_model(load_tokenizer(folder / "tokenizer.json"))
+    shape = SECOND if small else RELEASED
+    trained = new_model(load_tokenizer(folder / "tokenizer.json"), shape)
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
     weights = {name.removeprefix(_PREFIX): w for name, w in state["student"].items() if name.startswith(_PREFIX)}
     trained.load_state_dict(weights)
     # 2. what is given away
     out.mkdir(parents=True, exist_ok=True)
-    rounded = new_model(load_tokenizer(folder / "tokenizer.json"))
+    rounded = new_model(load_tokenizer(folder / "tokenizer.json"), shape)
     rounded.load_state_dict(weights)
     rounded.half().save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone

@@ -35,7 +35,7 @@ from .canvas import COLOURS
 from .caption import VERBS, describe, describe_briefly
 from .data import Corpus
 from .evaluate import held_out, retrieval
-from .model import PATCH, Words, load_tokenizer, new_model, pixels, train_tokenizer
+from .model import PATCH, RELEASED, SECOND, Shape, Words, load_tokenizer, new_model, pixels, train_tokenizer
 from .muon import Muon
 from .places import PLACES
 from .scene import ANY, KINDS, QUADRUPEDS, Entity, Scene, facts_of
@@ -243,19 +243,19 @@ def focused_batches(corpus: Corpus, start: int) -> Iterator[list[int]]:
 class Student(torch.nn.Module):
     """The model and the heads that are thrown away after training."""
 
-    def __init__(self, tokenizer: Tokenizer, facts: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, facts: int, shape: Shape) -> None:
         super().__init__()
-        self.clip = new_model(tokenizer)
+        self.clip = new_model(tokenizer, shape)
         self.clip.logit_scale.data.fill_(math.log(1 / 0.07))
-        self.picture_facts = torch.nn.Linear(192, facts)
-        self.caption_facts = torch.nn.Linear(128, facts)
-        self.patch = torch.nn.Linear(192, len(_KIND_IDS) + 1 + len(_ACTIONS) + len(_COLOURS))
+        self.picture_facts = torch.nn.Linear(shape.image_width, facts)
+        self.caption_facts = torch.nn.Linear(shape.text_width, facts)
+        self.patch = torch.nn.Linear(shape.image_width, len(_KIND_IDS) + 1 + len(_ACTIONS) + len(_COLOURS))
         for head in (self.picture_facts, self.caption_facts):
             torch.nn.init.normal_(head.weight, std=0.02)
             torch.nn.init.constant_(head.bias, -4)
 
     def see(self, batch: Batch, kept: int | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Pooled (B, 192), per-patch (B, P, 192) and the patches' targets (B, P, 3); `kept` patches or all."""
+        """Pooled (B, W), per-patch (B, P, W) and the patches' targets (B, P, 3); `kept` patches or all."""
         tower = self.clip.vision_model
         hidden, targets = tower.embeddings(batch.pixels), batch.patches
         if kept is not None:
@@ -323,12 +323,20 @@ def _optimizers(student: Student) -> list[torch.optim.Optimizer]:
 
 
 def train(
-    folder: Path, steps: int, decay: int, *, threads: int = 2, peak: float = 1.0, focus: bool = False, seed: int = 0
+    folder: Path,
+    steps: int,
+    decay: int,
+    *,
+    threads: int = 2,
+    peak: float = 1.0,
+    focus: bool = False,
+    seed: int = 0,
+    small: bool = False,
 ) -> None:
     """Train on the pictures in `folder` until `steps`, from the last checkpoint there if there is one.
 
     The rate falls to zero over the last `decay` steps; `peak` scales it, and `focus` takes `focused_batches`. The
-    first weights follow from `seed`.
+    first weights follow from `seed`; `small` makes the second, smaller model.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -343,7 +351,7 @@ def train(
     vocabulary = fact_vocabulary(corpus)
     exam = held_out(500)
     # 3. model, taken up where it stopped
-    student = Student(tokenizer, len(vocabulary))
+    student = Student(tokenizer, len(vocabulary), SECOND if small else RELEASED)
     optimizers = _optimizers(student)
     step = _resume(folder, student, optimizers)
     print(f"{len(corpus.scenes)} pictures, {len(vocabulary)} facts, from step {step} to {steps}", flush=True)
