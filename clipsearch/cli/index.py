@@ -180,6 +180,16 @@ def index(
             help="Accept a folder without images, and remove its images from the index. Without it, that is an error.",
         ),
     ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            metavar="I/N",
+            help="Index only part I of N, which share the files evenly by their paths: for several machines, whose "
+            "indexes are merged later. The index stores it.",
+            show_default=False,
+        ),
+    ] = None,
     reread: Annotated[
         bool, typer.Option("--reread", help="Read every file, even if its size and times have not changed.")
     ] = False,
@@ -230,6 +240,7 @@ def index(
             rules=which.rules(),
             allow_empty=allow_empty,
             reread=reread,
+            part=part,
             wait=wait,
             max_pixels=max_pixels and max_pixels * _MILLION,
             skip_damaged=skip_damaged,

@@ -67,6 +67,7 @@ def _status(store: Store, *, verify: bool) -> Status:
             contents=store.contents(),
             date_sources=store.date_sources(),
             roots=[(root.path, store.count(root.path)) for root in store.roots()],
+            part=store.part(),
             kept=[folder for folder in store.folders() if folder.kept],
             unreadable=store.unreadable(),
             damaged=store.damaged(),

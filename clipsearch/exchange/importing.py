@@ -20,11 +20,11 @@ from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
 from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.finding import named_file
-from clipsearch.index.diff import Target
 from clipsearch.index.format import ModelRecord, Record, Root, mismatch
 from clipsearch.index.models import IndexModel, LoadedModel
 from clipsearch.index.pipeline import decode_images, embed_images, read_images
 from clipsearch.index.reading import Store
+from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import Progress

@@ -20,7 +20,7 @@ class ImageFile(NamedTuple):
     path: bytes
     """Absolute path, as `os.fsencode` gives it: names need not be UTF-8."""
     size: int
-    """Bytes."""
+    """Bytes; negative if the file belongs to another part of the root, so that only its path is known."""
     mtime_ns: int
     """Time of the last change of the content, as in `stamps`."""
     problem: str | None = None

@@ -17,10 +17,11 @@ from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.ignoring import IGNORE_FILE, Patterns, read_patterns
 from clipsearch.images.optional_packages import needed_extra
 from clipsearch.images.other_files import Sort, sort_of, system_folder
+from clipsearch.images.parts import Part
 from clipsearch.images.reading import first_bytes
 from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.system.naming import ASIDE
-from clipsearch.system.paths import is_below
+from clipsearch.system.paths import inside, is_below
 
 _DEFAULT = Rules()
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
@@ -40,6 +41,7 @@ def find_images(
     *,
     start: bytes | None = None,
     others: Sequence[bytes] = (),
+    part: Part | None = None,
     unreadable: Callable[[bytes, str], None] = lambda _path, _reason: None,
     mounted: Callable[[bytes], None] = lambda _path: None,
     passed_over: Callable[[str], None] = lambda _kind: None,
@@ -52,6 +54,8 @@ def find_images(
         rules: Which files are taken.
         start: Search only this file or folder below `root`; ignore files above it still count.
         others: Other roots. Links to folders do not lead into them.
+        part: The part of `root` that is wanted. Files of other parts are yielded without a look at them, with a
+            negative size.
         unreadable: Called with the path of each folder that cannot be listed or examined, and the reason.
         mounted: Called with each folder that is on another device than its parent, before its images come.
         passed_over: Called with the kind (see `other_files`) of each file or folder that is left out.
@@ -71,11 +75,13 @@ def find_images(
     except OSError as error:
         raise InputError(f"Cannot read {shown}: {error.strerror}") from error
     if entries is not None:
-        walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over)
+        walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over, part=part)
         files = walk.below(place, entries, status.st_dev)
-        yield from (file for file in files if file.by_name or _is_image(file, passed_over)) if looking else files
+        known = (file for file in files if file.by_name or file.size < 0 or _is_image(file, passed_over))
+        yield from known if looking else files
     elif stat.S_ISREG(status.st_mode):
-        yield ImageFile.of(place, status)
+        is_mine = part is None or part.holds(os.path.relpath(place, root if place != root else os.path.dirname(root)))
+        yield ImageFile.of(place, status) if is_mine else ImageFile(place, -1, 0)
     else:
         raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
 
@@ -140,8 +146,10 @@ class _Walk:
         mounted: Callable[[bytes], None],
         *,
         passed_over: Callable[[str], None],
+        part: Part | None,
     ) -> None:
         self._root = root
+        self._part, self._prefix = part, len(inside(root))
         self._rules = rules
         self._others = others
         self._unreadable = unreadable
@@ -169,14 +177,11 @@ class _Walk:
             _, entry, what = level.entries.pop()
             if (self._exclude or level.ignores) and self._left_out(entry, level.ignores, is_folder=what is _FOLDER):
                 continue
-            if what is _IMAGE:
-                if (image := self._describe(entry, level)) is not None:
-                    yield image
-            elif what is _UNKNOWN:
-                if (image := _unknown(entry)) is not None:
-                    yield image
-            elif (inner := self._enter(entry, level)) is not None:
-                levels.append(inner)
+            if what is _FOLDER:
+                if (inner := self._enter(entry, level)) is not None:
+                    levels.append(inner)
+            elif (image := self._file(entry, what, level)) is not None:
+                yield image
 
     def _level(
         self,
@@ -213,12 +218,12 @@ class _Walk:
         if wanted and not self._rules.by_name_only:
             return True
         if sort is not Sort.BESIDE and not self._left_out(entry, ignores, is_folder=False) and _is_file(entry):
-            self._passed_over(kind)
+            self._leave_out(entry, kind)
         return False
 
     def _enter(self, entry: os.DirEntry[bytes], level: _Level) -> _Level | None:
         if not self._rules.include_system and (kind := system_folder(entry.path)):
-            self._passed_over(kind)
+            self._leave_out(entry, kind)
             return None
         try:
             linked = level.linked or entry.is_symlink()
@@ -234,6 +239,14 @@ class _Walk:
         except OSError as error:
             self._unreadable(entry.path, f"the folder cannot be read: {error.strerror}")
             return None
+
+    def _is_mine(self, entry: os.DirEntry[bytes]) -> bool:
+        """Whether a file, or a folder that is left out as a whole, belongs to the part that is wanted."""
+        return self._part is None or self._part.holds(entry.path[self._prefix :])
+
+    def _leave_out(self, entry: os.DirEntry[bytes], kind: str) -> None:
+        if self._is_mine(entry):
+            self._passed_over(kind)
 
     def _is_new(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether a folder reached through a link is not reached in another way, too."""
@@ -264,6 +277,11 @@ class _Walk:
                 gone = isinstance(error, FileNotFoundError)
                 self._unreadable(entry.path, _NOWHERE if gone else f"it cannot be examined: {error.strerror}")
         return False
+
+    def _file(self, entry: os.DirEntry[bytes], what: int, level: _Level) -> ImageFile | None:
+        if not self._is_mine(entry):
+            return ImageFile(entry.path, -1, 0, by_name=what is _IMAGE)
+        return self._describe(entry, level) if what is _IMAGE else _unknown(entry)
 
     def _describe(self, entry: os.DirEntry[bytes], level: _Level) -> ImageFile | None:
         """Describe the file behind an entry; None if it is gone, or if the entries of its folder cannot be examined."""

@@ -11,93 +11,20 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
 
 from clipsearch.errors import IndexWriteError, InputError
-from clipsearch.images.files import ImageFile, Rules
+from clipsearch.images.files import ImageFile
 from clipsearch.images.finding import find_images, look
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
-from clipsearch.index.format import Folder, Known, Root
+from clipsearch.index.format import Folder, Known
 from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Store
-from clipsearch.system.paths import is_below, second_names
+from clipsearch.index.targets import Target
+from clipsearch.system.paths import is_below
 
 _REPORT_EVERY = 1000
 """Number of files between two reports on the progress of the search."""
-
-
-class Target(NamedTuple):
-    """A root, or a part of one, that an update searches."""
-
-    root: bytes
-    start: bytes
-    """Where the search starts: the root itself, or a file or folder below it."""
-    rules: Rules
-    retry: bool = False
-    """Whether to try unreadable files again although they are unchanged."""
-    reread: bool = False
-    """Whether to read every file, changed or not."""
-    others: tuple[bytes, ...] = ()
-    """The other roots, which the search does not enter through links."""
-    skip_damaged: bool = False
-    """Whether damaged images are refused."""
-    readers: str = ""
-    """The formats and sizes that can be read now. If they have changed, unreadable files are tried again."""
-
-    def options(self, readers: str | None, passed_over: Mapping[str, int]) -> dict[str, object]:
-        """Return the options that the index stores for the root: rules, readable formats, and what was left out."""
-        remembered = {"skip_damaged": self.skip_damaged, "readers": readers, "passed_over": dict(passed_over)}
-        return self.rules.to_json() | remembered
-
-
-def targets(
-    paths: Iterable[bytes],
-    roots: Iterable[Root],
-    rules: Rules | None,
-    readers: str,
-    *,
-    reread: bool = False,
-    skip_damaged: bool | None = None,
-) -> list[Target]:
-    """Make the targets of an update.
-
-    Args:
-        paths: absolute paths, with the names that `names_of` returns.
-        roots: those of the index.
-        rules: which files to take; None for those that the index stores for a root.
-        readers: the formats and sizes that can be read now.
-        reread: whether to read every file, changed or not.
-        skip_damaged: whether to refuse damaged images; None for what the index stores for a root.
-    """
-    found: list[Target] = []
-    for path in sorted(paths):
-        if any(is_below(path, other.start) for other in found):
-            continue
-        known = next((root for root in roots if is_below(path, root.path)), Root(path, {}))
-        retry = known.options.get("readers") != readers
-        skips = bool(known.options.get("skip_damaged")) if skip_damaged is None else skip_damaged
-        used = rules or Rules.from_json(known.options)
-        found.append(Target(known.path, path, used, retry, reread, skip_damaged=skips, readers=readers))
-    tops = sorted({root.path for root in roots} | {target.root for target in found})
-    return [
-        target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))
-        if target.rules.follow_symlinks
-        else target
-        for target in found
-    ]
-
-
-def names_of(paths: Iterable[bytes], roots: Iterable[Root]) -> dict[bytes, bytes]:
-    """Find paths and roots (absolute) that lie in another root under a second name, and return their names in it.
-
-    Known roots have priority over new ones, and names without links over names with links.
-    """
-    known = [root.path for root in roots]
-
-    def rank(path: bytes) -> tuple[bool, bool, bytes]:
-        return path not in known, os.path.realpath(path) != path, path
-
-    return second_names(sorted({*known, *paths}, key=rank))
 
 
 @dataclass
@@ -106,6 +33,8 @@ class Counts:
 
     found: int = 0
     """Images, or files that may be images."""
+    elsewhere: int = 0
+    """Files that belong to other parts of the targets."""
     unchanged: int = 0
     """Images that are as the index recorded them."""
     waiting: int = 0
@@ -178,7 +107,7 @@ class Changes:
             InputError: the target is missing, unreadable, or holds no image and `allow_empty` is False.
             IndexWriteError: there is no space for the temporary file.
         """
-        before = self.counts.found
+        before = self.counts.found, self.counts.elsewhere
         known = store.known(target.start) if store else iter(())
         folders = store.folders() if store else []
         near = [
@@ -190,6 +119,7 @@ class Changes:
             target.rules,
             start=target.start,
             others=target.others,
+            part=target.part,
             unreadable=self._cannot_list,
             mounted=drives.mounted,
             passed_over=self._passed_over.setdefault(target.start, PassedOver()).add,
@@ -203,7 +133,7 @@ class Changes:
             self.confirm(target)
         except (InputError, OSError) as error:
             raise _unusable(str(error), target.start, store) from error
-        if self.counts.found == before and not allow_empty:
+        if (self.counts.found, self.counts.elsewhere) == before and not allow_empty:
             self._refuse_empty(target, store)
 
     def passed_over(self, target: Target) -> Mapping[str, int]:
@@ -240,24 +170,23 @@ class Changes:
     ) -> Iterator[ImageFile]:
         """Merge two streams in the order of paths and yield the files that have to be read."""
         # Local names, because the loop is over every file.
-        counts, gone, drives = self.counts, self.gone, self._drives[target.start]
+        counts, drives = self.counts, self._drives[target.start]
         last: bytes | None = None
         old = next(known, None)
         for file in files:
             while old is not None and old.path < file.path:
                 last = self._missing(old, last)
                 old = next(known, None)
+            if file.size < 0:
+                old, last = self._of_another_part(file, target, known, old, last)
+                continue
             same = old is not None and old.path == file.path
             is_unchanged = same and old is not None and not target.reread and _is_unchanged(file, old, target)
             is_unchanged = is_unchanged and not (lacks and old and lacks(old))
             if not (is_unchanged or file.by_name or self._is_image(file, target, is_known=same)):
                 continue
-            if gone.is_open:
-                gone.found(file.path)
-            last = file.path
+            last = self._found(file.path, target)
             counts.found += 1
-            if target.start not in self._devices:  # only now, because listing a folder can mount it
-                self._devices[target.start] = _device(target.start)
             if counts.found % _REPORT_EVERY == 0:
                 searching(counts.found)
             if is_unchanged and old is not None:
@@ -267,10 +196,27 @@ class Changes:
                 yield file
             if same:
                 old = next(known, None)
-        while old is not None:
-            last = self._missing(old, last)
-            old = next(known, None)
+        for rest in chain([] if old is None else [old], known):
+            last = self._missing(rest, last)
         self.gone.found(None)
+
+    def _of_another_part(
+        self, file: ImageFile, target: Target, known: Iterator[Known], old: Known | None, last: bytes | None
+    ) -> tuple[Known | None, bytes | None]:
+        """Note a file that is not wanted and shows that its folder is there; return the next `old` and `last`."""
+        self.counts.elsewhere += 1
+        if old is not None and old.path == file.path:
+            last, old = self._missing(old, last), next(known, None)
+        # Without a look at it, it is not known whether a file without the name of an image would be found.
+        return old, self._found(file.path, target) if file.by_name else last
+
+    def _found(self, path: bytes, target: Target) -> bytes:
+        """Note a file that is there, and return its path."""
+        if self.gone.is_open:
+            self.gone.found(path)
+        if target.start not in self._devices:  # only now, because listing a folder can mount it
+            self._devices[target.start] = _device(target.start)
+        return path
 
     def _is_image(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
         """Whether to read a file whose name does not say what it is, or a known file that cannot be opened."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError
+from clipsearch.images.parts import Part
 from clipsearch.index.connections import Connections, change_counter, connect
 from clipsearch.index.format import (
     BOX_COLUMNS,
@@ -145,6 +146,11 @@ class Store:
         if run is None:  # made by an import, or still empty
             return bool(roots or self.committed_rows())
         return run["outcome"] == FINISHED or all(root.options.get("readers") is not None for root in roots)
+
+    def part(self) -> Part | None:
+        """Return the part of its roots whose files the index holds; None if it holds all."""
+        text = self.meta("part")
+        return Part(**json.loads(text)) if text else None
 
     def last_run(self) -> dict[str, Any] | None:
         """Return the record of the last `index` run."""

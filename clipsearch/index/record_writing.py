@@ -10,7 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clipsearch.errors import InputError
 from clipsearch.images.dates import NAME, taken_by_name
+from clipsearch.images.parts import Part
 from clipsearch.index.format import RECORD, Folder, ModelRecord, Record, guarded, mismatch
 from clipsearch.index.reading import Store
 from clipsearch.system.interrupts import shielded
@@ -44,6 +46,23 @@ class RecordWriter(Store):
             raise mismatch(self.folder, known, model.name)
         with self._changing():
             self._set_meta("model", json.dumps(asdict(model)))
+
+    def set_part(self, part: Part) -> None:
+        """Record the part of its roots that the index holds.
+
+        Raises:
+            InputError: the index holds another part, or whole folders.
+        """
+        known = self.part()
+        if known == part:
+            return
+        if known or self.roots() or self.committed_rows():
+            holds = f"part {known}" if known else "all pictures"
+            raise InputError(
+                f"The index in {self.folder} holds {holds} of its folders, not part {part}.", hint="other-part"
+            )
+        with self._changing():
+            self._set_meta("part", json.dumps(part._asdict()))
 
     def set_last_run(self, run: dict[str, Any]) -> None:
         """Record the run that is writing."""

@@ -15,11 +15,12 @@ import numpy as np
 
 from clipsearch.images.missing_share import missing
 from clipsearch.images.other_files import total
-from clipsearch.index.diff import Changes, Target
+from clipsearch.index.diff import Changes
 from clipsearch.index.format import FINISHED, Record
 from clipsearch.index.models import IndexModel, LoadedModel
 from clipsearch.index.pipeline import Batch, Item, embed_images, read_images
 from clipsearch.index.summary import Merged, Summary
+from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import is_below
 from clipsearch.system.progress import Progress
@@ -44,7 +45,7 @@ class Run:
         max_pixels: int,
         progress: Progress,
     ) -> None:
-        self.summary = Summary()
+        self.summary = Summary(part=writer.part())
         self._writer = writer
         self._changes = changes
         self._places = places

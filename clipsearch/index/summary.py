@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from clipsearch.images.parts import Part
 from clipsearch.index.missing import Kept
 
 
@@ -21,6 +22,8 @@ class Merged(NamedTuple):
 class Summary:
     """The results of an update, mostly as numbers of files."""
 
+    part: Part | None = None
+    """The part of the roots that the index holds; None for all of them."""
     images: int = 0
     """Images in the index now, in all roots."""
     embedded: int = 0

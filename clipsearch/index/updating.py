@@ -15,12 +15,14 @@ from clipsearch.errors import InputError
 from clipsearch.images.files import Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.optional_packages import readers
-from clipsearch.index.diff import Changes, names_of, targets
+from clipsearch.images.parts import Part
+from clipsearch.index.diff import Changes
 from clipsearch.index.format import missing_index
 from clipsearch.index.models import IndexModel
 from clipsearch.index.reading import Store
 from clipsearch.index.run import Run
 from clipsearch.index.summary import Merged, Summary
+from clipsearch.index.targets import names_of, targets
 from clipsearch.index.writing import Writer
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import SILENT, Progress
@@ -41,6 +43,8 @@ class UpdateOptions(TypedDict, total=False):
     """Images with more pixels are not decoded; by default the number that fits this machine's memory."""
     wait: float
     """For how many seconds to wait for another writer."""
+    part: str | None
+    """The part of the folders to take, as in "3/16". The index stores it; None leaves it as it is."""
     regions: bool | None
     """Whether large images get vectors of their regions as well. The index stores this; None leaves it as it is."""
 
@@ -70,6 +74,7 @@ def update(
     # Checked first in any case, because only `exists` raises the error for a folder without permission.
     if not Store.exists(folder) and not paths:
         raise missing_index(folder)
+    part = Part.parse(wanted) if (wanted := options.get("part")) is not None else None
     limit = options.get("max_pixels") or default_max_pixels()
     allow_empty = options.get("allow_empty", False)
     # The lock is taken first, so that an index that cannot be written is reported before a search or a model load.
@@ -78,6 +83,8 @@ def update(
         paths = paths or [Path(os.fsdecode(root.path)) for root in roots]
         if not paths:
             raise InputError(f"The index in {folder} knows no folder to refresh.", hint="name-folder")
+        if part is not None:
+            writer.set_part(part)
         model.choose(writer, writer.model(), paths)
         _decide_regions(writer, model, wanted=options.get("regions"))
         starts = [absolute(path) for path in paths]
@@ -89,6 +96,7 @@ def update(
             f"{readers()}, {limit} pixels",
             reread=options.get("reread", False),
             skip_damaged=options.get("skip_damaged"),
+            part=writer.part(),
         )
         run = Run(writer, changes, places, model=model, max_pixels=limit, progress=progress)
         run.merge(

@@ -57,6 +57,7 @@ HINTS = {
         "or make a second index with --index DIR."
     ),
     "other-model": "Go on with its model (--model {model}), or make a second index with --index DIR.",
+    "other-part": "Make a second index with --index DIR.",
     "broken-rows": (
         "To see which: clipsearch status --verify; to have them embedded again: "
         "clipsearch index --reread --index {folder}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from clipsearch.images.missing_share import missing
 from clipsearch.images.other_files import install_for, listed, rule_for
+from clipsearch.images.parts import Part
 from clipsearch.index.format import Computed, Contents, Folder, ModelRecord
 from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import Finding
@@ -27,6 +28,7 @@ def summary_json(summary: Summary, used: Computed | None) -> bytes:
     """Return the summary of `index --json`; device, precision and their reasons are null if no model was needed."""
     fields = {
         "images": summary.images,
+        "part": summary.part and str(summary.part),
         "embedded": summary.embedded,
         "reused": summary.reused,
         "unchanged": summary.unchanged,
@@ -134,7 +136,8 @@ def summary_text(summary: Summary) -> str:
         if number
     ]
     done = ", ".join(counts) or "nothing new"
-    return f"{plural(summary.images, 'image')} in the index ({done}) in {summary.seconds:.1f} s"
+    where = f"part {summary.part}" if summary.part else "the index"
+    return f"{plural(summary.images, 'image')} in {where} ({done}) in {summary.seconds:.1f} s"
 
 
 def _removed_text(summary: Summary) -> str:
@@ -163,6 +166,8 @@ class Status:
     """Number of images by the source of their date, as `Reader` returns it."""
     roots: Sequence[tuple[bytes, int]]
     """Path of each root, and number of images below it."""
+    part: Part | None
+    """The part of the roots that the index holds; None for all of them."""
     kept: Sequence[Folder]
     """Folders whose images the last run did not find and kept in the index."""
     unreadable: Sequence[tuple[bytes, str]]
@@ -201,6 +206,7 @@ def status_json(status: Status) -> bytes:
         "unreadable": _unreadable_fields(status.unreadable),
         "damaged": _damaged_fields(status.damaged),
         "passed_over": _passed_over_fields(status.passed_over),
+        "part": status.part and str(status.part),
         "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
         "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
@@ -226,6 +232,7 @@ def status_text(status: Status) -> str:
             ("kept", f"{printable(shown(path)) or '.'} ({plural(kept, 'image')}, not there at the last run)")
             for path, _, kept, _ in status.kept
         ),
+        *([("part", f"{status.part} of its roots")] if status.part else []),
         ("images", str(status.contents.images)),
         ("dates", _dates_text(status.date_sources)),
         ("unreadable", str(len(status.unreadable))),

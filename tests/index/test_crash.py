@@ -31,9 +31,10 @@ from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.files import Rules
-from clipsearch.index.diff import Changes, Target
+from clipsearch.index.diff import Changes
 from clipsearch.index.format import ARRAYS, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
 from clipsearch.index.reading import Store
+from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
 from clipsearch.system.interrupts import shielded
 
