@@ -249,11 +249,15 @@ def index(
     for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
         say(line)
     if json:
-        from clipsearch.output.reports import summary_json
-
-        with writing_output():
-            sys.stdout.buffer.write(summary_json(summary, chosen.computed()))
+        _print_json(summary, chosen)
     return EXIT_STRICT if strict and (summary.unreadable or summary.damaged) else 0
+
+
+def _print_json(summary: Summary, chosen: IndexingModel) -> None:
+    from clipsearch.output.reports import summary_json
+
+    with writing_output():
+        sys.stdout.buffer.write(summary_json(summary, chosen.computed()))
 
 
 def _lines(
