@@ -19,6 +19,7 @@ from conftest import REPOSITORY, paint
 from tiny import MODEL, update
 
 import clipsearch
+from clipsearch.images.parts import Part
 from clipsearch.index.format import FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT, RegionsRecord, header
 from clipsearch.index.reading import Store
 
@@ -88,6 +89,9 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
     found |= meta(fresh)
     assert set(json.loads(found["regions"])) == set(RegionsRecord._fields)
     assert all(f"`{name}`" in DOCUMENT for name in RegionsRecord._fields)
+    update(fresh.parent / "part", fresh.parent / "pictures", part="1/2")
+    found |= meta(fresh.parent / "part")
+    assert set(json.loads(found["part"])) == set(Part._fields)
     leave_renaming(fresh, monkeypatch)
     assert sorted(names("meta", "key")) == sorted(found | meta(fresh))
 
