@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.hit import Hit
     from clipsearch.search.index import Index
+    from clipsearch.search.ordering import group_hits, sort_hits
     from clipsearch.search.query_terms import ContentTerm, ImageTerm, TextTerm
     from clipsearch.system.progress import Progress
 
@@ -49,10 +50,12 @@ __all__ = [
     "duplicates",
     "evaluate",
     "export_vectors",
+    "group_hits",
     "import_vectors",
     "load_model",
     "open_index",
     "score",
+    "sort_hits",
     "tune",
 ]
 __version__ = "0.1.0"
@@ -70,6 +73,8 @@ _HOMES = {
     "EncoderOptions": "clipsearch.models.encoder_options",
     "Rules": "clipsearch.images.files",
     "build_index": "clipsearch.api",
+    "group_hits": "clipsearch.search.ordering",
+    "sort_hits": "clipsearch.search.ordering",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
     **dict.fromkeys(("classify", "score"), "clipsearch.functions.images"),

@@ -7,15 +7,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipsearch.cli.classify_inputs import Source, open_source
+from clipsearch.cli.classify_rows import LabelledImage, LabelOrderOptions, labelled, print_labelled
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, text_lines
 from clipsearch.cli.leftovers import put_back_leftovers
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, screen_width, writing_output
+from clipsearch.cli.options import FormatOptions, ModelOptions, say, screen_width, writing_output
 from clipsearch.cli.search_options import FilterOptions
 from clipsearch.errors import InputError
 
@@ -23,12 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from clipsearch.output.rows import Row, Value
     from clipsearch.output.sorting import Step
     from clipsearch.tasks.classification import Classified, Label
 
 EXIT_NOTHING, EXIT_STRICT = 1, 2
-COLUMNS = ("path", "rank", "label", "probability", "score")
 FOLDERS = "folders"
 """The value of `--truth` that is not the name of a file."""
 
@@ -133,12 +132,14 @@ class TruthOptions:
         """The file with true labels; None if there is none."""
         return None if self.truth == FOLDERS else self.truth
 
-    def check(self, sorting: SortOptions, min_probability: float | None) -> None:
+    def check(self, sorting: SortOptions, order: LabelOrderOptions, min_probability: float | None) -> None:
         """Raise an InputError if the options contradict each other, before anything is read."""
         if self.report and (sorting.folder or min_probability):
             raise InputError(
                 "A report is about all pictures: leave out --min-probability, --move-into and --copy-into."
             )
+        if self.report and order != LabelOrderOptions():
+            raise InputError("A report has no order of pictures: leave out --sort, --reverse and --by.")
 
     def of(self, source: Source, encoding: str | None) -> list[str] | None:
         """Return the true label of each image of `source`; None if they are not known.
@@ -219,7 +220,7 @@ class SortOptions:
         if self.folder and not source.is_lasting:
             raise InputError("What comes from standard input or a pipe cannot be moved or copied into folders.")
 
-    def plan(self, images: Sequence[_Labelled], labels: Sequence[Label]) -> list[Step]:
+    def plan(self, images: Sequence[LabelledImage], labels: Sequence[Label]) -> list[Step]:
         """Plan the moves or copies of images with labels."""
         if self.folder is None:
             return []
@@ -227,18 +228,7 @@ class SortOptions:
 
         names = folder_names([label.name for label in labels])
         move = self.move_into is not None
-        return plan([(image.path, names[image.labels[0]]) for image in images], self.folder, move=move)
-
-
-class _Labelled(NamedTuple):
-    """An image with its most probable labels."""
-
-    path: bytes
-    number: int | None
-    truth: str | None
-    labels: list[int]
-    probabilities: list[float]
-    scores: list[float]
+        return plan([(image.path_bytes, names[image.labels[0]]) for image in images], self.folder, move=move)
 
 
 @grouped
@@ -274,6 +264,7 @@ def classify(
     sorting: SortOptions,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a picture could not be read.")] = False,
     filters: FilterOptions,
+    order: LabelOrderOptions,
     output: FormatOptions,
     model: ModelOptions,
 ) -> int:
@@ -285,15 +276,16 @@ def classify(
     form = output.form()
     check_inputs(naming.labels_from, naming.templates_from, filters.files_from)
     sorting.check()
-    known.check(sorting, min_probability)
+    known.check(sorting, order, min_probability)
     check_encoding(encoding, naming.labels_from, naming.templates_from, known.table)
     templates = naming.templates(encoding)
     with open_source(paths or [], filters, model, indexed=indexed, coarse=known.coarse) as (embedder, source):
         if not source.paths:
-            _print([], [], None, form)
+            print_labelled([], [], None, form, order.by)
             return EXIT_NOTHING
         # 1. Read the labels and the true labels.
         sorting.check_source(source)
+        order.check(source)
         truth = known.of(source, encoding)
         labels = naming.labels(source.labels or sorted(set(truth or ())), encoding)
         expected = known.expected(truth, labels) if known.report else None
@@ -308,7 +300,7 @@ def classify(
     if expected is not None:
         code = _report(found, expected, labels, form)
     else:
-        code = _put(_labelled(found, source, truth, min_probability), labels, sorting, form, has_index=has_index)
+        code = _put(labelled(found, source, truth, min_probability), labels, sorting, form, order, has_index=has_index)
     return EXIT_STRICT if strict and found.unreadable else code
 
 
@@ -329,62 +321,36 @@ def _complain(found: Classified) -> None:
 # -- output ----------------------------------------------------------------------------------------------------------
 
 
-def _labelled(found: Classified, source: Source, truth: list[str] | None, least: float) -> list[_Labelled]:
-    """Return the images with a label of at least the probability `least`, each with all its labels of that kind."""
-    columns = (column.tolist() for column in found.predictions)
-    images = []
-    for place, labels, probabilities, scores in zip(found.read, *columns, strict=True):
-        number = source.numbers[place] if source.numbers else None
-        enough = sum(p >= least for p in probabilities)
-        if enough:
-            known = truth[place] if truth else None
-            image = _Labelled(source.paths[place], number, known, labels, probabilities[:enough], scores)
-            images.append(image)
-    if not images:
-        top = float(found.predictions.probabilities.max())
-        say(f"No picture has a label with a probability of {least:g} or more; the highest is {top:.4f}.")
-    return images
-
-
-def _put(images: list[_Labelled], labels: Sequence[Label], sorting: SortOptions, form: str, *, has_index: bool) -> int:
+def _put(
+    images: list[LabelledImage],
+    labels: Sequence[Label],
+    sorting: SortOptions,
+    form: str,
+    order: LabelOrderOptions,
+    *,
+    has_index: bool,
+) -> int:
     """Move or copy images if asked for, print them with their labels, and return the exit code."""
+    images = order.applied(images)
     if not sorting.folder:
-        _print(images, labels, None, form)
+        print_labelled(images, labels, None, form, order.by)
         return 0 if images else EXIT_NOTHING
     from clipsearch.output.sorting import carry_out, in_words
 
     move = sorting.move_into is not None
     if move and not sorting.dry_run:
-        put_back_leftovers([os.path.dirname(image.path) for image in images])
+        put_back_leftovers([os.path.dirname(image.path_bytes) for image in images])
     steps = sorting.plan(images, labels)
     done: list[Step] = []
     try:
         for step in steps if sorting.dry_run else carry_out(steps, move=move):
             done.append(step)  # noqa: PERF402  (after an error, what was done is printed)
     finally:
-        _print(images[: len(done)], labels, done, form)
+        print_labelled(images[: len(done)], labels, done, form, order.by)
     say(in_words(done, sorting.folder, move=move, dry_run=sorting.dry_run))
     if has_index and move and not sorting.dry_run and not all(step.there for step in done):
         say("To bring the index up to date: clipsearch index")
     return 0 if images else EXIT_NOTHING
-
-
-def _print(images: Sequence[_Labelled], labels: Sequence[Label], steps: list[Step] | None, form: str) -> None:
-    rows: list[Row] = []
-    for i, image in enumerate(images):
-        about: dict[str, Value] = {"path": image.path}
-        if image.number is not None:
-            about["number"] = image.number
-        for rank, sure in enumerate(image.probabilities, 1):
-            label = labels[image.labels[rank - 1]].name
-            row = about | {"rank": rank, "label": label, "probability": sure, "score": image.scores[rank - 1]}
-            if image.truth is not None:
-                row["truth"] = image.truth
-            if steps is not None:
-                row["target"] = steps[i].target if rank == 1 else None
-            rows.append(row)
-    numbers = {"probability": ".4f", "score": ".4f"}
-    print_rows(rows, form, numbers=numbers, columns=COLUMNS)
 
 
 def _report(found: Classified, expected: npt.NDArray[np.int64], labels: Sequence[Label], form: str) -> int:

@@ -86,7 +86,7 @@ def _index(filters: FilterOptions, model: ModelOptions) -> Iterator[tuple[Embedd
 
         def predict(classifier: Classifier, top: int) -> Classified:
             predictions = classifier.predict_rows(chosen.matrix, chosen.rows, top)
-            return Classified(list(range(len(chosen.paths))), predictions, [])
+            return Classified(list(range(len(chosen.paths))), predictions, [], chosen.dates)
 
         yield embedder, Source(chosen.paths, None, None, (), predict)
 

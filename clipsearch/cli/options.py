@@ -209,6 +209,7 @@ def print_rows(
     *,
     numbers: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
+    by: str | None = None,
 ) -> None:
     """Write rows to standard output, as `output.rows.write_rows` does.
 
@@ -218,7 +219,7 @@ def print_rows(
     from clipsearch.output.rows import write_rows
 
     with writing_output():
-        write_rows(rows, form, sys.stdout.buffer, screen=screen_width(), numbers=numbers, columns=columns)
+        write_rows(rows, form, sys.stdout.buffer, screen=screen_width(), numbers=numbers, columns=columns, by=by)
 
 
 def screen_width() -> int | None:

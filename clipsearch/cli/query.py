@@ -11,6 +11,7 @@ import typer
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, image_input, text_lines
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import EngineOption, IndexOption, VerboseOption
+from clipsearch.cli.ordering import OrderOptions
 from clipsearch.cli.search_options import (
     DistinctOption,
     FilterOptions,
@@ -94,6 +95,7 @@ def query(
     distinct: DistinctOption = None,
     whole: WholeOption = False,
     filters: FilterOptions,
+    order: OrderOptions,
     output: OutputOptions,
     model: TunedOption = None,
     engine: EngineOption = Engine.AUTO,
@@ -128,7 +130,9 @@ def query(
             best = ask(1) if is_cut else []
             say_why_nothing(opened_index, [hit for of_one in best for hit in of_one], arguments)
     found = [Found(title, of_one) for (title, _), of_one in zip(queries, hits, strict=True)]
-    return present(found, output, form, many=queries_from is not None)
+    advice = "--min-score X" if images else "--min-confidence 0.8"
+    found = order.applied(found, k, [min_score, min_confidence], advice)
+    return present(found, output, form, many=queries_from is not None, order=order)
 
 
 @grouped
@@ -146,6 +150,7 @@ def similar(
     distinct: DistinctOption = None,
     whole: WholeOption = False,
     filters: FilterOptions,
+    order: OrderOptions,
     output: OutputOptions,
     engine: EngineOption = Engine.AUTO,
     index: IndexOption = None,
@@ -172,7 +177,8 @@ def similar(
         if not hits:
             best = ask(1) if min_score is not None else []
             say_why_nothing(opened_index, best, arguments, other="other ")
-    return present([Found(in_words([term]), hits)], output, form)
+    found = order.applied([Found(in_words([term]), hits)], k, [min_score], "--min-score X")
+    return present(found, output, form, order=order)
 
 
 def _with_boxes(images: list[ImageTerm], boxes: list[str]) -> list[ImageTerm]:

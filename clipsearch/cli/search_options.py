@@ -13,6 +13,7 @@ import typer
 
 from clipsearch.cli.inputs import paths_in, read_input
 from clipsearch.cli.options import Format, FormatOptions, one_format, say, screen_width, writing_output
+from clipsearch.cli.ordering import OrderOptions
 from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Orientation
 from clipsearch.models.encoder_options import Engine
@@ -276,15 +277,18 @@ def opened(
     return open_at(place, model, engine=engine.value), arguments
 
 
-def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False) -> int:
+def present(
+    found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False, order: OrderOptions
+) -> int:
     """Print the hits of queries, write them to files as `options` say, and return the exit code.
 
-    `form` is the format that `options.check` returned. With `many`, each hit is shown with its query.
+    `form` is the format that `options.check` returned. With `many`, each hit is shown with its query. `order` is
+    the order that they have.
     """
     hits = [hit for result in found for hit in result.hits]
     # 1. Write to standard output.
     with writing_output():
-        _write(found, options, form, many=many)
+        _write(found, options, form, many=many, order=order)
     # 2. Write files.
     for folder, link in ((options.copy_to, False), (options.link_to, True)):
         if folder and hits:
@@ -293,10 +297,9 @@ def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: 
             images = [Region(hit.path_bytes, hit.box) if options.crop and hit.box else hit.path_bytes for hit in hits]
             say(place(images, folder, link=link))
     if options.html:
-        from clipsearch.output.gallery import Section, write_gallery
+        from clipsearch.output.gallery import of_found, write_gallery
 
-        sections = [Section(result.query, result.hits) for result in found]
-        write_gallery(options.html, sections, crop=options.crop)
+        write_gallery(options.html, *of_found(found, order.by), crop=options.crop)
         say(f"Wrote {options.html}.")
     if options.crop and hits:
         _say_what_is_whole(hits)
@@ -306,16 +309,17 @@ def present(found: Sequence[Found], options: OutputOptions, form: str, *, many: 
     return 0 if hits else EXIT_NOTHING_FOUND
 
 
-def _write(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool) -> None:
+def _write(found: Sequence[Found], options: OutputOptions, form: str, *, many: bool, order: OrderOptions) -> None:
     if options.preview:
+        from clipsearch.output.hits import parts
         from clipsearch.output.terminal.previews import show_previews
 
-        shown = [(result.query if many else None, result.hits) for result in found]
-        show_previews(shown, sys.stdout.buffer, crop=options.crop)
+        show_previews(parts(found, order.by, many=many), sys.stdout.buffer, crop=options.crop)
     else:
         from clipsearch.output.hits import write_hits
 
-        write_hits(found, form, sys.stdout.buffer, many=many, nul=options.print0, screen=screen_width())
+        out, screen = sys.stdout.buffer, screen_width()
+        write_hits(found, form, out, many=many, by=order.by, dated=order.by_date, nul=options.print0, screen=screen)
 
 
 def _say_what_is_whole(hits: Sequence[Hit]) -> None:

@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple
 from clipsearch import __version__
 from clipsearch.errors import UnreadableImageError
 from clipsearch.output.atomic import Kind, replacing
+from clipsearch.output.hits import Found, parts
 from clipsearch.output.page import html, policy
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import Edges, in_words, thumbnail, thumbnail_of_region
@@ -53,6 +54,8 @@ class About(NamedTuple):
     more: str = "queries"
     """The plural of `one`."""
     score: str = "cosine of query and picture"
+    title: str | None = None
+    """What all sections belong to. By default the title of the only section, or the number of sections."""
 
     def counted(self, number: int) -> str:
         """Return a number of sections in words."""
@@ -60,6 +63,15 @@ class About(NamedTuple):
 
 
 OF_QUERIES = About()
+
+
+def of_found(found: Sequence[Found], by: str | None) -> tuple[list[Section], About]:
+    """Return the sections of a page with the hits of queries, and its words: for each query, or group of hits, one."""
+    many = len(found) > 1
+    sections = [Section(title or found[0].query, hits) for title, hits in parts(found, by, many=many)]
+    if by is None:
+        return sections, OF_QUERIES
+    return sections, About(by, f"{by}s", title=OF_QUERIES.counted(len(found)) if many else found[0].query)
 
 
 class _Source(NamedTuple):
@@ -108,7 +120,7 @@ def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUE
     head, tail = _template(sections, about, crop=crop)
     with replacing(path, PAGE) as file:
         file.write(head)
-        _write_sections(sections, file, crop=crop)
+        _write_sections(sections, file, crop=crop, alone=_is_alone(sections, about))
         file.write(tail)
 
 
@@ -120,18 +132,24 @@ def _template(sections: Sequence[Section], about: About, *, crop: bool) -> tuple
     template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
     head, tail = template.split("{{sections}}")
     titles = [html(section.title) for section in sections]
-    only = titles[0] if len(titles) == 1 else None
+    only = titles[0] if _is_alone(sections, about) else None
+    title = html(about.title) if about.title is not None else only or about.counted(len(titles))
     values = {
         "generator": f"clipsearch {__version__}",
         "policy": policy(template),
-        "title": f"{only or about.counted(len(titles))} · clipsearch",
-        "heading": only or about.counted(len(titles)),
+        "title": f"{title} · clipsearch",
+        "heading": title,
         "legend": _legend(sections, about, crop=crop),
         "boxes": "" if crop or not _any_box(sections) else ' data-boxes="shown"',
-        "contents": "" if only else _contents(titles),
+        "contents": "" if only else _contents(titles, about),
     }
     # In one pass, so that a query that looks like a placeholder is not replaced.
     return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], head).encode(), tail.encode()
+
+
+def _is_alone(sections: Sequence[Section], about: About) -> bool:
+    """Whether the title of the page says what its only section is."""
+    return len(sections) == 1 and about.title in (None, sections[0].title)
 
 
 def _any_box(sections: Sequence[Section]) -> bool:
@@ -149,15 +167,15 @@ def _legend(sections: Sequence[Section], about: About, *, crop: bool) -> str:
     return legend
 
 
-def _contents(titles: Iterable[str]) -> str:
+def _contents(titles: Iterable[str], about: About) -> str:
     links = "".join(f'<li><a href="#query{number}">{title}</a></li>' for number, title in enumerate(titles, 1))
-    return f'<nav aria-label="Queries"><ul>{links}</ul></nav>\n'
+    return f'<nav aria-label="{about.more.capitalize()}"><ul>{links}</ul></nav>\n'
 
 
 # --- tiles ---
 
 
-def _write_sections(sections: Sequence[Section], file: BinaryIO, *, crop: bool) -> None:
+def _write_sections(sections: Sequence[Section], file: BinaryIO, *, crop: bool, alone: bool) -> None:
     """Write the tiles image by image, so that only a few images are in memory at a time."""
     sources = list(dict.fromkeys(_Source.of(hit, crop=crop) for section in sections for hit in section.hits))
     side = next((side for most, side in _SIDES if len(sources) <= most), _LEAST_SIDE)
@@ -166,7 +184,7 @@ def _write_sections(sections: Sequence[Section], file: BinaryIO, *, crop: bool) 
     first = True
     with contextlib.closing(map_in_order(lambda one: _embed(one, side), sources, workers, 2 * workers)) as images:
         for number, section in enumerate(sections, 1):
-            file.write(_section_head(section, number, alone=len(sections) == 1).encode())
+            file.write(_section_head(section, number, alone=alone).encode())
             for hit in section.hits:
                 source = _Source.of(hit, crop=crop)
                 image = _image(hit, source, seen, images)

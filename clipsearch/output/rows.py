@@ -32,6 +32,7 @@ def write_rows(
     screen: int | None = None,
     numbers: Mapping[str, str] | None = None,
     columns: Sequence[str] | None = None,
+    by: str | None = None,
 ) -> None:
     """Write rows in a format.
 
@@ -48,10 +49,11 @@ def write_rows(
             no terminal.
         numbers: Number format of a column in a table or tsv, as in ".4f"; JSON and CSV have 6 decimal places.
         columns: Names for the header of csv if there may be no row.
+        by: The column that rows are grouped by; in a table, its values stand above the rows of each group instead.
     """
     formats = numbers or {}
     if form == "table":
-        _table(rows, out, screen, formats)
+        _table(rows, out, screen, formats, by)
     elif form == "tsv":
         for row in rows:
             fields = (_bytes(value, formats.get(name), screen=screen is not None) for name, value in row.items())
@@ -107,14 +109,17 @@ def utf8(text: str) -> bytes:
         return text.encode("utf-8", "replace")
 
 
-def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapping[str, str]) -> None:
-    from clipsearch.output.table import lines_of
+def _table(rows: Sequence[Row], out: BinaryIO, screen: int | None, formats: Mapping[str, str], by: str | None) -> None:
+    from clipsearch.output.table import lines_of, with_titles
 
     cells = [(name, value) for row in rows for name, value in row.items()]
     right = {name for name, value in cells if isinstance(value, int | float)}
     cuttable = {name for name, value in cells if isinstance(value, str | bytes | tuple)}
     texts = [{name: _text(value, formats.get(name)) for name, value in row.items()} for row in rows]
+    titles = [row.pop(by) or "." for row in texts] if by else []
     lines = lines_of(texts, screen, right=right, cuttable=cuttable)
+    if titles:
+        lines = with_titles(lines, titles)
     out.writelines(utf8(f"{line}\n") for line in lines)
 
 

@@ -16,21 +16,30 @@ _LEAST = 12
 _DOTS = "\N{HORIZONTAL ELLIPSIS}"
 
 
-def write_table(found: Sequence[tuple[str | None, Sequence[Hit]]], out: BinaryIO, width: int | None) -> None:
+def write_table(
+    found: Sequence[tuple[str | None, Sequence[Hit], Sequence[str] | None]],
+    out: BinaryIO,
+    width: int | None,
+    *,
+    dated: bool = False,
+) -> None:
     """Write a table of the hits of each query, with the query above it if there is one.
 
-    In a terminal of `width` cells that is too narrow, date, size and box are left out; then paths lose their middle.
+    If hits are grouped, the title of the group of each is given with them, and is written above the first of the group.
+    In a terminal of `width` cells that is too narrow, date, size and box are left out (with `dated`, the date
+    last); then paths lose their middle.
     """
     parts = []
-    for query, hits in found:
+    for query, hits, titles in found:
         heading = [] if query is None else [printable(query.encode())]
-        parts.append("\n".join(heading + (_table(hits, width) if hits else [] if query is None else ["nothing found"])))
+        nothing = [] if query is None else ["nothing found"]
+        parts.append("\n".join(heading + (_table(hits, titles, width, dated=dated) if hits else nothing)))
     text = "\n\n".join(parts)
     if text:
         out.write((text + "\n").encode())
 
 
-def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
+def _table(hits: Sequence[Hit], titles: Sequence[str] | None, width: int | None, *, dated: bool) -> list[str]:
     rows = [
         {
             "rank": str(hit.rank),
@@ -48,13 +57,25 @@ def _table(hits: Sequence[Hit], width: int | None) -> list[str]:
         if not any(row[name] for row in rows):
             for row in rows:
                 del row[name]
-    return lines_of(
+    lines = lines_of(
         rows,
         width,
         right={"rank", "score", "conf", "size", "others"},
         cuttable={"path"},
-        sparing=("date", "size", "box"),
+        sparing=("size", "box", "date") if dated else ("date", "size", "box"),
     )
+    return lines if titles is None else with_titles(lines, titles)
+
+
+def with_titles(lines: Sequence[str], titles: Sequence[str]) -> list[str]:
+    """Insert titles into the lines of a table: the title of each row, where it differs from that of the row before."""
+    head, *rows = lines
+    found = [head]
+    before = None
+    for line, title in zip(rows, titles, strict=True):
+        found += [line] if title == before else [title, line]
+        before = title
+    return found
 
 
 def lines_of(

@@ -24,7 +24,7 @@ from clipsearch.models.in_numpy.text_tower import Tokens
 from clipsearch.models.logits import Logits
 from clipsearch.search import messages
 from clipsearch.search.confidence import NEUTRAL, NegativePrompts
-from clipsearch.search.encoders import EmbeddedImage, warn_of_damage
+from clipsearch.search.encoders import EmbeddedImage, taken_by_content, warn_of_damage
 from clipsearch.search.engine import ImageEngine
 from clipsearch.search.lazy_model import LazyModel
 from clipsearch.system.paths import absolute
@@ -241,7 +241,7 @@ class Embedder:
                     self.damaged.append((item.file.path, item.record.damage))
                 # A file that was not decoded is known to the index.
                 known, digest = item.record.width is None, item.record.hash
-                yield EmbeddedImage(item.file, item.vector, known, digest)
+                yield EmbeddedImage(item.file, item.vector, known, digest, item.record.taken_at)
 
     def hidden_states(
         self, images: Iterable[str | os.PathLike[str]], layer: int, *, tokens: str = "patch"
@@ -360,7 +360,8 @@ class Embedder:
         if known is None:
             return item
         self._seen_before += 1
-        record = item.record._replace(damage=self._store.damage_of(item.record.hash))
+        damage, taken_at = self._store.damage_of(item.record.hash), taken_by_content(self._store, item.record.hash)
+        record = item.record._replace(damage=damage, taken_at=taken_at)
         return item._replace(record=record, content=None, vector=known)
 
     def _of_pixels(self, images: Sequence[Image.Image]) -> list[Vectors | UnreadableImageError]:

@@ -9,7 +9,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.images.reading import digest, read_image
+from clipsearch.index.filters import local_time
 from clipsearch.index.reading import Store
 from clipsearch.models.in_numpy.text_tower import Tokens
 from clipsearch.models.logits import Logits
@@ -39,6 +41,8 @@ class EmbeddedImage(NamedTuple):
     """Whether the vector was taken from an index."""
     digest: bytes | None = None
     """The hash of the file's content; None if it is unknown."""
+    taken_at: str | None = None
+    """When it was taken, by its content: ISO 8601 local time; None if the content does not say."""
 
 
 class Encoders(Protocol):
@@ -101,21 +105,26 @@ def readable_images(
     progress: Progress = SILENT,
     *,
     known_contents: dict[int, bytes] | None = None,
+    dates: dict[int, str] | None = None,
 ) -> Generator[tuple[int, Vectors], None, None]:
     """Yield the index in `files` and the (D,) unit vector of each image that can be read, in order.
 
     Path and reason of the others are appended to `unreadable`. The hashes of contents whose vectors are taken from an
-    index are added to `known_contents`, by the index in `files`. A caller that stops early must close the generator.
+    index are added to `known_contents`, by the index in `files`; and to `dates`, when images were taken, or else their
+    files were last changed. A caller that stops early must close the generator.
     """
     progress.start(len(files))
     with closing(encoders.images(files)) as found:
-        for place, (file, result, known, digest) in enumerate(found):
+        for place, (file, result, known, digest, taken_at) in enumerate(found):
             if isinstance(result, UnreadableImageError):
                 unreadable.append((file.path, str(result)))
                 progress.advance(1, unreadable=1)
             else:
                 if known and digest is not None and known_contents is not None:
                     known_contents[place] = digest
+                if dates is not None:
+                    by_name = None if taken_at else taken_by_name(file.path)
+                    dates[place] = taken_at or (by_name.at if by_name else local_time(file.mtime_ns))
                 yield place, result
                 progress.advance(1, known=known)
 
@@ -162,6 +171,14 @@ def vector_of_content(store: Store, content: bytes) -> Vectors:
     if vector is None:
         raise InputError("The picture that was asked for is not in the index any more.")
     return vector
+
+
+def taken_by_content(store: Store, content: bytes) -> str | None:
+    """Return when an image was taken by the content with this hash, which the index knows; None if it does not say."""
+    with store.snapshot():
+        found = store.rows_with(content)
+        record = store.image(found[0][1]) if found else None
+    return record.taken_at if record and record.date_source != NAME else None
 
 
 def warn_of_damage(path: bytes, share: float) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import InputError
-from clipsearch.index.filters import FilterArguments
+from clipsearch.index.filters import FilterArguments, local_time
 from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
 from clipsearch.models.logits import Logits
@@ -95,6 +95,8 @@ class Classified(NamedTuple):
     """The predictions for `read`, in the same order."""
     unreadable: list[tuple[bytes, str]]
     """Path of each file that could not be read, and the reason."""
+    dates: list[str]
+    """When each image in `read` was taken, or else its file was last changed: ISO 8601 local time."""
 
 
 class Selected(NamedTuple):
@@ -106,6 +108,8 @@ class Selected(NamedTuple):
     """(rows, D) all embeddings of the index, memory-mapped."""
     rows: npt.NDArray[np.int64]
     """(N,) the row of each image in `matrix`."""
+    dates: list[str]
+    """When each image was taken, or else its file was last changed: ISO 8601 local time."""
 
 
 class ClassReport(NamedTuple):
@@ -185,17 +189,18 @@ class Classifier:
             ModelError: the model is not available.
         """
         read: list[int] = []
+        dates: dict[int, str] = {}
         unreadable: list[tuple[bytes, str]] = []
 
         def vectors() -> Generator[Vectors, None, None]:
-            with closing(readable_images(encoders, files, unreadable, progress)) as found:
+            with closing(readable_images(encoders, files, unreadable, progress, dates=dates)) as found:
                 for place, vector in found:
                     read.append(place)
                     yield vector
 
         with closing(vectors()) as one_by_one:
             predictions = self._joined(_stacked(one_by_one, self._step), top)
-        return Classified(read, predictions, unreadable)
+        return Classified(read, predictions, unreadable, [dates[place] for place in read])
 
     def predict_rows(self, matrix: npt.NDArray[np.float16], rows: npt.NDArray[np.int64], top: int = 1) -> Predictions:
         """Predict the `top` most probable labels of N `rows` of an index's matrix (see `selected`), in their order."""
@@ -230,8 +235,12 @@ def selected(store: Store, **filters: Unpack[FilterArguments]) -> Selected:
     """
     with store.snapshot():
         selection = select(store, filters_of(filters, store))
-        found = [(record.path, record.row) for record in selection.records(store)]
-    return Selected([path for path, _ in found], selection.matrix, np.array([row for _, row in found], np.int64))
+        found = [
+            (record.path, record.row, record.taken_at or local_time(record.mtime_ns))
+            for record in selection.records(store)
+        ]
+    rows = np.array([row for _, row, _ in found], np.int64)
+    return Selected([path for path, _, _ in found], selection.matrix, rows, [date for _, _, date in found])
 
 
 def checked_labels(given: Iterable[str | Label]) -> list[Label]:

@@ -134,7 +134,7 @@ def embedded(
     digests: list[bytes] = []
     progress.start(len(captions.images))
     with closing(embedder.images(captions.images)) as found:
-        for file, result, known, digest in found:
+        for file, result, known, digest, _ in found:
             if isinstance(result, UnreadableImageError):
                 raise InputError(f"Cannot read {os.fsdecode(file.path)}: {result}", hint="leave-line-out")
             vectors.append(result)

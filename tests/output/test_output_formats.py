@@ -308,7 +308,7 @@ def test_a_table_shows_boxes_if_a_hit_has_one_and_if_there_is_room() -> None:
 
 def table(hits: Sequence[Hit], width: int | None) -> list[str]:
     out = io.BytesIO()
-    write_table([(None, hits)], out, width)
+    write_table([(None, hits, None)], out, width)
     return out.getvalue().decode().splitlines()
 
 
