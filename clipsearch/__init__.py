@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipsearch.api import build_index, load_model, open_index
     from clipsearch.errors import ClipsearchError
-    from clipsearch.functions.images import classify, score
+    from clipsearch.functions.images import classify, hidden_states, score
     from clipsearch.functions.indexes import caption_ranks, cluster, delete_duplicates, duplicates
-    from clipsearch.functions.models import evaluate, tune
+    from clipsearch.functions.models import evaluate, imagine, tune
     from clipsearch.functions.vectors import export_vectors, import_vectors
     from clipsearch.images.box import Box
     from clipsearch.images.files import Rules
@@ -51,6 +51,8 @@ __all__ = [
     "evaluate",
     "export_vectors",
     "group_hits",
+    "hidden_states",
+    "imagine",
     "import_vectors",
     "load_model",
     "open_index",
@@ -77,9 +79,9 @@ _HOMES = {
     "sort_hits": "clipsearch.search.ordering",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
-    **dict.fromkeys(("classify", "score"), "clipsearch.functions.images"),
+    **dict.fromkeys(("classify", "hidden_states", "score"), "clipsearch.functions.images"),
     **dict.fromkeys(("caption_ranks", "cluster", "delete_duplicates", "duplicates"), "clipsearch.functions.indexes"),
-    **dict.fromkeys(("evaluate", "tune"), "clipsearch.functions.models"),
+    **dict.fromkeys(("evaluate", "imagine", "tune"), "clipsearch.functions.models"),
     **dict.fromkeys(("export_vectors", "import_vectors"), "clipsearch.functions.vectors"),
 }
 

@@ -39,7 +39,7 @@ ALLOWED = {
     "index_choice": "errors system index",
     "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system index_choice model_choice index search models models.disk models.in_numpy models.in_torch",
-    "functions": "errors system index_choice images datasets index exchange search tasks models api",
+    "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining models api",
     "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining output"
     " output.terminal api models models.disk models.in_numpy",
     "__init__": "errors system images models search api functions",

@@ -111,6 +111,43 @@ def test_vectors_go_out_and_into_another_index(sample_index: Path, tmp_path: Pat
         assert [hit.path for hit in index.search("a dog", k=None)] == [hit.path for hit in known]
 
 
+def test_hidden_states_are_of_all_views(model: clipsearch.Embedder) -> None:
+    (whole,), (views,) = (
+        clipsearch.hidden_states(DOGS[:1], -2, tokens="all", crops=crops, model=model) for crops in (None, 6)
+    )
+    assert (whole.grid, whole.states.shape) == ((0, 0), (1, 37, 192))
+    assert (views.grid, views.states.shape) == ((2, 2), (5, 37, 192))
+    np.testing.assert_allclose(whole.states, model.hidden_states(DOGS[:1], -2, tokens="all"), atol=1e-5)
+    # The crops put together are the whole, so the same content is seen, larger.
+    assert np.ptp(views.states[:, 0], axis=0).max() > 0.1
+    for wrong in ({"crops": 0}, {"tokens": "some"}):
+        with pytest.raises(InputError):
+            clipsearch.hidden_states(DOGS[:1], -2, model=model, **wrong)
+    assert clipsearch.hidden_states([], -2, model=model) == []
+
+
+def test_a_picture_is_imagined_from_another(model: clipsearch.Embedder) -> None:
+    dog = Image.open(DOGS[0])
+    found, same = (
+        clipsearch.imagine(
+            "a dog", style="strokes", unwanted=["snow"], steps=3, size=96, init=init, every=2, model=model
+        )
+        for init in (DOGS[0], dog)
+    )
+    assert found.picture.tobytes() == same.picture.tobytes() == found.frames[-1].tobytes()
+    assert [one.size for one in found.frames] == [(96, 96)] * 3  # the start, step 2 and the last
+    assert found.svg
+    assert found.svg.startswith("<svg")
+    texts = list(found.scores)
+    assert texts == ["a dog", "snow"]
+    np.testing.assert_allclose(
+        list(found.scores.values()), model.embed_texts(texts) @ model.embed_images([found.picture])[0], atol=1e-6
+    )
+    for wrong in ({"style": "oil"}, {"steps": 0}, {"every": 0}, {"size": 0}, {"init": "missing.png"}):
+        with pytest.raises(InputError):
+            clipsearch.imagine("a dog", model=model, **{"steps": 1, **wrong})  # type: ignore[arg-type]
+
+
 def test_an_index_is_built_and_brought_up_to_date(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

@@ -14,7 +14,7 @@ import typer
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import JsonOption, ModelOptions, writing_output
 from clipsearch.cli.text_options import checked
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import InputError
 from clipsearch.models.encoder_options import Engine
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def imagine(
     with picturebook, those of its drawings. Ends with the cosine of picture and text, and the closest pictures of the
     index, if there is one of this model. Ctrl-C writes what there is. Exits with 0, and with 2 after an error.
     """
+    from clipsearch.images.opening import open_image
     from clipsearch.output.imagined import Report, check_picture, make_frames_folder, write_picture, write_svg
 
     # 1. Check the options.
@@ -106,7 +107,7 @@ def imagine(
     if model.engine is Engine.NUMPY:
         raise InputError("Pictures are made with torch, not with NumPy. Leave --engine out.")
     svg = check_picture(out, with_svg=style is Style.STROKES)
-    start = _picture(init) if init else None
+    start = open_image(init) if init else None
     began = time.monotonic()
     with model.open() as embedder:
         vectors = embedder.embed_texts(words)
@@ -127,23 +128,6 @@ def imagine(
     if stopped:
         raise stopped
     return 0
-
-
-def _picture(path: Path) -> Image.Image:
-    """Read the picture to begin with.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    from clipsearch.images.decoding import decode
-    from clipsearch.images.reading import read_image
-
-    name = os.fsencode(path)
-    try:
-        decoded = decode(read_image(name), os.path.basename(name))
-    except UnreadableImageError as error:
-        raise InputError(f"Cannot read the image {path}: {error}") from error
-    return decoded.image.crop(tuple(map(int, decoded.box)))  # type: ignore[arg-type]  # of four numbers
 
 
 def _begun(embedder: Embedder, vectors: Vectors, style: Style, seed: int, start: Image.Image | None) -> Ascent:

@@ -1,4 +1,4 @@
-"""Images compared with texts and labels."""
+"""Images compared with texts and labels, and what the layers of a model make of them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.index.filters import FilterArguments
+    from clipsearch.search.inner_layers import Views
     from clipsearch.tasks.classification import Classifier, Predictions
     from clipsearch.tasks.similarity import Comparison
 
@@ -118,6 +119,41 @@ def classify(
     at = dict(zip(done.read, read, strict=True))
     errors = dict(done.unreadable)
     return [at.get(n, Labelled(_path(file.path), {}, errors.get(file.path))) for n, file in enumerate(files)]
+
+
+def hidden_states(
+    images: Iterable[str | os.PathLike[str]],
+    layer: int,
+    *,
+    tokens: str = "patch",
+    crops: int | None = None,
+    model: str | Embedder | None = None,
+    progress: Progress = SILENT,
+) -> list[Views]:
+    """Compute the hidden states of a layer of the image tower, of whole images or of their crops as well.
+
+    Args:
+        images: paths.
+        layer: numbered like `hidden_states` of transformers: 0 is the input of the first layer, -1 the last output.
+        tokens: "patch" for the patches, "cls" for the class token, or "all", the class token first.
+        crops: the largest number of crops of each image, in a grid that suits its proportions; by default none.
+        model: a name or an opened model; by default as for `load_model`.
+        progress: is updated with the number of images done.
+
+    Returns:
+        For each image its `grid` of (h, w) crops, (0, 0) without, and the (1 + h w, T, W) float32 `states` of the whole
+        and of the crops, row by row.
+
+    Raises:
+        InputError: an image cannot be read, an argument is invalid, or the model has no such layer or token.
+        ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
+    """
+    from clipsearch.images.finding import named_file
+    from clipsearch.search.inner_layers import views_of_all
+
+    files = [named_file(absolute(path)) for path in images]
+    with opened(model) as embedder:
+        return views_of_all(embedder.image_tower, files, layer, tokens, crops=crops, progress=progress)
 
 
 def _labelled(paths: Sequence[bytes], classifier: Classifier, found: Predictions) -> Iterator[Labelled]:

@@ -1,16 +1,20 @@
-"""Models: how well one finds images, and one that reads texts better."""
+"""Models: how well one finds images, one that reads texts better, and what one responds to."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from clipsearch.errors import InputError
 from clipsearch.functions.opening import opened
-from clipsearch.search.embedder import Embedder
+from clipsearch.search.embedder import AnyImage, Embedder
 from clipsearch.system.progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from clipsearch.tasks.evaluation import Evaluation
     from clipsearch.tasks.tuning_result import Report
 
@@ -100,3 +104,73 @@ def tune(
     known = None if control is None else read_captions(control)
     with opened(model) as embedder:
         return tune_and_write(embedder, own, known, folder, seed=seed, max_fall=max_fall, progress=progress)
+
+
+class Imagined(NamedTuple):
+    """A picture that a model finds fitting for a text."""
+
+    picture: Image.Image
+    """RGB."""
+    scores: dict[str, float]
+    """The text, then the unwanted ones, each with its cosine with the picture."""
+    svg: str | None
+    """The strokes as the text of an SVG file; None for the style of pixels."""
+    frames: list[Image.Image]
+    """The picture as it came to be."""
+
+
+def imagine(
+    text: str,
+    *,
+    style: str = "pixels",
+    unwanted: Sequence[str] = (),
+    steps: int = 500,
+    seed: int = 0,
+    size: int = 512,
+    init: AnyImage | None = None,
+    every: int | None = None,
+    model: str | Embedder | None = None,
+    progress: Progress = SILENT,
+) -> Imagined:
+    """Show what a model responds to: change a picture, with torch, until the model finds it close to a text.
+
+    Args:
+        text: what the picture should show.
+        style: pixels, or strokes of a brush.
+        unwanted: texts that the picture should not fit.
+        steps: the number of steps.
+        seed: that of the random numbers; the same seed gives the same picture on the same machine.
+        size: width and height of the picture.
+        init: a path or a Pillow image whose middle square the picture begins with; by default with next to nothing.
+        every: the number of steps from one frame to the next; by default there are no frames.
+        model: a name or an opened model; by default as for `load_model`.
+        progress: is updated with the number of steps done, and with the cosine.
+
+    Returns:
+        The `picture` (a Pillow image), its `scores`, its strokes as `svg`, and the `frames`.
+
+    Raises:
+        InputError: an argument is invalid, `init` cannot be read, or the model takes images of any proportions.
+        ModelError: the model is not available.
+    """
+    for name, number in (("steps", steps), ("size", size), ("every", every)):
+        if number is not None and number < 1:
+            raise InputError(f"`{name}` is at least 1, not {number}.")
+    from clipsearch.images.opening import open_image
+
+    start = None if init is None else open_image(init)
+    with opened(model) as embedder:
+        words = [text, *unwanted]
+        vectors = embedder.embed_texts(words)
+        encoder = embedder.images_in_torch()
+        from clipsearch.tasks.imagining.ascent import Ascent
+
+        ascent = Ascent(encoder, vectors[0], list(vectors[1:]), style=style, seed=seed, start=start)
+        frames = [ascent.picture(size)] if every else []
+        for step in ascent.climb(steps):
+            progress.stepped(step.number, steps, f"cosine {step.score:.3f}")
+            if every and (step.number % every == 0 or step.number == steps):
+                frames.append(ascent.picture(size))
+        picture = ascent.picture(size)
+        cosines = (vectors @ embedder.embed_images([picture])[0]).tolist()
+    return Imagined(picture, dict(zip(words, cosines, strict=True)), ascent.svg(size), frames)

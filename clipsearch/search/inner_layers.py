@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -130,20 +131,51 @@ def _views(images: Iterable[tuple[int, Pixels]], cut: Crops | None) -> Iterator[
             yield _Pixels(place, number, grid, view)
 
 
+class Views(NamedTuple):
+    """The hidden states of all views of an image."""
+
+    grid: tuple[int, int]
+    """Rows h and columns w of the crops; 0 and 0 without crops."""
+    states: Array
+    """(1 + h w, T, W) float32 hidden states: of the whole image, then of its crops, row by row."""
+
+
+def views_of_all(
+    tower: ImageTower,
+    files: Sequence[ImageFile],
+    layer: int,
+    tokens: str,
+    *,
+    crops: int | None = None,
+    progress: Progress = SILENT,
+) -> list[Views]:
+    """Return the hidden states of images, each with all its views; the arguments are as for `hidden_states`.
+
+    Raises:
+        InputError: an image cannot be read, or as for `hidden_states`.
+    """
+    if tokens not in TOKENS:
+        raise InputError(f"There are no tokens {tokens!r}; choose one of: {', '.join(TOKENS)}.")
+    if crops is not None and crops < 1:
+        raise InputError(f"The number of crops is at least 1, not {crops}.")
+    unreadable: list[tuple[bytes, str]] = []
+    states = hidden_states(
+        tower, files, layer, tokens=tokens, unreadable=unreadable, damaged=[], crops=crops, progress=progress
+    )
+    found = [list(views) for _, views in groupby(states, key=attrgetter("place"))]
+    if unreadable:
+        path, reason = unreadable[0]
+        raise InputError(f"Cannot read the image {os.fsdecode(path)}: {reason}")
+    return [Views(views[0].grid, np.stack([view.states for view in views])) for views in found]
+
+
 def all_hidden_states(tower: ImageTower, files: Sequence[ImageFile], layer: int, tokens: str) -> Array:
     """Return the (N, T, W) hidden states of N images; the arguments are as for `hidden_states`.
 
     Raises:
         InputError: an image cannot be read, there is no image, or as for `hidden_states`.
     """
-    if tokens not in TOKENS:
-        raise InputError(f"There are no tokens {tokens!r}; choose one of: {', '.join(TOKENS)}.")
-    unreadable: list[tuple[bytes, str]] = []
-    states = hidden_states(tower, files, layer, tokens=tokens, unreadable=unreadable, damaged=[])
-    found = [view.states for view in states]
-    if unreadable:
-        path, reason = unreadable[0]
-        raise InputError(f"Cannot read the image {os.fsdecode(path)}: {reason}")
+    found = views_of_all(tower, files, layer, tokens)
     if not found:
         raise InputError("There is no image.")
-    return np.stack(found)
+    return np.concatenate([views.states for views in found])

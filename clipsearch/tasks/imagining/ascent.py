@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PIXELS, STROKES = "pixels", "strokes"
 """The styles: free pixels, or strokes of a brush."""
-_VIEWS = 16
+_VIEWS = 8
 """Looks at the picture in each step."""
 _NOISE = 0.4
 """Standard deviation of the noise in the first step; it falls to zero."""
@@ -70,8 +70,10 @@ class Ascent:
             start: an RGB picture to begin with, whose middle square is taken.
 
         Raises:
-            InputError: the model takes pictures of any proportions.
+            InputError: there is no such style, or the model takes pictures of any proportions.
         """
+        if style not in (PIXELS, STROKES):
+            raise InputError(f"There is no style {style!r}; choose {PIXELS} or {STROKES}.")
         seen = encoder.preprocessing.seen
         if seen is None or seen[0] != seen[1]:
             raise InputError("This model takes images of any proportions; choose one with square inputs.")

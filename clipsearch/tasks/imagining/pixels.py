@@ -67,7 +67,7 @@ class PixelCanvas:
             return resized.clamp(0, 1)
 
     def _logits(self) -> torch.Tensor:
-        finest, *coarser = self._layers
-        size = (self.side, self.side)
-        layers = [functional.interpolate(layer, size, mode="bicubic", align_corners=False) for layer in coarser]
-        return sum(layers, finest + self._start)
+        *finer, logits = self._layers
+        for layer in reversed(finer):
+            logits = layer + functional.interpolate(logits, layer.shape[2:], mode="bicubic", align_corners=False)
+        return logits + self._start

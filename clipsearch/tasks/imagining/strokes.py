@@ -133,12 +133,16 @@ class StrokeCanvas:
         around = [samples[stroke, nearest + step, None] for step in (-1, 0, 1)]
         distances = torch.minimum(*(_to_segment(pixels[block], one, other) for one, other in pairwise(around)))
         inside = ((widths[stroke, None] / 2 - distances) / edge + 0.5).clamp(0, 1)
-        cover = torch.zeros(len(pixels), _COUNT, pixels.shape[1], device=self._device)
-        cover = cover.index_put((block, stroke), inside * opacities[stroke, None])
-        # 2. How much of it is seen through the strokes before it in the list, which lie above.
+        # 2. Those of each block together, K at most, the uppermost first.
+        counts = torch.bincount(block, minlength=len(pixels))
+        place = torch.arange(len(block), device=self._device) - (counts.cumsum(0) - counts)[block]
+        cover = torch.zeros(len(pixels), max(1, int(counts.max())), pixels.shape[1], device=self._device)
+        cover = cover.index_put((block, place), inside * opacities[stroke, None])
+        paint = torch.zeros(*cover.shape[:2], 3, device=self._device).index_put((block, place), colours[stroke])
+        # 3. How much of each is seen through those above it.
         through = torch.log1p(-cover).cumsum(1)
         above = functional.pad(through[:, :-1], (0, 0, 1, 0)).exp()
-        seen = torch.einsum("bnp,nc->bpc", cover * above, colours)
+        seen = (cover * above).transpose(1, 2) @ paint
         return seen + through[:, -1, :, None].exp() * ground
 
 
