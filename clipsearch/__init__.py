@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from clipsearch.functions.images import classify, hidden_states, score
     from clipsearch.functions.indexes import caption_ranks, cluster, delete_duplicates, duplicates
     from clipsearch.functions.models import evaluate, imagine, tune
-    from clipsearch.functions.vectors import export_vectors, import_vectors
+    from clipsearch.functions.vectors import export_vectors, import_vectors, merge_indexes
     from clipsearch.images.box import Box
     from clipsearch.images.files import Rules
     from clipsearch.models.encoder_options import EncoderOptions
@@ -55,6 +55,7 @@ __all__ = [
     "imagine",
     "import_vectors",
     "load_model",
+    "merge_indexes",
     "open_index",
     "score",
     "sort_hits",
@@ -82,7 +83,7 @@ _HOMES = {
     **dict.fromkeys(("classify", "hidden_states", "score"), "clipsearch.functions.images"),
     **dict.fromkeys(("caption_ranks", "cluster", "delete_duplicates", "duplicates"), "clipsearch.functions.indexes"),
     **dict.fromkeys(("evaluate", "imagine", "tune"), "clipsearch.functions.models"),
-    **dict.fromkeys(("export_vectors", "import_vectors"), "clipsearch.functions.vectors"),
+    **dict.fromkeys(("export_vectors", "import_vectors", "merge_indexes"), "clipsearch.functions.vectors"),
 }
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-from clipsearch.errors import InputError
+from clipsearch.errors import IndexMissingError, InputError
 from clipsearch.index.format import FOLDER
 from clipsearch.index.nearest import find_index
+from clipsearch.index.reading import Store
 from clipsearch.system.paths import absolute, same_place
 from clipsearch.system.places import current_folder
 
@@ -27,6 +29,28 @@ def named_index(given: str | os.PathLike[str] | None) -> Path | None:
         return None
     folder = Path(os.path.expanduser(named))
     return folder / FOLDER if os.path.isdir(folder / FOLDER) else folder
+
+
+def index_folders(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return the index folders that are named (see `named_index`), or that patterns of the shell match, in order.
+
+    Raises:
+        IndexMissingError: no index matches a pattern.
+        InputError: a name is empty.
+    """
+    return list(dict.fromkeys(folder for one in given for folder in _matching(one)))
+
+
+def _matching(given: str | os.PathLike[str]) -> list[Path]:
+    named = [named_index(given)]
+    pattern = os.path.expanduser(given)
+    if not os.path.lexists(pattern) and any(mark in os.fspath(pattern) for mark in "*?["):
+        from glob import glob
+
+        named = [folder for path in sorted(glob(pattern)) if (folder := named_index(path)) and Store.exists(folder)]
+        if not named:
+            raise IndexMissingError(f"No index matches {os.fspath(given)}.", hint="make-index", folder="PATH")
+    return [folder for folder in named if folder is not None]
 
 
 def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: bool = False) -> Path:

@@ -41,6 +41,7 @@ _COMMANDS = {
     "imagine": ("imagine", "imagine"),
     "export": ("export", "export"),
     "import": ("import_", "import_"),
+    "merge": ("merge", "merge"),
     "eval": ("eval_", "eval_"),
     "tune": ("tune", "tune"),
     "tokens": ("tokens", "tokens"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipsearch.api import IndexingModel
-from clipsearch.index_choice import index_folder
+from clipsearch.index_choice import index_folder, index_folders
 from clipsearch.search.index import Index
+from clipsearch.system.paths import absolute
 from clipsearch.system.places import current_folder
 from clipsearch.system.progress import SILENT, Progress
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.exchange.importing import Imported
+    from clipsearch.exchange.merging import Merged
     from clipsearch.index.filters import FilterArguments
 
 
@@ -49,6 +51,45 @@ def export_vectors(
     from clipsearch.exchange.exporting import export
 
     return export(index.store, Path(target), names=names, dtype=dtype, replace=replace, **filters)
+
+
+def merge_indexes(
+    indexes: Iterable[str | os.PathLike[str]],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    roots: Mapping[str, str] | None = None,
+    partial: bool = False,
+    any_precision: bool = False,
+    progress: Progress = SILENT,
+) -> Merged:
+    """Make one index of several, such as those of the parts of a folder, as a whole or not at all.
+
+    Args:
+        indexes: index folders, or patterns such as "shards/*".
+        folder: the new index folder, which must not exist; by default .clipsearch in the current folder.
+        roots: new paths of folders, by their old ones, for indexes from machines where they are mounted elsewhere.
+        partial: whether parts may be missing; otherwise that is an error.
+        any_precision: whether the indexes may have been computed in different precisions; otherwise that is an error.
+        progress: is updated with the number of rows copied.
+
+    Returns:
+        The numbers of `indexes`, `images` and others, and the `missing` parts.
+
+    Raises:
+        InputError: the indexes do not fit together, or `folder` exists.
+        ModelMismatchError: they are of different models.
+        ClipsearchError: one of them is missing, incomplete or being written, or `folder` cannot be written.
+    """
+    from clipsearch.exchange.merging import merge
+
+    return merge(
+        index_folders(indexes),
+        index_folder(folder, may_be_new=True),
+        moved=[(absolute(old), absolute(new)) for old, new in (roots or {}).items()],
+        partial=partial,
+        any_precision=any_precision,
+        progress=progress,
+    )
 
 
 def import_vectors(

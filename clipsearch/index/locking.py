@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +90,30 @@ def is_locked(folder: Path) -> bool:
     except OSError:  # the file does not exist, or the file system has no locks
         pass
     return False
+
+
+@contextmanager
+def without_writers(folder: Path) -> Iterator[None]:
+    """Keep writers away from an index while all of it is read. This needs no write permission.
+
+    Where there is no lock file, as in a copy of an index, or the file system has no locks, nothing is locked.
+
+    Raises:
+        IndexLockedError: another process is writing to the index.
+    """
+    if is_locked(folder):
+        raise IndexLockedError(f"Another clipsearch is writing to {folder}.", hint="when-done")
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    with ExitStack() as held, guarded(folder):
+        with suppress(FileNotFoundError, PermissionError):
+            file = held.enter_context(open(folder / LOCK, "rb"))
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
 
 
 def make_folder(folder: Path) -> list[Path]:

@@ -58,6 +58,20 @@ HINTS = {
     ),
     "other-model": "Go on with its model (--model {model}), or make a second index with --index DIR.",
     "other-part": "Make a second index with --index DIR.",
+    "when-done": "Try again when it has finished.",
+    "finish": "Finish it first: clipsearch index --index {folder}",
+    "other-out": "Name another folder with --index DIR, or delete it first: {folder}",
+    "missing-parts": (
+        "Make it first: clipsearch index PATH --part {part} --index DIR. Or merge without it (--partial): a later "
+        "clipsearch index embeds its pictures."
+    ),
+    "any-precision": "Their cosines differ by less than 0.001; to merge them all the same: --any-precision",
+    "regions-alike": (
+        "Give it regions: clipsearch index --regions --index {folder}, or take them from the others (--no-regions)."
+    ),
+    "same-path": "Bring both up to date with clipsearch index --index DIR, or leave one out.",
+    "moved-root": "If it is the same folder under another name: --root OLD=NEW",
+    "rules": "Index it again there with the same options, such as --exclude.",
     "broken-rows": (
         "To see which: clipsearch status --verify; to have them embedded again: "
         "clipsearch index --reread --index {folder}"

@@ -1,0 +1,323 @@
+"""Joins indexes: makes a new one of the records, vectors and regions of others, whole or not at all.
+
+The caller has checked that they fit together. A new index is made beside its place, under a name that is no index, and
+is renamed at the end. So a crash leaves nothing but a folder that the next attempt replaces. Rows are copied block by
+block and keep their order, so that row numbers only have to be shifted; records are copied within SQLite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from clipsearch.errors import InputError
+from clipsearch.index.connections import connect
+from clipsearch.index.format import (
+    ARRAYS,
+    BOX_COLUMNS,
+    BOXES,
+    DATABASE,
+    EMBEDDINGS,
+    FORMAT,
+    LOCK,
+    NEW_DATABASE,
+    RECORD,
+    REGIONS,
+    REGIONS_FORMAT,
+    SCHEMA,
+    ArrayFile,
+    Folder,
+    ModelRecord,
+    RegionsRecord,
+    Root,
+    damaged,
+    guarded,
+)
+from clipsearch.index.locking import lock
+from clipsearch.index.matrix_file import MatrixFile, read_rows
+from clipsearch.index.reading import Store
+from clipsearch.index.stored_paths import StoredPaths
+from clipsearch.system.flushing import sync_file, sync_folder
+from clipsearch.system.paths import inside
+from clipsearch.system.progress import Progress
+
+_UNDER_WAY = ".merging-"
+"""What the name of a folder begins with in which a new index is being made."""
+_CACHE_KB = 131_072
+"""Memory of SQLite for the new database. More is written to it, or to a temporary file."""
+_PAGE_BYTES = 16_384
+"""Size of a page of the new database: with larger ones than SQLite's usual 4096 bytes, records are inserted faster."""
+_BLOCK_BYTES = 1 << 22
+_COLUMNS = RECORD.removeprefix("path, row, ")
+_BURIED = "hash, width, height, taken_at, date_source, damage"
+
+
+class About(NamedTuple):
+    """What a new index says of itself."""
+
+    model: ModelRecord | None
+    side: int | None
+    """That of the model's input, for the layout of regions; None for an index without regions."""
+    roots: Sequence[Root]
+    folders: Sequence[Folder]
+    last_run: dict[str, Any] | None
+
+
+class Moved(NamedTuple):
+    """A folder (absolute) that has another path in the new index."""
+
+    old: bytes
+    new: bytes
+
+
+class Joining:
+    """A new index that is being made of others."""
+
+    def __init__(self, folder: Path, about: About) -> None:
+        """Begin in `folder`, which exists, is empty and locked."""
+        self.same = 0
+        """Number of records that an earlier index had with the same content."""
+        self._folder, self._about = folder, about
+        self._dim = about.model.dim if about.model else 0
+        self._files = {kind: MatrixFile(folder, kind) for kind in ARRAYS}
+        self._database = connect(folder / NEW_DATABASE, "rwc", 0)
+        self._database.isolation_level = None
+        # Until it is renamed nobody reads it, so it needs no journal, and is flushed once, at the end.
+        for setting in (
+            f"page_size = {_PAGE_BYTES}",
+            "journal_mode = OFF",
+            "synchronous = OFF",
+            f"cache_size = -{_CACHE_KB}",
+        ):
+            self._database.execute(f"PRAGMA {setting}")
+        self._database.executescript(SCHEMA)
+        # Sorting all hashes once is faster than to insert each in its place.
+        ((self._hash_index,),) = self._database.execute("SELECT sql FROM sqlite_master WHERE name = 'images_by_hash'")
+        self._database.execute("DROP INDEX images_by_hash")
+
+    @classmethod
+    @contextmanager
+    def at(cls, folder: Path, about: About) -> Iterator[Self]:
+        """Make a new index, which gets its place `folder` when the context ends without an error.
+
+        `folder` is missing or empty.
+
+        Raises:
+            IndexLockedError: another process is making an index there.
+            IndexWriteError: it cannot be written.
+        """
+        new = folder.with_name(f"{_UNDER_WAY}{folder.name}")
+        with lock(new, 0) as made:
+            try:
+                with guarded(new):
+                    _empty(new)
+                    with closing(cls(new, about)) as joining:
+                        yield joining
+                        joining._finish()  # noqa: SLF001  (its own class)
+                    if folder.exists():
+                        folder.rmdir()
+                    new.replace(folder)
+                    sync_folder(folder.parent)
+            except BaseException:
+                with suppress(OSError):
+                    shutil.rmtree(new)
+                    for place in made[1:]:
+                        place.rmdir()
+                raise
+
+    def close(self) -> None:
+        """Close all files."""
+        self._database.close()
+        for file in self._files.values():
+            file.close()
+
+    def add(self, store: Store, moved: Sequence[Moved], progress: Progress) -> None:
+        """Append all of another index, which no writer may change meanwhile.
+
+        Args:
+            store: the index. It has the same model as the new one, and regions if that has.
+            moved: folders whose paths change.
+            progress: is updated with the number of rows copied.
+
+        Raises:
+            InputError: an earlier index has a path of this one with another content.
+            IndexDamagedError: the index contradicts itself.
+        """
+        first = self._files[EMBEDDINGS].rows
+        self._add_records(store, moved, first)
+        self._append(store, EMBEDDINGS, store.committed_rows(), self._dim, progress=progress)
+        regions = store.regions_record()
+        if self._about.side is not None and regions is not None:
+            self._append(store, REGIONS, regions.rows, self._dim)
+            self._append(store, BOXES, regions.rows, BOX_COLUMNS, first=first)
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def _add_records(self, store: Store, moved: Sequence[Moved], first: int) -> None:
+        """Copy the records, with row numbers from `first` on."""
+        database = self._database
+        uri = f"{(store.folder / DATABASE).absolute().as_uri()}?mode=ro"
+        database.execute("ATTACH ? AS other", (uri,))
+        try:
+            database.execute("BEGIN")
+            # The order of paths is nearly that of the new index, where neighbours are inserted into the same pages.
+            source = f"SELECT path, row + {first} AS row, {_COLUMNS} FROM other.images ORDER BY path"  # noqa: S608
+            for path in self._path_in_sql(store, moved):
+                source = f"SELECT {path} AS path, row, {_COLUMNS} FROM ({source})"  # noqa: S608  (our own words)
+            ((count,),) = database.execute("SELECT count(*) FROM other.images")
+            added = database.execute(f"INSERT OR IGNORE INTO images (path, row, {_COLUMNS}) {source}").rowcount
+            if added < count:
+                self._compare(store, source)
+            self.same += count - added
+            database.execute(
+                f"INSERT INTO dead (row, {_BURIED}) SELECT row + {first}, {_BURIED} FROM other.dead"  # noqa: S608
+            )
+            database.execute("COMMIT")
+            database.execute("DETACH other")
+        except (sqlite3.OperationalError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError as error:
+            raise damaged(store.folder, f"{DATABASE}: {error}") from error
+
+    def _compare(self, store: Store, source: str) -> None:
+        """Compare the records that `source` selects with those that are there already under the same paths.
+
+        Raises:
+            InputError: one has another content.
+        """
+        both = f"FROM ({source}) AS found JOIN images AS known ON known.path = found.path"
+        different = self._database.execute(
+            f"SELECT found.path {both} WHERE known.hash <> found.hash LIMIT 1"
+        ).fetchall()
+        for (path,) in different:
+            place = StoredPaths(_parent(self._folder)).absolute(path)
+            raise InputError(
+                f"{os.fsdecode(place)} has another content in {store.folder} than in an index before it.",
+                hint="same-path",
+            )
+        # Rows of files that are there already are dead.
+        buried = ", ".join(f"found.{name}" for name in _BURIED.split(", "))
+        self._database.execute(
+            f"INSERT INTO dead (row, {_BURIED}) SELECT found.row, {buried} "
+            f"{both} WHERE found.row IS NOT NULL AND known.row IS NOT NULL AND known.row <> found.row"
+        )
+        # What could not be read elsewhere is an image here.
+        self._database.execute(
+            f"INSERT OR REPLACE INTO images (path, row, {_COLUMNS}) SELECT found.* {both} "
+            "WHERE found.row IS NOT NULL AND known.row IS NULL"
+        )
+
+    def _path_in_sql(self, store: Store, moved: Sequence[Moved]) -> Iterator[str]:
+        """Yield SQL that turns a stored path of another index into one of this index, step by step."""
+        own, new = _parent(store.folder), _parent(self._folder)
+        if own == new and not moved:
+            return
+        yield (
+            f"CASE WHEN substr(path, 1, 1) = x'2f' THEN path WHEN path = x'2e' THEN {_literal(own)} "
+            f"ELSE CAST({_literal(inside(own))} || path AS BLOB) END"
+        )
+        if moved:
+            cases = " ".join(
+                f"WHEN path = {_literal(one.old)} THEN {_literal(one.new)} WHEN {_begins(one.old)} "
+                f"THEN CAST({_literal(inside(one.new))} || substr(path, {len(inside(one.old)) + 1}) AS BLOB)"
+                for one in moved
+            )
+            yield f"CASE {cases} ELSE path END"
+        yield (
+            f"CASE WHEN path = {_literal(new)} THEN x'2e' "
+            f"WHEN {_begins(new)} THEN substr(path, {len(inside(new)) + 1}) ELSE path END"
+        )
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def _append(
+        self,
+        store: Store,
+        kind: ArrayFile,
+        rows: int,
+        columns: int,
+        *,
+        first: int = 0,
+        progress: Progress | None = None,
+    ) -> None:
+        """Append all rows of a file of another index; `first` is added to the row numbers in the file of boxes."""
+        source = store.open_file(kind) if rows else None
+        if source is None:
+            return
+        step = max(1, _BLOCK_BYTES // kind.row_bytes(columns))
+        with source:
+            for start in range(0, rows, step):
+                number = min(step, rows - start)
+                content = read_rows(source, start, number, kind.row_bytes(columns))
+                if len(content) < number * kind.row_bytes(columns):
+                    raise damaged(store.folder, f"{kind.name} is shorter than the {rows} rows that {DATABASE} names")
+                if kind is BOXES:
+                    boxes = np.frombuffer(content, kind.descr).reshape(-1, columns).copy()
+                    boxes[:, 0] += first
+                    content = boxes.tobytes()
+                self._files[kind].append(content, columns)
+                if progress is not None:
+                    progress.advance(number, known=number)
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """Write what belongs to no other index, and flush everything."""
+        database, about = self._database, self._about
+        paths = StoredPaths(_parent(self._folder))
+        database.execute("BEGIN")
+        database.execute(self._hash_index)
+        roots = ((paths.stored(root.path), json.dumps(root.options)) for root in about.roots)
+        database.executemany("INSERT INTO roots VALUES (?, ?)", roots)
+        folders = ((paths.stored(path), *rest) for path, *rest in about.folders)
+        database.executemany("INSERT INTO folders VALUES (?, ?, ?, ?)", folders)
+        database.executemany("INSERT INTO meta VALUES (?, ?)", self._notes())
+        database.execute("COMMIT")
+        database.close()
+        for kind, file in self._files.items():
+            file.flush(BOX_COLUMNS if kind is BOXES else self._dim)
+        new = self._folder / NEW_DATABASE
+        sync_file(new)
+        new.replace(self._folder / DATABASE)
+        sync_folder(self._folder)
+
+    def _notes(self) -> Iterator[tuple[str, str]]:
+        """Yield keys and values of the table `meta`."""
+        about = self._about
+        yield "format", str(FORMAT if about.side is None else REGIONS_FORMAT)
+        if about.model:
+            yield "model", json.dumps(asdict(about.model))
+        if about.last_run:
+            yield "last_run", json.dumps(about.last_run)
+        if about.side is not None:
+            yield "regions", json.dumps(RegionsRecord(self._files[REGIONS].rows, about.side)._asdict())
+
+
+def _empty(folder: Path) -> None:
+    """Delete what a killed attempt left in a folder, but not its lock."""
+    for entry in folder.iterdir():
+        if entry.name != LOCK:
+            entry.unlink()
+
+
+def _parent(folder: Path) -> bytes:
+    return os.fsencode(os.path.dirname(os.path.abspath(folder)))
+
+
+def _literal(content: bytes) -> str:
+    return f"x'{content.hex()}'"
+
+
+def _begins(folder: bytes) -> str:
+    """Return the SQL condition that a path lies in a folder."""
+    start = inside(folder)
+    return f"substr(path, 1, {len(start)}) = {_literal(start)}"
