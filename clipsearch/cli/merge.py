@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -83,10 +84,13 @@ def merge(
 
 
 def _said(merged: Merged, out: Path) -> str:
+    from clipsearch.output.paths import printable, shown
+
     counts = ((merged.same, "in several"), (merged.unreadable, "unreadable"), (merged.dead_rows, "dead rows"))
     notes = ", ".join(f"{number} {word}" for number, word in counts if number)
+    what = f"{merged.indexes} index{'' if merged.indexes == 1 else 'es'}"
     done = (
-        f"Merged {merged.indexes} index{'' if merged.indexes == 1 else 'es'} into {out}: "
+        f"Merged {what} into {printable(shown(os.fsencode(out)))}: "
         f"{plural(merged.images, 'image')}{f' ({notes})' if notes else ''} in {merged.seconds:.1f} s"
     )
     if not merged.missing:

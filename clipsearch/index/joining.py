@@ -210,10 +210,10 @@ class Joining:
             f"INSERT INTO dead (row, {_BURIED}) SELECT found.row, {buried} "
             f"{both} WHERE found.row IS NOT NULL AND known.row IS NOT NULL AND known.row <> found.row"
         )
-        # What could not be read elsewhere is an image here.
+        # What could not be read elsewhere is an image here, or could at least be opened.
         self._database.execute(
             f"INSERT OR REPLACE INTO images (path, row, {_COLUMNS}) SELECT found.* {both} "
-            "WHERE found.row IS NOT NULL AND known.row IS NULL"
+            "WHERE known.row IS NULL AND (found.row IS NOT NULL OR (known.hash IS NULL AND found.hash IS NOT NULL))"
         )
 
     def _path_in_sql(self, store: Store, moved: Sequence[Moved]) -> Iterator[str]:
