@@ -75,7 +75,7 @@ class RulesOptions:
             "--exclude",
             metavar="GLOB",
             help="Leave out files and folders that match, with the rules of .gitignore. May be repeated. This option "
-            "and the next five are stored: a later run without any of the six uses them again.",
+            "and the next six are stored: a later run without any of the seven uses them again.",
             show_default=False,
         ),
     ] = None
@@ -121,6 +121,16 @@ class RulesOptions:
         ),
     ] = None
 
+    archives: Annotated[
+        bool | None,
+        typer.Option(
+            "--archives/--no-archives",
+            help="Read the pictures in .tar, .zip and .cbz files in the folders, too. An archive that is named itself "
+            "is always read.",
+            show_default=False,
+        ),
+    ] = None
+
     def rules(self) -> Rules | None:
         """Return the rules that are asked for; None if there are none, so that roots keep theirs."""
         from clipsearch.images.files import Rules
@@ -155,7 +165,7 @@ def index(
         list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="Folders or image files. By default all folders of the index.",
+            help="Folders, archives or image files. By default all folders of the index.",
             show_default=False,
         ),
     ] = None,

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from clipsearch.errors import UnreadableImageError
+
 _LEAST, _MOST = -(2**63), 2**63 - 1
+
+
+class MemberError(UnreadableImageError):
+    """A member cannot be read as long as its archive is what it is, so that it need not be tried again."""
 
 
 class ImageFile(NamedTuple):
@@ -55,10 +61,13 @@ class Rules:
     """Include earlier and partial copies of images: `photo.jpg~`, `photo.jpg.bak`, `photo.jpg.part`."""
     include_system: bool = False
     """Include folders in which operating systems and programs keep images for themselves."""
+    archives: bool = False
+    """Read the archives in folders as well. An archive that is a root is read in any case."""
 
     def to_json(self) -> dict[str, object]:
-        """Return the rules as an index stores them."""
-        return asdict(self) | {"exclude": list(self.exclude)}
+        """Return the rules as an index stores them. The last one is left out unless it is set, as it always was."""
+        values = asdict(self) | {"exclude": list(self.exclude)}
+        return values if self.archives else {name: value for name, value in values.items() if name != "archives"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Rules:

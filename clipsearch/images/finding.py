@@ -7,31 +7,33 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from clipsearch.errors import InputError
-from clipsearch.images.extensions import EXTENSIONS
+from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.images.archive_search import ArchiveSearch, two_meanings
+from clipsearch.images.entries import Identity, entries, identity, is_file, kind_of, leads_to_folder
+from clipsearch.images.extensions import ImageNames
 from clipsearch.images.files import ImageFile, Rules
-from clipsearch.images.ignoring import IGNORE_FILE, Patterns, read_patterns
+from clipsearch.images.ignoring import IGNORE_FILE, Patterns, is_ignored, read_patterns
 from clipsearch.images.optional_packages import needed_extra
 from clipsearch.images.other_files import Sort, sort_of, system_folder
 from clipsearch.images.parts import Part
 from clipsearch.images.reading import first_bytes
 from clipsearch.images.signatures import HEAD, image_ending
+from clipsearch.images.sources import source_of
+from clipsearch.system.members import MARK, Inside, is_archive_name, on_disk, opened, within
 from clipsearch.system.naming import ASIDE
 from clipsearch.system.paths import inside, is_below
 
 _DEFAULT = Rules()
 _IGNORE_NAME = os.fsencode(IGNORE_FILE)
-_KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISDIR, "a folder"))
 _NOWHERE = "a link that leads nowhere"
 _PUT_ASIDE = (
     "a picture lies aside in it, which a run that was killed did not put back; move it into the folder above (mv -n)"
 )
-_Identity = tuple[int, int]
-_FOLDER, _IMAGE, _UNKNOWN = range(3)
+_FOLDER, _IMAGE, _UNKNOWN, _ARCHIVE = range(4)
 """Kinds of folder entries; plain numbers, since they are compared for every file."""
 
 
@@ -46,11 +48,12 @@ def find_images(
     mounted: Callable[[bytes], None] = lambda _path: None,
     passed_over: Callable[[str], None] = lambda _kind: None,
     looking: bool = True,
+    unpack: Callable[[ArchiveSearch], Iterator[ImageFile]] = ArchiveSearch.images,
 ) -> Iterator[ImageFile]:
     """Yield all image files under a folder, in the order of their paths' bytes. Links to files count as files.
 
     Args:
-        root: Absolute path of a folder, or of one file.
+        root: Absolute path of a folder, or of one file. Of an archive, its members are found.
         rules: Which files are taken.
         start: Search only this file or folder below `root`; ignore files above it still count.
         others: Other roots. Links to folders do not lead into them.
@@ -61,35 +64,47 @@ def find_images(
         passed_over: Called with the kind (see `other_files`) of each file or folder that is left out.
         looking: Whether to read the first bytes of files whose names do not say what they are; if not, they are all
             yielded, with `by_name` False.
+        unpack: Finds the images in an archive.
 
     Raises:
         InputError: `root` or `start` does not exist or cannot be read, or a pattern is invalid.
     """
-    place = root if start is None else start
-    shown = os.fsdecode(place)
+    place = opened(root if start is None else start)
+    walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over, part=part, unpack=unpack)
+    inner = within(place)
+    files = _on_disk(place, walk) if inner is None else walk.in_archive(inner, place)
+    known = (file for file in files if file.by_name or file.size < 0 or _is_image(file, passed_over))
+    yield from known if looking else files
+
+
+def _on_disk(place: bytes, walk: _Walk) -> Iterator[ImageFile]:
+    """Yield the images in a folder, or one file, with the errors of `find_images`."""
+    shown = os.fsdecode(on_disk(place))
     try:
         status = os.stat(place)
-        entries = _entries(place) if stat.S_ISDIR(status.st_mode) else None
+        entries = entries(place) if stat.S_ISDIR(status.st_mode) else None
     except FileNotFoundError as error:
         raise InputError(f"No such file or folder: {shown}") from error
     except OSError as error:
         raise InputError(f"Cannot read {shown}: {error.strerror}") from error
     if entries is not None:
-        walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over, part=part)
-        files = walk.below(place, entries, status.st_dev)
-        known = (file for file in files if file.by_name or file.size < 0 or _is_image(file, passed_over))
-        yield from known if looking else files
+        yield from walk.below(place, entries, status.st_dev)
     elif stat.S_ISREG(status.st_mode):
-        is_mine = part is None or part.holds(os.path.relpath(place, root if place != root else os.path.dirname(root)))
-        yield ImageFile.of(place, status) if is_mine else ImageFile(place, -1, 0)
+        if is_archive_name(place):  # and yet it was not found to be an archive
+            raise InputError(f"Cannot read {shown}: {two_meanings(place)}.")
+        yield walk.alone(place, status)
     else:
-        raise InputError(f"{shown} is {_kind(status.st_mode)}, neither an image nor a folder.")
+        raise InputError(f"{shown} is {kind_of(status.st_mode)}, neither an image nor a folder.")
 
 
 def named_file(path: bytes) -> ImageFile:
     """Describe the file at the absolute `path` that a user named, and the problem if it is missing or no file."""
     try:
+        if (source := source_of(path)) is not None:
+            return source.file(path) or ImageFile(path, 0, 0, "it is missing in its archive")
         status = os.stat(path)
+    except UnreadableImageError as error:
+        return ImageFile(path, 0, 0, str(error))
     except OSError as error:
         return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
     return ImageFile.of(path, status, None if stat.S_ISREG(status.st_mode) else "it is no file")
@@ -147,6 +162,7 @@ class _Walk:
         *,
         passed_over: Callable[[str], None],
         part: Part | None,
+        unpack: Callable[[ArchiveSearch], Iterator[ImageFile]],
     ) -> None:
         self._root = root
         self._part, self._prefix = part, len(inside(root))
@@ -155,18 +171,19 @@ class _Walk:
         self._unreadable = unreadable
         self._mounted = mounted
         self._passed_over = passed_over
-        self._suffixes = {os.fsencode(suffix) for suffix in EXTENSIONS if not needed_extra(suffix)}
+        self._unpack = unpack
+        self._has_image_name = ImageNames().fits
         self._real_roots = [os.path.realpath(top) for top in (root, *others)]
-        self._followed: set[_Identity] = set()
+        self._followed: set[Identity] = set()
         """Folders that links led to, and the roots: none is entered twice, so that no circle is endless."""
         self._exclude = Patterns(root, rules.exclude, "exclude") if rules.exclude else None
 
     def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
         """Yield the images in the folder `start`, which has these entries and is on this device."""
-        self._followed.add(_identity(os.stat(self._root)))
+        self._followed.add(identity(os.stat(self._root)))
         for other in self._others:
             with suppress(OSError):
-                self._followed.add(_identity(os.stat(other)))
+                self._followed.add(identity(os.stat(other)))
         # A stack instead of recursion: folders may be nested deeper than Python's limit.
         levels = [self._level(start, entries, self._ignores_above(start), device, linked=False)]
         while levels:
@@ -180,8 +197,56 @@ class _Walk:
             if what is _FOLDER:
                 if (inner := self._enter(entry, level)) is not None:
                     levels.append(inner)
+            elif what is _ARCHIVE:
+                yield from self._in_entry(entry, level)
             elif (image := self._file(entry, what, level)) is not None:
                 yield image
+
+    def alone(self, path: bytes, status: os.stat_result) -> ImageFile:
+        """Describe a file that is searched alone."""
+        if path == self._root:
+            self._prefix = len(inside(os.path.dirname(path)))
+        return ImageFile.of(path, status) if self._is_mine(path) else ImageFile(path, -1, 0)
+
+    def in_archive(self, inner: Inside, place: bytes) -> Iterator[ImageFile]:
+        """Yield the images at and below `place`, which is `inner`: an archive, or a folder or file in one.
+
+        Raises:
+            InputError: there is no such archive, folder or file.
+        """
+        try:
+            file = ImageFile.of(inner.archive, os.stat(inner.archive))
+        except OSError as error:
+            raise InputError(f"Cannot read {os.fsdecode(inner.archive)}: {error.strerror}") from error
+        search = self._search(file, self._ignores_above(inner.archive))
+        named = named_file(place)
+        if not inner.name:
+            yield from self._mine(self._unpack(search))
+        elif named.problem is None:
+            yield from self._mine([named])
+        else:
+            found = [member for member in search.images() if is_below(member.path, place)]
+            if not found:
+                raise InputError(f"No such file or folder: {os.fsdecode(place)}")
+            yield from self._mine(found)
+
+    def _in_entry(self, entry: os.DirEntry[bytes], level: _Level) -> Iterator[ImageFile]:
+        """Yield the images in an archive of a folder."""
+        file = self._describe(entry, level)
+        if file is not None and file.problem is not None:
+            self._unreadable(file.path, file.problem)
+        elif file is not None:
+            yield from self._mine(self._unpack(self._search(file, level.ignores)))
+
+    def _search(self, archive: ImageFile, ignores: tuple[Patterns, ...]) -> ArchiveSearch:
+        patterns = (self._exclude, *ignores) if self._exclude else ignores
+        passed_over = self._passed_over if self._is_mine(archive.path) else lambda _kind: None
+        return ArchiveSearch(archive, self._rules, patterns, unreadable=self._unreadable, passed_over=passed_over)
+
+    def _mine(self, members: Iterable[ImageFile]) -> Iterator[ImageFile]:
+        """Yield members of an archive, those of other parts as `find_images` does."""
+        for file in members:
+            yield file if self._is_mine(file.path) else ImageFile(file.path, -1, 0, by_name=file.by_name)
 
     def _level(
         self,
@@ -204,8 +269,11 @@ class _Walk:
             if self._is_folder(entry):
                 ordered.append((entry.name + b"/", entry, _FOLDER))
             elif not self._has_image_name(entry.name):
-                others.append(entry)
-            elif not (entry.is_symlink() and _leads_to_folder(entry)):
+                if self._rules.archives and is_archive_name(entry.name):
+                    ordered.append((entry.name + MARK + b"/", entry, _ARCHIVE))
+                else:
+                    others.append(entry)
+            elif not (entry.is_symlink() and leads_to_folder(entry)):
                 ordered.append((entry.name, entry, _IMAGE))
         ordered += [(entry.name, entry, _UNKNOWN) for entry in others if self._may_be_image(entry, ignores)]
         ordered.sort(key=lambda item: item[0], reverse=True)
@@ -217,7 +285,7 @@ class _Walk:
         wanted = sort is Sort.UNKNOWN or (sort is Sort.BACKUP and self._rules.include_backups)
         if wanted and not self._rules.by_name_only:
             return True
-        if sort is not Sort.BESIDE and not self._left_out(entry, ignores, is_folder=False) and _is_file(entry):
+        if sort is not Sort.BESIDE and not self._left_out(entry, ignores, is_folder=False) and is_file(entry):
             self._leave_out(entry, kind)
         return False
 
@@ -229,7 +297,7 @@ class _Walk:
             linked = level.linked or entry.is_symlink()
             if linked and not self._is_new(entry):
                 return None
-            entries = _entries(entry.path)
+            entries = entries(entry.path)
             device = os.stat(entry.path).st_dev  # after listing, since that can mount it
             if device != level.device:
                 self._mounted(entry.path)
@@ -240,12 +308,12 @@ class _Walk:
             self._unreadable(entry.path, f"the folder cannot be read: {error.strerror}")
             return None
 
-    def _is_mine(self, entry: os.DirEntry[bytes]) -> bool:
+    def _is_mine(self, path: bytes) -> bool:
         """Whether a file, or a folder that is left out as a whole, belongs to the part that is wanted."""
-        return self._part is None or self._part.holds(entry.path[self._prefix :])
+        return self._part is None or self._part.holds(path[self._prefix :])
 
     def _leave_out(self, entry: os.DirEntry[bytes], kind: str) -> None:
-        if self._is_mine(entry):
+        if self._is_mine(entry.path):
             self._passed_over(kind)
 
     def _is_new(self, entry: os.DirEntry[bytes]) -> bool:
@@ -254,15 +322,11 @@ class _Walk:
             place = os.path.realpath(entry.path)
             if any(is_below(place, root) for root in self._real_roots):
                 return False
-        identity = _identity(entry.stat())
+        identity = identity(entry.stat())
         if identity in self._followed:
             return False
         self._followed.add(identity)
         return True
-
-    def _has_image_name(self, name: bytes) -> bool:
-        # By the rules of os.path.splitext, in a third of its time: this is asked of every file.
-        return name[name.rfind(b".") :].lower() in self._suffixes and b"." in name.lstrip(b".")
 
     def _is_folder(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether to enter it. A link or entry that may be a folder but cannot be examined is reported."""
@@ -279,7 +343,7 @@ class _Walk:
         return False
 
     def _file(self, entry: os.DirEntry[bytes], what: int, level: _Level) -> ImageFile | None:
-        if not self._is_mine(entry):
+        if not self._is_mine(entry.path):
             return ImageFile(entry.path, -1, 0, by_name=what is _IMAGE)
         return self._describe(entry, level) if what is _IMAGE else _unknown(entry)
 
@@ -287,7 +351,7 @@ class _Walk:
         """Describe the file behind an entry; None if it is gone, or if the entries of its folder cannot be examined."""
         try:
             status = entry.stat()
-            problem = None if stat.S_ISREG(status.st_mode) else f"{_kind(status.st_mode)}, not a file"
+            problem = None if stat.S_ISREG(status.st_mode) else f"{kind_of(status.st_mode)}, not a file"
         except OSError as error:
             try:
                 status = entry.stat(follow_symlinks=False)
@@ -301,8 +365,7 @@ class _Walk:
 
     def _left_out(self, entry: os.DirEntry[bytes], ignores: tuple[Patterns, ...], *, is_folder: bool) -> bool:
         sources = (self._exclude, *ignores) if self._exclude else ignores
-        verdicts = (patterns.verdict(entry.path, is_folder=is_folder) for patterns in sources)
-        return next((verdict for verdict in verdicts if verdict is not None), False)
+        return is_ignored(entry.path, sources, is_folder=is_folder)
 
     def _ignores_above(self, start: bytes) -> tuple[Patterns, ...]:
         """Patterns of the ignore files in the folders above `start`, up to the root, innermost first."""
@@ -315,23 +378,7 @@ class _Walk:
         return tuple(found)
 
 
-def _entries(folder: bytes) -> list[os.DirEntry[bytes]]:
-    with os.scandir(folder) as entries:
-        return list(entries)
 
-
-def _leads_to_folder(link: os.DirEntry[bytes]) -> bool:
-    try:
-        return link.is_dir()
-    except OSError:  # it leads to itself, say
-        return False
-
-
-def _is_file(entry: os.DirEntry[bytes]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
 
 
 def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
@@ -344,10 +391,3 @@ def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
         return None
     return ImageFile.of(entry.path, status)._replace(by_name=False)
 
-
-def _kind(mode: int) -> str:
-    return next((name for test, name in _KINDS if test(mode)), "a device")
-
-
-def _identity(status: os.stat_result) -> _Identity:
-    return status.st_dev, status.st_ino

@@ -31,7 +31,9 @@ class Patterns:
 
     def __init__(self, base: bytes, lines: Iterable[str], source: str) -> None:
         self._base = base
-        self._lines = [found for line in lines for found in _compiled(line, source)][::-1]
+        self.lines = tuple(lines)
+        """The patterns as they were written."""
+        self._lines = [found for line in self.lines for found in _compiled(line, source)][::-1]
         """(pattern, whether it contains a slash, whether it matches NFC names), last first: the last match decides."""
 
     def verdict(self, path: bytes, *, is_folder: bool) -> bool | None:
@@ -50,6 +52,12 @@ class Patterns:
             if matches:
                 return pattern.include
         return None
+
+
+def is_ignored(path: bytes, sources: Iterable[Patterns], *, is_folder: bool) -> bool:
+    """Whether `path` (absolute) is ignored, by the first of `sources` that has a verdict on it."""
+    verdicts = (patterns.verdict(path, is_folder=is_folder) for patterns in sources)
+    return next((verdict for verdict in verdicts if verdict is not None), False)
 
 
 def _seen(inner: str, slash: str) -> tuple[str, str, str]:

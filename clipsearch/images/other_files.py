@@ -11,9 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 
 from clipsearch.images.optional_packages import install_command, needed_extra
+from clipsearch.system.members import ENDINGS
 
 NO_ENDING = ""
 """Kind of the files without an extension."""
+IN_AN_ARCHIVE = " in an archive"
+"""What follows the extension in the kind of archives that lie in another one."""
 
 
 class Sort(enum.Enum):
@@ -171,6 +174,8 @@ def rule_for(kind: str) -> str | None:
     """Which of the `Rules` of a search takes a kind in; None if none does."""
     if kind.endswith("/"):
         return "include_system"
+    if kind in ENDINGS:
+        return "archives"
     return "include_backups" if kind.startswith("*") or os.fsencode(kind) in _BACKUP else None
 
 

@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.files import stamps
+from clipsearch.images.sources import Source, source_of
 from clipsearch.system.bounded import read_up_to
 
 # A FIFO that took a file's place must not make us wait for somebody to write to it.
@@ -41,6 +42,8 @@ def first_bytes(path: bytes, count: int) -> bytes:
     Raises:
         OSError: it cannot be opened or read.
     """
+    if (source := source_of(path)) is not None:
+        return source.first_bytes(path, count)
     descriptor = os.open(path, _FLAGS)
     try:
         return os.read(descriptor, count)
@@ -49,7 +52,7 @@ def first_bytes(path: bytes, count: int) -> bytes:
 
 
 def read_file(path: bytes, max_pixels: int | None = None) -> Content:
-    """Read a whole file, as it was at one moment.
+    """Read a whole file, which may lie in an archive, as it was at one moment.
 
     A file that is larger than any image of `max_pixels` (by default `limits.default_max_pixels`) needs is refused
     before it takes memory.
@@ -60,6 +63,8 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     """
     from clipsearch.images.limits import check_bytes, enough_memory, max_bytes  # text queries need none of these
 
+    if (source := source_of(path)) is not None:
+        return _read_from(source, path, max_bytes(max_pixels))
     try:
         with enough_memory(), open(os.open(path, _FLAGS), "rb") as file:
             before = os.fstat(file.fileno())
@@ -78,6 +83,20 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     return Content(data, digest(data), len(data), mtime_ns, stamps(before)[1], inode)
 
 
+def _read_from(source: Source, path: bytes, most: int) -> Content:
+    """Read a file of a source, with the errors of `read_file`."""
+    from clipsearch.images.limits import enough_memory
+
+    try:
+        with enough_memory():
+            file, data = source.read(path, most)
+    except FileNotFoundError as error:
+        raise VanishedError("it is gone") from error
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or str(error)) from error
+    return Content(data, digest(data), len(data), file.mtime_ns, file.ctime_ns, file.inode)
+
+
 def read_image(path: bytes) -> bytes:
     """Read an image that the user named: a file, a pipe or a device.
 
@@ -85,7 +104,7 @@ def read_image(path: bytes) -> bytes:
         UnreadableImageError: it cannot be read, or is too large, as for `read_file`.
     """
     try:
-        if stat.S_ISREG(os.stat(path).st_mode):
+        if source_of(path) is not None or stat.S_ISREG(os.stat(path).st_mode):
             return read_file(path).data
         with open(path, "rb", buffering=0) as file:  # waits for whoever writes into a pipe
             return read_stream(file)

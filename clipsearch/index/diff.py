@@ -17,10 +17,15 @@ from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.files import ImageFile
 from clipsearch.images.finding import find_images, look
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
+from clipsearch.images.sources import in_order, source_of
+from clipsearch.index.archives import Archives, lies_in, still_holds
 from clipsearch.index.format import Folder, Known
 from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Store
+from clipsearch.index.record_writing import RecordWriter
 from clipsearch.index.targets import Target
+from clipsearch.system.drives import device_of
+from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
 
 _REPORT_EVERY = 1000
@@ -50,6 +55,8 @@ class Changes:
         """Files that the index recorded as unreadable and that were not found."""
         self.unreadable_folders: dict[bytes, str] = {}
         """Folders that cannot be listed, with the reason. Records below them stay as they are."""
+        self.archives = Archives()
+        """The archives that were met."""
         self._passed_over: dict[bytes, PassedOver] = {}
         """The files and folders left out of each target."""
         self._devices: dict[bytes, int | None] = {}
@@ -73,9 +80,9 @@ class Changes:
         self._queue.close()
 
     def waiting(self) -> Iterator[ImageFile]:
-        """Yield the files to read, in the order of their paths."""
+        """Yield the files to read, in the order of their paths, and those of each archive as they follow in it."""
         with _temporary_file():
-            yield from map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid"))
+            yield from in_order(map(ImageFile._make, self._queue.execute("SELECT * FROM files ORDER BY rowid")))
 
     def unnoted(self) -> Iterator[tuple[bytes, int | None, int | None]]:
         """Yield path, `ctime_ns` and `inode` of unchanged files whose records, of an older format, lack the two.
@@ -88,7 +95,7 @@ class Changes:
     def compare(
         self,
         target: Target,
-        store: Store | None,
+        store: RecordWriter | None,
         *,
         allow_empty: bool,
         searching: Callable[[int], None],
@@ -124,6 +131,7 @@ class Changes:
             mounted=drives.mounted,
             passed_over=self._passed_over.setdefault(target.start, PassedOver()).add,
             looking=False,
+            unpack=lambda search: self.archives.images(search, store, reread=target.reread),
         )
         try:
             work = self._to_read(files, known, target, searching, lacks)
@@ -147,7 +155,7 @@ class Changes:
         Raises:
             InputError: it does not exist, or is only the empty folder where the drive was mounted.
         """
-        device = _device(target.start)
+        device = device_of(on_disk(target.start))
         if device is None or device != self._devices.get(target.start, device):
             raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
 
@@ -215,7 +223,7 @@ class Changes:
         if self.gone.is_open:
             self.gone.found(path)
         if target.start not in self._devices:  # only now, because listing a folder can mount it
-            self._devices[target.start] = _device(target.start)
+            self._devices[target.start] = device_of(on_disk(target.start))
         return path
 
     def _is_image(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
@@ -243,11 +251,13 @@ class Changes:
     def _missing(self, old: Known, last: bytes | None) -> bytes | None:
         """Note that a known file was not found after `last`, and return the last path whose state is certain."""
         # The search has passed this path, so a folder above it that cannot be listed has been reported.
-        if any(is_below(old.path, folder) and old.path != folder for folder in self.unreadable_folders):
+        if any(lies_in(old.path, folder) for folder in self.unreadable_folders):
             self.counts.unchanged += old.error is None
         elif old.error is not None:
             self.gone_unreadable.add(old.path)
             return last
+        elif (source := source_of(old.path)) is not None:  # its archive is there, so nothing is uncertain
+            self.gone.add(old.path, left_out=still_holds(source, old.path))
         elif self._is_left_out(old.path):
             self.gone.add(old.path, left_out=True)
         else:
@@ -284,14 +294,6 @@ class Changes:
         found = "No images" if not counts else "No images that can be read"
         left_out = f": the {known} that the index knows are left out now" if known else ""
         raise InputError(f"{found} in {place}{left_out}.{others} (Nothing was changed.)", hint=(*rules, "allow-empty"))
-
-
-def _device(path: bytes) -> int | None:
-    """Return the device that a file or folder is on; None if it does not exist."""
-    try:
-        return os.stat(path).st_dev
-    except OSError:
-        return None
 
 
 @contextmanager

@@ -71,6 +71,19 @@ CREATE TABLE dead (
 );
 CREATE INDEX dead_by_hash ON dead (hash);
 """
+ARCHIVES = """
+CREATE TABLE IF NOT EXISTS archives (
+    path BLOB PRIMARY KEY,        -- of its inside, as in images
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    ctime_ns INTEGER,
+    inode INTEGER,
+    rules TEXT NOT NULL,          -- a digest of the rules of the search
+    left_out TEXT NOT NULL,       -- JSON, numbers of members that are no images, by kind
+    members INTEGER NOT NULL      -- how many records there are of its members
+) WITHOUT ROWID
+"""
+"""A table that is made when the first archive is recorded. Without it, each archive is listed again."""
 UPGRADES = {
     1: """
 ALTER TABLE roots ADD COLUMN options TEXT NOT NULL DEFAULT '{}';
@@ -226,6 +239,23 @@ class Folder(NamedTuple):
     """Number of images below it that the last run did not find and whose records stay."""
     away: bool = False
     """Whether they stay because the drive is not mounted."""
+
+
+class ArchiveState(NamedTuple):
+    """What the index knows of an archive that was searched completely: if it is the same, it need not be read."""
+
+    path: bytes
+    """The absolute path of its inside."""
+    size: int
+    mtime_ns: int
+    ctime_ns: int | None
+    inode: int | None
+    rules: str
+    """A digest of the rules of the search."""
+    left_out: str
+    """JSON: how many members were left out, by kind."""
+    members: int = 0
+    """Number of records of its members."""
 
 
 class Known(NamedTuple):

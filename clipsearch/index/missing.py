@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from clipsearch.index.format import Folder
 from clipsearch.system.drives import drive_at, is_certain, is_mounted_at
+from clipsearch.system.members import on_disk
 from clipsearch.system.paths import inside, is_below
 
 _SEVERAL = 2
@@ -212,7 +213,8 @@ def _topmost_empty(path: bytes, before: bytes | None, behind: bytes | None, star
     `path`.
     """
     end = path.find(b"/", len(inside(start)))
-    while end >= 0:
+    last = len(on_disk(path))  # an archive that is gone was a file, not a folder that a drive is mounted on
+    while 0 <= end < last:
         below = path[: end + 1]
         if not any(found is not None and found.startswith(below) for found in (before, behind)):
             return path[:end]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.box import Box
-from clipsearch.images.files import ImageFile
+from clipsearch.images.files import ImageFile, MemberError
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
 from clipsearch.images.regions import layout
@@ -220,7 +220,9 @@ def _read(file: ImageFile, max_pixels: int | None) -> Item:
     try:
         data, digest, size, mtime_ns, ctime_ns, inode = read_file(file.path, max_pixels)
     except UnreadableImageError as error:
-        return Item(file, known._replace(error=str(error)), vanished=isinstance(error, VanishedError))
+        # An empty hash says that there is no need to try again.
+        stays = b"" if isinstance(error, MemberError) else None
+        return Item(file, known._replace(error=str(error), hash=stays), vanished=isinstance(error, VanishedError))
     known = Record(file.path, None, size, mtime_ns, digest, ctime_ns=ctime_ns, inode=inode)
     return Item(file, known, data)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import Any
 from clipsearch.errors import InputError
 from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.images.parts import Part
-from clipsearch.index.format import RECORD, Folder, ModelRecord, Record, guarded, mismatch
+from clipsearch.index.format import ARCHIVES, RECORD, ArchiveState, Folder, ModelRecord, Record, guarded, mismatch
 from clipsearch.index.reading import Store
 from clipsearch.system.interrupts import shielded
+from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
 
 _BURY = "INSERT INTO dead SELECT row, hash, width, height, taken_at, date_source, damage FROM images"
@@ -105,6 +107,40 @@ class RecordWriter(Store):
                     self._put(old._replace(path=new))
             self._forget_folders(place)
             self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(place),))
+
+    # -- archives ----------------------------------------------------------------------------------------------
+
+    def archive(self, inside: bytes) -> ArchiveState | None:
+        """Return what is recorded of the archive whose inside has this absolute path; None if there is nothing."""
+        if not self._has_archives():
+            return None
+        found = self.sql("SELECT * FROM archives WHERE path = ?", (self._paths.stored(inside),))
+        return ArchiveState(inside, *found[0][1:]) if found else None
+
+    def set_archives(self, start: bytes, archives: Iterable[ArchiveState]) -> None:
+        """Record these archives, and forget all others at and below `start` (absolute) that are gone."""
+        found = list(archives)
+        if not found and not self._has_archives():
+            return
+        with self._changing():
+            self._execute(ARCHIVES)
+            for path, *rest in found:
+                self._execute(
+                    "INSERT OR REPLACE INTO archives VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (self._paths.stored(path), *rest)
+                )
+        self._forget_archives(start, lambda inside: not os.path.exists(on_disk(inside)))
+
+    def _forget_archives(self, start: bytes, may_go: Callable[[bytes], bool] = lambda _inside: True) -> None:
+        if not self._has_archives():
+            return
+        for where, values in self._paths.ranges(start):
+            for (path,) in self.sql(f"SELECT path FROM archives WHERE {where}", values):  # noqa: S608  (our own words)
+                if may_go(self._paths.absolute(path)):
+                    with self._changing():
+                        self._execute("DELETE FROM archives WHERE path = ?", (path,))
+
+    def _has_archives(self) -> bool:
+        return bool(self.sql("SELECT 1 FROM sqlite_master WHERE name = 'archives'"))
 
     # -- records -----------------------------------------------------------------------------------------------
 

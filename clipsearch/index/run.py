@@ -22,6 +22,7 @@ from clipsearch.index.pipeline import Batch, Item, embed_images, read_images
 from clipsearch.index.summary import Merged, Summary
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
+from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
 from clipsearch.system.progress import Progress
 
@@ -259,7 +260,7 @@ class Run:
     def _vanished(self, path: bytes) -> None:
         """Note that a file was deleted after the search found it."""
         # If its folder is gone, too, a drive may have been unplugged, which the next run finds out.
-        if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(path)):
+        if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(on_disk(path))):
             (self._changes.gone_unreadable if known.row is None else self._changes.gone).add(path)
         self._progress.advance(1, known=1)
 
@@ -277,6 +278,7 @@ class Run:
         self._writer.remove(chain(self._changes.gone, self._changes.gone_unreadable))
         for path, reason in self._changes.unreadable_folders.items():
             self._writer.put(Record(path, None, 0, 0, None, error=reason))
+        self._changes.archives.record(self._writer, [place.start for place in self._places])
 
     # -- checkpoints -------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from clipsearch.images.files import Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.optional_packages import readers
 from clipsearch.images.parts import Part
+from clipsearch.index.archives import check_archives
 from clipsearch.index.diff import Changes
 from clipsearch.index.format import missing_index
 from clipsearch.index.models import IndexModel
@@ -24,6 +25,7 @@ from clipsearch.index.run import Run
 from clipsearch.index.summary import Merged, Summary
 from clipsearch.index.targets import names_of, targets
 from clipsearch.index.writing import Writer
+from clipsearch.system.members import opened
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import SILENT, Progress
 
@@ -87,7 +89,7 @@ def update(
             writer.set_part(part)
         model.choose(writer, writer.model(), paths)
         _decide_regions(writer, model, wanted=options.get("regions"))
-        starts = [absolute(path) for path in paths]
+        starts = [opened(absolute(path)) for path in paths]
         names = names_of(starts, roots)
         places = targets(
             [names.get(start, start) for start in starts],
@@ -98,6 +100,8 @@ def update(
             skip_damaged=options.get("skip_damaged"),
             part=writer.part(),
         )
+        for place in places:
+            check_archives(place.start, place.root, roots, place.rules)
         run = Run(writer, changes, places, model=model, max_pixels=limit, progress=progress)
         run.merge(
             Merged(path, name)

@@ -34,6 +34,7 @@ from clipsearch.index.locking import lock
 from clipsearch.index.matrix_file import MatrixFile, read_rows
 from clipsearch.index.record_writing import RecordWriter
 from clipsearch.index.region_files import ImageRegions, RegionFiles
+from clipsearch.system.members import MARK, on_disk
 from clipsearch.system.paths import is_below, spellings
 from clipsearch.unit import are_unit
 
@@ -103,10 +104,11 @@ class Writer(RecordWriter):
         def may_go(path: bytes) -> bool:
             return path in known or any(is_below(path, folder.path) for folder in kept)
 
-        roots = [next(filter(may_go, spellings(root, sorted(known))), root) for root in roots]
+        ways = ([*spellings(root, sorted(known)), *spellings(root + MARK, sorted(known))] for root in roots)
+        roots = [next(filter(may_go, names), root) for root, names in zip(roots, ways, strict=True)]
         for root in roots:
             if not may_go(root):
-                names = ", ".join(os.fsdecode(path) for path in sorted(known)) or "none"
+                names = ", ".join(os.fsdecode(on_disk(path)) for path in sorted(known)) or "none"
                 said = f"{os.fsdecode(root)} is not among the folders that were indexed: {names}."
                 raise InputError(said, hint="leave-out")
         images = [self.count(root) for root in roots]
@@ -116,6 +118,7 @@ class Writer(RecordWriter):
                     self._delete(where, values)
                 self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(root),))
                 self._forget_folders(root)
+                self._forget_archives(root)
             for folder in self.folders():
                 gone = sum(number for root, number in zip(roots, images, strict=True) if is_below(root, folder.path))
                 if folder.kept and gone:

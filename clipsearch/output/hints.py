@@ -92,6 +92,11 @@ HINTS = {
     "allow-empty": "If that is as it should be: --allow-empty",
     "include_backups": "To take in backups: --include-backups",
     "include_system": "To take in folders of systems: --include-system",
+    "archives": "To read archives in folders as well: --archives",
+    "archives-of-folder": (
+        "To read all of them: clipsearch index --archives {folder}. To have the archive in an index of its own: "
+        "--index DIR"
+    ),
     "add-images": "To add more: clipsearch index PATH",
     # Labels and groups
     "label": "What else could it be? --label NAME",

@@ -32,3 +32,11 @@ def is_mounted_at(folder: bytes) -> bool:
         return os.path.isdir(folder) and os.stat(folder).st_dev != os.stat(os.path.dirname(folder)).st_dev
     except OSError:
         return False
+
+
+def device_of(path: bytes) -> int | None:
+    """Return the device that a file or folder is on; None if it does not exist."""
+    try:
+        return os.stat(path).st_dev
+    except OSError:
+        return None
