@@ -111,7 +111,7 @@ class ArchiveSearch:
 
     def _entered(self, folder: bytes, name: bytes) -> bool:
         path = self.inside + b"/" + folder
-        if name.startswith(b".") and not self._rules.include_hidden:
+        if name.startswith(b".") and name != b".." and not self._rules.include_hidden:  # those with `..` are named
             return False
         if is_ignored(path, self._patterns, is_folder=True):
             return False
