@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.archive_search import ArchiveSearch, two_meanings
-from clipsearch.images.entries import Identity, entries, identity, is_file, kind_of, leads_to_folder
+from clipsearch.images.entries import Identity, entries_of, identity_of, is_file, kind_of, leads_to_folder
 from clipsearch.images.extensions import ImageNames
 from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.ignoring import IGNORE_FILE, Patterns, is_ignored, read_patterns
@@ -82,7 +82,7 @@ def _on_disk(place: bytes, walk: _Walk) -> Iterator[ImageFile]:
     shown = os.fsdecode(on_disk(place))
     try:
         status = os.stat(place)
-        entries = entries(place) if stat.S_ISDIR(status.st_mode) else None
+        entries = entries_of(place) if stat.S_ISDIR(status.st_mode) else None
     except FileNotFoundError as error:
         raise InputError(f"No such file or folder: {shown}") from error
     except OSError as error:
@@ -180,10 +180,10 @@ class _Walk:
 
     def below(self, start: bytes, entries: list[os.DirEntry[bytes]], device: int) -> Iterator[ImageFile]:
         """Yield the images in the folder `start`, which has these entries and is on this device."""
-        self._followed.add(identity(os.stat(self._root)))
+        self._followed.add(identity_of(os.stat(self._root)))
         for other in self._others:
             with suppress(OSError):
-                self._followed.add(identity(os.stat(other)))
+                self._followed.add(identity_of(os.stat(other)))
         # A stack instead of recursion: folders may be nested deeper than Python's limit.
         levels = [self._level(start, entries, self._ignores_above(start), device, linked=False)]
         while levels:
@@ -219,10 +219,9 @@ class _Walk:
         except OSError as error:
             raise InputError(f"Cannot read {os.fsdecode(inner.archive)}: {error.strerror}") from error
         search = self._search(file, self._ignores_above(inner.archive))
-        named = named_file(place)
         if not inner.name:
             yield from self._mine(self._unpack(search))
-        elif named.problem is None:
+        elif (named := named_file(place)).problem is None:
             yield from self._mine([named])
         else:
             found = [member for member in search.images() if is_below(member.path, place)]
@@ -297,7 +296,7 @@ class _Walk:
             linked = level.linked or entry.is_symlink()
             if linked and not self._is_new(entry):
                 return None
-            entries = entries(entry.path)
+            entries = entries_of(entry.path)
             device = os.stat(entry.path).st_dev  # after listing, since that can mount it
             if device != level.device:
                 self._mounted(entry.path)
@@ -322,7 +321,7 @@ class _Walk:
             place = os.path.realpath(entry.path)
             if any(is_below(place, root) for root in self._real_roots):
                 return False
-        identity = identity(entry.stat())
+        identity = identity_of(entry.stat())
         if identity in self._followed:
             return False
         self._followed.add(identity)
@@ -378,9 +377,6 @@ class _Walk:
         return tuple(found)
 
 
-
-
-
 def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
     """Describe a regular file without an image extension; None if it is empty or no regular file."""
     try:
@@ -390,4 +386,3 @@ def _unknown(entry: os.DirEntry[bytes]) -> ImageFile | None:
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         return None
     return ImageFile.of(entry.path, status)._replace(by_name=False)
-

@@ -12,7 +12,8 @@ from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.sources import Source
 from clipsearch.index.format import ArchiveState, Root
 from clipsearch.index.record_writing import RecordWriter
-from clipsearch.system.members import MARK, within, on_disk
+from clipsearch.index.targets import Target
+from clipsearch.system.members import MARK, on_disk, within
 from clipsearch.system.paths import is_below
 
 
@@ -22,12 +23,13 @@ class Archives:
     def __init__(self) -> None:
         self._listed: list[ArchiveState] = []
 
-    def images(self, search: ArchiveSearch, store: RecordWriter | None, *, reread: bool) -> Iterator[ImageFile]:
+    def images(self, search: ArchiveSearch, store: RecordWriter | None, target: Target) -> Iterator[ImageFile]:
         """Yield the images in an archive: those that the index knows if it is unchanged, else those that are found."""
-        state = store.archive(search.inside) if store and not reread else None
+        state = store.archive(search.inside) if store and not target.reread else None
         if store and state and state._replace(left_out="", members=0) == _state(search):
             known = list(store.known(search.inside))
-            if len(known) == state.members:
+            # Of other parts, the index knows nothing that would show that the archive is not empty.
+            if len(known) == state.members and (known or target.part is None):
                 search.pass_over(json.loads(state.left_out))
                 for old in known:
                     yield ImageFile(old.path, old.size, old.mtime_ns, None, old.ctime_ns, old.inode)

@@ -131,7 +131,7 @@ class Changes:
             mounted=drives.mounted,
             passed_over=self._passed_over.setdefault(target.start, PassedOver()).add,
             looking=False,
-            unpack=lambda search: self.archives.images(search, store, reread=target.reread),
+            unpack=lambda search: self.archives.images(search, store, target),
         )
         try:
             work = self._to_read(files, known, target, searching, lacks)

@@ -45,7 +45,7 @@ def within(path: bytes) -> Inside | None:
 
 def opened(path: bytes) -> bytes:
     """Return the path of the inside of an archive file, and any other absolute path as it is."""
-    return path + MARK if is_archive_name(path) and inside(path + MARK) is not None else path
+    return path + MARK if is_archive_name(path) and within(path + MARK) is not None else path
 
 
 def on_disk(path: bytes) -> bytes:

@@ -20,7 +20,7 @@ from clipsearch.images import archive_members, archives, tar_archives, zip_archi
 from clipsearch.images.files import MemberError, Rules
 from clipsearch.images.finding import find_images, named_file
 from clipsearch.images.reading import VanishedError, first_bytes, read_file
-from clipsearch.system.members import inside, on_disk, opened
+from clipsearch.system.members import on_disk, opened, within
 
 RED, BLUE = picture("red"), picture("blue")
 
@@ -50,15 +50,15 @@ def reasons(place: Path) -> dict[str, str]:
 def test_a_path_means_a_member_only_if_nothing_on_the_disk_has_it(tmp_path: Path) -> None:
     archive = tar(tmp_path / "a.tar", {"x.png": RED})
     path = os.fsencode(archive)
-    assert inside(path + b"!/x.png") == (path, b"x.png")
-    assert inside(path + b"!") == (path, b"")
-    assert inside(path) is None
-    assert inside(path + b"!x.png") is None
+    assert within(path + b"!/x.png") == (path, b"x.png")
+    assert within(path + b"!") == (path, b"")
+    assert within(path) is None
+    assert within(path + b"!x.png") is None
     assert opened(path) == path + b"!"
     (tmp_path / "b.zip!").mkdir()
     (tmp_path / "b.zip!" / "x.png").write_bytes(BLUE)
     real = os.fsencode(tmp_path / "b.zip!" / "x.png")
-    assert inside(real) is None
+    assert within(real) is None
     assert read_file(real).data == BLUE
     assert on_disk(path + b"!/x.png") == path
     assert on_disk(real) == real
