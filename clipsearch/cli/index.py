@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,9 +26,13 @@ from clipsearch.cli.options import (
 from clipsearch.models.encoder_options import EncoderOptions, Engine, Precision
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from clipsearch.api import IndexingModel
     from clipsearch.images.files import Rules
     from clipsearch.index.summary import Summary
+    from clipsearch.index.updating import UpdateOptions
+    from clipsearch.system.progress import Progress
 
 EXIT_STRICT = 2
 _MILLION = 1_000_000
@@ -159,6 +163,45 @@ class TalkOptions:
         show_log(verbose=self.verbose, quiet=self.quiet)
 
 
+@dataclass(frozen=True)
+class ClusterOptions:
+    """The options for work on several machines."""
+
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="auto|HOST:PORT",
+            help="Embed on the machines of a Ray cluster, on one of which this command runs; auto takes that which "
+            "runs here. All of them need the pictures under the same paths.",
+            show_default=False,
+        ),
+    ] = None
+
+    def update(
+        self,
+        computing: ComputingOptions,
+        folder: Path,
+        paths: Sequence[Path],
+        *,
+        progress: Progress,
+        **options: Unpack[UpdateOptions],
+    ) -> tuple[IndexingModel, Summary]:
+        """Update an index in this process or on a cluster, and return the model and a summary."""
+        if self.ray is not None:
+            from clipsearch.distributed.running import ClusterModel, update_on_cluster
+
+            chosen = ClusterModel(computing.model, progress=progress)
+            return chosen, update_on_cluster(
+                self.ray, folder, paths, chosen, computing.encoder(), progress=progress, **options
+            )
+        from clipsearch.api import IndexingModel
+        from clipsearch.index.updating import update
+
+        model = IndexingModel(computing.model, options=computing.encoder(), progress=progress)
+        return model, update(folder, paths, model, progress=progress, **options)
+
+
 @grouped
 def index(
     paths: Annotated[
@@ -224,6 +267,7 @@ def index(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 2 if a file could not be read or is damaged.")
     ] = False,
+    cluster: ClusterOptions,
     wait: WaitOption = 0,
     talk: TalkOptions,
     json: JsonOption = False,
@@ -234,18 +278,15 @@ def index(
     interrupted at any time: the next run goes on from there. Files to leave out can also be listed in .clipsearchignore
     files.
     """
-    from clipsearch.api import IndexingModel
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.index.updating import update
     from clipsearch.index_choice import index_folder
 
     talk.begin()
     with ProgressBar(quiet=talk.quiet) as bar:
-        chosen = IndexingModel(computing.model, options=computing.encoder(), progress=bar)
-        summary = update(
+        chosen, summary = cluster.update(
+            computing,
             index_folder(index, may_be_new=bool(paths)),
             paths or [],
-            chosen,
             progress=bar,
             rules=which.rules(),
             allow_empty=allow_empty,

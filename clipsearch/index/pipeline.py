@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from itertools import chain, islice
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -93,12 +93,32 @@ class Batch(NamedTuple):
     """Duration of embedding them."""
 
 
+class Pipeline(Protocol):
+    """What an update needs of a pipeline. This module is the one that computes in this process."""
+
+    def read_images(self, files: Iterable[ImageFile], max_pixels: int | None = None) -> Generator[Item, None, None]:
+        """Read files, and yield each with its record; one with content waits for `embed_images`."""
+
+    def embed_images(
+        self,
+        items: Iterable[Item],
+        model: ImageModel,
+        *,
+        total: int,
+        max_pixels: int | None = None,
+        seconds: float = BATCH_SECONDS,
+        regions: bool = False,
+        judge: Callable[[Record], Record] = lambda record: record,
+    ) -> Generator[Batch, None, None]:
+        """Embed those of the items that were read which the caller wants, and yield them."""
+
+
 def read_images(files: Iterable[ImageFile], max_pixels: int | None = None) -> Generator[Item, None, None]:
     """Read files in parallel, and yield each with its content or with an error, in order.
 
     `max_pixels` is as for `read_file`. A caller that stops early must close the generator.
     """
-    return map_in_order(partial(_read, max_pixels=max_pixels), files, WORKERS, 4 * WORKERS, lambda file: file.size)
+    return map_in_order(partial(read, max_pixels=max_pixels), files, WORKERS, 4 * WORKERS, lambda file: file.size)
 
 
 def decode_images(
@@ -213,7 +233,8 @@ class _Batches:
             self._size = max(1, min(self._encoder.batch_size, fitting, self._share))
 
 
-def _read(file: ImageFile, max_pixels: int | None) -> Item:
+def read(file: ImageFile, max_pixels: int | None) -> Item:
+    """Read one file. `max_pixels` is as for `read_file`."""
     known = Record(file.path, None, file.size, file.mtime_ns, None, ctime_ns=file.ctime_ns, inode=file.inode)
     if file.problem is not None:
         return Item(file, known._replace(error=file.problem))

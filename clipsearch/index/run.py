@@ -18,7 +18,7 @@ from clipsearch.images.other_files import total
 from clipsearch.index.diff import Changes
 from clipsearch.index.format import FINISHED, Record
 from clipsearch.index.models import IndexModel, LoadedModel
-from clipsearch.index.pipeline import Batch, Item, embed_images, read_images
+from clipsearch.index.pipeline import Batch, Item, Pipeline
 from clipsearch.index.summary import Merged, Summary
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
@@ -44,6 +44,7 @@ class Run:
         *,
         model: IndexModel,
         max_pixels: int,
+        pipeline: Pipeline,
         progress: Progress,
     ) -> None:
         self.summary = Summary(part=writer.part())
@@ -52,6 +53,7 @@ class Run:
         self._places = places
         self._model = model
         self._max_pixels = max_pixels
+        self._pipeline = pipeline
         self._progress = progress
         self._computed_before = (writer.last_run() or {}).get("computed")
         self._started = time.monotonic()
@@ -132,7 +134,7 @@ class Run:
             first = next(items, None)
             if first is None:
                 return
-            batches = embed_images(
+            batches = self._pipeline.embed_images(
                 chain([first], items),
                 self._loaded_model,
                 total=self._changes.counts.waiting,
@@ -147,7 +149,7 @@ class Run:
 
     def _without_vector(self) -> Generator[Item, None, None]:
         """Yield the files whose content has no vector yet, and record the others."""
-        with closing(read_images(self._changes.waiting(), self._max_pixels)) as items:
+        with closing(self._pipeline.read_images(self._changes.waiting(), self._max_pixels)) as items:
             for item in items:
                 self._checkpoint_before(0)
                 record = item.record

@@ -16,10 +16,12 @@ from clipsearch.images.files import Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.optional_packages import readers
 from clipsearch.images.parts import Part
+from clipsearch.index import pipeline as here
 from clipsearch.index.archives import check_archives
 from clipsearch.index.diff import Changes
 from clipsearch.index.format import missing_index
 from clipsearch.index.models import IndexModel
+from clipsearch.index.pipeline import Pipeline
 from clipsearch.index.reading import Store
 from clipsearch.index.run import Run
 from clipsearch.index.summary import Merged, Summary
@@ -57,6 +59,7 @@ def update(
     model: IndexModel,
     *,
     progress: Progress = SILENT,
+    pipeline: Pipeline = here,
     **options: Unpack[UpdateOptions],
 ) -> Summary:
     """Update the index in `folder`, or create it. An error or an interruption commits everything done so far first.
@@ -66,6 +69,7 @@ def update(
         paths: the folders and files to search; without any, all roots of the index.
         model: is loaded only when there is something to embed.
         progress: is updated with the numbers of files found and done.
+        pipeline: reads and embeds the images.
         options: see `UpdateOptions`.
 
     Raises:
@@ -102,7 +106,7 @@ def update(
         )
         for place in places:
             check_archives(place.start, place.root, roots, place.rules)
-        run = Run(writer, changes, places, model=model, max_pixels=limit, progress=progress)
+        run = Run(writer, changes, places, model=model, max_pixels=limit, pipeline=pipeline, progress=progress)
         run.merge(
             Merged(path, name)
             for path, name in names.items()

@@ -98,6 +98,16 @@ HINTS = {
         "--index DIR"
     ),
     "add-images": "To add more: clipsearch index PATH",
+    # A cluster
+    "install-ray": "Install it: pip install 'clipsearch[ray]'",
+    "install-ray-workers": "Install the same on all of them: pip install 'clipsearch[ray]'",
+    "ray-address": (
+        "Name the one of its first machine, HOST:6379 by default, or take --ray auto on a machine of the cluster "
+        "(`ray status` shows what runs)."
+    ),
+    "start-ray": "Start one: ray start --head, and on each other machine: ray start --address=HOST:6379",
+    "any-gpu": "Leave --device out, or take --device cuda.",
+    "same-paths": "Mount them there and run the same command again: it goes on from here.",
     # Labels and groups
     "label": "What else could it be? --label NAME",
     "add-label": "Add it: --label {label}",
