@@ -15,7 +15,6 @@ from itertools import chain, islice
 
 from clipsearch.distributed.fleet import Fleet, Member, unseen
 from clipsearch.distributed.worker import MOST_FILES, Result, Wanted
-from clipsearch.errors import UnreadableImageError
 from clipsearch.images.files import ImageFile
 from clipsearch.index import pipeline
 from clipsearch.index.format import Record
@@ -32,6 +31,7 @@ _MOST_BYTES = 32 * 2**20
 """Largest size in bytes of a chunk with several files."""
 _SUSPECTED, _REFUSED = 2, 3
 """Numbers of workers that died with a file before it is given to one alone, and before it is not tried again."""
+_DEADLY = "the process that decoded it died, several times"
 _PEEKED = 1024
 """Number of files that are looked at to find out whether there are few."""
 _MANY = 100_000
@@ -197,9 +197,12 @@ class ClusterPipeline:
         load.is_alone = load.is_alone and load.images > 0
         if load.is_alone:
             return None
-        room = min(member.room, self._share or member.room)
-        most = max(_LEAST_FILES, min(MOST_FILES, room // _CHUNKS))
-        if load.images and load.images + most > room:
+        most = max(_LEAST_FILES, min(MOST_FILES, member.room // _CHUNKS))
+        if load.images + most > member.room:
+            return None
+        if self._share:
+            most = min(most, self._share - load.images)
+        if most <= 0:
             return None
         while self._again and self._again[0].file.path not in self._pending:
             self._again.popleft()
@@ -328,7 +331,8 @@ class ClusterPipeline:
                 self._again.append(item)
             else:
                 del self._pending[path]
-                self._done.append(item.failed(UnreadableImageError("the process that decoded it died, several times")))
+                # Without a hash, so that the next run tries again.
+                self._done.append(item._replace(record=item.record._replace(hash=None, error=_DEADLY)))
         count = load.images
         if count:
             _log.warning("A worker on %s is gone. Others do the %d pictures that it had.", member.node, count)

@@ -272,6 +272,7 @@ class Fleet:
         self._last_failure = f"The last was on {member.node}: {' '.join(why.split())[:300]}"
         self._calls = {call: one for call, one in self._calls.items() if one[0] is not member}
         self._members.pop(key, None)
+        self._looked = 0.0  # another one can start there at once
         ray.kill(member.actor)
         self._lost(member)
 
