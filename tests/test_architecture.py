@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -40,8 +41,9 @@ ALLOWED = {
     "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system index_choice model_choice index search models models.disk models.in_numpy models.in_torch",
     "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining models api",
+    "distributed": "errors system images index search models models.disk models.in_numpy models.in_torch api",
     "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining output"
-    " output.terminal api models models.disk models.in_numpy",
+    " output.terminal api distributed models models.disk models.in_numpy",
     "__init__": "errors system images models search api functions",
     "__main__": "cli",
 }
@@ -101,6 +103,11 @@ def test_only_few_folders_import_torch_and_transformers() -> None:
         text = path.read_text("utf-8")
         heavy = any(f"{word} {library}" in text for word in ("import", "from") for library in ("torch", "transformers"))
         assert not heavy or folder(name) in ("models.in_torch", "tasks.imagining"), name
+
+
+def test_only_one_folder_imports_ray() -> None:
+    for name, path in MODULES.items():
+        assert folder(name) == "distributed" or not re.search(r"\b(import|from) ray\b", path.read_text("utf-8")), name
 
 
 def test_import_clipsearch_loads_nothing_heavy(environment: dict[str, str], tmp_path: Path) -> None:

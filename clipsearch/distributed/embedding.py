@@ -210,6 +210,9 @@ class ClusterPipeline:
             return self._chunk_again(load, most)
         if self._next is None and not self._unread:
             return self._chunk_of_another(load, most)
+        return self._chunk_unread(most)
+
+    def _chunk_unread(self, most: int) -> _Chunk:
         files: list[ImageFile] = []
         size = 0
         while len(files) < most and (file := self._unread[0] if self._unread else self._next):
@@ -221,7 +224,7 @@ class ClusterPipeline:
                 self._unread.popleft()
             else:
                 self._next = next(self._files, None)
-        return _Chunk(files) if files else None
+        return _Chunk(files)
 
     def _chunk_again(self, load: _Load, most: int) -> _Chunk | None:
         """Return files that need another worker. One of which several workers may have died is given to one alone."""

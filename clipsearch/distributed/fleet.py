@@ -22,6 +22,7 @@ from clipsearch.images.files import ImageFile
 from clipsearch.images.optional_packages import readers
 from clipsearch.index.format import Computed
 from clipsearch.models.encoder_options import EncoderOptions
+from clipsearch.system.members import on_disk
 
 if TYPE_CHECKING:
     from clipsearch.models.disk.files import ModelFiles
@@ -115,7 +116,7 @@ class Fleet:
         model, fingerprint = self._model.on_disk()
         self._task = Task(
             clipsearch.__version__,
-            files[0].path,
+            next((file.path for file in files if file.problem is None), files[0].path),
             model.name,
             model.revision,
             fingerprint,
@@ -199,7 +200,7 @@ class Fleet:
 
     def _begun(self, member: Member, begun: Begun) -> None:
         member.node = begun.node
-        if begun.unseen and os.path.lexists(self._task.witness):
+        if begun.unseen and os.path.exists(on_disk(self._task.witness)):
             raise unseen(begun.node, self._task.witness, begun.unseen)
         if not begun.has_model:
             self._send_model(member)

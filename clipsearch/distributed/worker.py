@@ -21,6 +21,7 @@ from clipsearch.errors import ClipsearchError, InputError
 from clipsearch.images.files import ImageFile
 from clipsearch.index.format import Computed, Record
 from clipsearch.models.encoder_options import EncoderOptions
+from clipsearch.system.members import on_disk
 
 if TYPE_CHECKING:
     from clipsearch.index.models import LoadedModel
@@ -156,7 +157,7 @@ class Worker:
                 "all machines of the cluster."
             )
         try:
-            os.stat(task.witness)
+            os.stat(on_disk(task.witness))
         except OSError as error:
             return Begun(node, unseen=error.strerror)
         files = find(task.name, task.revision, task.fingerprint)

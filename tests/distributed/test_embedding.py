@@ -1,4 +1,4 @@
-"""An index whose pictures others embed equals one made here, whatever happens to the others. (Ray itself is not used.)"""
+"""An index whose pictures others embed equals one made here, whatever happens to the others. Ray is a stand-in."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COLOURS, paint
+from conftest import paint
 from fake_ray import FakeRay, fake_ray
 from same_index import assert_same
 
+from clipsearch.api import IndexingModel
 from clipsearch.distributed import fleet, model_files
 from clipsearch.distributed.cluster import Node, Place, places
 from clipsearch.distributed.embedding import ClusterPipeline
 from clipsearch.distributed.fleet import Fleet
 from clipsearch.distributed.running import ClusterModel
 from clipsearch.distributed.worker import Begun, Result, Task, Wanted, Worker
-from clipsearch.api import IndexingModel
 from clipsearch.errors import DeviceError, InputError, ModelError
 from clipsearch.images.files import ImageFile
 from clipsearch.index.format import Record
@@ -188,7 +188,7 @@ def test_a_model_that_a_worker_lacks_is_sent_to_it(
 
 def test_a_machine_that_does_not_see_the_pictures_is_named(ray: FakeRay, pictures: Path, tmp_path: Path) -> None:
     class Blind(Worker):
-        def begin(self, task: Task) -> Begun:
+        def begin(self, _: Task) -> Begun:
             return Begun("host-a", unseen="No such file or directory")
 
     ray.make = lambda _: Worker() if ray.actors else Blind()
@@ -198,16 +198,14 @@ def test_a_machine_that_does_not_see_the_pictures_is_named(ray: FakeRay, picture
 
 
 class Unable(Worker):
-    """Cannot read some files."""
+    """Does not see files whose names end so."""
 
-    lacks: tuple[str, ...] = ()
+    bad: tuple[bytes, ...] = ()
 
     def read(self, chunk: int, files: Sequence[ImageFile]) -> list[tuple[Record, bool]]:
         there = [file._replace(path=file.path + b"?" * file.path.endswith(self.bad)) for file in files]
         read = super().read(chunk, there)
         return [(one._replace(path=file.path), gone) for file, (one, gone) in zip(files, read, strict=True)]
-
-    bad: tuple[bytes, ...] = ()
 
 
 def test_what_only_this_machine_can_read_is_sent(ray: FakeRay, pictures: Path, tmp_path: Path) -> None:

@@ -53,17 +53,17 @@ class Actor:
             try:
                 result = getattr(self.made, method)(*given, **named)
             except BaseException as error:  # noqa: BLE001  (as Ray does)
-                self._settle(answer, lambda: answer.set_exception(RayTaskError(error)))  # noqa: B023
+                self._settle(answer, answer.set_exception, RayTaskError(error))
             else:
-                self._settle(answer, lambda: answer.set_result(result))
+                self._settle(answer, answer.set_result, result)
 
         self._pool.submit(run)
         return answer
 
-    def _settle(self, answer: Future[Any], settle: Callable[[], None]) -> None:
+    def _settle(self, answer: Future[Any], settle: Callable[[Any], None], value: Any) -> None:  # noqa: ANN401
         if answer in self._open:
             self._open.discard(answer)
-            settle()
+            settle(value)
 
     def asked(self, method: str) -> list[str]:
         """The calls of a method so far."""
@@ -73,7 +73,7 @@ class Actor:
         """Answer no call any more."""
         self.is_dead = True
         for answer in [*self._open]:
-            self._settle(answer, lambda answer=answer: answer.set_exception(RayError("it died")))  # type: ignore[misc]
+            self._settle(answer, answer.set_exception, RayError("it died"))
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -95,7 +95,6 @@ class FakeRay:
     def start(self, _: type, place: Place, calls: int) -> Actor:
         self.actors.append(Actor(self.make(place), place, calls))
         return self.actors[-1]
-
 
     def of(self, made: object) -> Actor:
         """The actor of a worker."""

@@ -6,10 +6,11 @@ It says the address of the cluster once that is there, and each other thing when
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from ray.cluster_utils import Cluster
 
-NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
                 cluster.remove_node(others.pop())
             print("done", flush=True)  # noqa: T201
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether two indexes hold the same: roots and options, records, vectors and regions, in whatever order their rows are."""
+"""Whether two indexes hold the same roots, options, records, vectors and regions, in whatever order their rows are."""
 
 from __future__ import annotations
 
