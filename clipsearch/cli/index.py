@@ -264,6 +264,15 @@ def index(
             show_default=False,
         ),
     ] = None,
+    codes: Annotated[
+        bool | None,
+        typer.Option(
+            "--codes/--no-codes",
+            help="Make short codes of all vectors, for query --approximate in an index that does not fit into memory; "
+            "--no-codes deletes them. This option is stored.",
+            show_default=False,
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 2 if a file could not be read or is damaged.")
     ] = False,
@@ -296,6 +305,7 @@ def index(
             max_pixels=max_pixels and max_pixels * _MILLION,
             skip_damaged=skip_damaged,
             regions=regions,
+            codes=codes,
         )
     for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
         say(line)

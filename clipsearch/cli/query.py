@@ -13,6 +13,7 @@ from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import EngineOption, IndexOption, VerboseOption
 from clipsearch.cli.ordering import OrderOptions
 from clipsearch.cli.search_options import (
+    ApproximateOption,
     DistinctOption,
     FilterOptions,
     KOption,
@@ -94,6 +95,7 @@ def query(
     ] = None,
     distinct: DistinctOption = None,
     whole: WholeOption = False,
+    approximate: ApproximateOption = False,
     filters: FilterOptions,
     order: OrderOptions,
     output: OutputOptions,
@@ -123,7 +125,13 @@ def query(
 
     opened_index, arguments = opened(index, filters, model=model, engine=engine, verbose=verbose)
     with opened_index:
-        ask = partial(opened_index.search_many, [terms for _, terms in queries], whole=whole, **arguments)
+        ask = partial(
+            opened_index.search_many,
+            [terms for _, terms in queries],
+            whole=whole,
+            approximate=approximate,
+            **arguments,
+        )
         hits = ask(k, min_score=min_score, min_confidence=min_confidence, distinct=distinct)
         if not any(hits):
             is_cut = min_score is not None or min_confidence is not None
@@ -149,6 +157,7 @@ def similar(
     min_score: MinScoreOption = None,
     distinct: DistinctOption = None,
     whole: WholeOption = False,
+    approximate: ApproximateOption = False,
     filters: FilterOptions,
     order: OrderOptions,
     output: OutputOptions,
@@ -171,7 +180,13 @@ def similar(
     opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         ask = partial(
-            opened_index.similar, term.image, box=term.box, include_self=include_self, whole=whole, **arguments
+            opened_index.similar,
+            term.image,
+            box=term.box,
+            include_self=include_self,
+            whole=whole,
+            approximate=approximate,
+            **arguments,
         )
         hits = ask(k, min_score=min_score, distinct=distinct)
         if not hits:

@@ -57,6 +57,14 @@ DistinctOption = Annotated[
 WholeOption = Annotated[
     bool, typer.Option("--whole", help="Compare images as wholes only, without the regions that the index may have.")
 ]
+ApproximateOption = Annotated[
+    bool,
+    typer.Option(
+        "--approximate",
+        help="Compare by short codes first, and only the best few thousand exactly: for an index that does not fit into "
+        "memory. It needs `clipsearch index --codes`.",
+    ),
+]
 TunedOption = Annotated[
     str | None,
     typer.Option(

@@ -19,9 +19,9 @@ from clipsearch.errors import (
 )
 
 FOLDER = ".clipsearch"
-FORMAT, REGIONS_FORMAT = 3, 4
-"""Version of the format, and that of an index with regions. A newer one is refused; an older one can be read, and is
-upgraded by a writer."""
+FORMAT, REGIONS_FORMAT, CODES_FORMAT = 3, 4, 5
+"""Version of the format, that of an index with regions, and that of one with codes, with regions or without. A newer one
+is refused; an older one can be read, and is upgraded by a writer."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
 """Name of a new database until it is complete."""
@@ -173,6 +173,9 @@ BOXES = ArrayFile("region_boxes.npy", "region_boxes.new.npy", "<i4")
 the region in pixels of the upright image."""
 BOX_COLUMNS = 5
 ARRAYS = (EMBEDDINGS, REGIONS, BOXES)
+"""The files that are compacted."""
+CODES = ArrayFile("codes.npy", "codes.new.npy", "|u1")
+"""(rows, C) the codes of the first rows of `EMBEDDINGS`; see `index.codes`. They are made again after a compaction."""
 
 
 class RegionsRecord(NamedTuple):
@@ -217,6 +220,8 @@ class Contents:
     bytes: int
     regions: int | None = None
     """R, the number of regions, also of images that are gone; None if the index has none."""
+    codes: int | None = None
+    """The number of rows with codes; None if the index is to have none."""
 
 
 class Root(NamedTuple):

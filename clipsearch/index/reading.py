@@ -20,6 +20,7 @@ from clipsearch.index.connections import Connections, change_counter, connect
 from clipsearch.index.format import (
     BOX_COLUMNS,
     BOXES,
+    CODES_FORMAT,
     DATABASE,
     DATE_SOURCES,
     EMBEDDINGS,
@@ -28,7 +29,6 @@ from clipsearch.index.format import (
     OLD_SOURCE,
     RECORD,
     REGIONS,
-    REGIONS_FORMAT,
     ArrayFile,
     Contents,
     Folder,
@@ -114,10 +114,9 @@ class Store:
         version = self.meta("format")
         if version is None or not version.isdecimal():
             raise damaged(self.folder, f"{DATABASE} names no format")
-        if int(version) > REGIONS_FORMAT:
+        if int(version) > CODES_FORMAT:
             raise IndexDamagedError(
-                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to "
-                f"{REGIONS_FORMAT}.",
+                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {CODES_FORMAT}.",
                 hint="newer-clipsearch",
             )
         return int(version)
@@ -223,7 +222,8 @@ class Store:
         ((dead,),) = self.sql("SELECT count(*) FROM dead")
         size = sum(_size(file) for file in self.folder.iterdir() if file.is_file())
         regions = self.regions_record()
-        return Contents(self.count(), dead, size, regions and regions.rows)
+        codes = json.loads(self.meta("codes") or "{}").get("rows")
+        return Contents(self.count(), dead, size, regions and regions.rows, codes)
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:

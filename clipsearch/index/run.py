@@ -107,6 +107,7 @@ class Run:
                 self._checkpoint("interrupted" if interrupted else f"failed: {error}".splitlines()[0])
             raise
         self._writer.compact()
+        self._writer.make_codes()
         self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]
         self.summary.damaged = [item for place in self._places for item in self._writer.damaged(place.start)]
         self.summary.images = self._writer.count()

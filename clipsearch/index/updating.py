@@ -51,6 +51,8 @@ class UpdateOptions(TypedDict, total=False):
     """The part of the folders to take, as in "3/16". The index stores it; None leaves it as it is."""
     regions: bool | None
     """Whether large images get vectors of their regions as well. The index stores this; None leaves it as it is."""
+    codes: bool | None
+    """Whether vectors get short codes, for approximate searches. The index stores this; None leaves it as it is."""
 
 
 def update(
@@ -92,6 +94,8 @@ def update(
         if part is not None:
             writer.set_part(part)
         model.choose(writer, writer.model(), paths)
+        if (codes := options.get("codes")) is not None:
+            writer.want_codes(wanted=codes)
         _decide_regions(writer, model, wanted=options.get("regions"))
         starts = [opened(absolute(path)) for path in paths]
         names = names_of(starts, roots)

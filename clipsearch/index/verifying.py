@@ -8,10 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clipsearch.index.code_file import codes_of, codes_record
+from clipsearch.index.codes import columns
 from clipsearch.index.format import (
     ARRAYS,
     BOX_COLUMNS,
     BOXES,
+    CODES,
     DATABASE,
     EMBEDDINGS,
     HEADER_BYTES,
@@ -23,6 +26,8 @@ from clipsearch.index.format import (
 from clipsearch.index.matrix_file import broken
 from clipsearch.index.reading import Store
 
+_BLOCK_ROWS = 4096
+"""Number of codes that are made again at a time."""
 _NAMED_AT_MOST = 5
 """Largest number of rows or paths that a finding names."""
 
@@ -45,7 +50,7 @@ def verify(store: Store) -> list[Finding]:
             # Each step relies on the checks of the one before.
             if findings := list(steps(store)):
                 return findings
-        return [*_vectors(store), *_leftovers(store)]
+        return [*_vectors(store), *_codes(store), *_leftovers(store)]
 
 
 def _database(store: Store) -> Iterator[Finding]:
@@ -75,10 +80,15 @@ def _files(store: Store) -> Iterator[Finding]:
 
 def _arrays(store: Store) -> list[tuple[ArrayFile, int, int]]:
     """Return the files with rows, and the numbers of rows and columns that the database says they have."""
-    model, regions = store.model(), store.regions_record()
+    model, regions, codes = store.model(), store.regions_record(), codes_record(store)
     dim = model.dim if model else 0
     rows = regions.rows if regions else 0
-    return [(EMBEDDINGS, store.committed_rows(), dim), (REGIONS, rows, dim), (BOXES, rows, BOX_COLUMNS)]
+    return [
+        (EMBEDDINGS, store.committed_rows(), dim),
+        (REGIONS, rows, dim),
+        (BOXES, rows, BOX_COLUMNS),
+        (CODES, codes.rows if codes else 0, columns(dim)),
+    ]
 
 
 def _rows(store: Store) -> Iterator[Finding]:
@@ -143,6 +153,19 @@ def _vectors(store: Store) -> Iterator[Finding]:
         )
 
 
+def _codes(store: Store) -> Iterator[Finding]:
+    """Check that the codes are those of the vectors."""
+    found = codes_of(store)
+    if found is None:
+        return
+    codes, rows = found
+    matrix, _ = store.matrix()
+    starts = range(0, len(rows), _BLOCK_ROWS)
+    blocks = (slice(start, min(start + _BLOCK_ROWS, len(rows))) for start in starts)
+    if wrong := sum(np.count_nonzero(~codes.fit(rows[block], matrix[block])) for block in blocks):
+        yield Finding(f"{wrong} of {len(rows)} codes are not those of their vectors", hint="codes-again")
+
+
 def _leftovers(store: Store) -> Iterator[Finding]:
     """Look for leftovers of a run that was killed or is at work, which the next writer removes."""
     in_use = set()
@@ -159,7 +182,7 @@ def _leftovers(store: Store) -> Iterator[Finding]:
             yield Finding(f"{name} has {more} bytes behind its last committed row", harmless=True)
     regions = store.regions_record()
     dropped = () if regions and regions.rows else (REGIONS.name, BOXES.name)
-    for name in (*(kind.new_name for kind in ARRAYS), *dropped, NEW_DATABASE):
+    for name in (*(kind.new_name for kind in ARRAYS), *dropped, CODES.name, NEW_DATABASE):
         if name not in in_use and (store.folder / name).exists():
             yield Finding(f"{name} is half done", harmless=True)
 

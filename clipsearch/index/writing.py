@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -15,10 +17,13 @@ import numpy.typing as npt
 
 from clipsearch.errors import InputError
 from clipsearch.images.regions import layout
+from clipsearch.index.code_file import CodeFile, codes_record
+from clipsearch.index.codes import CodesRecord
 from clipsearch.index.compacting import is_sparse, remove_new, rename_new, write_living
 from clipsearch.index.connections import connect
 from clipsearch.index.creating import create, discard_if_empty, upgrade
 from clipsearch.index.format import (
+    CODES_FORMAT,
     DATABASE,
     EMBEDDINGS,
     FORMAT,
@@ -40,6 +45,8 @@ from clipsearch.unit import are_unit
 
 _COPY_ROWS = 65_536
 """Number of records updated in one transaction."""
+_CODES_SECONDS = 5.0
+"""Time between two commits while codes are made."""
 _BUSY_SECONDS = 120
 """How long a commit waits for queries, each of which takes well under a second unless its process is suspended."""
 
@@ -55,6 +62,7 @@ class Writer(RecordWriter):
         """The side of the model's input for the layout of regions; None if the index has no regions."""
         self._matrix = MatrixFile(folder)
         self._regions = RegionFiles(folder, 0)
+        self._codes = CodeFile(folder, None)
 
     @classmethod
     @contextmanager
@@ -88,6 +96,7 @@ class Writer(RecordWriter):
         self._database.rollback()
         self._matrix.close()
         self._regions.close()
+        self._codes.close()
         super().close()
 
     def forget(self, roots: Sequence[bytes]) -> list[int]:
@@ -208,13 +217,13 @@ class Writer(RecordWriter):
         if self.region_side is None:
             with self._changing():
                 self.region_side = side
-                self._set_regions(RegionsRecord(0, side))
+                self._set_optional("regions", RegionsRecord(0, side))
 
     def drop_regions(self) -> None:
         """Record that the index has no regions; the next commit deletes them."""
         with self._changing():
             self.region_side = None
-            self._set_regions(None)
+            self._set_optional("regions", None)
 
     def lacks_regions(self, image: Record | Known) -> bool:
         """Whether an image should have regions and does not have them."""
@@ -238,6 +247,29 @@ class Writer(RecordWriter):
             with self._changing():
                 self._regions.copy(source, record.row, model.dim)
 
+    # -- codes -------------------------------------------------------------------------------------------------
+
+    def want_codes(self, *, wanted: bool) -> None:
+        """Record whether the rows of the index are to have codes. `make_codes` makes them; the next commit deletes
+        those that are not wanted."""
+        if wanted != (self._codes.record is not None):
+            with self._changing():
+                self._codes.record = CodesRecord() if wanted else None
+
+    def make_codes(self) -> None:
+        """Make the codes that are wanted and missing, and commit them."""
+        matrix, _ = self.matrix()
+        missing = self._codes.missing(matrix)
+        committed = -math.inf
+        while True:
+            with self._changing():
+                done = next(missing, self) is self
+            if done or time.monotonic() - committed > _CODES_SECONDS:
+                self.commit()
+                committed = time.monotonic()
+            if done:
+                return
+
     # -- commit ------------------------------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -247,12 +279,17 @@ class Writer(RecordWriter):
             dim = model.dim if model else 0
             self._matrix.flush(dim)
             self._regions.flush(dim)
+            self._codes.flush(dim)
             if known and known.rows != self._regions.rows:
-                self._set_regions(known._replace(rows=self._regions.rows))
+                self._set_optional("regions", known._replace(rows=self._regions.rows))
+            if self._codes.record != codes_record(self):
+                self._set_optional("codes", self._codes.record)
             self._database.commit()
             if known is None and self._regions.rows:  # they have been dropped
                 self._regions.remove()
                 self._regions = RegionFiles(self.folder, 0)
+            if self._codes.record is None:
+                self._codes.remove()
 
     def compact(self) -> None:
         """Commit, and rewrite matrix and regions without dead rows if these are more than a quarter of either."""
@@ -271,7 +308,10 @@ class Writer(RecordWriter):
                     self._execute("UPDATE images SET row = ? WHERE row = ?", (new, old))
             self._execute("DELETE FROM dead")
             if known := self.regions_record():
-                self._set_regions(known._replace(rows=kept))
+                self._set_optional("regions", known._replace(rows=kept))
+            if self._codes.record:  # rows have other numbers now
+                self._codes.record = CodesRecord()
+                self._set_optional("codes", self._codes.record)
             self._set_meta("renaming", "yes")
             self._database.commit()
             # 3. Rename the files.
@@ -282,6 +322,7 @@ class Writer(RecordWriter):
             self._regions = RegionFiles(self.folder, kept)
             if not kept:  # what was there is no file of this index any more
                 self._regions.remove()
+            self._codes.remove()
 
     # -- how ---------------------------------------------------------------------------------------------------
 
@@ -309,6 +350,8 @@ class Writer(RecordWriter):
                 self.region_side = regions.side
                 self._regions = RegionFiles(self.folder, regions.rows)
                 self._regions.tidy(model.dim if model else 0)
+            self._codes = CodeFile(self.folder, codes_record(self))
+            self._codes.tidy(model.dim if model else 0)
 
     def _open_matrix(self, dim: int) -> MatrixFile:
         """Open the matrix file, truncated after its committed rows."""
@@ -325,9 +368,10 @@ class Writer(RecordWriter):
         else:
             remove_new(self.folder)
 
-    def _set_regions(self, record: RegionsRecord | None) -> None:
-        self._execute("DELETE FROM meta WHERE key = 'regions'")
-        if record:
-            self._set_meta("regions", json.dumps(record._asdict()))
-        version = str(REGIONS_FORMAT if record else FORMAT)
-        self._execute("UPDATE meta SET value = ? WHERE key = 'format'", (version,))
+    def _set_optional(self, key: str, record: RegionsRecord | CodesRecord | None) -> None:
+        """Record what the index has of `key`, regions or codes, and the format that this needs."""
+        self._execute("DELETE FROM meta WHERE key = ?", (key,))
+        if record is not None:
+            self._set_meta(key, json.dumps(record._asdict()))
+        version = CODES_FORMAT if self.meta("codes") else REGIONS_FORMAT if self.meta("regions") else FORMAT
+        self._execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(version),))

@@ -48,6 +48,9 @@ HINTS = {
         "Have the regions embedded again: clipsearch index --no-regions --index {folder}, then the same with --regions"
     ),
     "no-regions": "Leave --regions out.",
+    "whole": "Add --whole, or leave --approximate out.",
+    "make-codes": "Make them: clipsearch index --codes --index {folder}. Or leave --approximate out.",
+    "codes-again": "Make them again: clipsearch index --no-codes --index {folder}, then the same with --codes",
     "pull-tower": "The next query makes it anew from the model; or do it now: clipsearch models pull {model}",
     "newer-clipsearch": (
         "Update clipsearch (pip install --upgrade clipsearch), or make a second index with --index DIR."

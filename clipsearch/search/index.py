@@ -22,14 +22,16 @@ from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, TextTerm
 from clipsearch.search.ranking import Asked, Limits, Ranking
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import SILENT, Progress
-from clipsearch.unit import Vectors
+from clipsearch.unit import Matrix, Vectors
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from clipsearch.images.box import Box
+    from clipsearch.index.regions import Regions
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions
+    from clipsearch.search.approximate import Approximate
 
 _log = logging.getLogger(__name__)
 Query = str | Term | Iterable[str | Term]
@@ -90,6 +92,7 @@ class Index:
         min_confidence: float | None = None,
         distinct: float | None = None,
         whole: bool = False,
+        approximate: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """Find the images closest to a text, an image, or several of them together.
@@ -102,6 +105,8 @@ class Index:
             distinct: a threshold in (0, 1]. An image is left out if a better hit has the same content or, with a
                 threshold below 1, a cosine with it of at least the threshold.
             whole: whether to compare whole images only, in an index with regions.
+            approximate: whether to compare only the images that may be among the best by their codes, in an index
+                made with `codes`.
             filters: `under`, `glob`, `seen_from`, `after`, `before`, `min_width`, `min_height`, `orientation` and
                 `files`. Images that fulfil all given ones are searched; see `FilterArguments`.
 
@@ -114,7 +119,14 @@ class Index:
             IndexDamagedError: the index contradicts itself.
         """
         return self.search_many(
-            [query], k, min_score=min_score, min_confidence=min_confidence, distinct=distinct, whole=whole, **filters
+            [query],
+            k,
+            min_score=min_score,
+            min_confidence=min_confidence,
+            distinct=distinct,
+            whole=whole,
+            approximate=approximate,
+            **filters,
         )[0]
 
     def search_many(
@@ -126,6 +138,7 @@ class Index:
         min_confidence: float | None = None,
         distinct: float | None = None,
         whole: bool = False,
+        approximate: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[list[Hit]]:
         """Find the images of several queries at once.
@@ -139,6 +152,7 @@ class Index:
             min_confidence: the least confidence of a hit; as for `search`.
             distinct: from which cosine on images are alike; as for `search`.
             whole: whether to compare whole images only; as for `search`.
+            approximate: whether to compare by codes first; as for `search`.
             filters: which images are searched; as for `search`.
 
         Returns:
@@ -149,7 +163,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = Limits.checked(k, min_score, min_confidence, distinct, whole=whole)
+        limits = Limits.checked(k, min_score, min_confidence, distinct, whole=whole, approximate=approximate)
         return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
 
     def similar(
@@ -162,6 +176,7 @@ class Index:
         min_score: float | None = None,
         distinct: float | None = None,
         whole: bool = False,
+        approximate: bool = False,
         **filters: Unpack[FilterArguments],
     ) -> list[Hit]:
         """Find the images closest to an image.
@@ -175,6 +190,7 @@ class Index:
             min_score: the least cosine of a hit, in [-1, 1].
             distinct: from which cosine on images are alike; as for `search`.
             whole: whether to compare whole images only; as for `search`.
+            approximate: whether to compare by codes first; as for `search`.
             filters: which images are searched; as for `search`.
 
         Returns:
@@ -185,7 +201,7 @@ class Index:
             ModelError: the model is needed and not available.
             IndexDamagedError: the index contradicts itself.
         """
-        limits = Limits.checked(k, min_score, None, distinct, whole=whole)
+        limits = Limits.checked(k, min_score, None, distinct, whole=whole, approximate=approximate)
         term = ImageTerm(image, box=box)
         left_out = [] if include_self or isinstance(image, bytes) else rows_of_file(self.store, absolute(image))
         return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
@@ -209,7 +225,10 @@ class Index:
                 mask = np.ones(len(matrix), np.bool_) if mask is None else mask
                 mask[left_out] = False
             regions = None if limits.whole else self.store.regions()
-            ranking = Ranking(self.store, Selection(matrix, mask), regions)
+            approximate = None
+            if limits.approximate:
+                approximate = self._approximate(matrix, regions)
+            ranking = Ranking(self.store, Selection(matrix, mask), regions, approximate)
             # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
@@ -223,6 +242,13 @@ class Index:
             nothing = not any(hits) and limits.score is None and limits.confidence is None
             self._report_broken(ranking.broken, nothing=nothing)
         return hits
+
+    def _approximate(self, matrix: Matrix, regions: Regions | None) -> Approximate:
+        from clipsearch.search.approximate import Approximate
+
+        if regions is not None:
+            raise InputError("Regions have no codes; an approximate search compares whole images.", hint="whole")
+        return Approximate(self.store, matrix)
 
     def _report_broken(self, count: int, *, nothing: bool) -> None:
         """Warn of rows that are not unit vectors, or raise an error if they are why `nothing` is found."""

@@ -18,6 +18,7 @@ from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
     from clipsearch.index.regions import Regions
+    from clipsearch.search.approximate import Approximate
     from clipsearch.search.region_ranking import Best, RegionRanking
 
 _MORE = 4
@@ -46,10 +47,19 @@ class Limits(NamedTuple):
     distinct: float | None
     whole: bool
     """Whether whole images are compared only, without their regions."""
+    approximate: bool = False
+    """Whether only images are compared that may be among the best by their codes."""
 
     @classmethod
     def checked(
-        cls, k: int | None, score: float | None, confidence: float | None, distinct: float | None, *, whole: bool
+        cls,
+        k: int | None,
+        score: float | None,
+        confidence: float | None,
+        distinct: float | None,
+        *,
+        whole: bool,
+        approximate: bool = False,
     ) -> Limits:
         """Check that each value is in its range, or raise an InputError."""
         if k is not None and k < 1:
@@ -60,7 +70,7 @@ class Limits(NamedTuple):
             raise InputError(f"A confidence is from 0 to 1; no image can have {confidence:g}.")
         if distinct is not None and not 0 < distinct <= 1:
             raise InputError(f"Pictures are alike from a cosine above 0 and up to 1 on, as in 0.95; not {distinct:g}.")
-        return cls(k, score, confidence, distinct, whole)
+        return cls(k, score, confidence, distinct, whole, approximate)
 
 
 class _Fit(NamedTuple):
@@ -75,10 +85,20 @@ class _Fit(NamedTuple):
 class Ranking:
     """Ranks the images that take part in one search. Use it within one `Store.snapshot`."""
 
-    def __init__(self, store: Store, selection: Selection, regions: Regions | None = None) -> None:
-        """Rank the selected images of `store`, and `regions` of them."""
+    def __init__(
+        self,
+        store: Store,
+        selection: Selection,
+        regions: Regions | None = None,
+        approximate: Approximate | None = None,
+    ) -> None:
+        """Rank the selected images of `store`, and `regions` of them.
+
+        With `approximate`, and without regions, only those images are compared that it chooses.
+        """
         self._store = store
         self._matrix, self._mask = selection
+        self._approximate = approximate
         self._broken: set[int] = set()
         self._regions: RegionRanking | None = None
         if regions is not None and len(regions.images):
@@ -168,7 +188,10 @@ class Ranking:
 
     def _best(self, queries: Vectors, slopes: Sequence[float], k: int, cut: Cut | None) -> Sequence[Ranked | Best]:
         """Return the `k` best images of each query, and all that tie with the last."""
-        wholes = best_unit_rows(self._matrix, queries, k, self._mask, cut, broken=self._broken)
+        mask = self._mask
+        if self._approximate:
+            mask = self._approximate.candidates(queries, k, mask, len(self._matrix))
+        wholes = best_unit_rows(self._matrix, queries, k, mask, cut, broken=self._broken)
         return self._regions.best(queries, np.array(slopes), wholes, k, cut) if self._regions else wholes
 
     def _in_order(self, rankings: Sequence[Ranked | Best], least: float | None) -> list[list[_Fit]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numkong
 import numpy as np
@@ -64,8 +64,19 @@ class Penalty(NamedTuple):
     """(N,) the class of each row, from 0 on."""
 
 
+class Kernel(Protocol):
+    """Computes scores of its queries with rows of a matrix."""
+
+    met_nan: bool
+    """Whether a score so far was NaN because a row is broken. Such a row is never ranked."""
+
+    def __call__(self, rows: npt.NDArray[Any]) -> Scores:
+        """Return the (Q, N) scores of N rows; NaN for those that are not to be found."""
+        ...
+
+
 def best(
-    matrix: Matrix,
+    matrix: npt.NDArray[Any],
     queries: npt.NDArray[np.float32],
     k: int,
     mask: Mask | None = None,
@@ -73,6 +84,7 @@ def best(
     *,
     broken: set[int] | None = None,
     penalty: Penalty | None = None,
+    kernel: Kernel | None = None,
 ) -> list[Ranked]:
     """Find, for each query, the `k` rows with the highest cosine, less the penalty if there is one.
 
@@ -84,13 +96,14 @@ def best(
         cut: a further condition, on scores.
         broken: rows that are not finite or too long are never ranked, and are added to this set.
         penalty: what is subtracted from the scores.
+        kernel: what computes scores of the queries with rows of `matrix`, which then is any matrix; without a cut.
 
     Returns:
         The ranking of each of Q queries.
     """
     if not len(queries):
         return []
-    score = _Kernel(queries if cut is None else np.concatenate([queries, cut.vectors]))
+    score = kernel or _Kernel(queries if cut is None else np.concatenate([queries, cut.vectors]))
     step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(queries)))
     floors = np.full(len(queries), -np.inf, np.float32)  # lower scores are not among the best; threads raise these
 
