@@ -61,8 +61,8 @@ ApproximateOption = Annotated[
     bool,
     typer.Option(
         "--approximate",
-        help="Compare by short codes first, and only the best few thousand exactly: for an index that does not fit into "
-        "memory. It needs `clipsearch index --codes`.",
+        help="Compare by short codes first, and only the best few thousand exactly: for an index that does not fit "
+        "into memory. The codes are made by `clipsearch index --codes`.",
     ),
 ]
 TunedOption = Annotated[

@@ -9,9 +9,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from clipsearch.index.codes import CodeRows, Codes, CodesRecord, columns
+from clipsearch.index.codes import CodeRows, Codes, CodesRecord, code_bytes
 from clipsearch.index.format import CODES
 from clipsearch.index.matrix_file import MatrixFile, mapped
 from clipsearch.index.reading import Store
@@ -44,7 +42,7 @@ def codes_of(store: Store) -> tuple[Codes, CodeRows] | None:
         record, model = codes_record(store), store.model()
         if record is None or model is None or not record.rows:
             return None
-        return Codes.of(record), mapped(store.folder, CODES, record.rows, columns(model.dim), renaming=False)
+        return Codes.of(record), mapped(store.folder, CODES, record.rows, code_bytes(model.dim), renaming=False)
 
 
 class CodeFile:
@@ -65,8 +63,8 @@ class CodeFile:
             IndexDamagedError: the file is missing or short.
         """
         if self._file.rows:
-            mapped(self._folder, CODES, self._file.rows, columns(dim), renaming=False)  # raises the error
-            self._file.tidy(columns(dim))
+            mapped(self._folder, CODES, self._file.rows, code_bytes(dim), renaming=False)  # raises the error
+            self._file.tidy(code_bytes(dim))
         else:
             self.remove()
 
@@ -92,7 +90,7 @@ class CodeFile:
 
     def flush(self, dim: int) -> None:
         """Flush all codes to the disk."""
-        self._file.flush(columns(dim))
+        self._file.flush(code_bytes(dim))
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""

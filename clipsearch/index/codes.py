@@ -104,8 +104,11 @@ class Codes:
 
 
 class Estimates:
-    """Estimates of cosines with queries. A query is rounded to numbers of four bits, of which each bit is compared
-    with the signs of a row by counting the bits that differ."""
+    """Estimates of cosines with queries.
+
+    A query is rounded to numbers of four bits, of which each bit is compared with the signs of a row by counting the
+    bits that differ.
+    """
 
     met_nan = False
     """A row without a factor is no error of this kernel; it is just not found."""
@@ -137,7 +140,7 @@ class Estimates:
         return np.ascontiguousarray((products * self._step * factors + self._constant).T, np.float32)
 
 
-def columns(dim: int) -> int:
+def code_bytes(dim: int) -> int:
     """Return C, the number of bytes of the code of a row of D numbers."""
     return -(-dim // 8) + _FACTOR_BYTES
 

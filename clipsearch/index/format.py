@@ -20,8 +20,8 @@ from clipsearch.errors import (
 
 FOLDER = ".clipsearch"
 FORMAT, REGIONS_FORMAT, CODES_FORMAT = 3, 4, 5
-"""Version of the format, that of an index with regions, and that of one with codes, with regions or without. A newer one
-is refused; an older one can be read, and is upgraded by a writer."""
+"""Version of the format, that of an index with regions, and that of one with codes, with regions or without. A newer
+one is refused; an older one can be read, and is upgraded by a writer."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
 """Name of a new database until it is complete."""

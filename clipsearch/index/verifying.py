@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipsearch.index.code_file import codes_of, codes_record
-from clipsearch.index.codes import columns
+from clipsearch.index.codes import code_bytes
 from clipsearch.index.format import (
     ARRAYS,
     BOX_COLUMNS,
@@ -87,7 +87,7 @@ def _arrays(store: Store) -> list[tuple[ArrayFile, int, int]]:
         (EMBEDDINGS, store.committed_rows(), dim),
         (REGIONS, rows, dim),
         (BOXES, rows, BOX_COLUMNS),
-        (CODES, codes.rows if codes else 0, columns(dim)),
+        (CODES, codes.rows if codes else 0, code_bytes(dim)),
     ]
 
 

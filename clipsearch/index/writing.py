@@ -250,8 +250,10 @@ class Writer(RecordWriter):
     # -- codes -------------------------------------------------------------------------------------------------
 
     def want_codes(self, *, wanted: bool) -> None:
-        """Record whether the rows of the index are to have codes. `make_codes` makes them; the next commit deletes
-        those that are not wanted."""
+        """Record whether the rows of the index are to have codes.
+
+        `make_codes` makes them; the next commit deletes those that are not wanted.
+        """
         if wanted != (self._codes.record is not None):
             with self._changing():
                 self._codes.record = CodesRecord() if wanted else None

@@ -14,7 +14,7 @@ from tiny import update
 from clipsearch.errors import IndexDamagedError
 from clipsearch.index import code_file
 from clipsearch.index.code_file import codes_of, codes_record
-from clipsearch.index.codes import Codes, CodesRecord, _rotated, columns
+from clipsearch.index.codes import Codes, CodesRecord, _rotated, code_bytes
 from clipsearch.index.format import CODES, CODES_FORMAT, FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
@@ -51,20 +51,21 @@ def test_estimates_are_right_on_average_and_nearer_with_more_dimensions(dim: int
     rows, queries = cloud(2000, dim), cloud(10, dim, seed=1)
     codes = Codes.around(rows.astype(np.float16))
     made = codes.encode(rows.astype(np.float16))
-    assert made.shape == (2000, columns(dim))
+    assert made.shape == (2000, code_bytes(dim))
     errors = codes.estimates(queries)(made) - queries @ rows.T
     assert abs(errors.mean()) < 0.2 * errors.std()
-    # For a random direction the expected error is 0.75 |x - c| |q - c| / sqrt(D), and c is of no help to the query here.
+    # For a random direction it is 0.75 |x - c| |q| / sqrt(D).
     assert errors.std() < 1 / np.sqrt(dim)
 
 
 def test_the_centre_makes_estimates_better() -> None:
     rows = cloud(2000, 256)
     exact = rows[:5] @ rows.T
-    spread = []
-    for codes in (Codes.around(rows.astype(np.float16)), Codes(np.zeros(256, np.float16))):
-        spread.append(float((codes.estimates(rows[:5])(codes.encode(rows)) - exact).std()))
-    assert spread[0] < 0.9 * spread[1]
+    near, far = (
+        float((codes.estimates(rows[:5])(codes.encode(rows)) - exact).std())
+        for codes in (Codes.around(rows.astype(np.float16)), Codes(np.zeros(256, np.float16)))
+    )
+    assert near < 0.9 * far
 
 
 def test_few_rows_have_the_same_codes_as_many() -> None:
