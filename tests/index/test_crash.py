@@ -32,7 +32,7 @@ from warm import WITHOUT_TORCH, Warm
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.files import Rules
 from clipsearch.index.diff import Changes
-from clipsearch.index.format import ARRAYS, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
+from clipsearch.index.format import ARRAYS, CODES, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
 from clipsearch.index.reading import Store
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
@@ -41,7 +41,7 @@ from clipsearch.system.interrupts import shielded
 JOURNAL, NEW_JOURNAL = f"{DATABASE}-journal", f"{NEW_DATABASE}-journal"
 WRITES = {"write", "pwrite", "writev", "fwrite", "sendfile", "copy_file_range"}
 SYNCS = {"fsync", "fdatasync"}
-ROWS = {kind.name for kind in ARRAYS}
+ROWS = {kind.name for kind in (*ARRAYS, CODES)}
 NEW_ROWS = {kind.new_name for kind in ARRAYS}
 TINY = Path(tiny.__file__)
 
@@ -223,13 +223,15 @@ def dropped_regions(home: Path, faults: Faults, warm: Warm) -> Story:
     return story
 
 
-def many_changes(home: Path, faults: Faults, warm: Warm, *, regions: bool | None = None) -> Story:
+def many_changes(
+    home: Path, faults: Faults, warm: Warm, *, regions: bool | None = None, codes: bool | None = None
+) -> Story:
     """Of the pictures some change, come, move and go, and the matrix is rewritten without the dead third."""
     story = first_run(home, faults, warm, count=7, regions=regions)
     pictures = home / "pictures"
     (pictures / "bad.png").write_bytes(b"no picture")
     story.before = home / "index-before"
-    tiny.update(story.before, pictures, regions=regions)
+    tiny.update(story.before, pictures, regions=regions, codes=codes)
     learn(story.truth, *(draw(pictures / f"{i}.png", 100 + i) for i in (1, 4, 6)))
     learn(story.truth, draw(pictures / "new.png", 200))
     (pictures / "2.png").rename(pictures / "moved.png")
@@ -241,8 +243,8 @@ def many_changes(home: Path, faults: Faults, warm: Warm, *, regions: bool | None
 
 
 def many_changes_with_regions(home: Path, faults: Faults, warm: Warm) -> Story:
-    """The same in an index with regions, which are rewritten as well."""
-    return many_changes(home, faults, warm, regions=True)
+    """The same in an index with regions, which are rewritten as well, and with codes, which are made again."""
+    return many_changes(home, faults, warm, regions=True, codes=True)
 
 
 def forgotten(home: Path, faults: Faults, warm: Warm, *, regions: bool | None = None) -> Story:
