@@ -125,13 +125,8 @@ def query(
 
     opened_index, arguments = opened(index, filters, model=model, engine=engine, verbose=verbose)
     with opened_index:
-        ask = partial(
-            opened_index.search_many,
-            [terms for _, terms in queries],
-            whole=whole,
-            approximate=approximate,
-            **arguments,
-        )
+        asked = [terms for _, terms in queries]
+        ask = partial(opened_index.search_many, asked, whole=whole, approximate=approximate, **arguments)
         hits = ask(k, min_score=min_score, min_confidence=min_confidence, distinct=distinct)
         if not any(hits):
             is_cut = min_score is not None or min_confidence is not None

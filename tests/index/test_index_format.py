@@ -20,7 +20,8 @@ from tiny import MODEL, update
 
 import clipsearch
 from clipsearch.images.parts import Part
-from clipsearch.index.format import FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT, RegionsRecord, header
+from clipsearch.index.codes import CodesRecord
+from clipsearch.index.format import CODES_FORMAT, FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT, RegionsRecord, header
 from clipsearch.index.reading import Store
 
 DOCUMENT = (REPOSITORY / "docs" / "index-format.md").read_text("utf-8")
@@ -89,6 +90,10 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
     found |= meta(fresh)
     assert set(json.loads(found["regions"])) == set(RegionsRecord._fields)
     assert all(f"`{name}`" in DOCUMENT for name in RegionsRecord._fields)
+    update(fresh, codes=True)
+    found |= meta(fresh)
+    assert set(json.loads(found["codes"])) == set(CodesRecord._fields)
+    assert all(f"`{name}`" in DOCUMENT for name in CodesRecord._fields)
     update(fresh.parent / "part", fresh.parent / "pictures", part="1/2")
     found |= meta(fresh.parent / "part")
     assert set(json.loads(found["part"])) == set(Part._fields)
@@ -102,6 +107,9 @@ def test_versions_and_lengths_are_the_documented_ones(fresh: Path) -> None:
     update(fresh, regions=True)
     assert int(meta(fresh)["format"]) == REGIONS_FORMAT
     assert f"Format {REGIONS_FORMAT} is the same with" in DOCUMENT
+    update(fresh, codes=True)
+    assert int(meta(fresh)["format"]) == CODES_FORMAT
+    assert f"format {CODES_FORMAT} with [codes]" in DOCUMENT
     regions = json.loads(meta(fresh)["regions"])["rows"]
     assert regions > 0
     for name, columns, kind in (("regions", MODEL.dim, "<f2"), ("region_boxes", 5, "<i4")):
