@@ -264,7 +264,9 @@ class Index:
         """Compute the vectors of queries; each text and image is embedded once."""
         terms = list(dict.fromkeys(term for terms in queries for term in terms))
         texts = list(dict.fromkeys(term.text for term in terms if isinstance(term, TextTerm)))
-        of_texts = dict(zip(texts, self._encoders.embed_texts(texts), strict=True)) if texts else {}
+        of_texts: dict[str, Vectors] = {}
+        if texts:
+            of_texts = dict(zip(texts, self._encoders.embed_texts(texts), strict=True))
         parts_of_images = dict.fromkeys((term.image, term.box) for term in terms if isinstance(term, ImageTerm))
         of_images = {part: vector_of_image(self.store, self._encoders, *part) for part in parts_of_images}
 

@@ -70,7 +70,7 @@ class Kernel(Protocol):
     met_nan: bool
     """Whether a score so far was NaN because a row is broken. Such a row is never ranked."""
 
-    def __call__(self, rows: npt.NDArray[Any]) -> Scores:
+    def __call__(self, rows: npt.NDArray[Any], /) -> Scores:
         """Return the (Q, N) scores of N rows; NaN for those that are not to be found."""
         ...
 

@@ -49,7 +49,7 @@ def home(tmp_path: Path) -> Path:
     for number in range(12):
         draw(tmp_path / "p" / ("a" if number % 2 else "b c") / f"{number}.png", number, height=4 + number % 3)
     shutil.copy(tmp_path / "p" / "a" / "1.png", tmp_path / "p" / "IMG_20240531_101112.png")
-    shutil.copy(tmp_path / "p" / "a" / "1.png", os.path.join(os.fsencode(tmp_path / "p"), b"caf\xe9.png"))
+    shutil.copy(os.fsencode(tmp_path / "p" / "a" / "1.png"), os.path.join(os.fsencode(tmp_path / "p"), b"caf\xe9.png"))
     for number in range(3):
         (tmp_path / "p" / f"bad-{number}.png").write_bytes(b"no picture %d" % number)
     return tmp_path
@@ -347,7 +347,7 @@ def test_killed_or_out_of_space_at_any_call_it_leaves_nothing_and_then_succeeds(
     for number in range(6):
         draw(home / "p" / f"{number}.png", number)
     shards = parts(home, 2, regions=True)
-    program = ["-m", "clipsearch", "merge", *shards, "--index", home / "place" / _OUT]
+    program: list[str | Path] = ["-m", "clipsearch", "merge", *shards, "--index", home / "place" / _OUT]
 
     def attempt(at: int, kind: Any = "kill") -> tuple[int, str]:  # noqa: ANN401  (a Kind)
         log = home / "log"
@@ -415,7 +415,7 @@ def test_the_matrix_of_jobs_in_the_docs_does_what_it_says(tmp_path: Path, run: R
         assert done.returncode == 0, done.stderr
     assert len(rest) == 2
     for line in rest:
-        words = [str(path) for word in shlex.split(line) for path in sorted(tmp_path.glob(word)) or [word]]
+        words = [str(path) for word in shlex.split(line) for path in sorted(tmp_path.glob(word)) or [Path(word)]]
         done = run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert b"pictures/" in done.stdout

@@ -62,7 +62,7 @@ def test_the_centre_makes_estimates_better() -> None:
     rows = cloud(2000, 256)
     exact = rows[:5] @ rows.T
     near, far = (
-        float((codes.estimates(rows[:5])(codes.encode(rows)) - exact).std())
+        float((codes.estimates(rows[:5])(codes.encode(rows.astype(np.float16))) - exact).std())
         for codes in (Codes.around(rows.astype(np.float16)), Codes(np.zeros(256, np.float16)))
     )
     assert near < 0.9 * far

@@ -20,7 +20,7 @@ from clipsearch.index.reading import Store
 from clipsearch.models.in_numpy import text_tower
 from clipsearch.models.in_numpy.text_tower import TextTower, Tokens
 from clipsearch.search.index import Index
-from clipsearch.search.query_terms import ContentTerm, ImageTerm, TextTerm
+from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, TextTerm
 from clipsearch.unit import Array
 
 QUERIES = ("a dog", "a red car in the snow", "two cats", "a house at night")
@@ -96,7 +96,7 @@ def test_an_image_of_the_index_is_a_term_by_its_content_and_its_file_is_not_read
         assert best.content is not None
         assert best.row is not None
         assert index.store.image(best.row).path == best.path_bytes
-        like = [TextTerm("snow", 0.5), ImageTerm(best.path)]
+        like: list[Term] = [TextTerm("snow", 0.5), ImageTerm(best.path)]
         assert index.search([like[0], ContentTerm(best.content)], 5) == index.search(like, 5)
         assert index.search(ContentTerm(best.content), 1)[0].content == best.content
         with pytest.raises(InputError, match="not in the index any more"):
