@@ -42,8 +42,9 @@ ALLOWED = {
     "api": "errors system index_choice model_choice index search models models.disk models.in_numpy models.in_torch",
     "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining models api",
     "distributed": "errors system images index search models models.disk models.in_numpy models.in_torch api",
+    "server": "errors unit system images index search output models api",
     "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining output"
-    " output.terminal api distributed models models.disk models.in_numpy",
+    " output.terminal api distributed models models.disk models.in_numpy server",
     "__init__": "errors system images models search api functions",
     "__main__": "cli",
 }

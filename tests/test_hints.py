@@ -18,7 +18,7 @@ from clipsearch.errors import InputError
 from clipsearch.output.hints import HINTS, with_hints, with_option
 
 FOR_THE_COMMAND_LINE = {"output.hints", "output.reports", "output.terminal.detection"}
-CORE = sorted(name for name in MODULES if folder(name) != "cli" and name not in FOR_THE_COMMAND_LINE)
+CORE = sorted(name for name in MODULES if folder(name) not in ("cli", "server") and name not in FOR_THE_COMMAND_LINE)
 TREES = {name: ast.parse(MODULES[name].read_text("utf-8")) for name in MODULES}
 TYPED = re.compile(rf"(?<![\w-])--[a-z]|clipsearch ({'|'.join(_COMMANDS)})\b|`clipsearch`")
 """An option, or a command."""

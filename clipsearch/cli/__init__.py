@@ -32,6 +32,7 @@ _COMMANDS = {
     "index": ("index", "index"),
     "query": ("query", "query"),
     "similar": ("query", "similar"),
+    "serve": ("serve", "serve"),
     "score": ("score", "score"),
     "caption-rank": ("caption_rank", "caption_rank"),
     "classify": ("classify", "classify"),

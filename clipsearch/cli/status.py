@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,9 +13,7 @@ from clipsearch.cli.options import IndexOption, JsonOption, say, writing_output
 
 if TYPE_CHECKING:
     from clipsearch.index.format import ModelRecord
-    from clipsearch.index.reading import Store
     from clipsearch.index.verifying import Finding
-    from clipsearch.output.reports import Status
 
 EXIT_DAMAGED = 2
 
@@ -35,49 +32,20 @@ def status(
 ) -> int:
     """Show what an index holds: model, roots, images, sources of dates, unreadable files, size, last run."""
     from clipsearch.index.reading import Store
+    from clipsearch.index.verifying import verify as findings_of
     from clipsearch.index_choice import index_folder
     from clipsearch.models.disk.catalog import BUNDLED, PICTUREBOOK_NOTE
-    from clipsearch.output.reports import status_json, status_text
+    from clipsearch.output.reports import status_json, status_of, status_text
     from clipsearch.output.rows import utf8
 
     with closing(Store.open(index_folder(index))) as store:
-        found = _status(store, verify=verify)
+        findings = [*findings_of(store), *_of_towers(store.model())] if verify else None
+        found = status_of(store, findings)
     with writing_output():
         sys.stdout.buffer.write(status_json(found) if json else utf8(f"{status_text(found)}\n"))
     if found.model and found.model.name == BUNDLED and not json:
         say(f"Note: {PICTUREBOOK_NOTE}")
     return EXIT_DAMAGED if found.findings and not all(finding.harmless for finding in found.findings) else 0
-
-
-def _status(store: Store, *, verify: bool) -> Status:
-    """Collect the status of an index from one commit."""
-    from clipsearch.images.other_files import total
-    from clipsearch.index.locking import is_locked
-    from clipsearch.index.verifying import verify as findings_of
-    from clipsearch.output.reports import Status
-
-    findings = [*findings_of(store), *_of_towers(store.model())] if verify else None
-    at_work = is_locked(store.folder)
-    with store.snapshot():
-        if not verify:
-            store.matrix()  # a missing or short matrix is an error
-        return Status(
-            folder=os.fsencode(store.folder.absolute()),
-            model=store.model(),
-            contents=store.contents(),
-            date_sources=store.date_sources(),
-            roots=[(root.path, store.count(root.path)) for root in store.roots()],
-            part=store.part(),
-            kept=[folder for folder in store.folders() if folder.kept],
-            unreadable=store.unreadable(),
-            damaged=store.damaged(),
-            passed_over=total([root.options.get("passed_over", {}) for root in store.roots()]),
-            last_run=store.last_run(),
-            # Checked twice, because a run may begin or end meanwhile, and must not be taken for a killed one.
-            at_work=is_locked(store.folder) or at_work,
-            is_whole=store.is_whole(),
-            findings=findings,
-        )
 
 
 def _of_towers(model: ModelRecord | None) -> Iterator[Finding]:

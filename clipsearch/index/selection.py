@@ -103,6 +103,15 @@ def filters_of(arguments: FilterArguments, store: Store) -> Filters:
     return filters
 
 
+def folders_of(store: Store) -> list[tuple[bytes, int]]:
+    """Return the absolute path of each folder that holds images, and their number, by path."""
+    counts: dict[bytes, int] = {}
+    for path, _ in store.paths_and_rows(None, "TRUE", ()):
+        folder = os.path.dirname(path)
+        counts[folder] = counts.get(folder, 0) + 1
+    return sorted(counts.items())
+
+
 def rows_of_file(store: Store, path: bytes) -> list[int]:
     """Return the rows of the file at `path` (absolute), under all its names in the index.
 

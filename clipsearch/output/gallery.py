@@ -22,8 +22,8 @@ from clipsearch import __version__
 from clipsearch.errors import UnreadableImageError
 from clipsearch.output.atomic import Kind, replacing
 from clipsearch.output.hits import Found, parts
-from clipsearch.output.page import html, policy
-from clipsearch.output.paths import printable
+from clipsearch.output.page import html, policy, with_parts
+from clipsearch.output.paths import printable, typed
 from clipsearch.output.thumbnails import Edges, in_words, thumbnail, thumbnail_of_region
 from clipsearch.search.hit import Hit
 from clipsearch.system.cores import available
@@ -129,7 +129,7 @@ def write_gallery(path: Path, sections: Sequence[Section], about: About = OF_QUE
 
 def _template(sections: Sequence[Section], about: About, *, crop: bool) -> tuple[bytes, bytes]:
     """Return the page before the sections, and after them."""
-    template = resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8")
+    template = with_parts(resources.files("clipsearch.output").joinpath("gallery.html").read_text("utf-8"))
     head, tail = template.split("{{sections}}")
     titles = [html(section.title) for section in sections]
     only = titles[0] if _is_alone(sections, about) else None
@@ -268,7 +268,7 @@ def _tile(hit: Hit, image: bytes, source: _Source, shown: _Shown | str, *, first
         "data-href": hit.path.as_uri(),
         "data-facts": _facts(hit, sure),
     }
-    copied = _typed(hit.path_bytes)
+    copied = typed(hit.path_bytes)
     if copied is not None:
         attributes["data-copy"] = copied
     if isinstance(shown, _Shown):
@@ -315,17 +315,6 @@ def _human(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{amount:.1f} {unit}" if unit in ("MB", "GB") else f"{amount:.0f} {unit}"
-
-
-def _typed(path: bytes) -> str | None:
-    r"""Return `path` as typed in a shell, with octal escapes as in $'caf\351.png'; None if it needs no escapes."""
-    if printable(path).encode() == path:
-        return None
-    typed = "".join(chr(b) if b in _AS_THEY_ARE else f"\\{b:03o}" for b in path)
-    return f"$'{typed}'"
-
-
-_AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
 
 
 def _attributes(values: Mapping[str, str]) -> str:

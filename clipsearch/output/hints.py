@@ -32,6 +32,8 @@ HINTS = {
     "engine": "Leave --engine out.",
     "processor": "Leave --device and --precision out.",
     "exact": "Leave --exact or --precision out.",
+    # Serving
+    "port": "Take any free one: --port 0",
     # Queries
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",

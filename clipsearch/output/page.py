@@ -9,6 +9,7 @@ import base64
 import hashlib
 import re
 from html import escape
+from importlib import resources
 
 from clipsearch.output.paths import printable
 
@@ -22,6 +23,14 @@ def policy(template: str) -> str:
         if hashes := " ".join(f"'sha256-{digest}'" for digest in digests):
             allowed += f"{tag}-src {hashes}; "
     return f"default-src 'none'; img-src data:; {allowed}base-uri 'none'; form-action 'none'"
+
+
+def with_parts(template: str) -> str:
+    """Return a template with the style and the scripts that it shares with the page that is served."""
+    folder = resources.files("clipsearch.output").joinpath("page_parts")
+    style, script = (folder.joinpath(name).read_text("utf-8") for name in ("shared.css", "parts.js"))
+    script = re.sub(r"^export ", "", script, flags=re.MULTILINE)
+    return template.replace("{{style}}", style).replace("{{parts}}", script)
 
 
 def html(text: str) -> str:

@@ -13,9 +13,9 @@ from clipsearch.system.paths import inside, logical_folder
 _OBEYED = ("Cc", "Cf", "Zl", "Zp")
 """Unicode categories of control and format characters."""
 _HARMLESS = "\u200c\u200d"
-
-
 """Format characters that are kept, since Persian words and many emoji need them."""
+_AS_THEY_ARE = frozenset(range(0x20, 0x7F)) - frozenset(b"'\\")
+"""Bytes that need no escape between the quotes of $'...'."""
 
 
 def _python_escape(character: str) -> str:
@@ -43,6 +43,14 @@ def shown(path: bytes) -> bytes:
 def printable(path: bytes) -> str:
     """Return a path for a terminal, with escapes for control characters and bytes that are not UTF-8."""
     return escaped(path.decode("utf-8", "backslashreplace"))
+
+
+def typed(path: bytes) -> str | None:
+    r"""Return `path` as typed in a shell, with octal escapes as in $'caf\351.png'; None if it needs no escapes."""
+    if printable(path).encode() == path:
+        return None
+    typed = "".join(chr(b) if b in _AS_THEY_ARE else f"\\{b:03o}" for b in path)
+    return f"$'{typed}'"
 
 
 def escaped(text: str, escape: Callable[[str], str] = _python_escape) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipsearch.images.missing_share import missing
-from clipsearch.images.other_files import install_for, listed, rule_for
+from clipsearch.images.other_files import install_for, listed, rule_for, total
 from clipsearch.images.parts import Part
 from clipsearch.index.format import Computed, Contents, Folder, ModelRecord
+from clipsearch.index.reading import Store
 from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import Finding
 from clipsearch.models.disk.names import repository_of
@@ -40,7 +42,7 @@ def summary_json(summary: Summary, used: Computed | None) -> bytes:
         "regions": summary.regions,
         "given_regions": summary.given_regions,
         "kept": sum(kept.images for kept in summary.kept),
-        "kept_folders": [_kept_fields(*kept) for kept in summary.kept],
+        "kept_folders": [_kept_fields(shown(kept.folder), kept.images, kept.away) for kept in summary.kept],
         "merged": [json_fields(shown(path)) | {"into": json_fields(shown(name))} for path, name in summary.merged],
         "unreadable": _unreadable_fields(summary.unreadable),
         "damaged": _damaged_fields(summary.damaged),
@@ -74,15 +76,19 @@ def passed_over_text(summary: Summary) -> str:
 
 
 def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  # noqa: FBT001  (a `Kept`)
-    return json_fields(shown(folder)) | {"images": images, "reason": "drive" if away else "empty"}
+    return json_fields(folder) | {"images": images, "reason": "drive" if away else "empty"}
 
 
-def _unreadable_fields(unreadable: Sequence[tuple[bytes, str]]) -> list[dict[str, str]]:
-    return [json_fields(shown(path)) | {"reason": with_option(reason)} for path, reason in unreadable]
+def _unreadable_fields(
+    unreadable: Sequence[tuple[bytes, str]], name: Callable[[bytes], bytes] = shown
+) -> list[dict[str, str]]:
+    return [json_fields(name(path)) | {"reason": with_option(reason)} for path, reason in unreadable]
 
 
-def _damaged_fields(damaged: Sequence[tuple[bytes, float]]) -> list[dict[str, object]]:
-    return [json_fields(shown(path)) | {"missing": round(share, 4)} for path, share in damaged]
+def _damaged_fields(
+    damaged: Sequence[tuple[bytes, float]], name: Callable[[bytes], bytes] = shown
+) -> list[dict[str, object]]:
+    return [json_fields(name(path)) | {"missing": round(share, 4)} for path, share in damaged]
 
 
 def merged_text(summary: Summary) -> str:
@@ -191,8 +197,44 @@ class Status:
         return Computed(**{name: known[name] for name in Computed._fields if name in known}) if known else None
 
 
+def status_of(store: Store, findings: Sequence[Finding] | None = None) -> Status:
+    """Collect the status of an index from one commit; `findings` are those of a check of it.
+
+    Raises:
+        IndexDamagedError: the matrix is missing or too short, and there are no `findings` that would say so.
+    """
+    from clipsearch.index.locking import is_locked
+
+    at_work = is_locked(store.folder)
+    with store.snapshot():
+        if findings is None:
+            store.matrix()
+        return Status(
+            folder=os.fsencode(store.folder.absolute()),
+            model=store.model(),
+            contents=store.contents(),
+            date_sources=store.date_sources(),
+            roots=[(root.path, store.count(root.path)) for root in store.roots()],
+            part=store.part(),
+            kept=[folder for folder in store.folders() if folder.kept],
+            unreadable=store.unreadable(),
+            damaged=store.damaged(),
+            passed_over=total([root.options.get("passed_over", {}) for root in store.roots()]),
+            last_run=store.last_run(),
+            # Checked twice, because a run may begin or end meanwhile, and must not be taken for a killed one.
+            at_work=is_locked(store.folder) or at_work,
+            is_whole=store.is_whole(),
+            findings=findings,
+        )
+
+
 def status_json(status: Status) -> bytes:
     """Return the output of `status --json`."""
+    return json_bytes(status_fields(status), indent=2)
+
+
+def status_fields(status: Status, name: Callable[[bytes], bytes] = shown) -> dict[str, object]:
+    """Return the fields of `status --json`; `name` turns an absolute path into the one that is written."""
     model, run = status.model, status.last_run
     fields: dict[str, object] = {
         "model": model.name if model else None,
@@ -203,23 +245,23 @@ def status_json(status: Status) -> bytes:
         **_computed_fields(status.computed),
         "images": status.contents.images,
         "date_sources": dict(status.date_sources),
-        "unreadable": _unreadable_fields(status.unreadable),
-        "damaged": _damaged_fields(status.damaged),
+        "unreadable": _unreadable_fields(status.unreadable, name),
+        "damaged": _damaged_fields(status.damaged, name),
         "passed_over": _passed_over_fields(status.passed_over),
         "part": status.part and str(status.part),
-        "roots": [json_fields(shown(root)) | {"images": images} for root, images in status.roots],
-        "kept_folders": [_kept_fields(folder.path, folder.kept, folder.away) for folder in status.kept],
+        "roots": [json_fields(name(root)) | {"images": images} for root, images in status.roots],
+        "kept_folders": [_kept_fields(name(folder.path), folder.kept, folder.away) for folder in status.kept],
         "dead_rows": status.contents.dead_rows,
         "regions": status.contents.regions,
         "codes": status.contents.codes,
         "bytes": status.contents.bytes,
         "at_work": status.at_work,
         "whole": status.is_whole,
-        "last_run": run and {name: value for name, value in run.items() if name != "computed"},
+        "last_run": run and {key: value for key, value in run.items() if key != "computed"},
     }
     if status.findings is not None:
         fields["problems"] = [{"what": finding.what, "mend": _mend(status, finding)} for finding in status.findings]
-    return json_bytes(fields, indent=2)
+    return fields
 
 
 def status_text(status: Status) -> str:

@@ -78,8 +78,13 @@ def json_row(row: Row) -> dict[str, object]:
         elif isinstance(value, tuple):
             fields[name] = [json_fields(shown(path)) for path in value]
         else:
-            fields[name] = round(value, _DIGITS) if isinstance(value, float) else value
+            fields[name] = rounded(value)
     return fields
+
+
+def rounded(value: object) -> object:
+    """Return a number with the decimal places that it has in JSON, and any other value as it is."""
+    return round(value, _DIGITS) if isinstance(value, float) else value
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
