@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-_COUNT = 160
+_COUNT = 96
 """Number of strokes."""
-_SAMPLES = 13
-"""Points along a curve; between them it is straight."""
-_BROAD, _NARROW = 0.25, 0.02
+_SAMPLES, _SAMPLES_DRAWN = 13, 49
+"""Points along a curve while strokes move, and in pictures; between them it is straight. Where a curve bends back, a
+pixel's nearest point may belong to the other branch, which shows as dots unless points are close together."""
+_BROAD, _NARROW = 0.3, 0.03
 """Width of the lowest and of the uppermost stroke at the start, as shares of the side of the picture."""
 _NARROWEST = 0.006
 _MOST_OPAQUE = 0.95
@@ -26,7 +27,7 @@ _EDGE = 1.5
 """Width of a stroke's soft edge in pixels while it moves; pictures are drawn with an edge of one pixel."""
 _RATES = {"points": 0.012, "widths": 0.03, "colours": 0.05, "opacities": 0.03, "ground": 0.05}
 """Learning rates for Adam."""
-_BLOCKS_TOGETHER = 1 << 12
+_BLOCKS_TOGETHER = 1 << 11
 """Blocks of pixels that are drawn at a time."""
 _LEAST_SIDE = 96
 """Side from which on pixels are taken in blocks of four; in smaller pictures the nearest points would be too rough."""
@@ -73,7 +74,7 @@ class StrokeCanvas:
 
     def render(self) -> torch.Tensor:
         """Return (1, 3, R, R) colours from 0 to 1."""
-        return _in_rows(self._paint(_pixels(self.side, self._device), _EDGE / self.side), self.side)
+        return _in_rows(self._paint(_pixels(self.side, self._device), _EDGE / self.side, _SAMPLES), self.side)
 
     def penalty(self, _: torch.Tensor) -> torch.Tensor:
         """Return what is subtracted from the score of a picture that `render` returned: how far strokes leave it."""
@@ -84,7 +85,7 @@ class StrokeCanvas:
         """Return the picture in another size: (1, 3, side, side) colours from 0 to 1, as SVG is drawn."""
         with torch.no_grad():
             blocks = torch.split(_pixels(side, self._device), _BLOCKS_TOGETHER)
-            return _in_rows(torch.cat([self._paint(some, 1 / side) for some in blocks]), side)
+            return _in_rows(torch.cat([self._paint(some, 1 / side, _SAMPLES_DRAWN) for some in blocks]), side)
 
     def svg(self, side: int) -> str:
         """Return the picture as the text of an SVG file of `side` pixels."""
@@ -119,15 +120,16 @@ class StrokeCanvas:
             torch.sigmoid(values["ground"]),
         )
 
-    def _paint(self, pixels: torch.Tensor, edge: float) -> torch.Tensor:
+    def _paint(self, pixels: torch.Tensor, edge: float, points: int) -> torch.Tensor:
         """Return the (B, P, 3) colours of B blocks of P pixels.
 
         Args:
             pixels: (B, P, 2) places of the centres of pixels.
             edge: width of the soft edge of a stroke.
+            points: number of points along a curve.
         """
         widths, colours, opacities, ground = self._appearance()
-        samples = _samples(self._values["points"])
+        samples = _samples(self._values["points"], points)
         # 1. How much each stroke covers of the pixels that it touches, a few percent of all pairs.
         block, stroke, nearest = _touching(pixels, samples.detach(), (widths.detach() + edge) / 2)
         around = [samples[stroke, nearest + step, None] for step in (-1, 0, 1)]
@@ -156,14 +158,14 @@ def _touching(
         The block, the stroke and the nearest inner sample of each pair.
     """
     centres, flat = pixels.mean(dim=1), samples.reshape(-1, 2)
-    squares = flat.square().sum(1) - 2 * centres @ flat.T
+    squares = torch.addmm(flat.square().sum(1), centres, flat.T, alpha=-2)
     closest, nearest = squares.reshape(len(pixels), *samples.shape[:2]).min(dim=2)
     # Between two samples, a pixel is closer to the curve than to either of them.
     gaps = (samples[:, 1:] - samples[:, :-1]).norm(dim=2).amax(dim=1)
     corner = (pixels[0, 0] - centres[0]).norm()
     near = closest + centres.square().sum(1, keepdim=True) < (reach + gaps / 2 + corner).square()
     block, stroke = near.nonzero(as_tuple=True)
-    return block, stroke, nearest[block, stroke].clamp(1, _SAMPLES - 2)
+    return block, stroke, nearest[block, stroke].clamp(1, samples.shape[1] - 2)
 
 
 def _block(side: int) -> int:
@@ -187,9 +189,9 @@ def _in_rows(blocks: torch.Tensor, side: int) -> torch.Tensor:
     return rows.permute(4, 0, 2, 1, 3).reshape(1, 3, side, side)
 
 
-def _samples(curves: torch.Tensor) -> torch.Tensor:
-    """Return (N, S, 2) points along (N, 4, 2) Bézier curves."""
-    t = torch.linspace(0, 1, _SAMPLES, device=curves.device)
+def _samples(curves: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (N, count, 2) points along (N, 4, 2) Bézier curves."""
+    t = torch.linspace(0, 1, count, device=curves.device)
     weights = torch.stack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], dim=1)
     return weights @ curves
 
