@@ -370,5 +370,10 @@ def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> s
 
 
 def _open(path: Path) -> None:
+    from clipsearch.system.members import within
+    from clipsearch.system.paths import absolute
+
+    if within(absolute(path)) is not None:
+        raise InputError(f"{path} lies in an archive, and no viewer opens it there.", hint="open-page")
     if typer.launch(os.path.abspath(path)):
         raise InputError(f"There is no viewer to open {path} with: xdg-open is not installed, or failed.")

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TypedDict
 
 from clipsearch.errors import InputError
+from clipsearch.system.members import opened
 from clipsearch.system.paths import absolute
 
 StrPath = str | os.PathLike[str]
@@ -89,7 +90,7 @@ class Filters:
         glob = arguments.get("glob", ())
         wanted = arguments.get("orientation")
         filters = cls(
-            under=_absolute(arguments["under"]) if "under" in arguments else None,
+            under=tuple(map(opened, _absolute(arguments["under"]))) if "under" in arguments else None,
             files=frozenset(_absolute(arguments["files"])) if "files" in arguments else None,
             glob=(glob,) if isinstance(glob, str) else tuple(glob),
             seen_from=(absolute(arguments.get("seen_from", os.curdir)),) if glob else (b"/",),

@@ -17,6 +17,7 @@ from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Filters, Orientation, local_time, patterns
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
+from clipsearch.system.members import MARK, is_archive_name, on_disk
 from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
 from clipsearch.unit import Matrix
 
@@ -98,7 +99,9 @@ def filters_of(arguments: FilterArguments, store: Store) -> Filters:
     """
     filters = Filters.of(arguments)
     for path in filters.under or ():
-        if not os.path.lexists(path) and not any(map(store.count, _folder_as_known(store, path, _roots(store)))):
+        if not os.path.lexists(on_disk(path)) and not any(
+            map(store.count, _folder_as_known(store, path, _roots(store)))
+        ):
             raise InputError(f"under: {os.fsdecode(path)} exists neither on the disk nor in the index.", hint="folders")
     return filters
 
@@ -155,6 +158,8 @@ def _as_known(store: Store, filters: Filters) -> Filters:
 def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[bytes]:
     """Return the names of a folder in the index."""
     found = [*spellings(path, roots), *roots_in(path, roots)]
+    if is_archive_name(path):  # one that is gone, since otherwise its inside is named
+        found += spellings(path + MARK, roots)
     if any(map(store.count, found)):
         return found
     if any(root.options.get("follow_symlinks") for root in store.roots()):

@@ -16,12 +16,13 @@ from typing import NamedTuple
 from clipsearch.errors import FileStaysError, InputError, UnreadableImageError
 from clipsearch.images.decoding import decode
 from clipsearch.images.raw import is_camera_raw
-from clipsearch.images.reading import read_file
+from clipsearch.images.reading import Content, read_file
 from clipsearch.images.recognising import format_of
 from clipsearch.output.paths import printable, shown
 from clipsearch.output.thumbnails import Edges, cut
 from clipsearch.system.copying import copy, write_new
 from clipsearch.system.counting import plural
+from clipsearch.system.members import on_disk, within
 from clipsearch.system.naming import free_names
 
 _LOSSY = (None, "AVIF", "HEIF", "JPEG", "JPEG2000", "WEBP")
@@ -39,7 +40,8 @@ class Region(NamedTuple):
 def place(images: Sequence[bytes | Region], folder: Path, *, link: bool) -> str:
     """Copy files, or make symbolic links to them, into `folder`, which is created if necessary.
 
-    Files keep their names; if a name is taken, it gets a number: cat.jpg, cat-2.jpg. Of regions, new files are made:
+    Files keep their names; if a name is taken, it gets a number: cat.jpg, cat-2.jpg. Members of archives are written as
+    files, and cannot be linked to. Of regions, new files are made:
     cat-crop.jpg, cat-crop-2.jpg. Copies and links of an earlier call are recognised and left alone. Returns a sentence
     that says what was done.
 
@@ -47,6 +49,8 @@ def place(images: Sequence[bytes | Region], folder: Path, *, link: bool) -> str:
         InputError: `folder` cannot be written, or a file cannot be read; what was done before stays.
     """
     target = os.fsencode(os.path.abspath(folder))
+    if link:
+        _check_links(images)
     done = 0
     unique = list(dict.fromkeys(images))
     try:
@@ -73,7 +77,7 @@ def _placed(path: bytes, folder: bytes, *, link: bool) -> bool:
         if os.path.lexists(target):
             if is_same(path, target, link=link):
                 return False
-        elif _link(path, target) if link else _copy(path, target):
+        elif _link(path, target) if link else _copied(path, target):
             return True
     raise AssertionError("names never end")
 
@@ -102,7 +106,7 @@ def _cut(region: Region, folder: bytes) -> bool:
         if os.path.lexists(target):
             if os.path.isfile(target) and not os.path.islink(target) and _content(target) == file.getvalue():
                 return False
-        elif write_new(file.getvalue(), target, like=region.path):
+        elif write_new(file.getvalue(), target, like=on_disk(region.path)):
             return True
     raise AssertionError("names never end")
 
@@ -113,10 +117,14 @@ def _content(path: bytes) -> bytes:
 
 
 def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
-    """Return whether `target` is a copy of the file `path` already, or a link to it."""
+    """Return whether `target` is a copy of the file or member `path` already, or a link to it."""
     if link:
         return os.path.islink(target) and os.path.realpath(target) == os.path.realpath(path)
-    return os.path.isfile(target) and not os.path.islink(target) and filecmp.cmp(path, target, shallow=False)
+    if not os.path.isfile(target) or os.path.islink(target):
+        return False
+    if within(path) is not None:
+        return _member(path).data == _content(target)
+    return filecmp.cmp(path, target, shallow=False)
 
 
 def _link(path: bytes, target: bytes) -> bool:
@@ -129,9 +137,48 @@ def _link(path: bytes, target: bytes) -> bool:
     return True
 
 
-def _copy(path: bytes, target: bytes) -> bool:
-    """Copy a file; return False if the name was taken meanwhile."""
-    try:
+def _check_links(images: Sequence[bytes | Region]) -> None:
+    """Check that no image lies in an archive, where no link can lead.
+
+    Raises:
+        InputError: one does.
+    """
+    for image in images:
+        path = image.path if isinstance(image, Region) else image
+        if within(path) is not None:
+            raise InputError(
+                f"{printable(shown(path))} lies in an archive, and no link can lead there.", hint="copy-instead"
+            )
+
+
+def copy_image(path: bytes, target: bytes) -> bool:
+    """Copy a file, or write a member of an archive as a file; return False if the name `target` is taken.
+
+    Raises:
+        FileStaysError: another program keeps changing the file.
+        OSError: it cannot be read, or the copy cannot be written.
+    """
+    if within(path) is None:
         return copy(path, target)
+    member = _member(path)
+    return write_new(member.data, target, like=on_disk(path), mtime_ns=member.mtime_ns)
+
+
+def _member(path: bytes) -> Content:
+    """Read a member of an archive.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return read_file(path)
+    except UnreadableImageError as error:
+        raise OSError(errno.EIO, str(error), path) from error
+
+
+def _copied(path: bytes, target: bytes) -> bool:
+    """Copy a file or member; return False if the name was taken meanwhile."""
+    try:
+        return copy_image(path, target)
     except FileStaysError as error:
         raise OSError(errno.EBUSY, str(error), path) from error

@@ -28,6 +28,7 @@ from clipsearch.output.thumbnails import Edges, in_words, thumbnail, thumbnail_o
 from clipsearch.search.hit import Hit
 from clipsearch.system.cores import available
 from clipsearch.system.counting import plural
+from clipsearch.system.members import on_disk
 from clipsearch.system.parallel import map_in_order
 
 PAGE = Kind("page", b'<meta name="generator" content="clipsearch ')
@@ -265,7 +266,7 @@ def _tile(hit: Hit, image: bytes, source: _Source, shown: _Shown | str, *, first
         "tabindex": "0" if first else "-1",
         "aria-label": label,
         "data-path": printable(hit.path_bytes),
-        "data-href": hit.path.as_uri(),
+        "data-href": Path(os.fsdecode(on_disk(hit.path_bytes))).as_uri(),  # no browser opens a member
         "data-facts": _facts(hit, sure),
     }
     copied = typed(hit.path_bytes)

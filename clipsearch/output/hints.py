@@ -38,6 +38,10 @@ HINTS = {
     "query": 'Say what to look for: clipsearch query "a dog is sleeping"',
     "image": "Say which: --image FILE",
     "min-score": "Cut off by score instead (--min-score).",
+    # Archives
+    "open-page": "Open a page with it: --html FILE --open",
+    "copy-instead": "Copy the pictures instead: --copy-to DIR",
+    "copy-into": "Copy the pictures instead: --copy-into DIR",
     # The index
     "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
     "refresh": "To bring the index up to date: clipsearch index",

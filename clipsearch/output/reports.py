@@ -21,6 +21,7 @@ from clipsearch.output.hints import in_words, with_option
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
 from clipsearch.system.counting import plural
+from clipsearch.system.members import on_disk
 
 NAMED_AT_MOST = 20
 """Number of unreadable files that the text names; JSON names all."""
@@ -214,7 +215,7 @@ def status_of(store: Store, findings: Sequence[Finding] | None = None) -> Status
             model=store.model(),
             contents=store.contents(),
             date_sources=store.date_sources(),
-            roots=[(root.path, store.count(root.path)) for root in store.roots()],
+            roots=[(on_disk(root.path), store.count(root.path)) for root in store.roots()],
             part=store.part(),
             kept=[folder for folder in store.folders() if folder.kept],
             unreadable=store.unreadable(),

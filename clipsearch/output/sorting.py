@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError, InputError
-from clipsearch.output.copies import is_same
+from clipsearch.images.finding import named_file
+from clipsearch.output.copies import copy_image, is_same
 from clipsearch.output.paths import printable, shown
-from clipsearch.system.copying import copy, move_link, relink
 from clipsearch.system.copying import move as move_file
+from clipsearch.system.copying import move_link, relink
 from clipsearch.system.counting import plural
+from clipsearch.system.members import within
 from clipsearch.system.naming import free_names
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
@@ -77,7 +79,11 @@ def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> li
         for place in (top, inner):
             if os.path.lexists(place) and not os.path.isdir(place):
                 raise InputError(f"{printable(shown(place))} is no folder. Name another one.")
-        if not os.path.exists(source):
+        if move and within(source) is not None:
+            raise InputError(
+                f"{printable(shown(source))} lies in an archive, and archives are never changed.", hint="copy-into"
+            )
+        if named_file(source).problem is not None:
             raise InputError(f"{printable(shown(source))} is gone.", hint="refresh")
         targets = (os.path.join(inner, candidate) for candidate in free_names(os.path.basename(source)))
         steps.append(next(step for step in (names.step(source, target) for target in targets) if step is not None))
@@ -98,7 +104,7 @@ def carry_out(steps: Sequence[Step], *, move: bool) -> Iterator[Step]:
         if not step.there:
             try:
                 os.makedirs(os.path.dirname(step.target), exist_ok=True)
-                done = links.moved(step.source, step.target) if links else copy(step.source, step.target)
+                done = links.moved(step.source, step.target) if links else copy_image(step.source, step.target)
             except OSError as error:
                 raise InputError(_cannot(step, str(error.strerror), move=move)) from error
             except FileStaysError as error:

@@ -26,6 +26,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
 from clipsearch.search.distinct import distinct_contents
 from clipsearch.search.near import near
+from clipsearch.system.members import within
 from clipsearch.system.paths import is_below, same_place
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.removal import Keeper, is_in_trash, look, remove
@@ -68,7 +69,8 @@ class Group(NamedTuple):
 
     keeper: Record
     """The image with the most pixels, then the largest file, the most names, the oldest file, the first path. A
-    symbolic link is the keeper only if all others are symbolic links, too."""
+    symbolic link is the keeper only if all others are symbolic links, too, and a member of an archive only if there is
+    no file among them."""
     duplicates: list[Duplicate]
     """Exact copies first, then by decreasing score, then by path."""
     also: Names = Names()
@@ -168,8 +170,8 @@ def reclaimable(groups: Iterable[Group]) -> int:
 
 
 def names_to_delete(duplicate: Duplicate) -> list[bytes]:
-    """Return all paths to delete for a duplicate; none if the index knows it only by symbolic links."""
-    if duplicate.is_link:
+    """Return all paths to delete for a duplicate; none for a symbolic link, or a member of an archive."""
+    if duplicate.is_link or within(duplicate.record.path) is not None:
         return []
     # One directory entry may have several paths, through a link to its folder.
     places = {_place(path): path for path in reversed((duplicate.record.path, *duplicate.also.hard))}
@@ -196,6 +198,8 @@ def delete_duplicates(
     for group in groups:
         problem = _unlike(group.keeper, "what would be kept, ")
         for duplicate in group.duplicates:
+            if within(duplicate.record.path) is not None:
+                yield Deletion(duplicate.record.path, 0, "it lies in an archive, and archives are never changed")
             size, paths = _reclaimable(duplicate), names_to_delete(duplicate)
             for path in paths:
                 if path != paths[0] and not os.path.lexists(path):
@@ -267,12 +271,15 @@ def _place(path: bytes) -> bytes:
 
 
 def _best_first(candidates: list[_Candidate]) -> list[_Candidate]:
-    """Sort candidates, the best one to keep first. More paths are better, so that no symbolic link is left dangling."""
+    """Sort candidates, the best one to keep first. More paths are better, so that no symbolic link is left dangling.
 
-    def key(image: _Candidate) -> tuple[bool, int, int, int, int, bytes]:
+    Members of archives come after files: they are never deleted, so a file must not go for their sake.
+    """
+
+    def key(image: _Candidate) -> tuple[bool, bool, int, int, int, int, bytes]:
         one = image.record
         pixels = (one.width or 0) * (one.height or 0)
-        return image.is_link, -pixels, -one.size, -image.names, one.mtime_ns, one.path
+        return image.is_link, within(one.path) is not None, -pixels, -one.size, -image.names, one.mtime_ns, one.path
 
     return sorted(candidates, key=key)
 
