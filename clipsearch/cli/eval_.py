@@ -35,7 +35,8 @@ def eval_(
             metavar="CAPTIONS",
             help="A table (CSV, TSV) with columns image (or path, filename, filepath) and caption (or text, title), "
             "Karpathy's JSON, COCO's captions_*.json, or Flickr8k's token "
-            "file (- for standard input).",
+            "file (- for standard input); or a folder or archive with a .txt or .json file beside each image, as "
+            "img2dataset writes it.",
             show_default=False,
         ),
     ],

@@ -71,7 +71,8 @@ def tune(
         typer.Argument(
             metavar="CAPTIONS",
             help="Your pictures and what they show, in any of the formats that `clipsearch eval` reads: a table (CSV, "
-            "TSV) with columns image and caption, COCO's, Karpathy's or Flickr8k's captions.",
+            "TSV) with columns image and caption, COCO's, Karpathy's or Flickr8k's captions, or a folder or archive "
+            "with a .txt or .json file beside each image.",
             show_default=False,
         ),
     ],

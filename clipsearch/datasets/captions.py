@@ -6,6 +6,8 @@ The format of a file is recognised by its content:
 - Karpathy's and Fei-Fei's JSON of COCO and Flickr: `images`, each with `filename`, `sentences` and `split`.
 - JSON as COCO's `captions_*.json`: `images` with `id` and `file_name`, `annotations` with `image_id` and `caption`.
 - Flickr8k's token file: `image#number`, a tab, the caption.
+
+A folder or an archive has captions beside the images (see `beside`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from clipsearch.datasets.beside import captions_beside, holds_images
 from clipsearch.datasets.tables import (
     IMAGE_COLUMNS,
     Column,
@@ -29,8 +32,9 @@ from clipsearch.datasets.tables import (
     path_in,
     read_table,
 )
-from clipsearch.errors import InputError
+from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images.files import ImageFile
+from clipsearch.images.sources import source_of
 from clipsearch.system.bounded import read_list_in
 
 _log = logging.getLogger(__name__)
@@ -80,12 +84,12 @@ def read_captions(
     content: bytes | None = None,
     encoding: str | None = None,
 ) -> Captions:
-    """Read a file with captions in any of the formats above.
+    """Read captions in any of the formats above.
 
-    If its encoding or separator are not UTF-8 and commas, that is logged.
+    If the encoding or separator of a file are not UTF-8 and commas, that is logged.
 
     Args:
-        file: The file.
+        file: The file, or a folder or archive with captions beside the images.
         images: Folder at which relative image paths start; by default that of the file.
         split: Part of Karpathy's JSON to read, such as "test".
         skip_missing: Leave out images that do not exist, instead of raising an error.
@@ -96,6 +100,8 @@ def read_captions(
         InputError: the file cannot be read or has no known format, has no such split, or images are missing.
     """
     path = Path(file)
+    if content is None and holds_images(path):
+        return _beside(path, images, split, encoding)
     text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
     lines = _lines(text, str(path), split)
     folder = path.parent if images is None else Path(images)
@@ -145,6 +151,18 @@ def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Ca
     return Captions(files, list(texts), list(pairs), list(missing))
 
 
+def _beside(place: Path, images: object, split: str | None, encoding: str | None) -> Captions:
+    """Read the captions beside images in a folder or archive."""
+    if images is not None:
+        raise InputError(f"{place} holds the images itself.", hint="no-images")
+    if split is not None:
+        raise InputError(f"{place} has no splits; only Karpathy's JSON does.", hint="no-split")
+    found = list(captions_beside(place, encoding))
+    texts = {caption: number for number, caption in enumerate(dict.fromkeys(caption for _, caption in found))}
+    pairs = [(texts[caption], number) for number, (_, caption) in enumerate(found)]
+    return Captions([file for file, _ in found], list(texts), pairs, [])
+
+
 def _path(line: _Line, folder: Path, encoding: str | None) -> bytes:
     if not line.image.strip():
         raise InputError(f"{line.where}: the image has no name.")
@@ -165,7 +183,11 @@ def _caption(line: _Line) -> str:
 def _file(path: bytes) -> ImageFile | None:
     """Describe the file at `path`; None if it does not exist."""
     try:
+        if (source := source_of(path)) is not None:
+            return source.file(path)
         status = os.stat(path)
+    except UnreadableImageError as error:
+        return ImageFile(path, 0, 0, str(error))
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
         return None
     except OSError as error:

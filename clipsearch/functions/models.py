@@ -33,7 +33,8 @@ def evaluate(
     """Evaluate how well a model finds images by captions, and captions by images.
 
     Args:
-        captions: a file with captions: a table, or JSON in the format of COCO or of Karpathy.
+        captions: a file with captions: a table, or JSON in the format of COCO or of Karpathy; or a folder or archive
+            with a .txt or .json file beside each image.
         images: the folder that paths in the file start from; by default the folder of the file.
         split: the part of Karpathy's JSON to take, such as "test".
         skip_missing: leave out images that are missing; otherwise they are an error.

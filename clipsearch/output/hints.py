@@ -131,6 +131,7 @@ HINTS = {
     "utf-16": "If it is UTF-16 without a byte order mark, say so: --encoding utf-16-le",
     "no-encoding": "Leave out --encoding.",
     "no-split": "Leave out --split.",
+    "no-images": "Leave out --images.",
     "images": "Name their folder with --images DIR.",
     "images-or-skip": "Name their folder with --images DIR, or leave them out with --skip-missing.",
     "leave-line-out": "Leave its line out.",

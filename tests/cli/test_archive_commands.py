@@ -27,7 +27,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     return home
 
 
-def said(run: Run, *arguments: str | bytes, cwd: Path, code: int = 0) -> tuple[str, str]:
+def said(run: Run, *arguments: str | Path, cwd: Path, code: int = 0) -> tuple[str, str]:
     done = run(*arguments, cwd=cwd)
     assert done.returncode == code, done.stderr
     return done.stdout.decode(), done.stderr.decode()

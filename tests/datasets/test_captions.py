@@ -235,7 +235,7 @@ def test_what_cannot_be_understood_is_named(content: Any, said: str, folder: Pat
 def test_files_that_cannot_be_read(folder: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_captions(folder / "nothing.csv")
-    with pytest.raises(InputError, match="Is a directory"):
+    with pytest.raises(InputError, match="There is no caption in"):
         read_captions(folder / "in")
 
 
