@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,8 +102,18 @@ def opened(folder: Path, kind: ArrayFile, *, renaming: bool) -> BinaryIO | None:
     return waiting or _opened(folder / kind.name)
 
 
-def mapped(folder: Path, kind: ArrayFile, rows: int, columns: int, *, renaming: bool) -> npt.NDArray[Any]:
+Maps = dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]]
+"""By the name of a file, what was mapped of it last: which file that was, with rows and columns, and the numbers."""
+
+
+def mapped(
+    folder: Path, kind: ArrayFile, rows: int, columns: int, *, renaming: bool, kept: Maps | None = None
+) -> npt.NDArray[Any]:
     """Map the committed (rows, columns) numbers of a file into memory.
+
+    A reader passes what it has `kept`, which stays mapped as long as it is the same file: so the next search need not
+    find the pages of a large file again. Threads may share it. Windows does not let a mapped file be replaced, so
+    nothing is kept there.
 
     Raises:
         IndexDamagedError: the file is missing or shorter than the database says.
@@ -113,9 +124,17 @@ def mapped(folder: Path, kind: ArrayFile, rows: int, columns: int, *, renaming: 
     if file is None:
         raise damaged(folder, f"{kind.name} is missing")
     with file, guarded(folder):
-        if os.fstat(file.fileno()).st_size < HEADER_BYTES + rows * kind.row_bytes(columns):
+        status = os.fstat(file.fileno())
+        if status.st_size < HEADER_BYTES + rows * kind.row_bytes(columns):
             raise damaged(folder, f"{kind.name} is shorter than the {rows} rows that {DATABASE} names")
-        return np.memmap(file, kind.descr, "r", HEADER_BYTES, (rows, columns))
+        key = (status.st_dev, status.st_ino, rows, columns)  # no other file has this number as long as it is mapped
+        known = kept.get(kind.name) if kept is not None else None
+        if known is not None and known[0] == key:
+            return known[1]
+        found = np.memmap(file, kind.descr, "r", HEADER_BYTES, (rows, columns))
+        if kept is not None and sys.platform != "win32":
+            kept[kind.name] = key, found
+        return found
 
 
 def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:

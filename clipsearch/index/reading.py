@@ -42,7 +42,7 @@ from clipsearch.index.format import (
     guarded,
     missing_index,
 )
-from clipsearch.index.matrix_file import broken, mapped, opened
+from clipsearch.index.matrix_file import Maps, broken, mapped, opened
 from clipsearch.index.regions import Regions
 from clipsearch.index.stored_paths import StoredPaths
 from clipsearch.system.paths import is_below
@@ -63,6 +63,7 @@ class Store:
         self.folder = folder
         self._paths = StoredPaths(os.fsencode(os.path.dirname(os.path.abspath(folder))))
         self._connections = Connections(folder, make_connection)
+        self._maps: Maps = {}
         self._record = RECORD
         """The columns to select for a `Record`."""
 
@@ -355,7 +356,7 @@ class Store:
         return self._mapped(EMBEDDINGS, self.committed_rows() if model else 0, model.dim if model else 0)
 
     def _mapped(self, kind: ArrayFile, rows: int, columns: int) -> npt.NDArray[Any]:
-        return mapped(self.folder, kind, rows, columns, renaming=bool(self.meta("renaming")))
+        return mapped(self.folder, kind, rows, columns, renaming=bool(self.meta("renaming")), kept=self._maps)
 
     def meta(self, key: str) -> str | None:
         """Return a value of the table `meta`; only for this package."""

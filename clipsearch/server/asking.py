@@ -41,6 +41,7 @@ PARAMETERS = {
     "min_confidence": "The least confidence of a hit, from 0 to 1; for queries in words.",
     "distinct": "The cosine from which on pictures are alike; 1 joins those with the same content.",
     "whole": "1 to compare whole pictures only, in an index with regions.",
+    "approximate": "1 to compare by codes first, in an index that has them.",
     "under": "Only pictures in this folder of the index. May be repeated.",
     "glob": "Only paths that match, with the rules of .gitignore; !GLOB excludes. May be repeated.",
     "after": "Only pictures taken on this date or later: 2024-05-31, 2024-05, 2024, or back from now: 30d, 2w, 1y.",
@@ -70,7 +71,7 @@ class Question:
 
     terms: tuple[Term, ...]
     limits: Mapping[str, Any]
-    """`min_score`, `min_confidence`, `distinct` and `whole` of `Index.search`, as far as they were given."""
+    """`min_score`, `min_confidence`, `distinct`, `whole` and `approximate` of `Index.search`, those that were given."""
     filters: FilterArguments
     sort: Sort = Sort.SCORE
     reverse: bool = False
@@ -101,8 +102,7 @@ def parse(parameters: Parameters, served: Served, uploads: Uploads, also: Sequen
     limits: dict[str, Any] = {
         name: _number(name, one[name], float) for name in ("min_score", "min_confidence", "distinct") if name in one
     }
-    if _is_true("whole", one):
-        limits["whole"] = True
+    limits |= {name: True for name in ("whole", "approximate") if _is_true(name, one)}
     sort = one.get("sort", Sort.SCORE)
     if sort not in tuple(Sort):
         raise InputError(f"sort: {sort!r} is none of these: {', '.join(Sort)}.")

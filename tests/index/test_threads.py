@@ -123,6 +123,8 @@ def test_threads_search_while_images_come_and_go_and_the_matrix_is_compacted(tmp
     with clipsearch.open_index(tmp_path / FOLDER) as index, ThreadPoolExecutor(3) as pool:
         asking = [pool.submit(ask, index) for _ in range(3)]
         try:
+            kept = index.store.matrix()[0]
+            assert index.store.matrix()[0] is kept  # it stays mapped as long as it is the same
             for change in range(4):  # each leaves more than a quarter of the rows dead
                 for colour in COLOURS[change::2]:
                     paint(pictures / f"{colour}.png", colour, (65 + change, 48))
@@ -135,6 +137,7 @@ def test_threads_search_while_images_come_and_go_and_the_matrix_is_compacted(tmp
         assert len(set().union(*(one.result() for one in asking))) > 1
         assert len(index.search("a red square", None)) == len(COLOURS)
         assert max(changes) < len(COLOURS) / 2  # it was compacted meanwhile
+        assert index.store.matrix()[0] is not kept
 
 
 @pytest.fixture

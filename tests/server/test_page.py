@@ -9,16 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from browser import headless, until
-from conftest import REPOSITORY, SAMPLES, Run, index, paint
+from conftest import COLOURS, REPOSITORY, SAMPLES, Run, index, paint
 from serving import TOKEN, Client, serving
 
 from clipsearch.index.format import FOLDER
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page
+    from playwright.sync_api import Browser, Dialog, Page, Route
 
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 TILES = "document.querySelectorAll('#grid .tile').length"
@@ -297,6 +298,54 @@ def test_a_hostile_name_is_a_name(chromium: Browser, client: Client) -> None:
 def test_a_mistake_is_said_and_nothing_found_too(chromium: Browser, client: Client) -> None:
     with page_of(chromium, client, "&q=a+dog&after=2090-01-01") as page:
         until(page, "document.getElementById('hint').textContent.startsWith('Nothing fits')")
+
+
+def test_twenty_thousand_hits_are_scrolled_and_only_some_are_in_the_page(chromium: Browser, client: Client) -> None:
+    answer = client.ask("/api/search?q=a+dog&k=1").json
+    (hit,) = answer["hits"]
+
+    def many(route: Route) -> None:
+        asked = parse_qs(urlsplit(route.request.url).query)
+        start = int(asked.get("offset", ["0"])[0])
+        ranks = range(start + 1, min(start + int(asked["k"][0]), 20_000) + 1)
+        route.fulfill(json=answer | {"total": 20_000, "hits": [hit | {"rank": rank} for rank in ranks]})
+
+    with page_of(chromium, client) as page:
+        page.route("**/api/search*", many)
+        page.keyboard.type("a dog")
+        until(page, f"{TILES} > 0")
+        for _ in range(500):
+            page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            assert page.evaluate(TILES) < 150
+            if page.locator("#grid li[aria-posinset='20000']").count():
+                break
+            page.evaluate("new Promise(requestAnimationFrame)")
+        until(page, "document.querySelector('#grid li[aria-posinset=\"20000\"]') !== null")
+        assert page.inner_text("#summary") == "20,000 pictures"
+        page.keyboard.press("Escape")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("Home")
+        assert page.evaluate(FOCUSED) == "0"
+        assert page.evaluate("scrollY") < 300
+
+
+def test_what_is_new_in_the_index_is_shown_as_it_comes(chromium: Browser, tmp_path: Path, run: Run) -> None:
+    for colour in COLOURS[:2]:
+        paint(tmp_path / "pictures" / f"{colour}.png", colour)
+    index(run, "pictures", "--model", "picturebook", cwd=tmp_path)
+    with (
+        serving([tmp_path / FOLDER], tmp_path / "cache", watch=True) as (_, client),
+        page_of(chromium, client, "&q=a+red+square") as page,
+    ):
+        until(page, "document.getElementById('summary').textContent === '2 pictures'")
+        paint(tmp_path / "pictures" / "new.png", "teal")
+        index(run, cwd=tmp_path)
+        until(page, "document.getElementById('summary').textContent === '3 pictures'")
+        page.click("#tell")
+        until(page, "document.querySelector('#status dd')?.textContent === '3'")
+        page.go_back()
+        until(page, "document.querySelector('dialog[open]') === null")
 
 
 AXE = "axe_playwright_python"

@@ -39,9 +39,10 @@ export function show(given, {byDay, of, complete: all, kept}) {
     current = 0;
   }
   [hits, days, index, complete] = [given, byDay, of, all];
-  for (const [key, element] of shown) { // headings have numbers, which may be others now
+  for (const [key, element] of shown) {
+    element.setAttribute("aria-setsize", hits.length);
     if (typeof key === "number") continue;
-    element.remove();
+    element.remove(); // headings have numbers, which may be others now
     shown.delete(key);
   }
   layOut();
