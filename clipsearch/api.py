@@ -281,6 +281,10 @@ class IndexingModel:
         self._options, self._progress = options, progress
         self._encoder: ImageEngine | Encoder | None = None
         """The image tower, once it is loaded."""
+        self._loaded: LoadedModel | None = None
+        """The same with its record, for further updates, until `let_go`."""
+        self._loaded_as: tuple[str, str | None] | None = None
+        """Name and revision that were chosen when it was loaded."""
 
     def choose(self, index: Writer, known: ModelRecord | None, folders: Sequence[Path]) -> None:
         """Choose the model for an open index that records the model `known`; there may be settings in `folders`.
@@ -297,6 +301,8 @@ class IndexingModel:
             self.choice = ModelChoice(bound.name, [], bound)
         if bound and self.choice.is_asked_for and not self.choice.made(bound):
             raise mismatch(index.folder, bound, f"{self.choice.name} ({self.choice.why})")
+        if self._loaded_as != (self.choice.name, self.choice.revision):
+            self.let_go()
 
     def side(self) -> int | None:
         """Return the shorter side of the images that the model is given, in pixels; None if it takes any proportions.
@@ -309,7 +315,7 @@ class IndexingModel:
         return Preprocessing.load(self._files).side
 
     def load(self, expected: int) -> LoadedModel:
-        """Load the model, and save its towers in the cache for queries.
+        """Load the model, unless it is loaded, and save its towers in the cache for queries.
 
         If more images are `expected` than NumPy is faster for, torch is loaded in another thread meanwhile.
 
@@ -318,10 +324,21 @@ class IndexingModel:
         """
         from clipsearch.index.models import LoadedModel
 
+        if self._loaded is not None:
+            if isinstance(self._encoder, ImageEngine):
+                self._encoder.expect(expected)
+            return self._loaded
         model = LazyModel(self._files, why=self.choice.why, options=self._options, expected=expected)
         self._encoder = model.encoder
         model.keep_towers()
-        return LoadedModel(self._encoder, ModelRecord(*model.identity, self._encoder.dim))
+        self._loaded_as = self.choice.name, self.choice.revision
+        self._loaded = LoadedModel(self._encoder, ModelRecord(*model.identity, self._encoder.dim))
+        return self._loaded
+
+    def let_go(self) -> None:
+        """Free the memory of the model; the next update that needs it loads it again."""
+        self._encoder = self._loaded = self._loaded_as = None
+        self.__dict__.pop("_files", None)
 
     @cached_property
     def _files(self) -> ModelFiles:
@@ -330,7 +347,7 @@ class IndexingModel:
         return locate(self.choice.name, revision=self.choice.revision, progress=self._progress)
 
     def computed(self) -> Computed | None:
-        """Describe how the model computes; None if it was not loaded."""
+        """Describe how the model computes; None if it is not loaded."""
         return how_computed(self._encoder) if self._encoder else None
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from clipsearch.cli.options import (
     say,
     writing_output,
 )
+from clipsearch.cli.watch import WatchOptions, keep_up
 from clipsearch.models.encoder_options import EncoderOptions, Engine, Precision
 
 if TYPE_CHECKING:
@@ -278,6 +280,7 @@ def index(
     ] = False,
     cluster: ClusterOptions,
     wait: WaitOption = 0,
+    watching: WatchOptions,
     talk: TalkOptions,
     json: JsonOption = False,
 ) -> int:
@@ -291,34 +294,53 @@ def index(
     from clipsearch.index_choice import index_folder
 
     talk.begin()
+    asked: UpdateOptions = {
+        "rules": which.rules(),
+        "allow_empty": allow_empty,
+        "reread": reread,
+        "part": part,
+        "wait": wait,
+        "max_pixels": max_pixels and max_pixels * _MILLION,
+        "skip_damaged": skip_damaged,
+        "regions": regions,
+        "codes": codes,
+    }
+    watching.check(strict=strict, reread=reread, cluster=cluster.ray)
     with ProgressBar(quiet=talk.quiet) as bar:
-        chosen, summary = cluster.update(
-            computing,
-            index_folder(index, may_be_new=bool(paths)),
-            paths or [],
-            progress=bar,
-            rules=which.rules(),
-            allow_empty=allow_empty,
-            reread=reread,
-            part=part,
-            wait=wait,
-            max_pixels=max_pixels and max_pixels * _MILLION,
-            skip_damaged=skip_damaged,
-            regions=regions,
-            codes=codes,
-        )
-    for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
-        say(line)
-    if json:
-        _print_json(summary, chosen)
-    return EXIT_STRICT if strict and (summary.unreadable or summary.damaged) else 0
+        place = index_folder(index, may_be_new=bool(paths))
+        if watching.watch:
+            name, how = computing.model, computing.encoder()
+            chosen, watch, first = watching.begin(place, paths or [], model=name, computing=how, progress=bar, **asked)
+        else:
+            watch, (chosen, *first) = None, cluster.update(computing, place, paths or [], progress=bar, **asked)
+    show_json = partial(_print_json, chosen=chosen, indent=None if watch else 2) if json else None
+    for summary in first:
+        _show(summary, chosen, talk, index, show_json, strict=strict)
+    if watch:
+        keep_up(watch, first, show_json, index, quiet=talk.quiet)
+    return EXIT_STRICT if strict and any(summary.unreadable or summary.damaged for summary in first) else 0
 
 
-def _print_json(summary: Summary, chosen: IndexingModel) -> None:
+def _print_json(summary: Summary, *, chosen: IndexingModel, indent: int | None) -> None:
     from clipsearch.output.reports import summary_json
 
     with writing_output():
-        sys.stdout.buffer.write(summary_json(summary, chosen.computed()))
+        sys.stdout.buffer.write(summary_json(summary, chosen.computed(), indent))
+
+
+def _show(
+    summary: Summary,
+    chosen: IndexingModel,
+    talk: TalkOptions,
+    index: Path | None,
+    show_json: Callable[[Summary], None] | None,
+    *,
+    strict: bool,
+) -> None:
+    for line in filter(None, _lines(summary, chosen, talk, index, strict=strict)):
+        say(line)
+    if show_json:
+        show_json(summary)
 
 
 def _lines(
@@ -330,11 +352,11 @@ def _lines(
 
     used = chosen.computed()
     if strict or not talk.quiet:
-        yield reports.unreadable_text(summary)
+        yield reports.unreadable_text(summary.unreadable)
         yield reports.damaged_text(summary)
     if not talk.quiet:
         yield reports.merged_text(summary)
-        yield reports.kept_text(summary, index)
+        yield reports.kept_text(summary.kept, index)
         yield reports.passed_over_text(summary)
         yield reports.summary_text(summary)
         yield reports.computed_text(used) if used else ""

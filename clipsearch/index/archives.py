@@ -34,6 +34,10 @@ class Archives:
                 for old in known:
                     yield ImageFile(old.path, old.size, old.mtime_ns, None, old.ctime_ns, old.inode)
                 return
+        if not target.takes(search.file):  # so all in it stays as the index has it
+            for old in store.known(search.inside) if store else ():
+                yield ImageFile(old.path, old.size, old.mtime_ns, None, old.ctime_ns, old.inode)
+            return
         yield from search.images()
         if search.is_complete:
             self._listed.append(_state(search)._replace(left_out=json.dumps(search.passed_over.counts)))

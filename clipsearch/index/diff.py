@@ -199,7 +199,7 @@ class Changes:
                 searching(counts.found)
             if is_unchanged and old is not None:
                 self._unchanged(file, old, drives)
-            else:
+            elif self._is_taken(file, old if same else None, target):
                 counts.waiting += 1
                 yield file
             if same:
@@ -207,6 +207,13 @@ class Changes:
         for rest in chain([] if old is None else [old], known):
             last = self._missing(rest, last)
         self.gone.found(None)
+
+    def _is_taken(self, file: ImageFile, old: Known | None, target: Target) -> bool:
+        """Whether a changed file is read now; otherwise it stays as the index has it."""
+        if (old is not None and _looks_the_same(file, old)) or target.takes(file):
+            return True
+        self.counts.unchanged += old is not None and old.error is None
+        return False
 
     def _of_another_part(
         self, file: ImageFile, target: Target, known: Iterator[Known], old: Known | None, last: bytes | None
@@ -313,12 +320,16 @@ def _is_unchanged(file: ImageFile, old: Known, target: Target) -> bool:
     # The option has changed since this damaged image was taken or refused.
     if old.damaged and target.skip_damaged is (old.error is None):
         return False
-    if file.mtime_ns != old.mtime_ns or file.size != old.size:
+    if not _looks_the_same(file, old):
         return False
     # Permission to open a file may change without changing its size and time.
     if old.error is not None and (target.retry or not old.opened):
         return False
     return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
+
+
+def _looks_the_same(file: ImageFile, old: Known) -> bool:
+    return file.mtime_ns == old.mtime_ns and file.size == old.size
 
 
 def _is_same_file(file: ImageFile, old: Known) -> bool:

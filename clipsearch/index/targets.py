@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from clipsearch.images.files import Rules
+from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.parts import Part
 from clipsearch.index.format import Root
 from clipsearch.system.paths import is_below, second_names
+
+
+def everything(_file: ImageFile) -> bool:
+    """Take every file."""
+    return True
 
 
 class Target(NamedTuple):
@@ -31,6 +36,8 @@ class Target(NamedTuple):
     """The formats and sizes that can be read now. If they have changed, unreadable files are tried again."""
     part: Part | None = None
     """The part of the root whose files are taken; None for all."""
+    takes: Callable[[ImageFile], bool] = everything
+    """Whether a file that is new, or has another size or time, is read now. Others stay as the index has them."""
 
     def options(self, readers: str | None, passed_over: Mapping[str, int]) -> dict[str, object]:
         """Return the options that the index stores for the root: rules, readable formats, and what was left out."""
@@ -47,6 +54,7 @@ def targets(
     reread: bool = False,
     skip_damaged: bool | None = None,
     part: Part | None = None,
+    takes: Callable[[ImageFile], bool] = everything,
 ) -> list[Target]:
     """Make the targets of an update.
 
@@ -58,6 +66,7 @@ def targets(
         reread: whether to read every file, changed or not.
         skip_damaged: whether to refuse damaged images; None for what the index stores for a root.
         part: the part of each root whose files are taken; None for all.
+        takes: whether a file that is new, or has another size or time, is read now.
     """
     found: list[Target] = []
     for path in sorted(paths):
@@ -67,7 +76,8 @@ def targets(
         retry = known.options.get("readers") != readers
         skips = bool(known.options.get("skip_damaged")) if skip_damaged is None else skip_damaged
         used = rules or Rules.from_json(known.options)
-        found.append(Target(known.path, path, used, retry, reread, skip_damaged=skips, readers=readers, part=part))
+        target = Target(known.path, path, used, retry, reread, skip_damaged=skips, readers=readers)
+        found.append(target._replace(part=part, takes=takes))
     tops = sorted({root.path for root in roots} | {target.root for target in found})
     return [
         target._replace(others=tuple(top for top in tops if not is_below(top, target.root)))

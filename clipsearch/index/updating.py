@@ -6,13 +6,13 @@ The module knows nothing of how a model is chosen and computes: one is passed in
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 from clipsearch.errors import InputError
-from clipsearch.images.files import Rules
+from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.limits import default_max_pixels
 from clipsearch.images.optional_packages import readers
 from clipsearch.images.parts import Part
@@ -25,7 +25,7 @@ from clipsearch.index.pipeline import Pipeline
 from clipsearch.index.reading import Store
 from clipsearch.index.run import Run
 from clipsearch.index.summary import Merged, Summary
-from clipsearch.index.targets import names_of, targets
+from clipsearch.index.targets import everything, names_of, targets
 from clipsearch.index.writing import Writer
 from clipsearch.system.members import opened
 from clipsearch.system.paths import absolute, is_below
@@ -53,6 +53,9 @@ class UpdateOptions(TypedDict, total=False):
     """Whether large images get vectors of their regions as well. The index stores this; None leaves it as it is."""
     codes: bool | None
     """Whether vectors get short codes, for approximate searches. The index stores this; None leaves it as it is."""
+    takes: Callable[[ImageFile], bool]
+    """Whether a file that is new, or has another size or time, is read now; by default all are. Others stay as the
+    index has them."""
 
 
 def update(
@@ -107,6 +110,7 @@ def update(
             reread=options.get("reread", False),
             skip_damaged=options.get("skip_damaged"),
             part=writer.part(),
+            takes=options.get("takes", everything),
         )
         for place in places:
             check_archives(place.start, place.root, roots, place.rules)

@@ -46,6 +46,8 @@ HINTS = {
     "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
     "refresh": "To bring the index up to date: clipsearch index",
     "go-on": "Go on with it: clipsearch index",
+    "install-watch": "Install it: pip install 'clipsearch[watch]'; or search them every minute: --poll 60",
+    "poll": "To search them every minute instead: --poll 60",
     "index-anew": "Make it anew: clipsearch index PATH",
     "make-index": "Make one with: clipsearch index {folder}",
     "name-index": "If it lies elsewhere, name it with --index DIR or CLIPSEARCH_INDEX.",

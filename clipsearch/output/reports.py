@@ -13,6 +13,7 @@ from clipsearch.images.missing_share import missing
 from clipsearch.images.other_files import install_for, listed, rule_for, total
 from clipsearch.images.parts import Part
 from clipsearch.index.format import Computed, Contents, Folder, ModelRecord
+from clipsearch.index.missing import Kept
 from clipsearch.index.reading import Store
 from clipsearch.index.summary import Summary
 from clipsearch.index.verifying import Finding
@@ -27,7 +28,7 @@ NAMED_AT_MOST = 20
 """Number of unreadable files that the text names; JSON names all."""
 
 
-def summary_json(summary: Summary, used: Computed | None) -> bytes:
+def summary_json(summary: Summary, used: Computed | None, indent: int | None = 2) -> bytes:
     """Return the summary of `index --json`; device, precision and their reasons are null if no model was needed."""
     fields = {
         "images": summary.images,
@@ -51,7 +52,7 @@ def summary_json(summary: Summary, used: Computed | None) -> bytes:
         "seconds": summary.seconds,
         **_computed_fields(used),
     }
-    return json_bytes(fields, indent=2)
+    return json_bytes(fields, indent)
 
 
 def _passed_over_fields(counts: Mapping[str, int]) -> list[dict[str, object]]:
@@ -100,7 +101,7 @@ def merged_text(summary: Summary) -> str:
     )
 
 
-def kept_text(summary: Summary, index: Path | None) -> str:
+def kept_text(kept: Sequence[Kept], index: Path | None) -> str:
     """Return a line for each folder whose missing images stay in the index; `index` is the value of `--index`."""
     named = f" --index {shlex.quote(str(index))}" if index else ""
     return "\n".join(
@@ -108,14 +109,14 @@ def kept_text(summary: Summary, index: Path | None) -> str:
         f"{'the drive that was mounted there is not' if away else 'none is there any more. Is a drive not mounted?'}"
         f"{'.' if away else ''} If they are gone for good: "
         f"clipsearch forget {shlex.quote(printable(shown(folder)) or '.')}{named}"
-        for folder, images, away in summary.kept[:NAMED_AT_MOST]
-    ) + _more(summary.kept)
+        for folder, images, away in kept[:NAMED_AT_MOST]
+    ) + _more(kept)
 
 
-def unreadable_text(summary: Summary) -> str:
-    """Return a line for each file that could not be read."""
-    lines = _unreadable_lines(summary.unreadable)
-    return "\n".join(f"Cannot read {line}" for line in lines) + _more(summary.unreadable)
+def unreadable_text(unreadable: Sequence[tuple[bytes, str]]) -> str:
+    """Return a line for each file that could not be read, given with the reason."""
+    lines = _unreadable_lines(unreadable)
+    return "\n".join(f"Cannot read {line}" for line in lines) + _more(unreadable)
 
 
 def damaged_text(summary: Summary) -> str:
@@ -126,23 +127,34 @@ def damaged_text(summary: Summary) -> str:
 
 def summary_text(summary: Summary) -> str:
     """Return the last line of `index`."""
-    counts = [
-        f"{number} {word}"
-        for number, word in (
-            (summary.embedded, "embedded"),
-            (summary.given_regions, "given regions"),
-            (summary.unchanged, "unchanged"),
-            (summary.touched, "touched"),
-            (summary.copied, "copied"),
-            (summary.moved, "moved"),
-            (summary.removed, _removed_text(summary)),
-            (sum(kept.images for kept in summary.kept), "kept though not there"),
-            (len(summary.damaged), "damaged"),
-            (len(summary.unreadable), "unreadable"),
-        )
-        if number
+    embedded, regions, *others = _changes(summary)
+    found = [
+        (sum(kept.images for kept in summary.kept), "kept though not there"),
+        (len(summary.damaged), "damaged"),
+        (len(summary.unreadable), "unreadable"),
     ]
-    done = ", ".join(counts) or "nothing new"
+    return _in_all(summary, [embedded, regions, (summary.unchanged, "unchanged"), *others, *found])
+
+
+def changes_text(summary: Summary) -> str:
+    """Return a line about what an update has changed; empty if that is nothing."""
+    changes = _changes(summary)
+    return _in_all(summary, changes) if any(number for number, _ in changes) else ""
+
+
+def _changes(summary: Summary) -> list[tuple[int, str]]:
+    return [
+        (summary.embedded, "embedded"),
+        (summary.given_regions, "given regions"),
+        (summary.touched, "touched"),
+        (summary.copied, "copied"),
+        (summary.moved, "moved"),
+        (summary.removed, _removed_text(summary)),
+    ]
+
+
+def _in_all(summary: Summary, counts: Sequence[tuple[int, str]]) -> str:
+    done = ", ".join(f"{number} {word}" for number, word in counts if number) or "nothing new"
     where = f"part {summary.part}" if summary.part else "the index"
     return f"{plural(summary.images, 'image')} in {where} ({done}) in {summary.seconds:.1f} s"
 

@@ -154,12 +154,20 @@ class ImageEngine:
         """Number of images so far."""
         self._divided = False
         self._torch: Future[ImageEncoder] | None = None
-        self._waits = expected > self.most
+        self._waits = False
         """Whether images wait until torch is loaded; otherwise NumPy embeds them meanwhile."""
-        if self._waits:
-            self._torch = _in_another_thread(self._loaded)
-            if options.device not in ("auto", "cpu"):
-                self._torch.result()  # so that a missing device is reported first
+        self._device = options.device
+        self.expect(expected)
+
+    def expect(self, images: int) -> None:
+        """Begin to count anew, for a run that has about so many images. Torch stays once it is loaded."""
+        self._asked = 0
+        if self._torch is None:
+            self._waits = images > self.most
+            if self._waits:
+                self._torch = _in_another_thread(self._loaded)
+                if self._device not in ("auto", "cpu"):
+                    self._torch.result()  # so that a missing device is reported first
 
     @property
     def name(self) -> str:
