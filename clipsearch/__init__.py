@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
     from clipsearch.search.hit import Hit
-    from clipsearch.search.index import Index
+    from clipsearch.search.index import Index, Searcher
     from clipsearch.search.ordering import group_hits, sort_hits
     from clipsearch.search.query_terms import ContentTerm, ImageTerm, TextTerm
+    from clipsearch.several_indexes import open_indexes
     from clipsearch.system.progress import Progress
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Index",
     "Progress",
     "Rules",
+    "Searcher",
     "TextTerm",
     "__version__",
     "build_index",
@@ -57,6 +59,7 @@ __all__ = [
     "load_model",
     "merge_indexes",
     "open_index",
+    "open_indexes",
     "score",
     "sort_hits",
     "tune",
@@ -70,6 +73,7 @@ _HOMES = {
     "Hit": "clipsearch.search.hit",
     "ImageTerm": "clipsearch.search.query_terms",
     "Index": "clipsearch.search.index",
+    "Searcher": "clipsearch.search.index",
     "Progress": "clipsearch.system.progress",
     "TextTerm": "clipsearch.search.query_terms",
     "Embedder": "clipsearch.search.embedder",
@@ -80,6 +84,7 @@ _HOMES = {
     "sort_hits": "clipsearch.search.ordering",
     "load_model": "clipsearch.api",
     "open_index": "clipsearch.api",
+    "open_indexes": "clipsearch.several_indexes",
     **dict.fromkeys(("classify", "hidden_states", "score"), "clipsearch.functions.images"),
     **dict.fromkeys(("caption_ranks", "cluster", "delete_duplicates", "duplicates"), "clipsearch.functions.indexes"),
     **dict.fromkeys(("evaluate", "imagine", "tune"), "clipsearch.functions.models"),

@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_INDEX_USED = "index: %s"
+INDEX_USED = "index: %s"
+"""The line of the log about an index that is used."""
 
 
 def open_index(folder: str | os.PathLike[str] | None = None, *, model: str | None = None) -> Index:
@@ -67,10 +68,15 @@ def open_index(folder: str | os.PathLike[str] | None = None, *, model: str | Non
 def open_at(folder: Path, model: str | None = None, *, engine: str = "auto") -> Index:
     """Open the index in exactly this folder, as `open_index` does; `engine` is as in `EncoderOptions`."""
     store = Store.open(folder)
-    _warn_if_unfinished(store)
-    _log.info(_INDEX_USED, store.folder)
-    options = FOR_QUERIES if engine == "auto" else replace(FOR_QUERIES, engine=engine)
-    return Index(store, embedder_for(store, model, options), refresh=partial(_refreshed, store.folder))
+    warn_if_unfinished(store)
+    _log.info(INDEX_USED, store.folder)
+    embedder = embedder_for(store, model, for_queries(engine))
+    return Index(store, embedder, refresh=partial(_refreshed, store.folder))
+
+
+def for_queries(engine: str) -> EncoderOptions:
+    """Return the options of a model for queries; `engine` is as in `EncoderOptions`."""
+    return FOR_QUERIES if engine == "auto" else replace(FOR_QUERIES, engine=engine)
 
 
 def build_index(
@@ -91,8 +97,8 @@ def build_index(
         computing: the device, precision and engine to compute with.
         progress: is updated with the numbers of images found and done, and with the download of a model.
         options: `rules` (a `Rules`, which files to take), `skip_damaged` and `regions`, which the index stores;
-            `allow_empty`, `reread`, `max_pixels`, and `wait`, the seconds to wait for another writer. See
-            `UpdateOptions`.
+            `part` (as in "3/16"), which it stores, too; `allow_empty`, `reread`, `max_pixels`, and `wait`, the seconds
+            to wait for another writer. See `UpdateOptions`.
 
     Returns:
         The opened index. `Index.update` returns a summary of a run, with the files that it could not read.
@@ -122,7 +128,7 @@ def _refreshed(
     )
 
 
-def _warn_if_unfinished(store: Store) -> None:
+def warn_if_unfinished(store: Store) -> None:
     """Warn that an index is incomplete, so that a search may miss images.
 
     Raises:
@@ -239,14 +245,14 @@ def _of_model(choice: ModelChoice, nearest: Store, *, look_beside: bool) -> Stor
     """Return the index of a model: `nearest` or one beside it; None if there is none. All others are closed."""
     known = nearest.model()
     if known and _fits(choice, known):
-        _log.info(_INDEX_USED, nearest.folder)
+        _log.info(INDEX_USED, nearest.folder)
         return nearest
     nearest.close()
     reason = f"its model is {known.name}" if known else "it has no model yet"
     _log.info("index: %s is not used, for %s", nearest.folder, reason)
     for store in _beside(nearest.folder) if look_beside else ():
         if (other := store.model()) and _fits(choice, other):
-            _log.info(_INDEX_USED, store.folder)
+            _log.info(INDEX_USED, store.folder)
             return store
         store.close()
     return None
@@ -292,7 +298,7 @@ class IndexingModel:
         Raises:
             ModelMismatchError: the index holds vectors of another model than the one asked for.
         """
-        _log.info(_INDEX_USED if not index.created else f"{_INDEX_USED} (to be made)", index.folder)
+        _log.info(INDEX_USED if not index.created else f"{INDEX_USED} (to be made)", index.folder)
         from clipsearch.model_choice import ModelChoice
 
         self.choice = ModelChoice(self._given, folders, known, self._otherwise)

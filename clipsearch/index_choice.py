@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clipsearch.errors import IndexMissingError, InputError
@@ -41,16 +41,27 @@ def index_folders(given: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(dict.fromkeys(folder for one in given for folder in _matching(one)))
 
 
-def _matching(given: str | os.PathLike[str]) -> list[Path]:
-    named = [named_index(given)]
-    pattern = os.path.expanduser(given)
-    if not os.path.lexists(pattern) and any(mark in os.fspath(pattern) for mark in "*?["):
-        from glob import glob
+def _only(named: Path) -> Path:
+    """Return an index folder that is named, or raise an InputError if its name is a pattern for indexes."""
+    if _is_pattern(named) and any(map(Store.exists, _matching(named))):
+        raise InputError(f"{named} are several indexes; this takes one.", hint="merge-first")
+    return named
 
-        named = [folder for path in sorted(glob(pattern)) if (folder := named_index(path)) and Store.exists(folder)]
-        if not named:
-            raise IndexMissingError(f"No index matches {os.fspath(given)}.", hint="make-index", folder="PATH")
-    return [folder for folder in named if folder is not None]
+
+def _is_pattern(path: str | os.PathLike[str]) -> bool:
+    return any(mark in os.fspath(path) for mark in "*?[") and not os.path.lexists(os.path.expanduser(path))
+
+
+def _matching(given: str | os.PathLike[str]) -> list[Path]:
+    if not _is_pattern(given):
+        return [folder] if (folder := named_index(given)) else []
+    from glob import glob
+
+    paths = sorted(glob(os.fspath(os.path.expanduser(given))))
+    found = [folder for path in paths if (folder := named_index(path)) and Store.exists(folder)]
+    if not found:
+        raise IndexMissingError(f"No index matches {os.fspath(given)}.", hint="make-index", folder="PATH")
+    return found
 
 
 def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: bool = False) -> Path:
@@ -63,8 +74,21 @@ def index_folder(given: str | os.PathLike[str] | None = None, *, may_be_new: boo
         InputError: `given` is empty, or there is no current folder.
     """
     if named := named_index(given):
-        return named
+        return named if may_be_new else _only(named)
     return current_folder() / FOLDER if may_be_new else find_index(current_folder())
+
+
+def indexes_to_search(given: Sequence[str | os.PathLike[str]]) -> tuple[list[Path], Path | None]:
+    """Return the index folders that are named or that patterns match (see `index_folders`), and the folder to search.
+
+    Without a name, `CLIPSEARCH_INDEX` is one. If that is not set either, the rest is as for `index_to_search`.
+    """
+    if not given and (named := os.environ.get("CLIPSEARCH_INDEX")):
+        given = [named]
+    if given:
+        return index_folders(given), None
+    folder, below = index_to_search(None)
+    return [folder], below
 
 
 def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | None]:
@@ -73,7 +97,7 @@ def index_to_search(given: str | os.PathLike[str] | None) -> tuple[Path, Path | 
     If the index is found above the current folder, only the current folder is searched.
     """
     if named := named_index(given):
-        return named, None
+        return _only(named), None
     here = current_folder()
     found = find_index(here)
     return found, None if same_place(absolute(found.parent), absolute(here)) else here

@@ -40,12 +40,13 @@ ALLOWED = {
     "index_choice": "errors system index",
     "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system index_choice model_choice index search models models.disk models.in_numpy models.in_torch",
+    "several_indexes": "errors index_choice index search api",
     "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining models api",
     "distributed": "errors system images index search models models.disk models.in_numpy models.in_torch api",
     "server": "errors unit system images index search output models api",
     "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining output"
-    " output.terminal api distributed models models.disk models.in_numpy server",
-    "__init__": "errors system images models search api functions",
+    " output.terminal api several_indexes distributed models models.disk models.in_numpy server",
+    "__init__": "errors system images models search api several_indexes functions",
     "__main__": "cli",
 }
 

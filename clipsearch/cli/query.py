@@ -10,18 +10,19 @@ import typer
 
 from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, image_input, text_lines
 from clipsearch.cli.option_groups import grouped
-from clipsearch.cli.options import EngineOption, IndexOption, VerboseOption
+from clipsearch.cli.options import EngineOption, VerboseOption
 from clipsearch.cli.ordering import OrderOptions
 from clipsearch.cli.search_options import (
     ApproximateOption,
     DistinctOption,
     FilterOptions,
+    IndexesOption,
     KOption,
     MinScoreOption,
     OutputOptions,
     TunedOption,
     WholeOption,
-    opened,
+    opened_all,
     present,
     say_why_nothing,
 )
@@ -101,7 +102,7 @@ def query(
     output: OutputOptions,
     model: TunedOption = None,
     engine: EngineOption = Engine.AUTO,
-    index: IndexOption = None,
+    index: IndexesOption = None,
     verbose: VerboseOption = False,
 ) -> int:
     """Find the images that fit a query best, the best first.
@@ -123,7 +124,7 @@ def query(
     elif not common:
         raise InputError('There is nothing to look for. Say it: clipsearch query "a dog is sleeping"')
 
-    opened_index, arguments = opened(index, filters, model=model, engine=engine, verbose=verbose)
+    opened_index, arguments = opened_all(index, filters, model=model, engine=engine, verbose=verbose)
     with opened_index:
         asked = [terms for _, terms in queries]
         ask = partial(opened_index.search_many, asked, whole=whole, approximate=approximate, **arguments)
@@ -157,7 +158,7 @@ def similar(
     order: OrderOptions,
     output: OutputOptions,
     engine: EngineOption = Engine.AUTO,
-    index: IndexOption = None,
+    index: IndexesOption = None,
     verbose: VerboseOption = False,
 ) -> int:
     """Find the images that are most similar to a picture, the best first.
@@ -172,7 +173,7 @@ def similar(
     form = output.check()
     check_inputs(image, filters.files_from)
     term = _read(ImageTerm(image, box=parse_box(box) if box is not None else None))
-    opened_index, arguments = opened(index, filters, engine=engine, verbose=verbose)
+    opened_index, arguments = opened_all(index, filters, engine=engine, verbose=verbose)
     with opened_index:
         ask = partial(
             opened_index.similar,

@@ -23,7 +23,7 @@ from clipsearch.system.places import current_folder
 if TYPE_CHECKING:
     from clipsearch.output.hits import Found
     from clipsearch.search.hit import Hit
-    from clipsearch.search.index import Index
+    from clipsearch.search.index import Index, Searcher
 
 EXIT_NOTHING_FOUND = 1
 
@@ -71,6 +71,16 @@ TunedOption = Annotated[
         "--model",
         metavar="DIR",
         help="A model that `clipsearch tune` made from that of the index, to read words with.",
+        show_default=False,
+    ),
+]
+IndexesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--index",
+        metavar="DIR",
+        help="The index folder, instead of the nearest .clipsearch here or above. Several indexes of one model are "
+        "searched as one: repeat the option, or give a pattern in quotes, 'shards/*'. [env: CLIPSEARCH_INDEX]",
         show_default=False,
     ),
 ]
@@ -285,6 +295,25 @@ def opened(
     return open_at(place, model, engine=engine.value), arguments
 
 
+def opened_all(
+    folders: Sequence[Path] | None,
+    filters: FilterOptions,
+    *,
+    model: str | None = None,
+    engine: Engine = Engine.AUTO,
+    verbose: bool = False,
+) -> tuple[Searcher, FilterArguments]:
+    """Open one or several indexes to search, and return them with the filters, as `opened` does for one."""
+    from clipsearch.cli.log import show_log
+    from clipsearch.index_choice import indexes_to_search
+    from clipsearch.several_indexes import open_all
+
+    places, below = indexes_to_search(folders or ())
+    arguments = filters.arguments(below)
+    show_log(verbose=verbose)
+    return open_all(places, model, engine=engine.value), arguments
+
+
 def present(
     found: Sequence[Found], options: OutputOptions, form: str, *, many: bool = False, order: OrderOptions
 ) -> int:
@@ -339,7 +368,7 @@ def _say_what_is_whole(hits: Sequence[Hit]) -> None:
         say(f"{whole} of {plural(len(hits), 'image')} not cropped: no region fits better than the whole.")
 
 
-def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
+def say_why_nothing(index: Searcher, best: Sequence[Hit], filters: FilterArguments, *, other: str = "") -> None:
     """Report why there is no hit.
 
     `best` are hits that only the thresholds left out, and `other` is put before the word image.
@@ -354,7 +383,7 @@ def say_why_nothing(index: Index, best: Sequence[Hit], filters: FilterArguments,
         say(f"Nothing found: the index holds no {other}image.")
 
 
-def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> str:
+def _why_nothing_passes(index: Searcher, filters: FilterArguments, other: str) -> str:
     from clipsearch.index.selection import filters_of, unmatched
 
     under, glob = filters.get("under"), filters.get("glob")
@@ -364,7 +393,7 @@ def _why_nothing_passes(index: Index, filters: FilterArguments, other: str) -> s
         "files": "of the files that are listed, none is in the index",
         "glob": f"no {other}image in the index matches {' '.join(glob) if isinstance(glob, list) else glob}",
     }
-    wrong = unmatched(index.store, filters_of(filters, index.store))
+    wrong = unmatched(index.stores, filters_of(filters, *index.stores))
     passes = f"the index holds no {other}image that passes the filters{f' ({where})' if where else ''}"
     return alone[wrong[0]] if wrong else passes
 

@@ -77,8 +77,8 @@ def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_
     return mask
 
 
-def unmatched(store: Store, filters: Filters) -> list[str]:
-    """Return the filters by path (`under`, `files`, `glob`) that by themselves no image fulfils."""
+def unmatched(stores: Sequence[Store], filters: Filters) -> list[str]:
+    """Return the filters by path (`under`, `files`, `glob`) that by themselves no image of any index fulfils."""
     alone = {
         "under": Filters(under=filters.under),
         "files": Filters(files=filters.files),
@@ -87,20 +87,20 @@ def unmatched(store: Store, filters: Filters) -> list[str]:
     return [
         name
         for name, one in alone.items()
-        if getattr(filters, name) and next(_rows(store, _as_known(store, one)), None) is None
+        if getattr(filters, name) and all(next(_rows(store, _as_known(store, one)), None) is None for store in stores)
     ]
 
 
-def filters_of(arguments: FilterArguments, store: Store) -> Filters:
-    """Parse filters and check them against an index.
+def filters_of(arguments: FilterArguments, *stores: Store) -> Filters:
+    """Parse filters and check them against one or several indexes.
 
     Raises:
-        InputError: as for `Filters.of`, or a folder of `under` exists neither on the disk nor in the index.
+        InputError: as for `Filters.of`, or a folder of `under` exists neither on the disk nor in any of the indexes.
     """
     filters = Filters.of(arguments)
     for path in filters.under or ():
         if not os.path.lexists(on_disk(path)) and not any(
-            map(store.count, _folder_as_known(store, path, _roots(store)))
+            store.count(name) for store in stores for name in _folder_as_known(store, path, _roots(store))
         ):
             raise InputError(f"under: {os.fsdecode(path)} exists neither on the disk nor in the index.", hint="folders")
     return filters

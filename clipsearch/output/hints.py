@@ -69,6 +69,10 @@ HINTS = {
     ),
     "other-model": "Go on with its model (--model {model}), or make a second index with --index DIR.",
     "other-part": "Make a second index with --index DIR.",
+    "merge-first": (
+        "Name one, or make one of them: clipsearch merge INDEX... --index DIR. (query and similar take several.)"
+    ),
+    "leave-index-out": "Leave one out, or search them one after the other.",
     "when-done": "Try again when it has finished.",
     "finish": "Finish it first: clipsearch index --index {folder}",
     "other-out": "Name another folder with --index DIR, or delete it first: {folder}",

@@ -130,7 +130,7 @@ def readable_images(
 
 
 def vector_of_image(
-    store: Store,
+    stores: Sequence[Store],
     encoders: Encoders,
     image: str | os.PathLike[str] | bytes,
     box: Box | None = None,
@@ -138,8 +138,8 @@ def vector_of_image(
     """Return the (D,) unit vector of an image, or of a part of it: from the index, or else by the model.
 
     Args:
-        store: the opened index. It is used for whole images whose content it knows.
-        encoders: the model of the index.
+        stores: the opened indexes. They are used for whole images whose content they know.
+        encoders: the model of the indexes.
         image: a path, or the content of a file.
         box: the part of the image to embed; None for all of it.
 
@@ -149,25 +149,30 @@ def vector_of_image(
     name = b"" if isinstance(image, bytes) else absolute(image)
     try:
         content = image if isinstance(image, bytes) else read_image(name)
-        known = None if box else store.vector_of(digest(content))
+        known = None if box else _known_vector(stores, digest(content))
         if known is None:
             return encoders.image(content, name, box)
     except UnreadableImageError as error:
         shown = "from standard input" if isinstance(image, bytes) else os.fspath(image)
         raise InputError(f"Cannot read the image {shown}: {error}") from error
     _log.info("picture: known to the index, so it needs no model")
-    if share := store.damage_of(digest(content)):
+    if share := max(store.damage_of(digest(content)) or 0 for store in stores):
         warn_of_damage(name, share)
     return known
 
 
-def vector_of_content(store: Store, content: bytes) -> Vectors:
-    """Return the (D,) unit vector of an image of the index, given the hash of its content.
+def _known_vector(stores: Sequence[Store], content: bytes) -> Vectors | None:
+    found = (store.vector_of(content) for store in stores)
+    return next((vector for vector in found if vector is not None), None)
+
+
+def vector_of_content(stores: Sequence[Store], content: bytes) -> Vectors:
+    """Return the (D,) unit vector of an image of the indexes, given the hash of its content.
 
     Raises:
-        InputError: no image in the index has this content (any more).
+        InputError: no image in them has this content (any more).
     """
-    vector = store.vector_of(content)
+    vector = _known_vector(stores, content)
     if vector is None:
         raise InputError("The picture that was asked for is not in the index any more.")
     return vector

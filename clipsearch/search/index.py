@@ -1,10 +1,11 @@
-"""The opened index: searching it with texts and images. The model is passed in."""
+"""The opened index, or several: searching it with texts and images. The model is passed in."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +19,7 @@ from clipsearch.index.selection import Selection, filters_of, rows_of_file, sele
 from clipsearch.search.confidence import NegativePrompts
 from clipsearch.search.encoders import Encoders, vector_of_content, vector_of_image
 from clipsearch.search.hit import Hit
+from clipsearch.search.joint_ranking import JointRanking
 from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, TextTerm, combined, in_words
 from clipsearch.search.ranking import Asked, Limits, Ranking
 from clipsearch.system.paths import absolute
@@ -25,6 +27,7 @@ from clipsearch.system.progress import SILENT, Progress
 from clipsearch.unit import Matrix, Vectors
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Unpack
 
     from clipsearch.images.box import Box
@@ -38,13 +41,12 @@ Query = str | Term | Iterable[str | Term]
 """A text, a term, or several of them, which are added up."""
 
 
-class Index:
-    """An index opened for searching. Use it as a context manager, or call `close`."""
+class Searcher:
+    """One or several indexes of the same model, opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, store: Store, encoders: Encoders, refresh: Callable[..., Summary] | None = None) -> None:
-        """Search `store`; `update` calls `refresh` with paths, a model's name, progress and `UpdateOptions`."""
-        self.store = store
-        self._refresh = refresh
+    def __init__(self, stores: Sequence[Store], encoders: Encoders) -> None:
+        """Search all images of `stores`, at least one; a path that several of them have is found once."""
+        self.stores = stores
         self._encoders = encoders
         self._warned: set[str] = set()
         """Warnings about rows that are not unit vectors; each is logged once."""
@@ -64,24 +66,8 @@ class Index:
 
     def close(self) -> None:
         """Close the files."""
-        self.store.close()
-
-    def update(self, *, progress: Progress = SILENT, **options: Unpack[UpdateOptions]) -> Summary:
-        """Bring the index up to date with the folders that it knows. Only new and changed images are embedded.
-
-        Args:
-            progress: is updated with the numbers of images found and done.
-            options: `rules`, `skip_damaged`, `allow_empty`, `reread`, `max_pixels` and `wait`; as for `build_index`.
-
-        Returns:
-            The numbers of `images`, `embedded`, `unchanged`, `removed` and others, and the list of `unreadable` files.
-
-        Raises:
-            ClipsearchError: a folder is missing, the model is not available, or the index cannot be written.
-        """
-        if self._refresh is None:
-            raise TypeError("an index that was not opened by open_index has no model to update it with")
-        return self._refresh([], None, progress, **options)
+        for store in self.stores:
+            store.close()
 
     def search(
         self,
@@ -164,7 +150,7 @@ class Index:
             IndexDamagedError: the index contradicts itself.
         """
         limits = Limits.checked(k, min_score, min_confidence, distinct, whole=whole, approximate=approximate)
-        return self._search([_terms(query) for query in queries], limits, filters_of(filters, self.store))
+        return self._search([_terms(query) for query in queries], limits, filters_of(filters, *self.stores))
 
     def similar(
         self,
@@ -203,32 +189,28 @@ class Index:
         """
         limits = Limits.checked(k, min_score, None, distinct, whole=whole, approximate=approximate)
         term = ImageTerm(image, box=box)
-        left_out = [] if include_self or isinstance(image, bytes) else rows_of_file(self.store, absolute(image))
-        return self._search([[term]], limits, filters_of(filters, self.store), left_out)[0]
+        path = None if include_self or isinstance(image, bytes) else absolute(image)
+        return self._search([[term]], limits, filters_of(filters, *self.stores), path)[0]
 
     # -- how -------------------------------------------------------------------------------------------------
 
     def _search(
-        self, queries: list[list[Term]], limits: Limits, filters: Filters, left_out: Sequence[int] = ()
+        self, queries: list[list[Term]], limits: Limits, filters: Filters, left_out: bytes | None = None
     ) -> list[list[Hit]]:
         if limits.confidence is not None:
             for terms in queries:
                 _check_in_words(terms)
         hits: list[list[Hit]] = [[] for _ in queries]
-        if not queries or not self.store.committed_rows():
+        filled = [store for store in self.stores if store.committed_rows()]
+        if not queries or not filled:
             return hits
         asked = self._asked(queries)
-        with self.store.snapshot():
+        with ExitStack() as snapshots:
             # 1. Select the rows that take part.
-            matrix, mask = select(self.store, filters, only_sound=False)
-            if len(left_out):
-                mask = np.ones(len(matrix), np.bool_) if mask is None else mask
-                mask[left_out] = False
-            regions = None if limits.whole else self.store.regions()
-            approximate = None
-            if limits.approximate:
-                approximate = self._approximate(matrix, regions)
-            ranking = Ranking(self.store, Selection(matrix, mask), regions, approximate)
+            for store in filled:
+                snapshots.enter_context(store.snapshot())
+            rankings = [_ranking(store, limits, filters, left_out) for store in filled]
+            ranking = JointRanking(rankings)
             # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
                 members = [i for i, one in enumerate(asked) if one.unwanted == unwanted]
@@ -238,21 +220,14 @@ class Index:
                 ranked = ranking.hits(same, negatives, limits, self._encoders.neutral)
                 for i, found in zip(members, ranked, strict=True):
                     hits[i] = found
-        if ranking.broken:
-            nothing = not any(hits) and limits.score is None and limits.confidence is None
-            self._report_broken(ranking.broken, nothing=nothing)
+        nothing = not any(hits) and limits.score is None and limits.confidence is None
+        for store, one in zip(filled, rankings, strict=True):
+            if one.broken:
+                self._report_broken(store.folder, one.broken, nothing=nothing)
         return hits
 
-    def _approximate(self, matrix: Matrix, regions: Regions | None) -> Approximate:
-        from clipsearch.search.approximate import Approximate
-
-        if regions is not None:
-            raise InputError("Regions have no codes; an approximate search compares whole images.", hint="whole")
-        return Approximate(self.store, matrix)
-
-    def _report_broken(self, count: int, *, nothing: bool) -> None:
+    def _report_broken(self, folder: Path, count: int, *, nothing: bool) -> None:
         """Warn of rows that are not unit vectors, or raise an error if they are why `nothing` is found."""
-        folder = self.store.folder
         said = broken_rows(folder, count)
         if nothing:
             raise IndexDamagedError(f"Nothing can be found: {said}", hint="broken-rows", folder=folder)
@@ -268,13 +243,13 @@ class Index:
         if texts:
             of_texts = dict(zip(texts, self._encoders.embed_texts(texts), strict=True))
         parts_of_images = dict.fromkeys((term.image, term.box) for term in terms if isinstance(term, ImageTerm))
-        of_images = {part: vector_of_image(self.store, self._encoders, *part) for part in parts_of_images}
+        of_images = {part: vector_of_image(self.stores, self._encoders, *part) for part in parts_of_images}
 
         def vector_of(term: Term) -> Vectors:
             if isinstance(term, TextTerm):
                 return of_texts[term.text]
             if isinstance(term, ContentTerm):
-                return vector_of_content(self.store, term.content)
+                return vector_of_content(self.stores, term.content)
             return of_images[term.image, term.box]
 
         def sum_of(terms: list[Term]) -> Vectors:
@@ -298,6 +273,52 @@ class Index:
         if away is None:
             return neutral
         return NegativePrompts(np.concatenate([neutral.vectors, away]), neutral.neutral, neutral.logits)
+
+
+class Index(Searcher):
+    """An index opened for searching. Use it as a context manager, or call `close`."""
+
+    def __init__(self, store: Store, encoders: Encoders, refresh: Callable[..., Summary] | None = None) -> None:
+        """Search `store`; `update` calls `refresh` with paths, a model's name, progress and `UpdateOptions`."""
+        super().__init__([store], encoders)
+        self.store = store
+        self._refresh = refresh
+
+    def update(self, *, progress: Progress = SILENT, **options: Unpack[UpdateOptions]) -> Summary:
+        """Bring the index up to date with the folders that it knows. Only new and changed images are embedded.
+
+        Args:
+            progress: is updated with the numbers of images found and done.
+            options: `rules`, `skip_damaged`, `allow_empty`, `reread`, `max_pixels` and `wait`; as for `build_index`.
+
+        Returns:
+            The numbers of `images`, `embedded`, `unchanged`, `removed` and others, and the list of `unreadable` files.
+
+        Raises:
+            ClipsearchError: a folder is missing, the model is not available, or the index cannot be written.
+        """
+        if self._refresh is None:
+            raise TypeError("an index that was not opened by open_index has no model to update it with")
+        return self._refresh([], None, progress, **options)
+
+
+def _ranking(store: Store, limits: Limits, filters: Filters, left_out: bytes | None) -> Ranking:
+    """Select the images that take part, without the file `left_out` (absolute), under all its names."""
+    matrix, mask = select(store, filters, only_sound=False)
+    if left_out is not None and (rows := rows_of_file(store, left_out)):
+        mask = np.ones(len(matrix), np.bool_) if mask is None else mask
+        mask[rows] = False
+    regions = None if limits.whole else store.regions()
+    approximate = _approximate(store, matrix, regions) if limits.approximate else None
+    return Ranking(store, Selection(matrix, mask), regions, approximate)
+
+
+def _approximate(store: Store, matrix: Matrix, regions: Regions | None) -> Approximate:
+    from clipsearch.search.approximate import Approximate
+
+    if regions is not None:
+        raise InputError("Regions have no codes; an approximate search compares whole images.", hint="whole")
+    return Approximate(store, matrix)
 
 
 def _terms(query: Query) -> list[Term]:

@@ -6,6 +6,7 @@ subtracted from those of regions, before they compete with the whole image and w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,33 +114,34 @@ class RegionRanking:
         left, top, right, bottom = self.regions.boxes[number].tolist()
         return left, top, right, bottom
 
-    def excess(self, vectors: Vectors) -> npt.NDArray[np.float64]:
-        """Estimate, for (V, D) vectors, how much closer the best of n regions is by chance: as (V,) factors of ln(n).
+    @property
+    def alive(self) -> int:
+        """The number of images that have regions and are alive."""
+        return len(self._alive)
 
-        It is the difference between the cosines of the best region and of the whole, on average over images that are
-        spread evenly over all that have regions. It does not depend on the filters of a search.
+    def slope_of_words(self, neutral: Vectors) -> float:
+        """Return the penalty of all queries in words; see the function `slope_of_words`."""
+        return slope_of_words([self], neutral)
+
+    def advantages(self, chosen: Rows, vectors: Vectors) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Compare the best region of images with the whole, for (V, D) vectors.
+
+        Args:
+            chosen: (S,) which of the images that have regions and are alive, from 0 on.
+            vectors: unit vectors.
+
+        Returns:
+            (V, S') the differences of the cosines, and (S',) ln(n), of the S' images whose rows are unit vectors.
         """
-        chosen = np.linspace(0, len(self._alive) - 1, min(len(self._alive), _SAMPLE)).astype(np.int64)
         blocks = self._alive[chosen]
         firsts, sizes = self._starts[blocks], self._sizes[blocks]
         wholes, numbers, starts = self.regions.images[firsts].astype(np.int64), *_expanded(firsts, sizes)
         if not len(blocks):
-            return np.zeros(len(vectors))
+            return np.empty((len(vectors), 0)), np.empty(0)
         best = np.maximum.reduceat(scores_of(self.regions.matrix, numbers, vectors), starts, axis=1)
         sound = np.logical_and.reduceat(are_unit(self.regions.matrix[numbers]), starts) & are_unit(self._wholes[wholes])
-        by_chance = np.log(sizes[sound]).sum()
-        if by_chance == 0:  # a single region has no advantage
-            return np.zeros(len(vectors))
         differences = best[:, sound].astype(np.float64) - scores_of(self._wholes, wholes[sound], vectors)
-        return np.asarray(differences.sum(axis=1) / by_chance)
-
-    def slope_of_words(self, neutral: Vectors) -> float:
-        """Return the penalty of all queries in words, as a factor of ln(n), given (V, D) texts that fit any image."""
-        return max(0.0, float(self.excess(neutral).mean()))
-
-    def slope_of(self, query: Vectors) -> float:
-        """Return the penalty of any other query (D,), as a factor of ln(n)."""
-        return max(0.0, float(self.excess(query[np.newaxis])[0]))
+        return differences, np.log(sizes[sound])
 
     def scores_of(self, numbers: Rows, query: Vectors, slope: float, others: Vectors) -> Scores:
         """Return (1 + M, K) scores of K regions: of a query (D,), less the penalty, and cosines of M other vectors."""
@@ -160,6 +162,35 @@ class RegionRanking:
         if k < len(order):
             order = order[: np.count_nonzero(scores >= scores[order[k - 1]])]
         return Best(images[order], scores[order], numbers[order])
+
+
+def excess(rankings: Sequence[RegionRanking], vectors: Vectors) -> npt.NDArray[np.float64]:
+    """Estimate, for (V, D) vectors, how much closer the best of n regions is by chance: as (V,) factors of ln(n).
+
+    It is the difference between the cosines of the best region and of the whole, on average over images that are spread
+    evenly over all that have regions, in all `rankings` together. It does not depend on the filters of a search.
+    """
+    ends = np.cumsum([one.alive for one in rankings])
+    total = int(ends[-1])
+    chosen = np.linspace(0, total - 1, min(total, _SAMPLE)).astype(np.int64)
+    parts = [
+        one.advantages(chosen[(chosen >= end - one.alive) & (chosen < end)] - (end - one.alive), vectors)
+        for one, end in zip(rankings, ends.tolist(), strict=True)
+    ]
+    by_chance = np.concatenate([logarithms for _, logarithms in parts]).sum()
+    if by_chance == 0:  # a single region has no advantage
+        return np.zeros(len(vectors))
+    return np.asarray(np.hstack([differences for differences, _ in parts]).sum(axis=1) / by_chance)
+
+
+def slope_of_words(rankings: Sequence[RegionRanking], neutral: Vectors) -> float:
+    """Return the penalty of all queries in words, as a factor of ln(n), given (V, D) texts that fit any image."""
+    return max(0.0, float(excess(rankings, neutral).mean()))
+
+
+def slope_of(rankings: Sequence[RegionRanking], query: Vectors) -> float:
+    """Return the penalty of any other query (D,), as a factor of ln(n)."""
+    return max(0.0, float(excess(rankings, query[np.newaxis])[0]))
 
 
 class BestRegions:

@@ -6,7 +6,7 @@ be among the best of a query are kept. The module knows nothing of where matrix 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
@@ -175,27 +175,28 @@ def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[
     return np.hstack([score(matrix[rows[start : start + _CHUNK_ROWS]]) for start in starts] or [score(matrix[:0])])
 
 
-def assigned(matrix: Matrix, rows: npt.NDArray[np.int64], threshold: float, mask: Mask | None = None) -> Rows:
-    """Count, for each of K `rows` of (N, D) unit vectors, the other rows whose cosine with it is at least `threshold`.
+def assigned(matrix: Matrix, keepers: Matrix, own: Sequence[int], threshold: float, mask: Mask | None = None) -> Rows:
+    """Count, for each of (K, D) `keepers`, the rows of (N, D) unit vectors whose cosine with it is `threshold` or more.
 
-    `mask` (N,) says which rows take part. A row that is close to several is counted for the first of them only.
+    `mask` (N,) says which rows take part, and the rows `own` do not. A row that is close to several keepers is counted
+    for the first of them only.
 
     Returns:
         (K,) counts.
     """
-    counts = np.zeros(len(rows), np.int64)
+    counts = np.zeros(len(keepers), np.int64)
     free = np.ones(len(matrix), np.bool_) if mask is None else mask.copy()
-    free[rows] = False
-    for first in range(0, len(rows), _KEEPERS):
-        keepers = matrix[rows[first : first + _KEEPERS]].astype(np.float32)
-        score = _Kernel(keepers / np.linalg.norm(keepers, axis=1, keepdims=True))
-        step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(keepers)))
+    free[list(own)] = False
+    for first in range(0, len(keepers), _KEEPERS):
+        some = keepers[first : first + _KEEPERS].astype(np.float32)
+        score = _Kernel(some / np.linalg.norm(some, axis=1, keepdims=True))
+        step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(some)))
         for start in range(0, len(matrix), step):
             available = free[start : start + step]
             close = (score(matrix[start : start + step]) >= threshold) & available
             taken = close.any(axis=0)
             available[taken] = False  # a view, so this changes `free`
-            counts += np.bincount(first + close[:, taken].argmax(axis=0), minlength=len(rows))
+            counts += np.bincount(first + close[:, taken].argmax(axis=0), minlength=len(keepers))
     return counts
 
 

@@ -76,7 +76,7 @@ def caption_ranks(
     # Texts are embedded before the snapshot, because a writer cannot commit while a snapshot is open.
     vectors = encoders.embed_texts(list(texts))
     known = _found(store, image)
-    own = None if known else vector_of_image(store, encoders, image)
+    own = None if known else vector_of_image([store], encoders, image)
     with store.snapshot():
         # 1. Select the rows that take part.
         selection = select(store, wanted)
