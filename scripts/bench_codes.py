@@ -1,0 +1,177 @@
+"""Benchmark of `query --approximate`: what codes find of the exact best, and what they cost beside reading all vectors.
+
+The index holds the vectors of the samples, each many times with noise of various strength, so that every query has many
+near neighbours, or the vectors of a file (`--vectors`, float16, of the bundled model). Recall is the share of the exact
+best 10 that an approximate search finds, over the captions of the samples; times are those of whole processes. Run it
+with:
+
+    python scripts/bench_codes.py --rows 1000000 10000000
+
+Ten million rows take 14 GB in the system's temporary folder (TMPDIR names another).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import tempfile
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bench_common as common
+import numpy as np
+import numpy.typing as npt
+from bench_query import keep_text_tower, record_of
+
+if TYPE_CHECKING:
+    from clipsearch.index.format import ModelRecord
+
+SAMPLES = Path(__file__).resolve().parent.parent / "sample-images"
+TEXT, K = "a dog is sleeping", 10
+EXACT, APPROXIMATE = "exact", "--approximate"
+WAYS = {
+    "-k 10": ["-k", "10"],
+    "-k 1000": ["-k", "1000"],
+    "--under": ["-k", "10", "--under", "images/0000"],
+    "--after": ["-k", "10", "--after", "2020-02-01"],
+}
+"""Options that both searches are timed with."""
+_BLOCK_ROWS = 65_536
+
+
+def main() -> None:
+    """Prepare, measure, report."""
+    parser = argparse.ArgumentParser(description="What an approximate search finds and costs.")
+    parser.add_argument("--runs", type=int, default=5, help="measured runs, after one to warm up (default 5)")
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000], help="images in the index")
+    parser.add_argument("--queries", type=int, default=200, help="texts whose recall is measured (default 200)")
+    parser.add_argument("--vectors", type=Path, help="a .npy file with real vectors, instead of noisy samples")
+    parser.add_argument("--only-recall", action="store_true", help="leave the times out")
+    given = parser.parse_args()
+    found = {}
+    for rows in given.rows:
+        with tempfile.TemporaryDirectory(prefix="bench-codes-") as name:
+            work = Path(name).resolve()
+            common.isolate(work)
+            found[rows] = measure(work, rows, given)
+    common.finish(benchmark="codes", unit="seconds; 10**6 bytes", runs=given.runs, queries=given.queries, rows=found)
+
+
+def measure(work: Path, rows: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Make an index of so many rows, and measure it."""
+    from clipsearch import load_model
+    from clipsearch.index.format import CODES, FOLDER, MATRIX
+
+    texts = captions()[: given.queries]
+    model = load_model("picturebook")
+    source = np.load(given.vectors, mmap_mode="r") if given.vectors else samples(model)
+    blocks = real(source, rows) if given.vectors else noisy(source, rows)
+    asked = np.asarray(model.embed_texts(texts), np.float32)
+    ((_, folder),) = common.models(None, work, vit=False).items()
+    known = keep_text_tower(folder)
+    print(f"{rows} rows", flush=True)
+    took = make_index(work, known, blocks)
+    sizes = {name: (work / FOLDER / name).stat().st_size / common.MEGABYTE for name in (MATRIX, CODES.name)}
+    print(
+        f"codes made in {took:.1f} s; " + ", ".join(f"{name} {size:.0f} MB" for name, size in sizes.items()), flush=True
+    )
+    figures: dict[str, Any] = {"seconds_to_make": round(took, 1), "megabytes": sizes, "recall": recall(work, asked)}
+    if not given.only_recall:
+        figures |= times(work, given.runs)
+    return figures
+
+
+def captions() -> list[str]:
+    """The captions of the samples."""
+    with (SAMPLES / "captions.csv").open(encoding="utf-8", newline="") as file:
+        return [row[-1] for row in list(csv.reader(file))[1:]]
+
+
+def samples(model: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401  (a loaded model)
+    """(253, D) the vectors of the samples."""
+    paths = sorted(path for path in SAMPLES.rglob("*") if path.suffix in (".jpg", ".png", ".webp"))
+    return np.asarray(model.embed_images(paths), np.float32)
+
+
+def noisy(source: npt.NDArray[np.float32], rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Blocks of vectors whose cosine with one of `source` is from .78 to .96."""
+    random = np.random.default_rng(0)
+    for start in range(0, rows, _BLOCK_ROWS):
+        number = min(_BLOCK_ROWS, rows - start)
+        noise = random.standard_normal((number, source.shape[1]), np.float32)
+        noise *= random.uniform(0.3, 0.8, (number, 1)).astype(np.float32) / np.linalg.norm(noise, axis=1, keepdims=True)
+        vectors = source[random.integers(0, len(source), number)] + noise
+        yield vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def real(source: npt.NDArray[np.float16], rows: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Blocks of the vectors of a file."""
+    for start in range(0, min(rows, len(source)), _BLOCK_ROWS):
+        yield source[start : min(start + _BLOCK_ROWS, rows)].astype(np.float32)
+
+
+def make_index(work: Path, model: ModelRecord, blocks: Iterator[npt.NDArray[np.float32]]) -> float:
+    """Write an index with codes; the seconds that the codes took."""
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.writing import Writer
+
+    with Writer.locked(work / FOLDER) as writer:
+        writer.set_model(model)
+        writer.set_root(os.fsencode(work / "images"), {})
+        first = 0
+        for block in blocks:
+            writer.add([record_of(work, first + row) for row in range(len(block))], block)
+            first += len(block)
+        writer.want_codes(wanted=True)
+        writer.commit()
+        return common.timed(writer.make_codes)
+
+
+def recall(work: Path, asked: npt.NDArray[np.float32]) -> dict[str, float]:
+    """The share of the exact best that an approximate search finds, by number of candidates."""
+    from clipsearch.index.format import FOLDER
+    from clipsearch.index.reading import Store
+    from clipsearch.search import approximate, topk
+
+    found = {}
+    store = Store.open(work / FOLDER)
+    with store.snapshot():
+        matrix, _ = store.matrix()
+        codes = approximate.Approximate(store, matrix)
+        exact = [ranked.rows[:K] for ranked in topk.best(matrix, asked, K)]
+        usual = approximate._CANDIDATES  # noqa: SLF001
+        for candidates in (usual // 16, usual // 4, usual):
+            approximate._CANDIDATES = candidates  # noqa: SLF001
+            masks = (codes.candidates(query[np.newaxis], K, None, len(matrix)) for query in asked)
+            hit = [np.mean(mask[rows]) if mask is not None else 1.0 for mask, rows in zip(masks, exact, strict=True)]
+            found[str(candidates)] = round(float(np.mean(hit)), 4)
+            print(f"recall@{K} with {candidates} candidates: {found[str(candidates)]}", flush=True)
+    store.close()
+    return found
+
+
+def times(work: Path, runs: int) -> dict[str, Any]:
+    """Time whole processes of both searches, with several options."""
+    ask = [common.clipsearch_command(), "query", TEXT]
+    processes = {
+        f"{way} {how}": common.Process([*ask, *options, *([] if how == EXACT else [how])], work)
+        for way, options in WAYS.items()
+        for how in (EXACT, APPROXIMATE)
+    }
+    seconds = common.interleaved({name: partial(common.seconds, one) for name, one in processes.items()}, runs)
+    figures: dict[str, Any] = {}
+    for name, values in seconds.items():
+        figures[name] = common.summary(values)
+        common.show(name, figures[name], "s")
+    for how in (EXACT, APPROXIMATE):
+        weight = common.weigh(processes[f"-k 10 {how}"])
+        common.show_weight(how, weight)
+        figures[f"memory {how}"] = weight.shown()
+    return figures
+
+
+if __name__ == "__main__":
+    main()
