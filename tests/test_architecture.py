@@ -34,6 +34,8 @@ ALLOWED = {
     "exchange": "errors unit system images index datasets",
     "search": "errors system unit images index models models.disk models.in_numpy models.in_torch",
     "tasks": "errors unit system images datasets index search models models.disk models.in_numpy models.in_torch",
+    "tasks.tuning": "errors unit system images datasets index search tasks models models.disk models.in_numpy"
+    " models.in_torch",
     "tasks.imagining": "errors unit models.in_torch",
     "output": "errors system images index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
@@ -41,11 +43,12 @@ ALLOWED = {
     "model_choice": "errors settings index search models.disk models.in_torch",
     "api": "errors system index_choice model_choice index search models models.disk models.in_numpy models.in_torch",
     "several_indexes": "errors index_choice index search api",
-    "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining models api",
+    "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining tasks.tuning"
+    " models api",
     "distributed": "errors system images index search models models.disk models.in_numpy models.in_torch api",
     "server": "errors unit system images index search output models api",
-    "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining output"
-    " output.terminal api several_indexes distributed models models.disk models.in_numpy server",
+    "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining"
+    " tasks.tuning output output.terminal api several_indexes distributed models models.disk models.in_numpy server",
     "__init__": "errors system images models search api several_indexes functions",
     "__main__": "cli",
 }
@@ -104,7 +107,7 @@ def test_only_few_folders_import_torch_and_transformers() -> None:
     for name, path in MODULES.items():
         text = path.read_text("utf-8")
         heavy = any(f"{word} {library}" in text for word in ("import", "from") for library in ("torch", "transformers"))
-        assert not heavy or folder(name) in ("models.in_torch", "tasks.imagining"), name
+        assert not heavy or folder(name) in ("models.in_torch", "tasks.imagining", "tasks.tuning"), name
 
 
 def test_only_one_folder_imports_ray() -> None:

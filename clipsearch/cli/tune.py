@@ -14,13 +14,14 @@ import typer
 from clipsearch.cli.inputs import EncodingOption, say_damaged
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import FormatOptions, ModelOptions, print_rows, say, writing_output
+from clipsearch.tasks.tuning.options import Method, Options, Trained
 
 if TYPE_CHECKING:
     from clipsearch.datasets.captions import Captions
     from clipsearch.output.rows import Row
     from clipsearch.search.embedder import Embedder
-    from clipsearch.tasks.tuning import Measure
-    from clipsearch.tasks.tuning_result import Report
+    from clipsearch.tasks.tuning.measuring import Measure
+    from clipsearch.tasks.tuning.result import Report
 
 EXIT_NO_BETTER = 1
 _DIGITS = ".4f"
@@ -53,7 +54,7 @@ class CaptionOptions:
     def read(self, file: Path) -> Captions:
         """Read captions, and check that there is something to learn from them."""
         from clipsearch.datasets.captions import read_captions
-        from clipsearch.tasks.tuning import check
+        from clipsearch.tasks.tuning.captioned import check
 
         read = read_captions(
             file, images=self.images, split=self.split, skip_missing=self.skip_missing, encoding=self.encoding
@@ -62,6 +63,50 @@ class CaptionOptions:
             say(f"Left out: {len(read.missing)} of {len(read.missing) + len(read.images)} images are missing.")
         check(read)
         return read
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """The options for how to tune."""
+
+    method: Annotated[
+        Method,
+        typer.Option(
+            "--method",
+            help="query changes how words are read, in minutes, and an index answers it as it is. lora trains the "
+            "model itself on the pictures: hours for many; it needs clipsearch[tune] and a new index. By default "
+            "query; from 5,000 pairs on lora, if that is installed and there is a GPU.",
+        ),
+    ] = Method.AUTO
+    towers: Annotated[
+        Trained | None,
+        typer.Option(
+            "--towers",
+            help="What lora trains: the reading of texts, of images, or both. With text, an index needs no update. By "
+            "default both.",
+            show_default=False,
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            "--epochs",
+            metavar="N",
+            min=1,
+            help="How often lora sees each picture at most; it ends early when held-out pictures are found no better. "
+            "By default 20 times, or as often as fits into 1,000 steps with 64 pictures each, but 3 times at least.",
+            show_default=False,
+        ),
+    ] = None
+    max_fall: Annotated[
+        float,
+        typer.Option("--max-fall", metavar="X", min=0, max=1, help="How far recall@1 on --control may fall."),
+    ] = 0.01
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The seed of the random numbers.")] = 0
+
+    def options(self) -> Options:
+        """Return what the tuning takes."""
+        return Options(self.method, self.towers, self.epochs, self.seed, self.max_fall)
 
 
 @grouped
@@ -91,38 +136,37 @@ def tune(
             show_default=False,
         ),
     ] = None,
-    max_fall: Annotated[
-        float,
-        typer.Option("--max-fall", metavar="X", min=0, max=1, help="How far recall@1 on --control may fall."),
-    ] = 0.01,
+    how: MethodOptions,
     reading: CaptionOptions,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The seed of the random numbers.")] = 0,
     output: FormatOptions,
     model: ModelOptions,
 ) -> int:
     """Fit a model to your own words: learn from captioned pictures what names and terms mean.
 
-    Pictures keep their vectors: only how texts are read is changed, so an index needs no update, and
-    `clipsearch query --model DIR` uses the new model at once. What is learned is tested on pictures that had no part
-    in it. If it is no better, nothing is written. Exits with 0, with 1 if it is no better, and with 2 after an error.
+    With --method query, pictures keep their vectors: only how texts are read is changed, so an index needs no update,
+    and `clipsearch query --model DIR` uses the new model at once. With --method lora, the model learns to see what is
+    new as well; it can be stopped at any time, and the same command goes on. What is learned is tested on pictures that
+    had no part in it. If it is no better, nothing is written. Exits with 0, with 1 if it is no better, and with 2 after
+    an error.
     """
-    from clipsearch.tasks.tuning_result import check_folder
+    from clipsearch.tasks.tuning.result import check_folder, check_method
 
     # 1. Check and read everything before a model is loaded.
-    form = output.form()
+    form, options = output.form(), how.options()
+    check_method(options)
     check_folder(out)
     own = reading.read(captions)
     known = None if control is None else _read_control(control)
     # 2. Learn, and write what is better.
     with model.open() as embedder:
-        report = _tuned(embedder, own, known, (seed, max_fall), out)
-    say_damaged(embedder.damaged, os.fsdecode)
-    # 3. Report.
-    _print(report, form)
-    if report.folder is None:
-        say(f"Nothing was written. {report.tuned.verdict}")
-        return EXIT_NO_BETTER
-    _say_next(report)
+        report = _tuned(embedder, own, known, options, out)
+        say_damaged(embedder.damaged, os.fsdecode)
+        # 3. Report.
+        _print(report, form)
+        if report.folder is None:
+            say(f"Nothing was written. {report.tuned.verdict}")
+            return EXIT_NO_BETTER
+        _say_next(report, report.folder, embedder)
     return 0
 
 
@@ -140,17 +184,16 @@ def _default_control(base: str) -> Captions | None:
     return _read_control(file) if base == BUNDLED and file.is_file() else None
 
 
-def _tuned(embedder: Embedder, own: Captions, known: Captions | None, how: tuple[int, float], out: Path) -> Report:
+def _tuned(embedder: Embedder, own: Captions, known: Captions | None, options: Options, out: Path) -> Report:
     """Tune, with progress, and write the result if it is better."""
     from clipsearch.cli.progress import ProgressBar
-    from clipsearch.tasks.tuning_result import base_for, tune_and_write
+    from clipsearch.tasks.tuning.result import base_for, tune_and_write
 
-    seed, max_fall = how
-    known = known or _default_control(base_for(embedder)[1].name)
+    known = known or _default_control(base_for(embedder).name)
     if known is None:
         say("There is no control set (--control), so what the model forgets is not seen.")
-    with ProgressBar(doing="Embedding") as bar:
-        return tune_and_write(embedder, own, known, out, seed=seed, max_fall=max_fall, progress=bar)
+    with ProgressBar(doing="Reading") as bar:
+        return tune_and_write(embedder, own, known, out, options=options, progress=bar)
 
 
 def _print(report: Report, form: str) -> None:
@@ -192,11 +235,17 @@ def _row(one: Measure) -> Row:
     return row
 
 
-def _say_next(report: Report) -> None:
+def _say_next(report: Report, folder: Path, embedder: Embedder) -> None:
+    """Say what to type to use the new model."""
     import shlex
 
-    folder = shlex.quote(str(report.folder))
+    name = shlex.quote(str(folder))
+    if report.same_images:
+        say(f"Wrote {folder}. An index of {report.base.name} answers it as it is: clipsearch query --model {name} TERM")
+        return
+    roots = [shlex.quote(os.fsdecode(root.path)) for root in embedder.store.roots()] if embedder.store else ["PATH"]
+    place = shlex.quote(f"{folder}-index")
     say(
-        f"Wrote {report.folder}. An index of {report.base.name} answers it as it is: "
-        f"clipsearch query --model {folder} TERM"
+        f"Wrote {folder}. Its vectors of pictures are new, so it needs an index of its own: "
+        f"clipsearch index {' '.join(roots)} --model {name} --index {place}"
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from clipsearch.tasks.evaluation import Evaluation
-    from clipsearch.tasks.tuning_result import Report
+    from clipsearch.tasks.tuning.result import Report
 
 
 def evaluate(
@@ -62,6 +62,9 @@ def tune(
     captions: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
+    method: str = "auto",
+    towers: str | None = None,
+    epochs: int | None = None,
     control: str | os.PathLike[str] | None = None,
     max_fall: float = 0.01,
     images: str | os.PathLike[str] | None = None,
@@ -72,11 +75,16 @@ def tune(
     model: str | Embedder | None = None,
     progress: Progress = SILENT,
 ) -> Report:
-    """Fit how a model reads texts to captioned images. What is no better on held-out images is not written.
+    """Fit a model to captioned images. What is no better on held-out images is not written.
 
     Args:
         captions: a file with captions; it and its options are as for `evaluate`.
-        out: the folder to make for the new model. `open_index(model=out)` takes it for an index of the old one.
+        out: the folder to make for the new model. If images keep their vectors, `open_index(model=out)` takes it for an
+            index of the old one.
+        method: "query" changes how texts are read, and images keep their vectors; "lora" trains the model itself, and
+            needs the extra `tune`. "auto" is "query", but "lora" for many pairs if there is a GPU.
+        towers: with "lora", the towers to train: "text" (images keep their vectors), "image", or by default "both".
+        epochs: with "lora", how often each image is seen at most; by default 20 times, or fewer if there are many.
         control: captions of images that the model knows already.
         max_fall: how far recall@1 on `control` may fall.
         images: the folder that paths in `captions` start from.
@@ -95,16 +103,18 @@ def tune(
         ModelError: the model is not available, or cannot be tuned so.
     """
     from clipsearch.datasets.captions import read_captions
-    from clipsearch.tasks.tuning import check
-    from clipsearch.tasks.tuning_result import check_folder, tune_and_write
+    from clipsearch.tasks.tuning.captioned import check
+    from clipsearch.tasks.tuning.options import Options
+    from clipsearch.tasks.tuning.result import check_folder, check_method, tune_and_write
 
-    folder = Path(out)
+    folder, options = Path(out), Options(method, towers, epochs, seed, max_fall)
+    check_method(options)
     check_folder(folder)
     own = read_captions(captions, images=images, split=split, skip_missing=skip_missing, encoding=encoding)
     check(own)
     known = None if control is None else read_captions(control)
     with opened(model) as embedder:
-        return tune_and_write(embedder, own, known, folder, seed=seed, max_fall=max_fall, progress=progress)
+        return tune_and_write(embedder, own, known, folder, options=options, progress=progress)
 
 
 class Imagined(NamedTuple):

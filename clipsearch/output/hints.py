@@ -142,6 +142,12 @@ HINTS = {
     "images-or-skip": "Name their folder with --images DIR, or leave them out with --skip-missing.",
     "leave-line-out": "Leave its line out.",
     "skip-missing": "To leave such pictures out: --skip-missing",
+    "install-tune": "Install it: pip install 'clipsearch[tune]'",
+    "method-lora": "Leave out --towers and --epochs, or take --method lora.",
+    "other-training": (
+        "Run the command of that run again to go on with it; or delete {folder}, or name another folder with --out."
+    ),
+    "begin-training-again": "To begin again, delete {folder}.",
     "other-folder": "Name another folder with --out, or remove it first.",
     "replace": "Choose another name, or replace it with --force.",
     "normalise": "If these are raw outputs of the model, add --normalise.",

@@ -104,6 +104,11 @@ class Embedder:
         return self._model.files
 
     @property
+    def options(self) -> EncoderOptions:
+        """The device, precision and engine to compute with."""
+        return self._model.options
+
+    @property
     def store(self) -> Store | None:
         """The index from which vectors of known images are taken; None without one."""
         return self._store

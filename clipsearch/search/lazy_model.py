@@ -60,7 +60,7 @@ class LazyModel:
         self._logged: set[str] = set()
         """Facts about the model that were logged; each is logged once."""
         self._why = why or (messages.OF_THE_INDEX if self._store else messages.AS_ASKED_FOR)
-        self._options = options
+        self.options = options
         self._engine: ImageEngine | None = None
         self._encoder_in_torch: Encoder | None = None
         self._loading = threading.RLock()
@@ -137,7 +137,7 @@ class LazyModel:
 
         if self._tower:
             return self._tower.preprocessing
-        return replace(Preprocessing.load(self._files), exact=self._options.exact)
+        return replace(Preprocessing.load(self._files), exact=self.options.exact)
 
     @property
     def text_encoder(self) -> TextEncoder:
@@ -151,15 +151,15 @@ class LazyModel:
         if self._engine:
             return self._engine  # without the lock, which a thread that loads torch may hold
         with self._loading:
-            if self._encoder_in_torch and self._options.engine != "numpy":
+            if self._encoder_in_torch and self.options.engine != "numpy":
                 return self._encoder_in_torch
             tower = self._tower
             if tower is None:
                 encoder = self._whole_model
-                self.log_once(f"engine: torch ({why_torch(self._options) or NO_TOWER})")
+                self.log_once(f"engine: torch ({why_torch(self.options) or NO_TOWER})")
                 return encoder
             if self._engine is None:
-                self._engine = ImageEngine(tower, self.images_in_torch, options=self._options, expected=self.expected)
+                self._engine = ImageEngine(tower, self.images_in_torch, options=self.options, expected=self.expected)
                 self.log_once(f"fingerprint: {self.fingerprint}", *self._engine.facts(self.fingerprint))
             return self._engine
 
@@ -167,13 +167,13 @@ class LazyModel:
         """Load the image tower in torch; the whole model if its inputs have different shapes, as in transformers."""
         if self._tower is None or self._tower.preprocessing.seen is None:
             return self._whole_model
-        encoder = load_image_encoder(self.name, self._tower, self._options)
+        encoder = load_image_encoder(self.name, self._tower, self.options)
         self.log_once(*messages.how_it_computes(encoder, self._device_reason))
         return encoder
 
     @property
     def _device_reason(self) -> str | None:
-        return "enough for a query" if self._options is FOR_QUERIES else None
+        return "enough for a query" if self.options is FOR_QUERIES else None
 
     @property
     def numpy_tower(self) -> ImageTower:
@@ -182,8 +182,8 @@ class LazyModel:
         Raises:
             ModelError: NumPy cannot compute it, or not as the options want it.
         """
-        if why := why_torch(self._options):
-            hint = "engine" if self._options.engine == "torch" else "processor"
+        if why := why_torch(self.options):
+            hint = "engine" if self.options.engine == "torch" else "processor"
             raise ModelError(f"Single layers are computed in NumPy only, and here torch computes: {why}.", hint=hint)
         if self._tower is None:
             raise ModelError(
@@ -193,7 +193,7 @@ class LazyModel:
 
     @cached_property
     def _tower(self) -> ImageTower | None:
-        return find_tower(self.name, self.fingerprint, lambda: self._files, self._options)
+        return find_tower(self.name, self.fingerprint, lambda: self._files, self.options)
 
     @cached_property
     def _text_tower(self) -> TextEncoder:
@@ -265,7 +265,7 @@ class LazyModel:
             return self._encoder_in_torch
 
     def _loaded(self) -> Encoder:
-        encoder = load_encoder(self._files, self._options)
+        encoder = load_encoder(self._files, self.options)
         self._check_same(encoder.fingerprint)
         self.log_once(*messages.encoder_loaded(encoder, self._device_reason))
         return encoder

@@ -31,12 +31,14 @@ from typing import Any, NoReturn, Self
 
 WITHOUT_TORCH = (
     *("filelock", "pathspec", "resource", "tomllib", "platformdirs", "typer._click.decorators", "numkong"),
-    *("clipsearch.cli.", "clipsearch.index.", "clipsearch.output.", "clipsearch.search.", "clipsearch.tasks."),
+    *("clipsearch.cli.", "clipsearch.index.", "clipsearch.output.", "clipsearch.search.", "clipsearch.tasks.*"),
     *("clipsearch.images.", "clipsearch.images.optional_packages.readers()", "PIL.Image.init()"),
+    "clipsearch.tasks.tuning.result",
 )
 """What commands import that load no model in torch.
 
-All modules of a package where a dot ends the name; and a function is called that comes to the same each time.
+All modules of a package where a dot ends the name, but none of its folders where a star does; and a function is called
+that comes to the same each time.
 """
 COMMANDS = (
     *("PIL.ImageFile", "rich.progress", "rich.table", "sklearn.cluster"),
@@ -221,10 +223,13 @@ def _import(names: Iterable[str]) -> None:
             module, _, function = name.removesuffix("()").rpartition(".")
             getattr(importlib.import_module(module), function)()
             continue
-        package = importlib.import_module(name.removesuffix("."))
+        package = importlib.import_module(name.removesuffix("*").removesuffix("."))
         if name.endswith("."):
             found = pkgutil.walk_packages(package.__path__, name)
             _import(module.name for module in found if not module.name.endswith("__main__"))
+        elif name.endswith(".*"):
+            found = pkgutil.iter_modules(package.__path__, name.removesuffix("*"))
+            _import(module.name for module in found if not module.ispkg)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import PICTUREBOOK
+from tokenizers import Tokenizer
 
 from clipsearch.datasets.captions import Captions
 from clipsearch.errors import InputError
 from clipsearch.images.files import ImageFile
-from clipsearch.tasks import tuning, tuning_query
-from clipsearch.tasks.tuning import Captioned, check, parts
-from clipsearch.tasks.tuning_query import Examples, Strength, changed, learned
+from clipsearch.tasks.tuning import matrix as matrices
+from clipsearch.tasks.tuning import measuring
+from clipsearch.tasks.tuning.captioned import Captioned, check, divided, new_words, parts
+from clipsearch.tasks.tuning.matrix import Examples, Strength, changed, learned
 
 DIM = 24
 
@@ -50,12 +53,12 @@ def test_loss_and_gradients_are_those_of_the_definition(examples: Examples) -> N
     rng = np.random.default_rng(1)
     factors = [0.3 * rng.standard_normal((DIM, 4)) for _ in range(2)]  # float64, for differences
     strength = Strength(0.5, 3.0)
-    batch = tuning_query._drawn(examples, rng)
+    batch = matrices._drawn(examples, rng)
 
     def loss(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
         return brute_loss(np.eye(DIM) + left @ right.T, examples, strength, 10.0)
 
-    found, slopes = tuning_query._loss(factors, batch, examples.held, strength, 10.0)  # type: ignore[arg-type]
+    found, slopes = matrices._loss(factors, batch, examples, strength, 10.0)  # type: ignore[arg-type]
     assert found == pytest.approx(loss(*factors), rel=1e-5)
     for number, (row, column) in ((0, (3, 1)), (0, (20, 2)), (1, (0, 0)), (1, (17, 3))):
         ends = []
@@ -85,14 +88,31 @@ def test_same_seed_same_matrix(examples: Examples) -> None:
 
 
 def test_a_large_set_is_learned_in_batches(examples: Examples, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning_query, "_BATCH", 12)
+    monkeypatch.setattr(matrices, "_BATCH", 12)
     seen = []
     learned(examples, Strength(0.5, 3.0), 20.0, seed=0, on_step=lambda step, loss: seen.append((step, loss)))
-    assert [step for step, _ in seen] == list(range(1, tuning_query.STEPS + 1))
-    batch = tuning_query._drawn(examples, np.random.default_rng(0))
+    assert [step for step, _ in seen] == list(range(1, matrices.STEPS + 1))
+    batch = matrices._drawn(examples, np.random.default_rng(0))
     assert len(batch.rows) >= 12  # the pairs drawn, and others among the same texts and images
     assert not batch.wrong[batch.rows, batch.columns].any()
     assert np.mean([loss for _, loss in seen[-20:]]) < np.mean([loss for _, loss in seen[:20]])
+
+
+def test_words_that_the_vocabulary_lacks_are_texts_of_their_own() -> None:
+    captions = ["a red florp in the snow", "Florp", "two easels", "an easel in the snow", "a zindle", "an easel"]
+    pairs = np.array([(i, i) for i in range(6)])
+    texts, found = new_words(captions, pairs, Tokenizer.from_file(str(PICTUREBOOK / "tokenizer.json")))
+    assert texts == [*captions, "a florp"]  # snow is known, and one picture of a zindle shows nothing
+    assert set(map(tuple, found.tolist())) - set(map(tuple, pairs.tolist())) == {(6, 0), (6, 1), (5, 3)}
+
+
+def test_equal_contents_are_one_image() -> None:
+    digests = [bytes([i % 12]) for i in range(15)]
+    division = divided(digests, [(0, 0), (1, 12), (0, 12), (2, 3)], seed=0, control=False)
+    assert division.kept == list(range(12))
+    assert division.pairs.tolist() == [[0, 0], [1, 0], [2, 3]]
+    with pytest.raises(InputError, match="2 different images are too few"):
+        divided([b"a", b"b"] * 10, [(0, 0)], seed=0, control=False)
 
 
 def test_equal_contents_are_in_the_same_part() -> None:
@@ -110,22 +130,24 @@ def captioned(rng: np.random.Generator, noise: float) -> Captioned:
     texts = unit(images + noise * rng.standard_normal((60, DIM)))
     names = [f"{noise}-{i}" for i in range(60)]
     pairs = np.stack([np.arange(60)] * 2, axis=1)
-    return Captioned(images, texts, pairs, parts([name.encode() for name in names], 0), np.array(names))
+    return Captioned(images, texts, names, pairs, parts([name.encode() for name in names], 0), np.array(names))
 
 
 def test_a_bootstrap_interval_holds_the_metric_and_narrows_for_equals() -> None:
     rng = np.random.default_rng(0)
     own, control = captioned(rng, 0.2), captioned(rng, 0.1)
     turn = (np.eye(DIM) + 0.2 * rng.standard_normal((DIM, DIM))).astype(np.float32)
-    measures = tuning._Pool.of(own, control, 2).measures(turn, seed=0)
+    before = measuring.Pool.of(own, control, 2)
+    after = measuring.Pool.of(*(one._replace(texts=changed(turn, one.texts)) for one in (own, control)), 2)
+    measures = after.measures(before, seed=0)
     assert [(one.images, one.metric) for one in measures] == [
-        (images, metric) for images in ("test", "control") for metric in tuning.METRICS
+        (images, metric) for images in ("test", "control") for metric in measuring.METRICS
     ]
     for one in measures:
         assert one.before_interval[0] <= one.before <= one.before_interval[1]
         assert one.after_interval[0] <= one.after <= one.after_interval[1]
         assert one.change_interval[0] <= one.after - one.before <= one.change_interval[1]
-    same = tuning._Pool.of(own, control, 2).measures(np.eye(DIM, dtype=np.float32), seed=0)
+    same = before.measures(before, seed=0)
     assert all(one.change_interval == (0, 0) for one in same)
 
 
@@ -133,23 +155,31 @@ def test_a_rank_is_that_among_images_that_the_caption_does_not_describe(monkeypa
     rng = np.random.default_rng(0)
     images, texts = unit(rng.standard_normal((40, DIM))), unit(rng.standard_normal((9, DIM)))
     pairs = rng.permutation(np.array([(i % 9, i) for i in range(40)] + [(3, 0), (4, 0), (8, 39)], np.int64))
-    asked = Captioned(images, texts, pairs, np.zeros(40, np.int64), np.array([f"a{i}" for i in range(40)]))
+    asked = Captioned(
+        images,
+        texts,
+        [f"t{i}" for i in range(9)],
+        pairs,
+        np.zeros(40, np.int64),
+        np.array([f"a{i}" for i in range(40)]),
+    )
     others = captioned(rng, 0.2)
     turn = (np.eye(DIM) + 0.3 * rng.standard_normal((DIM, DIM))).astype(np.float32)
     pool = np.concatenate([images, others.images])
+    turned = asked._replace(texts=changed(turn, texts))
     wanted = []
     for text, image in pairs.tolist():
         scores = pool @ (turn @ texts[text])
         wrong = [score for i, score in enumerate(scores) if (text, i) not in set(map(tuple, pairs.tolist()))]
         wanted.append(1 + sum(score >= scores[image] for score in wrong))
-    assert tuning._ranks(asked, others, turn).tolist() == wanted
-    monkeypatch.setattr(tuning, "_BLOCK_SCORES", 700)
-    assert tuning._ranks(asked, others, turn).tolist() == wanted
+    assert measuring._ranks(turned, others).tolist() == wanted
+    monkeypatch.setattr(measuring, "_BLOCK_SCORES", 700)
+    assert measuring._ranks(turned, others).tolist() == wanted
 
 
 def test_pictures_in_both_sets_do_not_compete_with_themselves() -> None:
     own = captioned(np.random.default_rng(0), 0.01)
-    found, known = tuning._Pool.of(own, own, 2).ranks(np.eye(DIM, dtype=np.float32))
+    found, known = measuring.Pool.of(own, own, 2).ranks()
     assert (found == 1).all()
     assert (known == 1).all()
 
@@ -166,10 +196,10 @@ def test_pictures_in_both_sets_do_not_compete_with_themselves() -> None:
 def test_verdict(mix: float, mrr: tuple[float, float, float], control: tuple[float, float], said: str | None) -> None:
     none = (0.0, 0.0)
     measures = [
-        tuning.Measure("test", "mrr", 9, *mrr[:2], none, none, (mrr[2], 1.0)),
-        tuning.Measure("control", "recall@1", 9, *control, none, none, none),
+        measuring.Measure("test", "mrr", 9, *mrr[:2], none, none, (mrr[2], 1.0)),
+        measuring.Measure("control", "recall@1", 9, *control, none, none, none),
     ]
-    verdict = tuning._verdict(mix, measures, 0.01)
+    verdict = measuring.verdict(mix, measures, 0.01)
     assert verdict is None if said is None else said in str(verdict)
 
 
@@ -178,7 +208,7 @@ def test_verdict(mix: float, mrr: tuple[float, float, float], control: tuple[flo
     [
         (["a", "b"], [(0, i) for i in range(9)], "9 captions are too few"),
         (["a"], [(0, i) for i in range(12)], "All captions are 'a'"),
-        (["a", "b"], [(i, j) for i in range(2) for j in range(6)], "6 images are too few"),
+        (["a", "b"], [(i, j) for i in range(2) for j in range(6)], "6 different images are too few"),
     ],
 )
 def test_too_little_to_learn_from(texts: list[str], pairs: list[tuple[int, int]], said: str) -> None:

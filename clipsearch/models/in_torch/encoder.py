@@ -85,18 +85,8 @@ class Encoder(ImageEncoder):
     @torch.inference_mode()
     def encode_tokens(self, texts: Sequence[text_tower.Tokens]) -> npt.NDArray[np.float32]:
         """Embed texts that are tokenised already as (Q, D) float32 unit vectors."""
-        ids = [text.ids for text in texts]
-        fixed = self._texts.fixed
-        length = self.context if fixed else max(map(len, ids))
-        tokens = torch.full((len(ids), length), fixed.token if fixed else self._texts.pad)
-        mask = torch.zeros_like(tokens)
-        for i, one in enumerate(ids):
-            place = slice(length - len(one), None) if fixed and fixed.left else slice(len(one))
-            tokens[i, place], mask[i, place] = torch.tensor(one), 1
-        if (largest := int(tokens.max())) >= self._texts.vocabulary:
-            raise ModelError(text_tower.foreign_token(largest, self._texts.vocabulary))
-        seen = {} if fixed and not fixed.masked else {"attention_mask": mask}
-        return unit(self._model.get_text_features(input_ids=tokens, **seen).pooler_output)
+        inputs = self._texts.inputs([text.ids for text in texts])
+        return unit(self._model.get_text_features(**inputs).pooler_output)
 
     def tokenize(self, text: str) -> text_tower.Tokens:
         """Tokenise `text`, cut to the context."""

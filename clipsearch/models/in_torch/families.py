@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pickle import UnpicklingError
 from typing import Any
@@ -25,7 +25,7 @@ from clipsearch.models.disk import clip_bpe
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.disk.hub import incomplete
 from clipsearch.models.disk.open_clip import WEIGHTS, Checkpoint
-from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape
+from clipsearch.models.in_numpy.text_tower import LIKE_CLIP, LIKE_SIGLIP, FixedLength, TowerShape, foreign_token
 from clipsearch.models.in_torch import siglip_tokenizer
 from clipsearch.models.logits import Logits
 from clipsearch.system.failures import is_shortage
@@ -154,6 +154,24 @@ class Texts:
             raise ModelError(
                 f"The tokenizer does not belong to the text tower: texts would have {self.context} tokens."
             )
+
+    def inputs(self, ids: Sequence[Sequence[int]]) -> dict[str, torch.Tensor]:
+        """Return the arguments of `get_text_features` for the token ids of B texts.
+
+        Raises:
+            ModelError: the tokenizer does not belong to the text tower.
+        """
+        fixed = self.fixed
+        length = self.context if fixed else max(map(len, ids))
+        tokens = torch.full((len(ids), length), fixed.token if fixed else self.pad)
+        mask = torch.zeros_like(tokens)
+        for i, one in enumerate(ids):
+            place = slice(length - len(one), None) if fixed and fixed.left else slice(len(one))
+            tokens[i, place], mask[i, place] = torch.tensor(one), 1
+        if (largest := int(tokens.max())) >= self.vocabulary:
+            raise ModelError(foreign_token(largest, self.vocabulary))
+        seen = {} if fixed and not fixed.masked else {"attention_mask": mask}
+        return {"input_ids": tokens, **seen}
 
     def shape(self, logits: Logits) -> TowerShape | None:
         """Return the description for `TextTower`; None where that cannot compute the tower."""

@@ -81,14 +81,7 @@ class ImageEncoder:
         self._float32: ImageTower | PlainTower | None = None
         """A copy of the tower in fp32, made if a lower precision failed for some image."""
         self._lock = Lock()
-        scale = preprocessing.scale
-        self._factor, self._offset = (
-            torch.tensor(values, device=self.device).view(1, 3, 1, 1)
-            for values in (
-                [scale / std for std in preprocessing.std],
-                [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)],
-            )
-        )
+        self._factor, self._offset = normaliser(preprocessing, self.device)
         self.batch_size = options.batch_size or (_BATCH_ON_CUDA if self.device.type == "cuda" else _BATCH)
         """Best number of images for one call of `encode_images`; lowered when the GPU's memory is too small."""
         self.calls = _CALLS_ON_GPU.get(self.device.type) or min(CALLS_ON_CPU, cores.available())
@@ -236,6 +229,13 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def normaliser(preprocessing: Preprocessing, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return (1, 3, 1, 1) factor and offset: an image tower is given offset + factor x levels of 0 to 255."""
+    factors = [preprocessing.scale / std for std in preprocessing.std]
+    offsets = [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]
+    return torch.tensor(factors, device=device).view(1, 3, 1, 1), torch.tensor(offsets, device=device).view(1, 3, 1, 1)
 
 
 def unit(vectors: torch.Tensor) -> npt.NDArray[np.float32]:

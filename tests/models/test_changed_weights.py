@@ -14,7 +14,7 @@ from transformers import AutoModel, CLIPModel
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk.files import locate
-from clipsearch.models.in_numpy.projection import check_projection, with_changed_projection
+from clipsearch.models.in_numpy.changed_weights import check_projection, with_changed_projection
 
 
 def in_other_numbers(folder: Path, dtype: torch.dtype) -> Path:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from clipsearch.tasks.tuning.captioned import Batch, Pairs, together
 from clipsearch.unit import Array, Vectors
 
 _RANK = 64
@@ -49,23 +49,9 @@ class Examples(NamedTuple):
     """(Q, D) unit vectors."""
     images: Vectors
     """(N, D) unit vectors."""
-    pairs: npt.NDArray[np.int64]
-    """(P, 2) index of a text and index of an image that it describes."""
+    pairs: Pairs
     held: Sequence[Vectors]
     """Sets of (A, D) unit vectors of texts that should stay where they are; each set counts the same."""
-
-
-class _Batch(NamedTuple):
-    """Some pairs, with each text and each image once."""
-
-    texts: Vectors
-    images: Vectors
-    rows: npt.NDArray[np.int64]
-    """(P,) index of the text of each pair."""
-    columns: npt.NDArray[np.int64]
-    """(P,) index of the image of each pair."""
-    wrong: npt.NDArray[np.bool_]
-    """(Q, N) whether a text and an image are not a pair."""
 
 
 def learned(
@@ -98,7 +84,7 @@ def learned(
     ]
     adam = [_Adam(factor) for factor in factors]
     for step in range(1, STEPS + 1):
-        loss, slopes = _loss(factors, _drawn(examples, rng), examples.held, strength, scale)
+        loss, slopes = _loss(factors, _drawn(examples, rng), examples, strength, scale)
         rate = _RATE * min(1.0, (STEPS - step + 1) / (_FALLING * STEPS))
         for one, slope in zip(adam, slopes, strict=True):
             one.step(slope, rate)
@@ -129,34 +115,27 @@ def changed(matrix: Array, vectors: Vectors) -> Vectors:
     return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True))
 
 
-def _drawn(examples: Examples, rng: np.random.Generator) -> _Batch:
-    """Draw pairs for one step. Where captions repeat, all known pairs among what was drawn are right."""
+def _drawn(examples: Examples, rng: np.random.Generator) -> Batch:
+    """Draw pairs for one step."""
     pairs = examples.pairs
     if len(pairs) > _BATCH:
         pairs = pairs[rng.choice(len(pairs), _BATCH, replace=False)]
-    texts, images = np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
-    at_text = np.full(len(examples.texts), -1)
-    at_image = np.full(len(examples.images), -1)
-    at_text[texts], at_image[images] = np.arange(len(texts)), np.arange(len(images))
-    rows, columns = at_text[examples.pairs[:, 0]], at_image[examples.pairs[:, 1]]
-    both = (rows >= 0) & (columns >= 0)
-    wrong = np.ones((len(texts), len(images)), np.bool_)
-    wrong[rows[both], columns[both]] = False
-    return _Batch(examples.texts[texts], examples.images[images], rows[both], columns[both], wrong)
+    return together(pairs, examples.pairs)
 
 
 def _loss(
-    factors: Sequence[Array], batch: _Batch, held: Sequence[Vectors], strength: Strength, scale: float
+    factors: Sequence[Array], batch: Batch, examples: Examples, strength: Strength, scale: float
 ) -> tuple[float, list[Array]]:
     """Return the loss, and its gradients by U and V."""
     left, right = factors
+    given, images, held = examples.texts[batch.texts], examples.images[batch.images], examples.held
     # 1. Vectors and scores. A pair competes with what is wrong for its text or its image, and not with other pairs.
-    inner = batch.texts @ right
-    moved = batch.texts + inner @ left.T
+    inner = given @ right
+    moved = given + inner @ left.T
     lengths = np.linalg.norm(moved, axis=1, keepdims=True)
     texts = moved / lengths
     sharpness = strength.sharpness * scale
-    scores = sharpness * (texts @ batch.images.T)
+    scores = sharpness * (texts @ images.T)
     slopes = np.zeros_like(scores)
     loss = 0.0
     for axis, own in ((1, batch.rows), (0, batch.columns)):
@@ -170,9 +149,9 @@ def _loss(
         by_own = np.bincount(own, share / total, scores.shape[1 - axis]).astype(np.float32)
         slopes += wrong * np.expand_dims(by_own, axis)
     # 2. Back to U and V.
-    by_texts = sharpness * (slopes @ batch.images)
+    by_texts = sharpness * (slopes @ images)
     by_moved = (by_texts - (by_texts * texts).sum(1, keepdims=True) * texts) / lengths
-    by_left, by_right = by_moved.T @ inner, batch.texts.T @ (by_moved @ left)
+    by_left, by_right = by_moved.T @ inner, given.T @ (by_moved @ left)
     # 3. What should stay: the mean square of how far its vectors move.
     for vectors in held:
         factor = 2 * strength.hold / (len(held) * len(vectors))
