@@ -236,6 +236,19 @@ def test_an_interrupted_run_goes_on_with_the_rest_of_the_archive(home: Path, mon
     assert (summary.images, summary.unchanged, encoder.embedded) == (5, done, 5 - done)
 
 
+def test_members_are_divided_into_parts_like_files(home: Path) -> None:
+    found = []
+    for number in (1, 2):
+        folder = home / f"part-{number}"
+        for _ in range(2):  # the second run finds nothing to read
+            summary = update(folder, home / "shards", rules=ARCHIVES, part=f"{number}/2")
+        assert (summary.unchanged, summary.images) == (summary.images, summary.images)
+        with closing(Store.open(folder)) as store:
+            found += [record.path for record in store.records() if record.row is not None]
+    refreshed(home, "shards", rules=ARCHIVES)
+    assert sorted(os.fsdecode(path.removeprefix(os.fsencode(home) + b"/")) for path in found) == paths(home)
+
+
 def test_names_are_stored_byte_for_byte(home: Path) -> None:
     tar(home / "odd.tar", {b"\xff\xfe \n.png": PICTURES["000.png"], b"a.zip!/b.png": PICTURES["001.png"]})
     refreshed(home, "odd.tar")
