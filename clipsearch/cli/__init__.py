@@ -33,6 +33,7 @@ _COMMANDS = {
     "query": ("query", "query"),
     "similar": ("query", "similar"),
     "serve": ("serve", "serve"),
+    "mcp": ("mcp", "mcp"),
     "score": ("score", "score"),
     "caption-rank": ("caption_rank", "caption_rank"),
     "classify": ("classify", "classify"),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from clipsearch.errors import IndexDamagedError, UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.decoding import DecodedImage, decode
 from clipsearch.images.reading import Content, read_file
 from clipsearch.images.recognising import format_of
 from clipsearch.index.format import Record
@@ -82,12 +82,20 @@ def thumbnail(record: Record, side: int, cache: ThumbnailCache) -> bytes:
     """
     if record.hash and (known := cache.get(record.hash, side)):
         return known
-    file = _read(record)
-    decoded = decode(file.data, os.path.basename(record.path), at_least=side)
     out = io.BytesIO()
-    reduced(decoded, side).save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
-    cache.put(file.digest, side, out.getvalue())
+    reduced(decoded(record, side), side).save(out, "WEBP", quality=_QUALITY, method=_EFFORT)
+    if record.hash:
+        cache.put(record.hash, side, out.getvalue())
     return out.getvalue()
+
+
+def decoded(record: Record, side: int) -> DecodedImage:
+    """Decode a picture, of which `side` pixels are enough.
+
+    Raises:
+        UnreadableImageError: as for `thumbnail`.
+    """
+    return decode(_read(record).data, os.path.basename(record.path), at_least=side)
 
 
 def original(record: Record) -> File:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals that end a program."""
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def shielded() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
+    before = {number: handler for number in ENDING if callable(handler := signal.getsignal(number))}
     held: list[int] = []
     over = False
 
