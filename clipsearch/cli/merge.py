@@ -53,6 +53,9 @@ def merge(
     any_precision: Annotated[
         bool, typer.Option("--any-precision", help="Merge indexes that were computed in different precisions.")
     ] = False,
+    codes: Annotated[
+        bool, typer.Option("--codes", help="Make short codes of all vectors, for query --approximate.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
     json: JsonOption = False,
 ) -> None:
@@ -74,6 +77,7 @@ def merge(
             moved=_pairs(root or ()),
             partial=partial,
             any_precision=any_precision,
+            codes=codes,
             progress=bar,
         )
     if not quiet:

@@ -20,6 +20,7 @@ from clipsearch.index.format import FINISHED, FORMAT, Folder, ModelRecord, Root,
 from clipsearch.index.joining import About, Joining, Moved
 from clipsearch.index.locking import without_writers
 from clipsearch.index.reading import Store
+from clipsearch.index.writing import Writer
 from clipsearch.system.paths import is_below, same_place
 from clipsearch.system.progress import SILENT, Progress
 
@@ -70,6 +71,7 @@ def merge(
     moved: Sequence[tuple[bytes, bytes]] = (),
     partial: bool = False,
     any_precision: bool = False,
+    codes: bool = False,
     progress: Progress = SILENT,
 ) -> Merged:
     """Make a new index of others, or nothing at all.
@@ -80,6 +82,7 @@ def merge(
         moved: old and new path (absolute) of folders that the new index knows under another path.
         partial: whether parts of a folder may be missing.
         any_precision: whether the indexes may have been computed in different precisions.
+        codes: whether the new index gets short codes; those of the others are not taken over.
         progress: is updated with the number of rows copied.
 
     Raises:
@@ -106,6 +109,10 @@ def merge(
         with Joining.at(out, about) as joining:
             for shard in shards:
                 joining.add(shard.store, renamed, progress)
+    if codes:
+        with Writer.locked(out) as writer:
+            writer.want_codes(wanted=True)
+            writer.make_codes()
     with closing(Store.open(out)) as store:
         contents, unreadable = store.contents(), len(store.unreadable())
     return Merged(

@@ -60,6 +60,7 @@ def merge_indexes(
     roots: Mapping[str, str] | None = None,
     partial: bool = False,
     any_precision: bool = False,
+    codes: bool = False,
     progress: Progress = SILENT,
 ) -> Merged:
     """Make one index of several, such as those of the parts of a folder, as a whole or not at all.
@@ -70,6 +71,7 @@ def merge_indexes(
         roots: new paths of folders, by their old ones, for indexes from machines where they are mounted elsewhere.
         partial: whether parts may be missing; otherwise that is an error.
         any_precision: whether the indexes may have been computed in different precisions; otherwise that is an error.
+        codes: whether the new index gets short codes, for approximate searches.
         progress: is updated with the number of rows copied.
 
     Returns:
@@ -88,6 +90,7 @@ def merge_indexes(
         moved=[(absolute(old), absolute(new)) for old, new in (roots or {}).items()],
         partial=partial,
         any_precision=any_precision,
+        codes=codes,
         progress=progress,
     )
 
