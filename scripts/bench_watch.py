@@ -1,7 +1,8 @@
 """Benchmark of `clipsearch index --watch`: how soon pictures are in the index, and what it costs to wait for them.
 
 One process watches a folder. Into it come single pictures, one after the other, and then a burst of many, during which
-queries are run. Then it rests. Everything lies in a temporary folder. Linux only. Run it with:
+queries are run. Then it rests, and a run without it indexes as many pictures, for comparison. Everything lies in a
+temporary folder. Linux only. Run it with:
 
     python scripts/bench_watch.py --model picturebook
 """
@@ -87,11 +88,18 @@ def _measured(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         process.send_signal(signal.SIGTERM)
         code = process.wait()
     assert code == 128 + signal.SIGTERM
+    # 4. As many pictures in a run of their own.
+    _paint(folder / "others", arguments.burst, 2)
+    began = time.perf_counter()
+    command = [*command[:4], "others", "--index", "other", "--quiet", "--model", arguments.model]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    alone = time.perf_counter() - began
     return {
         "single_s": round(statistics.median(single), 2),
         "single_slowest_s": round(max(single), 2),
         "burst_moved_s": round(copied, 2),
         "burst_in_index_s": round(in_index, 2),
+        "run_of_as_many_s": round(alone, 2),
         "queries_meanwhile": queries,
         "memory_at_work_mb": working,
         "memory_at_rest_mb": resting,

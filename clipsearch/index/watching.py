@@ -149,6 +149,8 @@ class Watch:
         """The places of `_tops` that are to be searched completely."""
         self._tops: list[bytes] = []
         """What is watched."""
+        self._real: dict[bytes, bytes] = {}
+        """For each of `_tops` that a symbolic link leads to, its path without links."""
         self._identities: dict[bytes, tuple[int, int] | None] = {}
         """Device and inode of each of `_tops`, and of each mount point that the index knows; None if it is gone."""
         self._watched: dict[bytes, tuple[int, int] | None] | None = None
@@ -190,6 +192,7 @@ class Watch:
             ClipsearchError: what `update` raises, except that another process is writing, or that a folder is missing
                 or empty, or has invalid patterns: then it is tried again.
         """
+        self._look_at_places()
         while True:
             busy = self._unsettled or self._unsettled.settled or self._whole
             self._note(self._events.wait(LOOK_SECONDS if busy else _IDLE_SECONDS))
@@ -212,7 +215,7 @@ class Watch:
     # -- what changed ------------------------------------------------------------------------------------------------
 
     def _note(self, paths: Iterable[bytes]) -> None:
-        for path in paths:
+        for path in map(self._as_watched, paths):
             if path in self._tops and not os.path.isfile(path):
                 self._whole.add(path)
             elif not self._is_of_an_index(path):
@@ -220,6 +223,13 @@ class Watch:
                     self._note_folder(path)
                 elif _may_matter(os.path.basename(path)):
                     self._unsettled.add(path)
+
+    def _as_watched(self, path: bytes) -> bytes:
+        """Return the name of a path below one of `_tops`; macOS gives notice of paths without symbolic links."""
+        for real, top in self._real.items():
+            if is_below(path, real) and not is_below(path, top):
+                return top + path[len(real) :]
+        return path
 
     def _note_folder(self, path: bytes) -> None:
         """Note a folder and all files in it, since one that was moved here brings no other notice."""
@@ -241,6 +251,7 @@ class Watch:
         with closing(Store.open(self._folder)) as store:
             self._tops = self._given or [on_disk(root.path) for root in store.roots()]
             mounts = [folder.path for folder in store.folders()]
+        self._real = {real: top for top in self._tops if (real := os.path.realpath(top)) != top}
         before, self._identities = self._identities, {place: _identity(place) for place in (*self._tops, *mounts)}
         changed = [place for place, now in self._identities.items() if place in before and before[place] != now]
         self._whole.update(top for top in self._tops for place in changed if is_below(place, top))

@@ -309,6 +309,27 @@ def test_the_model_is_let_go_after_a_rest(home: Home, monkeypatch: pytest.Monkey
     assert Model.released == 1
 
 
+def test_notices_may_name_what_a_link_leads_to(home: Home) -> None:
+    (home.folder / "link").symlink_to(home.pictures)
+    home.watch = Watch(home.folder / "other", [home.folder / "link"], Model(home.encoder, MODEL), home.notices)
+    home.watch.begin()
+    home.noticed(looks=1)
+    paint(home.pictures / "one" / "new.png", "cyan")
+    assert [summary.embedded for summary in home.noticed(home.pictures / "one" / "new.png")] == [1]
+
+
+def test_polling_searches_all_and_takes_what_two_searches_found_the_same(home: Home) -> None:
+    home.watch.close()
+    events = Polling(0.01)
+    home.watch = Watch(home.folder / FOLDER, [home.pictures], Model(home.encoder, MODEL), events)
+    home.watch.begin()
+    paint(home.pictures / "one" / "new.png", "cyan")
+    summaries = home.watch.go_on()
+    first = next(summaries)
+    assert (first.embedded, first.unchanged) == (0, 6)
+    assert next(summary for summary in summaries if summary.embedded).images == 7
+
+
 def test_what_is_no_picture_and_the_index_itself_lead_to_nothing(home: Home) -> None:
     (home.pictures / "notes.txt").write_text("x")
     inner = home.pictures / ".clipsearch-siglip2" / "lock"
