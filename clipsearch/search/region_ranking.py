@@ -19,6 +19,9 @@ from clipsearch.unit import Matrix, Scores, Vectors, are_unit
 _SAMPLE = 256
 """Number of images that the advantage of the best of several regions is estimated from."""
 
+_TOGETHER = 1 << 14
+"""Number of regions whose images are compared at a time."""
+
 
 class Best(NamedTuple):
     """The best images of one query, each once."""
@@ -43,22 +46,20 @@ class RegionRanking:
             mask: (N,) whether each image is ranked; None if all are.
             alive: (N,) whether each row is that of an image and not dead; None if none is dead.
         """
-        # In the file, these numbers are not next to each other; such an array takes much longer to compare.
-        images = np.ascontiguousarray(regions.images)
-        self.regions = regions._replace(images=images)
+        self.regions = regions
         self._wholes = wholes
-        self._mask = None if mask is None else mask[images]
-        starts = np.flatnonzero(images[1:] != images[:-1]) + 1
-        self._starts = np.concatenate([[0], starts])
+        self._mask = None if mask is None else mask[regions.images]
+        bounds = _bounds(regions.images)
+        self._starts = bounds[:-1]
         """(I,) the first region of each image that has any."""
-        self._sizes = np.diff(np.concatenate([self._starts, [len(images)]]))
+        self._sizes = np.diff(bounds)
         """(I,) the number of regions of each of these images."""
         self._largest = int(self._sizes.max())
         self._logarithms = np.log(np.arange(self._largest + 1).clip(1)).astype(np.float32)
         """(P,) ln(n) for each number of regions of an image, from 0 on."""
-        self._alive = np.arange(len(starts) + 1) if alive is None else np.flatnonzero(alive[images[self._starts]])
-        """Which of these images are alive."""
-        self._class_of = np.repeat(self._sizes.astype(np.uint16), self._sizes)
+        self._alive = None if alive is None else np.flatnonzero(alive[regions.images[self._starts]])
+        """Which of these images are alive; None if all are."""
+        self._class_of = np.repeat(self._sizes.astype(np.min_scalar_type(self._largest)), self._sizes)
         """(R,) the number of regions of the image of each region."""
         self._broken: set[int] = set()
         """Regions found so far that are not unit vectors."""
@@ -101,7 +102,8 @@ class RegionRanking:
         owners = self.regions.images[self._starts]
         order = np.argsort(owners)
         places = order[np.searchsorted(owners, rows, sorter=order).clip(max=len(owners) - 1)]
-        return self._starts[places], np.where(owners[places] == rows, self._sizes[places], 0)
+        sizes = np.where(owners[places] == rows, self._sizes[places], 0)
+        return self._starts[places].astype(np.int64), sizes.astype(np.int64)
 
     def broken_images(self) -> set[int]:
         """Return the rows of images with regions found so far that are not unit vectors."""
@@ -117,7 +119,7 @@ class RegionRanking:
     @property
     def alive(self) -> int:
         """The number of images that have regions and are alive."""
-        return len(self._alive)
+        return len(self._starts) if self._alive is None else len(self._alive)
 
     def slope_of_words(self, neutral: Vectors) -> float:
         """Return the penalty of all queries in words; see the function `slope_of_words`."""
@@ -133,8 +135,8 @@ class RegionRanking:
         Returns:
             (V, S') the differences of the cosines, and (S',) ln(n), of the S' images whose rows are unit vectors.
         """
-        blocks = self._alive[chosen]
-        firsts, sizes = self._starts[blocks], self._sizes[blocks]
+        blocks = chosen if self._alive is None else self._alive[chosen]
+        firsts, sizes = self._starts[blocks].astype(np.int64), self._sizes[blocks].astype(np.int64)
         wholes, numbers, starts = self.regions.images[firsts].astype(np.int64), *_expanded(firsts, sizes)
         if not len(blocks):
             return np.empty((len(vectors), 0)), np.empty(0)
@@ -225,6 +227,19 @@ class BestRegions:
             scores[np.isnan(scores)] = -np.inf  # rows that are no vectors
             best[:, self._with] = np.maximum.reduceat(scores, self._starts, axis=1)
         return best
+
+
+def _bounds(images: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Return (I + 1,) the first region of each of I images, and R at the end, given the (R,) image of each region.
+
+    In the file, these numbers are not next to each other, and such an array takes long to compare. A copy of all would
+    be fresh memory, which takes time as well, so parts are copied into the same little memory.
+    """
+    parts = [np.zeros(1, np.int32)]
+    for start in range(1, len(images), _TOGETHER):
+        some = np.ascontiguousarray(images[start - 1 : start + _TOGETHER])
+        parts.append((np.flatnonzero(some[1:] != some[:-1]) + start).astype(np.int32))
+    return np.concatenate([*parts, np.array([len(images)], np.int32)])
 
 
 def _expanded(firsts: Rows, sizes: Rows) -> tuple[Rows, Rows]:
