@@ -137,25 +137,40 @@ def timed(work: Path, steps: int) -> dict[str, dict[str, float]]:
     """Return, for both styles, seconds and processor seconds of the whole command."""
     found = {}
     for style in STYLES:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        process = _command(work, "picturebook", style, steps)
-        took = common.seconds(process)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        took, busy, _ = _weighed(_command(work, "picturebook", style, steps))
         found[style] = {"seconds": round(took, 1), "processor": round(busy, 1)}
         print(f"{style}, {steps} steps: {took:.0f} s, {busy:.0f} s of processor time", flush=True)
     return found
 
 
-def large(work: Path, steps: int = 4) -> dict[str, dict[str, float | None]]:
-    """Return, for both styles, seconds a step and the memory at the size of ViT-B/32."""
+def large(work: Path, steps: int = 3) -> dict[str, dict[str, float | None]]:
+    """Return, for both styles, seconds and processor seconds a step, and the memory, at the size of ViT-B/32."""
     folder = common.models(None, work, vit=True)[common.VIT_B_32]
     found: dict[str, dict[str, float | None]] = {}
     for style in STYLES:
-        one, more = (common.weigh(_command(work, str(folder), style, number)) for number in (1, 1 + steps))
-        found[style] = {"step": round((more.seconds - one.seconds) / steps, 2), **more.shown()}
+        one, more = (_weighed(_command(work, str(folder), style, number)) for number in (1, 1 + steps))
+        found[style] = {
+            "step": round((more.seconds - one.seconds) / steps, 2),
+            "processor_step": round((more.processor - one.processor) / steps, 2),
+            "own_mb": more.own_mb and round(more.own_mb),
+        }
         print(f"ViT-B/32, {style}: {found[style]}", flush=True)
     return found
+
+
+class _Cost(NamedTuple):
+    seconds: float
+    processor: float
+    """Seconds of processor time."""
+    own_mb: float | None
+
+
+def _weighed(process: common.Process) -> _Cost:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    weight = common.weigh(process)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return _Cost(weight.seconds, busy, weight.own_mb)
 
 
 def _command(work: Path, model: str, style: str, steps: int) -> common.Process:
