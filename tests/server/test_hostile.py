@@ -15,6 +15,7 @@ from conftest import paint
 from PIL import Image
 from serving import TOKEN, Client, serving
 
+from clipsearch.cli.serve import _announce, _check_installed
 from clipsearch.errors import InputError
 from clipsearch.index.format import FOLDER
 from clipsearch.server import app, uploads
@@ -345,3 +346,34 @@ def test_thumbnails_on_the_disk_stay_below_their_limit_and_are_nobody_elses(tmp_
     assert (tmp_path / "thumbnails").stat().st_mode & 0o077 == 0
     ThumbnailCache(tmp_path / "none", 0).put(names[0], 320, b"x")
     assert not (tmp_path / "none").exists()
+
+
+# --- what is said ---
+
+
+def test_the_address_is_printed_and_opened_and_who_can_reach_it_is_said(
+    sample_index: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def launch(address: str) -> int:
+        opened.append(address)
+        return 0
+
+    monkeypatch.setattr("typer.launch", launch)
+    with Indexes([sample_index / FOLDER]) as indexes:
+        for host in ("127.0.0.1", EVERYWHERE):
+            server = Server(indexes, cache=ThumbnailCache(tmp_path, 0), host=host, token=TOKEN)
+            _announce(server, indexes, show=True)
+            server.close()
+            out, said = capsys.readouterr()
+            assert out == f"http://127.0.0.1:{server.port}/?token={TOKEN}\n"
+            assert opened.pop() == out.strip()
+            assert "Serving 253 images" in said
+            assert ("not encrypted" in said) == (host == EVERYWHERE)
+
+
+def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "uvicorn" else name)
+    with pytest.raises(InputError, match=r"^uvicorn is not installed.*clipsearch\[serve\]"):
+        _check_installed()
