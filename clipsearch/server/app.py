@@ -47,6 +47,8 @@ from clipsearch.system import cores
 
 BODY_SECONDS = 60.0
 """Seconds in which all of a picture or of a list has to arrive."""
+_UPLOADS = 4
+"""Number of pictures that are received at a time, so that those of many clients do not fill the memory."""
 _LONGEST_LIST = 1 << 20
 """Bytes of a list of pictures for a zip file."""
 _MOST_ZIPPED = 5000
@@ -67,6 +69,7 @@ class Site:
         self._searching = anyio.CapacityLimiter(cores.available())
         self._decoding = anyio.CapacityLimiter(cores.available())
         self._sending = anyio.CapacityLimiter(2)
+        self._receiving = anyio.CapacityLimiter(_UPLOADS)
 
     def routes(self) -> list[Route]:
         """Return the addresses."""
@@ -108,8 +111,13 @@ class Site:
 
     async def similar(self, request: Request) -> Response:
         """Answer with the pictures that are like one, which is named or sent."""
+        if request.method != "POST":
+            return await self._similar(request, None)
+        async with self._receiving:  # the others wait, and what they send does so at their side
+            return await self._similar(request, await _body(request, MOST_BYTES))
+
+    async def _similar(self, request: Request, content: bytes | None) -> Response:
         served = self._served(request)
-        content = await _body(request, MOST_BYTES) if request.method == "POST" else None
 
         def answer() -> Response:
             question = parse(request.query_params, served, self._uploads, also=("row", "id", "box"))
