@@ -105,7 +105,7 @@ def nodes() -> list[Node]:
             int(one["Resources"].get("CPU", 0)),
             int(one["Resources"].get("GPU", 0)),
         )
-        for one in ray.nodes()  # type: ignore[no-untyped-call]
+        for one in ray.nodes()
         if one["Alive"]
     ]
 

@@ -74,7 +74,7 @@ def reference(folder: Path) -> npt.NDArray[Any]:
     from transformers import AutoImageProcessor, CLIPModel
 
     model = locate("picturebook").folder
-    processor = AutoImageProcessor.from_pretrained(model, backend="pil")  # type: ignore[no-untyped-call]
+    processor = AutoImageProcessor.from_pretrained(model, backend="pil")
     pictures = [Image.open(folder / f"{i}.webp").convert("RGB") for i in (0, 1)]
     with torch.inference_mode():
         out = CLIPModel.from_pretrained(model).get_image_features(**processor(pictures, return_tensors="pt"))

@@ -63,7 +63,7 @@ def test_numbers_are_those_of_plain_transformers(run: Run, sample_index: Path, t
     files = sorted(path for folder in ("dogs", "food") for path in (SAMPLES / folder).iterdir())[::5]
     # 1. What a short notebook would do.
     model = CLIPModel.from_pretrained(PICTUREBOOK, dtype=torch.float32)
-    pixels = AutoImageProcessor.from_pretrained(PICTUREBOOK, backend="pil")(  # type: ignore[no-untyped-call]
+    pixels = AutoImageProcessor.from_pretrained(PICTUREBOOK, backend="pil")(
         images=[Image.open(path).convert("RGB") for path in files], return_tensors="pt"
     )
     tokens = AutoTokenizer.from_pretrained(PICTUREBOOK)(texts, padding=True, return_tensors="pt")

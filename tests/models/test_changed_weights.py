@@ -19,7 +19,7 @@ from clipsearch.models.in_numpy.changed_weights import check_projection, with_ch
 
 def in_other_numbers(folder: Path, dtype: torch.dtype) -> Path:
     shutil.copytree(PICTUREBOOK, folder)
-    CLIPModel.from_pretrained(PICTUREBOOK, dtype=torch.float32).to(dtype).save_pretrained(folder)  # type: ignore[arg-type]
+    CLIPModel.from_pretrained(PICTUREBOOK, dtype=torch.float32).to(dtype).save_pretrained(folder)
     return folder
 
 

@@ -24,7 +24,7 @@ def plain_transformers(folder: Path, images: list[Image.Image]) -> npt.NDArray[n
     import torch
     from transformers import AutoImageProcessor, CLIPModel
 
-    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     model = CLIPModel.from_pretrained(folder, dtype=torch.float32)  # in evaluation mode
     with torch.no_grad():
         features = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output

@@ -63,7 +63,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = families.make(name, tmp_path_factory.mktemp("models") / name)
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
     fixed = "siglip" in name
     longest = 16 if fixed else getattr(model.config.text_config, "max_position_embeddings", 20)
     if name in ("altclip", "chinese_clip", "vision-text-dual-encoder"):

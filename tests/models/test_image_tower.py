@@ -55,7 +55,7 @@ def in_torch(tower: ImageTower) -> ImageEncoder:
 
 def transformers_own(folder: Path, images: list[Image.Image]) -> Array:
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
     with torch.no_grad():
         output = model.get_image_features(**processor(images=images, return_tensors="pt")).pooler_output
     return np.asarray(torch.nn.functional.normalize(output, dim=-1).numpy())

@@ -36,7 +36,7 @@ def opened(folder: Path) -> Embedder:
 def transformers_own(folder: Path, images: list[Path]) -> list[Array]:
     """(N, T, W) of each layer."""
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32).vision_model
-    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
     pixels = processor(images=[Image.open(path).convert("RGB") for path in images], return_tensors="pt")
     with torch.no_grad():
         states = model(pixel_values=pixels["pixel_values"], output_hidden_states=True).hidden_states

@@ -42,7 +42,7 @@ def in_torch(folder: Path, image: Image.Image) -> Array:
     CLIP: in the last layer, the attention of SCLIP alone. SigLIP: the head is given one patch at a time.
     """
     model: Any = AutoModel.from_pretrained(folder, dtype=torch.float32)
-    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")  # type: ignore[no-untyped-call]
+    processor: Any = AutoImageProcessor.from_pretrained(folder, backend="pil")
     inputs = processor(images=[image], return_tensors="pt")
     tower = model.vision_model
     with torch.no_grad():

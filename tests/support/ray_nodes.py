@@ -25,7 +25,7 @@ def main() -> None:
                 cluster.remove_node(others.pop())
             print("done", flush=True)  # noqa: T201
     finally:
-        cluster.shutdown()  # type: ignore[no-untyped-call]
+        cluster.shutdown()
 
 
 if __name__ == "__main__":

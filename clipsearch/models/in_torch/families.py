@@ -220,12 +220,12 @@ def _backend(tokenizer: Any) -> Tokenizer:  # noqa: ANN401
 def _quiet() -> Iterator[None]:
     """Silence the log and the warnings of transformers; what matters is raised as an error."""
     level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.enable_progress_bar()

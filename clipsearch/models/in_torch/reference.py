@@ -51,7 +51,7 @@ class Plain:
             settings = Checkpoint.load(self._files.folder).preprocessing()
             del settings["crop_offset"]  # transformers has no such setting
             return CLIPImageProcessorPil(**settings)
-        return AutoImageProcessor.from_pretrained(  # type: ignore[no-untyped-call]
+        return AutoImageProcessor.from_pretrained(
             self._files.folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
 

@@ -20,7 +20,7 @@ _SPACE = "▁"
 
 def converted(tokenizer: Any) -> Tokenizer:  # noqa: ANN401  (a SiglipTokenizer, which transformers leaves untyped)
     """Convert a `SiglipTokenizer`."""
-    described = SpmConverter(tokenizer).proto  # type: ignore[no-untyped-call]
+    described = SpmConverter(tokenizer).proto
     pieces = [(piece.piece, piece.score) for piece in described.pieces]
     training = described.trainer_spec
     made = Tokenizer(Unigram(pieces, training.unk_id, byte_fallback=training.byte_fallback))
