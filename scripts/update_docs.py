@@ -22,12 +22,12 @@ _TAKEN = 1_793_188_800
 _BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def refreshed(text: str, cwd: Path, env: dict[str, str]) -> str:
-    """Return `text` with updated outputs of all commands in its console blocks."""
+def refreshed(text: str, cwd: Path, env: dict[str, str], programs: Path = Path(sys.executable).parent) -> str:
+    """Return `text` with updated outputs of all commands in its console blocks; `clipsearch` is that in `programs`."""
 
     def rerun(block: re.Match[str]) -> str:
         commands = [line[2:] for line in block[1].splitlines() if line.startswith("$ ")]
-        shown = "".join(f"$ {command}\n{_output(command, cwd, env)}" for command in commands)
+        shown = "".join(f"$ {command}\n{_output(command, cwd, env, programs)}" for command in commands)
         return f"```console\n{shown}```"
 
     return _BLOCK.sub(rerun, text)
@@ -40,10 +40,10 @@ def sample_folder(parent: Path) -> Path:
     return parent
 
 
-def _output(command: str, cwd: Path, env: dict[str, str]) -> str:
+def _output(command: str, cwd: Path, env: dict[str, str], programs: Path) -> str:
     """Return stderr, followed by what a terminal on stdout shows."""
     leader, follower = pty.openpty()
-    path = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"
+    path = f"{programs}{os.pathsep}{env.get('PATH', '')}"
     with subprocess.Popen(
         ["/bin/bash", "-c", command],
         cwd=cwd,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +16,8 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -27,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it
 
 from faulty import Faults, library
 from PIL import Image
-from warm import WITHOUT_TORCH, Warm
+from warm import COMMANDS, WITHOUT_TORCH, Server, Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
@@ -47,10 +48,8 @@ def unheard_log() -> Iterator[None]:
     log.setLevel(logging.NOTSET)
 
 
-@pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A user's environment: a home and a cache of its own, no hub, no settings."""
-    home = tmp_path_factory.mktemp("home")
+def users_environment(home: Path) -> dict[str, str]:
+    """What a user with this home and a cache of its own has: no hub, no settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("CLIPSEARCH_", "HF_", "XDG_"))}
     return kept | {
         "HOME": str(home),
@@ -60,6 +59,32 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "COLUMNS": "80",
         "CUDA_VISIBLE_DEVICES": "-1",  # what is shown and compared is the CPU's, whatever the machine has
     }
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A user's environment."""
+    return users_environment(tmp_path_factory.mktemp("home"))
+
+
+_SERVERS = pytest.StashKey[list[str]]()
+"""The addresses of the processes that fork commands, with PyTorch and without; all workers share them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        config.stash[_SERVERS] = config.workerinput["servers"]
+        return
+    stack = contextlib.ExitStack()
+    config.add_cleanup(stack.close)
+    environment = users_environment(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    servers = [Server(environment, imports) for imports in (COMMANDS, WITHOUT_TORCH)]
+    config.stash[_SERVERS] = [stack.enter_context(server) for server in servers]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (pytest-xdist's)
+    node.workerinput["servers"] = node.config.stash[_SERVERS]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -79,22 +104,41 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
 
 
-_READ_WHEN_NEEDED = {"CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"}
-"""Variables that no library looks at when it is imported."""
+_READ_WHEN_NEEDED = {
+    *("CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"),
+    "PYTHONIOENCODING",  # of which a fork makes what the interpreter would
+}
+"""Variables that neither the interpreter nor a library looks at before."""
 _WITH_TORCH = {"index", "query", "similar", "embed", "score", "imagine", "tokens", "cluster", "pull", "check"}
 """Commands of which some import PyTorch, or another large library; forks of a process without it take half the time."""
 
 
 @pytest.fixture(scope="session")
-def with_torch(environment: dict[str, str]) -> Iterator[Warm]:
+def with_torch(environment: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Warm]:
     """Forks programs from a process that has imported PyTorch."""
-    with Warm(environment) as warm:
+    with Warm(pytestconfig.stash[_SERVERS][0], environment) as warm:
         yield warm
 
 
+def _asking(config: pytest.Config) -> list[str]:
+    """A command that begins fast and has `clipsearch` forked from the process with PyTorch."""
+    return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), config.stash[_SERVERS][0]]
+
+
 @pytest.fixture(scope="session")
-def run(environment: dict[str, str], with_torch: Warm) -> Iterator[Run]:
+def forked(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A folder with a program `clipsearch` for shells that is forked, too."""
+    program = tmp_path_factory.mktemp("forked") / "clipsearch"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(_asking(pytestconfig))} "$@"\n')
+    program.chmod(0o755)
+    return program.parent
+
+
+@pytest.fixture(scope="session")
+def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Config) -> Iterator[Run]:
     """Run `clipsearch ARGUMENTS` in a folder, as a shell would, `before` it another command, its talk into `stderr`.
+
+    `line` is what a shell runs, with the command as `"$@"`.
 
     It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
     or it is to be `fresh`.
@@ -106,17 +150,22 @@ def run(environment: dict[str, str], with_torch: Warm) -> Iterator[Run]:
         env: Mapping[str, str] | None = None,
         timeout: float = 120,
         before: Sequence[str] = (),
+        line: str | None = None,
         fresh: bool = False,
-        stderr: Path | None = None,
+        stderr: Path | Literal["closed"] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         changed = dict(env or {})
-        if not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
+        command: Sequence[str | bytes | Path] = [*before, sys.executable, "-m", "clipsearch", *arguments]
+        if line is not None:
+            assert _READ_WHEN_NEEDED.issuperset(changed)
+            command = ["bash", "-c", line, "bash", *_asking(pytestconfig), *arguments]
+        elif not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
             program = ["-m", "clipsearch", *map(os.fsdecode, arguments)]
             warm = with_torch if _WITH_TORCH.intersection(arguments[:2]) else without_torch
             return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stderr=stderr)
         assert stderr is None, "for forks only"
         return subprocess.run(
-            [*before, sys.executable, "-m", "clipsearch", *arguments],
+            command,
             cwd=cwd,
             env=environment | changed,
             capture_output=True,
@@ -125,7 +174,7 @@ def run(environment: dict[str, str], with_torch: Warm) -> Iterator[Run]:
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    with Warm(environment, WITHOUT_TORCH) as without_torch:
+    with Warm(pytestconfig.stash[_SERVERS][1], environment) as without_torch:
         yield run
 
 
@@ -269,7 +318,7 @@ def another_file_system(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-@contextmanager
+@contextlib.contextmanager
 def deny(path: Path, mode: int = 0) -> Iterator[None]:
     """Within: a file or folder has these permissions, and they bind this process even if it is root's."""
     before = path.stat().st_mode
@@ -281,7 +330,7 @@ def deny(path: Path, mode: int = 0) -> Iterator[None]:
         path.chmod(before)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_privileges() -> Iterator[None]:
     """Within: root's right to pass over permissions is laid down (Linux; see capabilities(7))."""
     if os.geteuid() != 0:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from warm import Warm
 
 from clipsearch.cli import make_app
 from clipsearch.images.extensions import EXTENSIONS
@@ -27,9 +28,9 @@ def comparable(text: str) -> str:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_shown_output_is_what_is_printed(name: str, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_shown_output_is_what_is_printed(name: str, tmp_path: Path, environment: dict[str, str], forked: Path) -> None:
     text = (REPOSITORY / name).read_text("utf-8")
-    now = refreshed(text, sample_folder(tmp_path), environment)
+    now = refreshed(text, sample_folder(tmp_path), environment, forked)
     assert comparable(now) == comparable(text), "run: python scripts/update_docs.py"
     scores = [[float(n) for n in NUMBER.findall(line)] for line in text.splitlines() if "sample-images/" in line]
     scores_now = [[float(n) for n in NUMBER.findall(line)] for line in now.splitlines() if "sample-images/" in line]
@@ -44,15 +45,13 @@ def test_every_command_is_documented() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/python.md"])
-def test_python_examples_run(name: str, sample_index: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_python_examples_run(name: str, sample_index: Path, with_torch: Warm, tmp_path: Path) -> None:
     code = "".join(
         re.findall(r"^```python\n(.*?)^```$", (REPOSITORY / name).read_text("utf-8"), re.MULTILINE | re.DOTALL)
     )
     assert "search(" in code
     here = shutil.copytree(sample_index, tmp_path / "here")  # some examples write beside the index
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=here, env=environment, capture_output=True, check=False
-    )
+    done = with_torch.run(["-c", f"import warnings\nwarnings.simplefilter('error')\n{code}"], cwd=here, timeout=300)
     assert (done.returncode, done.stderr.decode()) == (0, "")
     assert "dog_" in done.stdout.decode()
 

@@ -7,6 +7,7 @@ import logging
 import re
 import string
 from collections.abc import Iterator
+from functools import cache
 from typing import TypeGuard
 
 import pytest
@@ -19,9 +20,14 @@ from clipsearch.output.hints import HINTS, with_hints, with_option
 
 FOR_THE_COMMAND_LINE = {"output.hints", "output.reports", "output.terminal.detection"}
 CORE = sorted(name for name in MODULES if folder(name) not in ("cli", "server") and name not in FOR_THE_COMMAND_LINE)
-TREES = {name: ast.parse(MODULES[name].read_text("utf-8")) for name in MODULES}
 TYPED = re.compile(rf"(?<![\w-])--[a-z]|clipsearch ({'|'.join(_COMMANDS)})\b|`clipsearch`")
 """An option, or a command."""
+
+
+@cache
+def parsed(name: str) -> ast.Module:
+    """The code of a module; not before a test wants it, or every worker would parse all modules."""
+    return ast.parse(MODULES[name].read_text("utf-8"))
 
 
 def texts(tree: ast.AST) -> Iterator[str]:
@@ -52,19 +58,19 @@ def is_text(node: ast.expr | None) -> TypeGuard[ast.Constant]:
 
 @pytest.mark.parametrize("name", CORE)
 def test_the_core_names_no_option_and_no_command(name: str) -> None:
-    assert not [text for text in texts(TREES[name]) if TYPED.search(text)]
+    assert not [text for text in texts(parsed(name)) if TYPED.search(text)]
 
 
 def test_each_hint_has_an_entry_with_facts_that_the_error_carries() -> None:
-    for name, tree in TREES.items():
-        for keys, facts in hints(tree):
+    for name in MODULES:
+        for keys, facts in hints(parsed(name)):
             for key in keys:
                 needed = {field for _, field, *_ in string.Formatter().parse(HINTS[key]) if field}
                 assert needed <= facts, (name, key)
 
 
 def test_each_entry_is_used() -> None:
-    used = {text for name, tree in TREES.items() if name != "output.hints" for text in texts(tree)}
+    used = {text for name in MODULES if name != "output.hints" for text in texts(parsed(name))}
     assert not HINTS.keys() - used
 
 

@@ -25,24 +25,24 @@ def parameters(command: Any, *name: str) -> Iterator[tuple[tuple[str, ...], Any]
         yield from parameters(other, *name, inner)
 
 
-ALL = list(parameters(typer.main.get_command(make_app())))
+APP = typer.main.get_command(make_app())
+ALL = list(parameters(APP))
 
 
 @pytest.mark.parametrize(
     ("command", "parameter"), ALL, ids=[f"{' '.join(name)} {parameter.opts[0]}" for name, parameter in ALL]
 )
 def test_no_command_takes_an_empty_value(command: tuple[str, ...], parameter: Any) -> None:  # noqa: ANN401  (as above)
-    app = typer.main.get_command(make_app())
     values = ["", "something"][: max(1, parameter.nargs)]
     is_option = parameter.param_type_name == "option"
     arguments = [parameter.opts[0], *values] if is_option else ["something", ""] if parameter.nargs == -1 else [""]
     if command == ("import",) and parameter.name == "names":
         arguments = ["something", ""]
-    context = app.make_context("clipsearch", [*command, *arguments])
+    context = APP.make_context("clipsearch", [*command, *arguments])
     # Of a group of commands the only options are choices, and nothing is none of them.
     message = "'' is not one of" if command == ("models",) else "is empty"
     with context, pytest.raises((InputError, typer.BadParameter)) as error:
-        app.invoke(context)
+        APP.invoke(context)
     assert message in str(error.value)
 
 

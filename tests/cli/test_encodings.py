@@ -110,7 +110,10 @@ def test_reasons_name_nothing_of_pillow() -> None:
 
 def test_captions_come_from_standard_input_too_and_name_files_in_any_locale(run: Run, folder: Path) -> None:
     name = "Müller\x1b[31m 犬/Å.png"
-    shell = ["sh", "-c", f'printf "image,caption\\n%s,red\\n" "{name}" | "$@"', "sh"]
-    usual = run("eval", "-", "--json", cwd=folder, before=shell)
+    line = f'printf "image,caption\\n%s,red\\n" "{name}" | "$@"'
+    usual = run("eval", "-", "--json", cwd=folder, line=line)
     assert usual.returncode == 0, usual.stderr.decode()
-    assert run("eval", "-", "--json", cwd=folder, before=shell, env=ENCODINGS["C"]).stdout == usual.stdout
+    assert (
+        run("eval", "-", "--json", cwd=folder, before=["sh", "-c", line, "sh"], env=ENCODINGS["C"]).stdout
+        == usual.stdout
+    )

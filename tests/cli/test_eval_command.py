@@ -153,8 +153,7 @@ def test_a_gate_that_is_met_or_not_decides_the_exit_code(sample_index: Path, run
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_behind_standard_output_is_an_error_of_one_line(sample_index: Path, run: Run) -> None:
-    shell = ["sh", "-c", '"$@" > /dev/full', "sh"]
-    done = run("eval", CAPTIONS, "--min", "mrr=1", cwd=sample_index, before=shell)
+    done = run("eval", CAPTIONS, "--min", "mrr=1", cwd=sample_index, line='"$@" > /dev/full')
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.startswith(b"clipsearch: ")
     assert done.stderr.count(b"\n") == 1

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY, Run, make_clip, paint
+from warm import Warm
 
 DOCUMENT = REPOSITORY / "docs" / "examples.md"
 CLOSE = 0.003
@@ -40,18 +39,15 @@ def come_in_order(wanted: list[float], found: list[float]) -> bool:
     return all(any(number == pytest.approx(other, abs=CLOSE) for other in rest) for number in wanted)
 
 
-def test_plain_transformers_code_says_the_same(environment: dict[str, str]) -> None:
+STRICT = "import warnings\nwarnings.simplefilter('error')\n"
+
+
+def test_plain_transformers_code_says_the_same(with_torch: Warm) -> None:
     text = DOCUMENT.read_text("utf-8").split(PHI)[0]
     _, *shown = blocks(text, "console")  # the first makes the index
     prelude, *examples = blocks(text, "python")
     code = prelude + "".join(f"{example}print({END!r})\n" for example in examples)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        cwd=REPOSITORY,
-        env=environment | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"},
-        capture_output=True,
-        check=False,
-    )
+    done = with_torch.run(["-c", STRICT + code], cwd=REPOSITORY, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     *said, rest = done.stdout.decode().split(f"{END}\n")
     assert rest == ""
@@ -78,7 +74,7 @@ def clip_336(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("size", "grid"), [((640, 400), (3, 4)), ((120, 500), (8, 2)), ((50, 50), (4, 4))])
 def test_phi_3s_tokens_are_made_of_the_views_that_embed_writes(
-    size: tuple[int, int], grid: tuple[int, int], clip_336: Path, run: Run, tmp_path: Path
+    *, size: tuple[int, int], grid: tuple[int, int], clip_336: Path, run: Run, with_torch: Warm, tmp_path: Path
 ) -> None:
     section = DOCUMENT.read_text("utf-8").split(PHI)[1]
     (command,), (code,) = blocks(section, "sh"), blocks(section, "python")
@@ -90,9 +86,7 @@ def test_phi_3s_tokens_are_made_of_the_views_that_embed_writes(
     assert done.returncode == 0, done.stderr.decode()
 
     ends = "\nnp.savez('made.npz', tokens=tokens, line_end=line_end, between=between)"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code + ends], cwd=tmp_path, capture_output=True, check=False
-    )
+    done = with_torch.run(["-c", STRICT + code + ends], cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     h, w = grid
     assert done.stdout.decode() == f"({(h * w + 1) * 144 + 1 + (h + 1) * 12}, 3072)\n"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from conftest import Run, index, paint
@@ -67,11 +69,11 @@ CASES: list[tuple[list[str], int]] = [
     (["status"], 0),
     (["status", "--index", "nowhere"], 2),
     (["forget", "nowhere"], 2),
+    (["merge", "nowhere"], 2),
+    (["serve", "--index", "nowhere"], 2),
 ]
-STREAMS = {
-    "on a full disk": 'exec "$@" 2>/dev/full',
-    "closed": 'exec "$@" 2>&-',
-}
+STREAMS: tuple[Path | Literal["closed"], ...] = (Path("/dev/full"), "closed")
+"""Where nothing can be said."""
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +97,8 @@ def test_the_table_has_all_commands() -> None:
 @pytest.mark.parametrize(("arguments", "code"), CASES, ids=[" ".join(arguments) for arguments, _ in CASES])
 def test_what_is_said_does_not_change_the_exit_code(run: Run, folder: Path, arguments: list[str], code: int) -> None:
     outputs = set()
-    for done in (
-        run(*arguments, cwd=folder, stderr=Path("/dev/full")),
-        run(*arguments, cwd=folder, before=["sh", "-c", STREAMS["closed"], "sh"]),
-    ):
+    for stderr in STREAMS:
+        done = run(*arguments, cwd=folder, stderr=stderr)
         assert (done.returncode, done.stderr) == (code, b""), done.args
         outputs.add(done.stdout)
     assert len(outputs) == 1  # all of it, both times
@@ -106,23 +106,27 @@ def test_what_is_said_does_not_change_the_exit_code(run: Run, folder: Path, argu
         assert outputs == {b"[]\n"}
 
 
+@pytest.mark.parametrize("arguments", [["index", "--json"], ["query", "a red square"]])
+def test_a_process_that_begins_without_stderr_does_its_work(run: Run, folder: Path, arguments: list[str]) -> None:
+    done = run(*arguments, cwd=folder, before=["sh", "-c", 'exec "$@" 2>&-', "sh"])
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"red.png" in done.stdout or json.loads(done.stdout)["images"] == 3
+
+
 def test_work_is_done_though_nothing_can_be_said(run: Run, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     paint(tmp_path / "pictures" / "pink.png", "pink")
     (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
-    for number, shell in enumerate(STREAMS.values(), 5):
+    for number, stderr in enumerate(STREAMS, 5):
         paint(tmp_path / "pictures" / f"{number}.png", "pink", size=(80 + number, 40))
-        assert run("index", cwd=tmp_path, before=["sh", "-c", shell, "sh"]).returncode == 0
-        assert run("index", "--strict", cwd=tmp_path, before=["sh", "-c", shell, "sh"]).returncode == 2
+        assert run("index", cwd=tmp_path, stderr=stderr).returncode == 0
+        assert run("index", "--strict", cwd=tmp_path, stderr=stderr).returncode == 2
         assert f'"images": {number},'.encode() in run("status", "--json", cwd=tmp_path).stdout
     exported = run("export", "--out", "out.npy", "--index", folder, cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
-    shell = STREAMS["closed"]
-    imported = run(
-        *("import", "out.npy", "out.csv", "--index", tmp_path / "other"), cwd=tmp_path, before=["sh", "-c", shell, "sh"]
-    )
+    imported = run("import", "out.npy", "out.csv", "--index", tmp_path / "other", cwd=tmp_path, stderr="closed")
     assert imported.returncode == 0
-    forgotten = run("forget", "pictures", cwd=tmp_path, before=["sh", "-c", STREAMS["on a full disk"], "sh"])
+    forgotten = run("forget", "pictures", cwd=tmp_path, stderr=Path("/dev/full"))
     assert forgotten.returncode == 0
     assert b'"images": 0,' in run("status", "--json", cwd=tmp_path).stdout
 
@@ -148,10 +152,10 @@ def test_a_pipe_that_nobody_reads_takes_what_is_said(
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"], ["status", "--json"], ["models"], ["query", "red"]])
 def test_a_standard_output_that_cannot_be_written_is_an_error(run: Run, folder: Path, arguments: list[str]) -> None:
-    done = run(*arguments, cwd=folder, before=["sh", "-c", 'exec "$@" >/dev/full', "sh"])
+    done = run(*arguments, cwd=folder, line='exec "$@" >/dev/full')
     assert done.returncode == 2
     assert b"No space left on device" in done.stderr
-    both = run(*arguments, cwd=folder, before=["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh"])
+    both = run(*arguments, cwd=folder, line='exec "$@" >/dev/full 2>&1')
     assert both.returncode == 2
 
 

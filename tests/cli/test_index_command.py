@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
 from PIL import Image
+from warm import Begun, Warm
 
 from clipsearch.errors import ModelError
 from clipsearch.images.decoding import decode
@@ -28,6 +30,7 @@ from clipsearch.models.disk.catalog import PICTUREBOOK_NOTE
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
 
+INDEX = ("-m", "clipsearch", "index")
 PB = ("--model", "picturebook")
 TORCH = ("--engine", "torch")
 
@@ -218,18 +221,11 @@ def committed(folder: Path) -> int:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_interrupted_index_resumes(
-    tmp_path: Path, run: Run, environment: dict[str, str], how: signal.Signals
-) -> None:
-    total = 400
+def test_an_interrupted_index_resumes(tmp_path: Path, run: Run, with_torch: Warm, how: signal.Signals) -> None:
+    total = 200
     many_pictures(tmp_path / "many", total)
-    # Nicer than this test, which has to be in time on a busy machine.
-    with subprocess.Popen(
-        ["nice", "-n", "19", sys.executable, "-m", "clipsearch", "index", "many", *PB, "--batch-size", "4"],  # noqa: S607
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-    ) as process:
+    with with_torch.begin([*INDEX, "many", *PB, "--batch-size", "4"], cwd=tmp_path) as process:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 19)  # this test has to be in time on a busy machine
         while process.poll() is None and not committed(tmp_path):
             time.sleep(0.01)
         process.send_signal(how)
@@ -265,12 +261,12 @@ def test_picturebook_says_what_it_is(pictures: Path, run: Run) -> None:
     assert done.stdout == b""
 
 
-def shown_on_a_terminal(command: list[str], folder: Path, environment: dict[str, str]) -> bytes:
-    """What a command that must succeed writes to a terminal."""
+def shown_on_a_terminal(arguments: Sequence[str], folder: Path, with_torch: Warm) -> bytes:
+    """What `index`, which must succeed, writes to a terminal."""
     import pty
 
     leader, follower = pty.openpty()
-    with subprocess.Popen(command, cwd=folder, env=environment | {"TERM": "xterm"}, stderr=follower) as process:
+    with with_torch.begin([*INDEX, *arguments], cwd=folder, env={"TERM": "xterm"}, stderr=follower) as process:
         os.close(follower)
         shown = b""
         while True:
@@ -286,9 +282,8 @@ def shown_on_a_terminal(command: list[str], folder: Path, environment: dict[str,
     return shown
 
 
-def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: dict[str, str], run: Run) -> None:
-    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
-    shown = shown_on_a_terminal(command, pictures.parent, environment)
+def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, with_torch: Warm, run: Run) -> None:
+    shown = shown_on_a_terminal(["pictures", *PB], pictures.parent, with_torch)
     assert b"10/10" in shown
     assert b"images" in shown
     quiet = run("index", "pictures", *PB, "--index", "other", cwd=pictures.parent)
@@ -297,17 +292,17 @@ def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, environment: 
 
 
 def test_the_progress_bar_is_back_after_the_model_and_has_no_rate_for_what_is_known(
-    pictures: Path, environment: dict[str, str], run: Run
+    pictures: Path, with_torch: Warm, run: Run
 ) -> None:
-    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB]
-    index(run, "pictures", *PB, cwd=pictures.parent)
+    command = ["pictures", *PB]
+    index(run, *command, cwd=pictures.parent)
     for i in range(300):
         shutil.copy(pictures / "cold" / "red.png", pictures / f"{i}.png")
-    shown = shown_on_a_terminal(command, pictures.parent, environment)
+    shown = shown_on_a_terminal(command, pictures.parent, with_torch)
     assert b"300/300" in shown
     assert b"/s" not in shown
     paint(pictures / "new.png", "cyan")
-    assert b"1/1" in shown_on_a_terminal(command, pictures.parent, environment)
+    assert b"1/1" in shown_on_a_terminal(command, pictures.parent, with_torch)
 
 
 def test_several_folders_are_refreshed_by_one_word(pictures: Path, run: Run) -> None:
@@ -352,7 +347,7 @@ def test_in_a_pipe_there_is_one_line_for_the_run(pictures: Path, run: Run) -> No
     assert line.startswith("10 images in the index (10 unchanged) in ")
 
 
-def wait_until_begun(process: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_until_begun(process: subprocess.Popen[bytes] | Begun, folder: Path) -> None:
     """Until a run has said in its index that it is at work; what comes next is the model, which takes a while."""
     while process.poll() is None:
         if Store.exists(folder):
@@ -388,7 +383,7 @@ def test_a_first_run_can_be_watched_and_a_killed_one_is_told_from_one_at_work(
     tmp_path: Path, run: Run, environment: dict[str, str]
 ) -> None:
     many_pictures(tmp_path / "many", 30)
-    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB, *TORCH]
+    command = [sys.executable, *INDEX, "many", *PB, *TORCH]  # which imports PyTorch before the first image
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
         wait_until_begun(process, tmp_path / FOLDER)
         process.send_signal(signal.SIGSTOP)
@@ -477,7 +472,7 @@ def test_a_first_run_interrupted_before_its_first_image_leaves_nothing(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
     many_pictures(tmp_path / "many", 30)
-    command = [sys.executable, "-m", "clipsearch", "index", "many", *PB, *TORCH]
+    command = [sys.executable, *INDEX, "many", *PB, *TORCH]
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE) as process:
         wait_until_begun(process, tmp_path / FOLDER)
         process.send_signal(signal.SIGINT)
@@ -498,15 +493,12 @@ def test_ctrl_c_within_generated_code_of_a_library_has_its_exit_code(
     assert (done.returncode, done.stderr) == (130, b"Interrupted.\n")
 
 
-def test_a_run_that_waited_for_one_that_failed_begins_anew(
-    pictures: Path, run: Run, environment: dict[str, str]
-) -> None:
+def test_a_run_that_waited_for_one_that_failed_begins_anew(pictures: Path, run: Run, with_torch: Warm) -> None:
     home = pictures.parent
-    command = [sys.executable, "-m", "clipsearch", "index", "pictures", *PB, "--wait", "100"]
+    command = [*INDEX, "pictures", *PB, "--wait", "100"]
     first = ExitStack()
     first.enter_context(Writer.locked(home / FOLDER))
-    with subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE) as second:
-        assert second.stderr is not None
+    with with_torch.begin(command, cwd=home) as second:
         assert b"is writing" in second.stderr.readline()
         first.__exit__(ModelError, ModelError(), None)
         second.communicate(timeout=100)
@@ -526,19 +518,16 @@ def test_an_index_without_images_may_have_another_model(pictures: Path, run: Run
     assert (done.returncode, b"--index DIR" in done.stderr) == (2, True)
 
 
-def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environment: dict[str, str]) -> None:
-    many_pictures(tmp_path / "many", 300)
-    command = [sys.executable, "-m", "clipsearch", "index", "many"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, *PB, *TORCH], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as first:
+def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, with_torch: Warm) -> None:
+    total = 200
+    many_pictures(tmp_path / "many", total)
+    with with_torch.begin([*INDEX, "many", *PB, *TORCH], cwd=tmp_path) as first:
+        os.setpriority(os.PRIO_PROCESS, first.pid, 19)  # this test has to be in time on a busy machine
         wait_until_begun(first, tmp_path / FOLDER)
         first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as this test needs
         assert first.poll() is None, "the first run was over too soon for this test"
         refused = run("index", "many", cwd=tmp_path)
-        with subprocess.Popen(
-            [*command, "--wait", "100", "--json"], cwd=tmp_path, env=environment, stdout=pipe, stderr=pipe
-        ) as second:
-            assert second.stderr is not None
+        with with_torch.begin([*INDEX, "many", "--wait", "100", "--json"], cwd=tmp_path) as second:
             waiting = second.stderr.readline()
             first.send_signal(signal.SIGCONT)
             assert run("query", "a dog", cwd=tmp_path).returncode in (0, 2)  # 2 before the first checkpoint
@@ -546,7 +535,7 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, environ
     assert (first.returncode, refused.returncode, second.returncode) == (0, 2, 0)
     assert b"--wait SECONDS" in refused.stderr
     assert waiting.startswith(b"Waiting")
-    assert json.loads(out)["reused"] == 300
+    assert json.loads(out)["reused"] == total
 
 
 def test_a_folder_of_hostile_names_and_things(pictures: Path, run: Run) -> None:

@@ -298,7 +298,7 @@ def test_commands_read_tables_in_any_encoding(tmp_path: Path, run: Run) -> None:
     (tmp_path / "queries.txt").write_bytes("red\r\n빨강\r\n".encode("utf-16"))
     index(run, "p", "--model", "picturebook", cwd=tmp_path)
 
-    done = run("eval", "-", "--json", cwd=tmp_path, before=["sh", "-c", 'cat captions.tsv | "$@"', "sh"])
+    done = run("eval", "-", "--json", cwd=tmp_path, line='cat captions.tsv | "$@"')
     assert (done.returncode, json.loads(done.stdout)[0]["queries"]) == (0, 2)
     assert done.stderr.decode().splitlines() == [
         "standard input: read as UTF-16, separated by tabs, paths in 'FilePath', texts in 'Title'."

@@ -32,7 +32,7 @@ from warm import WITHOUT_TORCH, Warm
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.images.files import Rules
 from clipsearch.index.diff import Changes
-from clipsearch.index.format import ARRAYS, CODES, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX
+from clipsearch.index.format import ARRAYS, BOXES, CODES, DATABASE, HEADER_BYTES, NEW_DATABASE, NEW_MATRIX, REGIONS
 from clipsearch.index.reading import Store
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
@@ -43,6 +43,8 @@ WRITES = {"write", "pwrite", "writev", "fwrite", "sendfile", "copy_file_range"}
 SYNCS = {"fsync", "fdatasync"}
 ROWS = {kind.name for kind in (*ARRAYS, CODES)}
 NEW_ROWS = {kind.new_name for kind in ARRAYS}
+EXTRA_FILES = {name for kind in (REGIONS, BOXES, CODES) for name in (kind.name, kind.new_name)}
+"""What only an index with regions or codes has."""
 TINY = Path(tiny.__file__)
 
 
@@ -100,6 +102,8 @@ class Story:
     """The index that the program meets; None for none."""
     checkpoint_seconds: float = 0
     """By default every file is committed by itself."""
+    is_extra: bool = False
+    """Whether it is about regions or codes: all else that the program does is also done in a story without."""
 
     def attempt(self, at: int = 0, kind: Kind = "kill") -> Ending:
         """Run the program on a fresh copy of the index, with a fault at its `at`-th call."""
@@ -136,6 +140,11 @@ class Story:
         for _, alike in itertools.groupby(self.calls, key=lambda call: (call.name, call.path)):
             run = list(alike)
             calls += run[:: max(1, len(run) - 1)]
+        if self.is_extra:
+            # Each call on their files, what comes after it, each commit, and a quarter of what other stories have, too.
+            files = {call.number for call in self.calls if call.path in EXTRA_FILES}
+            also = set(range(0, len(self.calls), 4)) | {number + 1 for number in files}
+            calls = [call for call in calls if call.number in files | also or is_commit(call) or call.name == "rename"]
         # Where nothing can be done by half, these are like the others.
         halves = kind in ("kill-torn", "short")
         return [call.number for call in calls if call.name in WRITES or not halves]
@@ -191,6 +200,7 @@ def first_run(home: Path, faults: Faults, warm: Warm, *, count: int = 2, regions
         warm,
         lambda folder: ["-m", "tiny", folder, pictures, *options],
         lambda folder: tiny.update(folder, pictures, regions=regions),
+        is_extra=regions is not None,
     )
     learn(story.truth, *(draw(pictures / f"{i}.png", i) for i in range(count)))
     if regions is not None:
@@ -292,7 +302,11 @@ STORIES = (
 
 @pytest.fixture(scope="module")
 def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
-    with faults.warm(environment, ("tiny", *WITHOUT_TORCH)) as warm:
+    # As little as they need: thousands are forked, and the more memory a process has, the longer that takes.
+    imports = ("filelock", "pathspec", "resource", "shlex", "clipsearch.index.", "clipsearch.cli.forget")
+    more = ("clipsearch.cli.command", "clipsearch.cli.log", "clipsearch.images.quiet", "clipsearch.output.paths")
+    readers = ("clipsearch.images.optional_packages.readers()", "PIL.Image.init()")
+    with faults.warm(environment, ("tiny", *imports, *more, "typer._click.decorators", *readers)) as warm:
         yield warm
 
 

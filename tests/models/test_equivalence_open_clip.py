@@ -16,6 +16,7 @@ import pytest
 from conftest import Run, index
 from open_clip_reference import Arrays
 from PIL import Image
+from warm import Warm
 
 from clipsearch.images.decoding import decode
 from clipsearch.models.disk.clip_bpe import VOCABULARY
@@ -125,20 +126,20 @@ def make_pictures(folder: Path) -> list[Path]:
     return [folder / f"{i}.png" for i in range(len(SIZES))]
 
 
-def make(place: Path, requests: Mapping[str, dict[str, Any]]) -> dict[str, Reference]:
+def make(place: Path, requests: Mapping[str, dict[str, Any]], with_torch: Warm) -> dict[str, Reference]:
     """The models that `requests` describe, as `open_clip_reference` wants it, by their names."""
     pictures = make_pictures(place / "pictures")
     shared = {"what": "model", "pictures": [str(path) for path in pictures], "texts": TEXTS}
     named = [{**shared, **request, "folder": str(place / name)} for name, request in requests.items()]
-    answers = open_clip_reference.ask(place, *named)
+    answers = open_clip_reference.ask(with_torch, place, *named)
     for name in requests:
         shutil.copy(open_clip_reference.available() / "open_clip" / VOCABULARY, place / name)
     return {name: Reference(place / name, pictures, answer) for name, answer in zip(requests, answers, strict=True)}
 
 
 @pytest.fixture(scope="module")
-def small_ones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reference]:
-    return make(tmp_path_factory.mktemp("open_clip"), SMALL)
+def small_ones(tmp_path_factory: pytest.TempPathFactory, with_torch: Warm) -> dict[str, Reference]:
+    return make(tmp_path_factory.mktemp("open_clip"), SMALL, with_torch)
 
 
 @pytest.fixture(params=SMALL)
@@ -226,10 +227,10 @@ def test_a_wrong_activation_would_be_noticed(small: Reference, tmp_path: Path) -
         check_texts(load(Reference(folder, small.pictures, small.answer)), small)
 
 
-def test_at_real_size_everything_equals_open_clip(tmp_path: Path) -> None:
+def test_at_real_size_everything_equals_open_clip(tmp_path: Path, with_torch: Warm) -> None:
     one, other = REAL  # of the same shape
     requests = {one: {"architecture": one}, other: {"architecture": other, "weights": str(tmp_path / one)}}
-    for reference in make(tmp_path, requests).values():
+    for reference in make(tmp_path, requests, with_torch).values():
         encoder = load(reference)
         assert encoder.dim == 512
         check_pixels(encoder, reference)

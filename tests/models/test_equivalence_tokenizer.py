@@ -21,6 +21,7 @@ from conftest import REPOSITORY, SAMPLES
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from warm import Warm
 
 from clipsearch.errors import ModelError
 from clipsearch.models.disk import clip_bpe
@@ -149,12 +150,12 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return found + [0] * (CONTEXT - len(found))
 
 
-def test_ids_and_cleaned_texts_equal_open_clips(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_ids_and_cleaned_texts_equal_open_clips(tmp_path: Path, tokenizer: Tokenizer, with_torch: Warm) -> None:
     texts = sentences()
     assert len(set(texts)) > 4_000
     (tmp_path / "texts.json").write_text(json.dumps(texts))
     request = {"what": "tokenize", "texts": str(tmp_path / "texts.json")}
-    answer = open_clip_reference.ask(tmp_path, request)[0]
+    answer = open_clip_reference.ask(with_torch, tmp_path, request)[0]
     cleaned = json.loads(answer["cleaned"].tobytes())
     differing = [text for text, wanted in zip(texts, answer["ids"], strict=True) if ids(tokenizer, text) != [*wanted]]
     assert differing == []

@@ -15,13 +15,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from warm import Warm
+from warm import Server, Warm
 
 SOURCE = Path(__file__).resolve().parent / "faults" / "faults.c"
 
@@ -60,9 +61,12 @@ class Faults:
 
     library: Path
 
-    def warm(self, environment: Mapping[str, str], imports: Sequence[str]) -> Warm:
-        """Processes that run Python programs which may meet faults."""
-        return Warm({**environment, "LD_PRELOAD": str(self.library)}, imports)
+    @contextmanager
+    def warm(self, environment: Mapping[str, str], imports: Sequence[str]) -> Iterator[Warm]:
+        """Within: what runs Python programs which may meet faults."""
+        environment = {**environment, "LD_PRELOAD": str(self.library)}
+        with Server(environment, imports) as address, Warm(address, environment) as warm:
+            yield warm
 
     def environment(
         self,

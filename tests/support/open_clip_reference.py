@@ -1,13 +1,13 @@
 """What open_clip itself makes of pictures and texts. Run as a program: `python open_clip_reference.py REQUESTS.json`.
 
-It lies in a folder of its own, since transformers cannot be imported beside the torchvision that it needs; `available`
-says where. Each request names what to do (see `_main`) and the .npz file for the results.
+It lies in a folder of its own, since transformers cannot be imported beside the torchvision that it needs, unless it
+is imported already; `available` says where. Each request names what to do (see `_main`) and the .npz file for the
+results.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import types
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from warm import Warm
 
 FOLDER = Path(sys.prefix) / "reference"
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -33,15 +34,13 @@ def available() -> Path:
     return FOLDER
 
 
-def ask(place: Path, *requests: Mapping[str, Any]) -> list[Arrays]:
+def ask(with_torch: Warm, place: Path, *requests: Mapping[str, Any]) -> list[Arrays]:
     """What open_clip answers to each of `requests`, in a process of its own, with files in `place`."""
     available()
     named = [{**request, "out": str(place / f"answer-{i}.npz")} for i, request in enumerate(requests)]
     (place / "requests.json").write_text(json.dumps(named), "utf-8")
-    done = subprocess.run(
-        [sys.executable, __file__, place / "requests.json"], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = with_torch.run([__file__, place / "requests.json"], timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
     return [_arrays(Path(request["out"])) for request in named]
 
 

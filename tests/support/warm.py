@@ -8,26 +8,28 @@ that start `python -m clipsearch` anew.
 
 from __future__ import annotations
 
-import array
 import atexit
 import contextlib
 import ctypes
 import gc
 import importlib
-import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import BinaryIO, Literal, NoReturn, Self
+
+from asking import ask, receive, send
 
 WITHOUT_TORCH = (
     *("filelock", "pathspec", "resource", "tomllib", "platformdirs", "typer._click.decorators", "numkong"),
@@ -48,20 +50,61 @@ COMMANDS = (
 """What any command imports."""
 
 
-class Warm:
-    """Processes with `imports` imported: as many as programs run at a time, each started when it is first needed."""
+class Server:
+    """A process with `imports` imported that forks programs for any number of processes, begun when it is first needed.
+
+    Within: the address for `Warm`.
+    """
 
     def __init__(self, environment: Mapping[str, str], imports: Sequence[str] = COMMANDS) -> None:
-        self._environment = dict(environment)
+        # As clipsearch itself has it before it imports NumPy; and a process with threads should not be forked.
+        self._environment = {**environment, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         self._imports = imports
-        self._idle: list[_Process] = []
+        self._folder = tempfile.TemporaryDirectory(prefix="warm-")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._ends, self._lives = os.pipe()
+        """The server, and the thread that waits to begin it, end when nobody has the second one open."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._begin_when_needed)
+
+    def __enter__(self) -> str:
+        address = os.path.join(self._folder.name, "s")
+        self._listener.bind(address)
+        self._listener.listen()
+        self._thread.start()
+        return address
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lives)
+        self._thread.join()
+        self._listener.close()
+        if self._process is not None:
+            self._process.wait()
+        os.close(self._ends)
+        self._folder.cleanup()
+
+    def _begin_when_needed(self) -> None:
+        ready, *_ = select.select([self._listener.fileno(), self._ends], [], [])
+        if self._ends not in ready:
+            kept = (self._listener.fileno(), self._ends)
+            command = [sys.executable, __file__, *map(str, kept), *self._imports]
+            self._process = subprocess.Popen(command, env=self._environment, pass_fds=kept, stdin=subprocess.DEVNULL)
+
+
+class Warm:
+    """Runs programs in forks of a `Server`, also several at a time."""
+
+    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+        self._address = address
+        self._environment = dict(environment)
+        self._idle: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._idle:
-            process.close()
+        for connection in self._idle:
+            connection.close()
 
     def run(
         self,
@@ -70,129 +113,189 @@ class Warm:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
-        stderr: Path | None = None,
+        stderr: Path | Literal["closed"] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run `FILE ARGUMENT...` or `-m MODULE ARGUMENT...` as `subprocess.run` would; `env` is added to what is set.
+        """Run `FILE ARGUMENT...`, `-m MODULE ARGUMENT...` or `-c CODE ARGUMENT...` as `subprocess.run` would.
 
-        Standard input is empty; what is said goes to the file `stderr`, if there is one.
+        `env` is added to what is set. Standard input is empty; what is said goes to the file `stderr`, if there is one,
+        or cannot be said at all.
         """
+        into: BinaryIO | Literal["closed"] | None = "closed" if stderr == "closed" else None
+        if isinstance(stderr, Path):
+            into = stderr.open("wb")
+        with contextlib.closing(into) if not isinstance(into, str | None) else contextlib.nullcontext():
+            begun = self.begin(program, cwd=cwd, env=env, stderr=into)
+        with begun:
+            try:
+                said = begun.communicate(timeout)
+            except TimeoutError:
+                begun.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired(begun.args, timeout) from None
+        assert begun.returncode is not None
+        return subprocess.CompletedProcess(begun.args, begun.returncode, *said)
+
+    def begin(
+        self,
+        program: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stderr: int | BinaryIO | Literal["closed"] | None = None,
+    ) -> Begun:
+        """Begin a program as `subprocess.Popen` would with pipes, or with what is said going into the file `stderr`."""
         try:
-            process = self._idle.pop()
+            connection = self._idle.pop()
         except IndexError:
-            process = _Process(self._environment, self._imports)
-        try:
-            words, variables = [str(word) for word in program], self._environment | dict(env or {})
-            return process.run(words, cwd, variables, timeout, stderr)
-        finally:
-            self._idle.append(process)
-
-
-class _Process:
-    """One such process; it runs one program at a time."""
-
-    def __init__(self, environment: dict[str, str], imports: Iterable[str]) -> None:
-        self._socket, theirs = socket.socketpair()
-        command = [sys.executable, __file__, str(theirs.fileno()), *imports]
-        # As clipsearch itself has it before it imports NumPy; and a process with threads should not be forked.
-        env = environment | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        self._process = subprocess.Popen(command, env=env, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-
-    def run(
-        self, program: list[str], cwd: Path | None, env: Mapping[str, str], timeout: float, stderr: Path | None
-    ) -> subprocess.CompletedProcess[bytes]:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(self._address)
+        words = [str(word) for word in program]
         pipes = [os.pipe(), os.pipe()]
-        said: list[bytes] = [b"", b""]
         with contextlib.ExitStack() as theirs:
             for _, writing in pipes:
                 theirs.callback(os.close, writing)
-            streams = [pipes[0][1], theirs.enter_context(stderr.open("wb")).fileno() if stderr else pipes[1][1]]
-            request = {"program": program, "cwd": os.fspath(cwd or os.getcwd()), "env": dict(env)}
-            _send(self._socket, request, streams)
-        readers = [threading.Thread(target=_drain, args=(pipes[i][0], said, i)) for i in range(2)]
+            nothing = theirs.enter_context(open(os.devnull, "rb"))
+            streams = {0: nothing.fileno(), 1: pipes[0][1], 2: pipes[1][1]}
+            if stderr == "closed":
+                del streams[2]
+            elif stderr is not None:
+                streams[2] = stderr if isinstance(stderr, int) else stderr.fileno()
+            ask(connection, words, os.fspath(cwd or os.getcwd()), self._environment | dict(env or {}), streams)
+        return Begun(words, connection, [open(reading, "rb") for reading, _ in pipes], self._idle.append)
+
+
+class Begun:
+    """A program that was begun, to be used as a `subprocess.Popen`."""
+
+    def __init__(
+        self,
+        args: list[str],
+        connection: socket.socket,
+        said: Sequence[BinaryIO],
+        give_back: Callable[[socket.socket], None],
+    ) -> None:
+        self.args = args
+        self.stdout, self.stderr = said
+        self._connection = connection
+        self._give_back = give_back
+        self.pid: int = receive(connection)[0]
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wait(None)
+        self.stdout.close()
+        self.stderr.close()
+
+    def poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        with contextlib.suppress(TimeoutError):
+            self._wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it has not ended."""
+        if self.returncode is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
+        """What it writes, when it has ended.
+
+        Raises:
+            TimeoutError: it has not.
+        """
+        parts: dict[BinaryIO, bytes] = {}
+        readers = [
+            threading.Thread(target=lambda stream=stream: parts.update({stream: stream.read()}), daemon=True)
+            for stream in (self.stdout, self.stderr)
+        ]
         for reader in readers:
             reader.start()
-        pid, _ = _receive(self._socket)
-        self._socket.settimeout(timeout)
-        try:
-            status, _ = _receive(self._socket)
-        except TimeoutError:
-            os.kill(pid, signal.SIGKILL)
-            self._socket.settimeout(None)
-            _receive(self._socket)
-            raise subprocess.TimeoutExpired(program, timeout) from None
-        finally:
-            self._socket.settimeout(None)
-            for reader in readers:
-                reader.join()
-        return subprocess.CompletedProcess(program, os.waitstatus_to_exitcode(status), *said)
+        self._wait(timeout)
+        for reader in readers:
+            reader.join()
+        return parts[self.stdout], parts[self.stderr]
 
-    def close(self) -> None:
-        """End the process."""
-        self._socket.close()
-        self._process.wait()
-
-
-def _drain(pipe: int, into: list[bytes], at: int) -> None:
-    with open(pipe, "rb") as stream:
-        into[at] = stream.read()
-
-
-def _send(connection: socket.socket, message: Any, descriptors: Sequence[int] = ()) -> None:  # noqa: ANN401  (JSON)
-    data = json.dumps(message).encode()
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-    connection.sendmsg([len(data).to_bytes(8, "little")], rights)
-    connection.sendall(data)
-
-
-def _receive(connection: socket.socket) -> tuple[Any, list[int]]:
-    """A message with the descriptors that came with it; None when the other side is gone."""
-    head, descriptors, _, _ = socket.recv_fds(connection, 8, 2)
-    if not head:
-        return None, []
-    length, data = int.from_bytes(head, "little"), b""
-    while len(data) < length:
-        data += connection.recv(length - len(data))
-    return json.loads(data), descriptors
+    def _wait(self, seconds: float | None) -> None:
+        if self.returncode is not None:
+            return
+        if not select.select([self._connection], [], [], seconds)[0]:
+            raise TimeoutError
+        self.returncode = os.waitstatus_to_exitcode(receive(self._connection)[0])
+        self._give_back(self._connection)
 
 
 # -- in the process that forks ------------------------------------------------------------------------------------
 
 
+def _listen(listener: socket.socket, ends: int) -> None:
+    """Fork a process for each connection, until `ends` is closed at its other end."""
+    while True:
+        ready, *_ = select.select([listener.fileno(), ends], [], [])
+        if ends in ready:
+            break
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            os.close(ends)
+            with connection:
+                _serve(connection)
+            os._exit(0)
+        connection.close()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
 def _serve(connection: socket.socket) -> None:
     """Fork a process for each program that is asked for, until no more will come."""
     while True:
-        request, descriptors = _receive(connection)
+        request, descriptors = receive(connection)
         if request is None:
             return
         pid = os.fork()
         if pid == 0:
             connection.close()
-            for stream, descriptor in enumerate(descriptors, start=1):
-                os.dup2(descriptor, stream)
-                os.close(descriptor)
-            _become(**request)
+            _connect(dict(zip(request.pop("streams"), descriptors, strict=False)))
+            _become(**{"cwd": descriptors[-1], **request})
         for descriptor in descriptors:
             os.close(descriptor)
-        _send(connection, pid)
-        _send(connection, os.waitpid(pid, 0)[1])
+        with contextlib.suppress(BrokenPipeError):  # who asked may have been killed
+            send(connection, pid)
+            send(connection, os.waitpid(pid, 0)[1])
 
 
-def _become(program: list[str], cwd: str, env: dict[str, str]) -> NoReturn:
+def _connect(streams: dict[int, int]) -> None:
+    """Have these descriptors as standard streams, and for the others none, as an interpreter that begins so."""
+    for number, descriptor in streams.items():
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if number not in streams:
+            os.close(number)
+            setattr(sys, name, None)
+            setattr(sys, f"__{name}__", None)
+
+
+def _become(program: list[str], cwd: str | int, env: dict[str, str]) -> NoReturn:
     """Be the process that runs `program`."""
     os.chdir(cwd)
+    if isinstance(cwd, int):
+        os.close(cwd)
     os.environ.clear()
     os.environ.update(env)
+    if "PYTHONIOENCODING" in env:
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            if getattr(sys, name) is not None:
+                stream = open(number, "w", encoding=env["PYTHONIOENCODING"], closefd=False)  # noqa: SIM115  (to the end)
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
     if "FAULT_DIR" in env:
         ctypes.CDLL(None).faults_configure()  # it read them when it was loaded
     status: object = None
     try:
-        if program[0] == "-m":
-            sys.argv = program[1:]
-            runpy.run_module(program[1], run_name="__main__", alter_sys=True)
-        else:
-            sys.argv = program
-            runpy.run_path(program[0], run_name="__main__")
+        _execute(program)
     except SystemExit as end:
         status = end.code
         if isinstance(status, str):
@@ -201,6 +304,20 @@ def _become(program: list[str], cwd: str, env: dict[str, str]) -> NoReturn:
         traceback.print_exc()
         status = 1
     _end(status if isinstance(status, int) else int(status is not None))
+
+
+def _execute(program: list[str]) -> None:
+    if program[0] == "-c":
+        sys.argv = ["-c", *program[2:]]
+        tests = [str(path) for path in Path(__file__).parents[:2]]  # which a program would have to find by itself
+        sys.path[:] = ["", *(path for path in sys.path if path not in tests)]
+        exec(compile(program[1], "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+    elif program[0] == "-m":
+        sys.argv = program[1:]
+        runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = program
+        runpy.run_path(program[0], run_name="__main__")
 
 
 def _end(code: int) -> NoReturn:
@@ -233,9 +350,9 @@ def _import(names: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
-    _import(sys.argv[2:])
+    _import(sys.argv[3:])
     gc.freeze()  # or the first collection of each process would copy what it shares with this one
     for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]  # and so would what ends libraries
         finalizer.atexit = False
-    with socket.socket(fileno=int(sys.argv[1])) as requests:
-        _serve(requests)
+    with socket.socket(fileno=int(sys.argv[1])) as asked:
+        _listen(asked, int(sys.argv[2]))

@@ -39,6 +39,8 @@ OTHERS: list[list[str]] = [
     ["eval", "captions.csv"],
     ["models", "check", "picturebook"],
     ["tune", "captions.csv", "-o", "tuned"],
+    ["merge", "part"],
+    ["serve"],
 ]
 
 
@@ -118,10 +120,10 @@ def test_in_python_it_is_an_error_of_ours(folder: Path, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def gone(tmp_path: Path) -> Iterator[list[str]]:
-    """What to put before a command so that its current folder is deleted before it starts."""
+def gone(tmp_path: Path) -> Iterator[str]:
+    """A line that runs a command whose current folder is deleted before it starts."""
     lost = tmp_path / "lost"
-    yield ["sh", "-c", 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"', str(lost)]
+    yield f'mkdir {lost} && cd {lost} && rmdir {lost} && exec "$@"'
     assert not lost.exists()
 
 
@@ -130,16 +132,14 @@ def test_all_commands_are_tried_without_a_current_folder() -> None:
 
 
 @pytest.mark.parametrize("arguments", [*BY_THE_INDEX, *OTHERS], ids=" ".join)
-def test_without_a_current_folder_there_is_one_line(
-    run: Run, folder: Path, gone: list[str], arguments: list[str]
-) -> None:
-    said = refused(run(*arguments, cwd=folder, before=gone))
+def test_without_a_current_folder_there_is_one_line(run: Run, folder: Path, gone: str, arguments: list[str]) -> None:
+    said = refused(run(*arguments, cwd=folder, line=gone))
     assert "current folder" in said or arguments[0] == "eval"
 
 
-def test_what_needs_no_current_folder_works_without(run: Run, folder: Path, gone: list[str]) -> None:
+def test_what_needs_no_current_folder_works_without(run: Run, folder: Path, gone: str) -> None:
     for arguments in (["--help"], ["models"], ["models", "show", "picturebook"], ["status", "--index", str(folder)]):
-        assert run(*arguments, cwd=folder, before=gone).returncode == 0
+        assert run(*arguments, cwd=folder, before=["sh", "-c", gone, "sh"]).returncode == 0
 
 
 # -- HOME, TMPDIR, standard input ------------------------------------------------------------------------------------
@@ -192,9 +192,9 @@ def test_without_room_for_temporary_files_there_is_one_line(run: Run, folder: Pa
 def test_a_closed_standard_input_is_an_error_where_it_is_to_be_read(
     run: Run, folder: Path, arguments: list[str]
 ) -> None:
-    done = run(*arguments, cwd=folder, before=["sh", "-c", 'exec "$@" <&-', "sh"])
+    done = run(*arguments, cwd=folder, line='exec "$@" <&-')
     assert refused(done) == "clipsearch: Cannot read standard input (-): it is closed.\n"
-    done = run(*arguments, cwd=folder, before=["sh", "-c", 'exec "$@" 0>/dev/null', "sh"])  # open for writing only
+    done = run(*arguments, cwd=folder, line='exec "$@" 0>/dev/null')  # open for writing only
     assert "standard input" in refused(done)
 
 
