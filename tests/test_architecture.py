@@ -45,7 +45,8 @@ ALLOWED = {
     "several_indexes": "errors index_choice index search api",
     "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining tasks.tuning"
     " models api",
-    "distributed": "errors system images index search models models.disk models.in_numpy models.in_torch api",
+    "distributed": "errors system model_choice images index exchange search api models models.disk models.in_numpy"
+    " models.in_torch",
     "server": "errors unit system images index search output models api",
     "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining"
     " tasks.tuning output output.terminal api several_indexes distributed models models.disk models.in_numpy server",

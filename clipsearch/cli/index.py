@@ -180,6 +180,18 @@ class ClusterOptions:
         ),
     ] = None
 
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            "--parts",
+            metavar="N",
+            min=1,
+            help="With --ray, for the first run: workers make indexes of N parts themselves, which are merged. For "
+            "clusters that embed more than some thousand images a second.",
+            show_default=False,
+        ),
+    ] = None
+
     def update(
         self,
         computing: ComputingOptions,
@@ -195,8 +207,10 @@ class ClusterOptions:
 
             chosen = ClusterModel(computing.model, progress=progress)
             return chosen, update_on_cluster(
-                self.ray, folder, paths, chosen, computing.encoder(), progress=progress, **options
+                self.ray, folder, paths, chosen, computing.encoder(), progress=progress, parts=self.parts, **options
             )
+        if self.parts is not None:
+            raise typer.BadParameter("--parts is for a cluster (--ray); on one machine, --part I/N makes one part")
         from clipsearch.api import IndexingModel
         from clipsearch.index.updating import update
 

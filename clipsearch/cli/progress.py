@@ -100,6 +100,12 @@ class ProgressBar(Progress):
                 skips=f"{self._unreadable} unreadable" if self._unreadable else "",
             )
 
+    def expect(self, left: int) -> None:
+        """Let the bar end after `left` further images."""
+        self._total = self._done + left
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, total=self._total)
+
     def step(self, note: str) -> None:
         """Advance by one, and show a note at the end of the bar."""
         self._done += 1

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
-from clipsearch.distributed.fleet import Fleet, Member, unseen
-from clipsearch.distributed.worker import MOST_FILES, Result, Wanted
+from clipsearch.distributed.fleet import MANY, Fleet, Member, unseen
+from clipsearch.distributed.worker import MOST_FILES, Taken, Wanted
 from clipsearch.images.files import ImageFile
 from clipsearch.index import pipeline
 from clipsearch.index.format import Record
@@ -34,8 +34,6 @@ _SUSPECTED, _REFUSED = 2, 3
 _DEADLY = "the process that decoded it died, several times"
 _PEEKED = 1024
 """Number of files that are looked at to find out whether there are few."""
-_MANY = 100_000
-"""A number of images for which torch is always worth its start."""
 _SECONDS = 2.5
 
 
@@ -113,9 +111,12 @@ class ClusterPipeline:
         first = list(islice(waiting := iter(files), _PEEKED))
         if not first:
             return
-        expected = _MANY if len(first) == _PEEKED else len(first)
-        workers = self._fleet.begin(first, expected, max_pixels, took=self._took, lost=self._lost)
-        if expected < _MANY:
+        expected = MANY if len(first) == _PEEKED else len(first)
+        witness = next((file.path for file in first if file.problem is None), first[0].path)
+        workers = self._fleet.begin(
+            witness, len(first), expected, max_pixels=max_pixels, took=self._took, lost=self._lost
+        )
+        if expected < MANY:
             self._share = -(-expected // workers)
         self._files = chain(first, waiting)
         self._next = next(self._files, None)
@@ -299,9 +300,11 @@ class ClusterPipeline:
 
     # -- results -----------------------------------------------------------------------------------------------
 
-    def _took(self, member: Member, results: Sequence[Result]) -> None:
+    def _took(self, member: Member, taken: Taken) -> None:
+        if not taken.results:
+            return
         load = self._loads[member]
-        for result in results:
+        for result in taken.results:
             load.sent.pop(result.record.path, None)
             item = self._pending.pop(result.record.path, None)
             if item is None:  # another worker was first

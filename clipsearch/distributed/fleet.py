@@ -16,9 +16,8 @@ import clipsearch
 from clipsearch.distributed import cluster
 from clipsearch.distributed.cluster import Place
 from clipsearch.distributed.model_files import pieces
-from clipsearch.distributed.worker import Begun, Result, Task, Worker
+from clipsearch.distributed.worker import Begun, Taken, Task, Worker
 from clipsearch.errors import DeviceError, InputError
-from clipsearch.images.files import ImageFile
 from clipsearch.images.optional_packages import readers
 from clipsearch.index.format import Computed
 from clipsearch.models.encoder_options import EncoderOptions
@@ -43,6 +42,9 @@ _SILENT_SECONDS = 60.0
 """When a worker that has not answered any more is given up: its machine may hang."""
 _MOST_FAILURES = 3
 """Number of workers that may be lost at one place without having embedded anything in between."""
+
+MANY = 100_000
+"""A number of images for which torch is always worth its start."""
 
 Answer = Callable[[Any], None]
 
@@ -78,9 +80,9 @@ class Member:
 class Fleet:
     """The workers of one update. Close it at the end."""
 
-    def __init__(self, model: ModelOnDisk, options: EncoderOptions) -> None:
-        """Start nothing yet. `options` say how to compute."""
-        self._model, self._options = model, options
+    def __init__(self, model: ModelOnDisk, options: EncoderOptions, kind: type[Worker] = Worker) -> None:
+        """Start nothing yet. `options` say how to compute, and `kind` is the class of the workers."""
+        self._model, self._options, self._kind = model, options, kind
         self._most = 0
         self._members: dict[tuple[str, int], Member] = {}
         self._calls: dict[Any, tuple[Member, Answer | None]] = {}
@@ -94,20 +96,22 @@ class Fleet:
 
     def begin(
         self,
-        files: Sequence[ImageFile],
-        expected: int,
-        max_pixels: int | None,
+        witness: bytes,
+        most: int,
+        expected: int = MANY,
         *,
-        took: Callable[[Member, Sequence[Result]], None],
+        max_pixels: int | None,
+        took: Callable[[Member, Taken], None],
         lost: Callable[[Member], None],
     ) -> int:
         """Start workers, and return the number of those that there is a place for.
 
         Args:
-            files: the first files; not more workers are started.
+            witness: the path of a file or folder that all machines have to see.
+            most: the largest number of workers.
             expected: number of images that will come.
             max_pixels: images with more pixels are not decoded.
-            took: is called with a worker and what it has embedded.
+            took: is called with a worker and what it reports.
             lost: is called with a worker that is no more.
 
         Raises:
@@ -116,7 +120,7 @@ class Fleet:
         model, fingerprint = self._model.on_disk()
         self._task = Task(
             clipsearch.__version__,
-            next((file.path for file in files if file.problem is None), files[0].path),
+            witness,
             model.name,
             model.revision,
             fingerprint,
@@ -124,7 +128,7 @@ class Fleet:
             expected,
             max_pixels,
         )
-        self._most, self._took, self._lost = len(files), took, lost
+        self._most, self._took, self._lost = most, took, lost
         self._began = self._alive = time.monotonic()
         places = len(cluster.places(cluster.nodes(), self._options.device))
         if not places:
@@ -191,7 +195,7 @@ class Fleet:
             if len(self._members) >= self._most:
                 return
             if key not in self._members and self._failures[key] < _MOST_FAILURES:
-                member = self._members[key] = Member(self, place, cluster.start(Worker, place, _CALLS))
+                member = self._members[key] = Member(self, place, cluster.start(self._kind, place, _CALLS))
                 self._begin(member)
 
     def _begin(self, member: Member) -> None:
@@ -231,13 +235,13 @@ class Fleet:
             member.call("receive", name, offset, content, then=received)
 
     def _take(self, member: Member) -> None:
-        member.call("take", then=lambda taken: self._taken(member, *taken))
+        member.call("take", then=lambda taken: self._taken(member, taken))
 
-    def _taken(self, member: Member, results: Sequence[Result], room: int) -> None:
-        member.room = room
-        if results:
+    def _taken(self, member: Member, taken: Taken) -> None:
+        member.room = taken.room
+        if taken.results or taken.amounts.done:
             self._failures.pop((member.place.node, member.place.number), None)
-            self._took(member, results)
+        self._took(member, taken)
         self._take(member)
 
     def _answer(self, call: Any) -> None:  # noqa: ANN401

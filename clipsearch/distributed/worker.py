@@ -83,6 +83,26 @@ class Result(NamedTuple):
     regions: ImageRegions | None
 
 
+class Amounts(NamedTuple):
+    """Numbers of images since the last report."""
+
+    found: int | None = None
+    """Those to be embedded, if that has become known."""
+    done: int = 0
+    unreadable: int = 0
+    known: int = 0
+    """Those among the done that needed no model."""
+
+
+class Taken(NamedTuple):
+    """What a worker reports every second."""
+
+    results: Sequence[Result]
+    room: int
+    """As in `Begun`."""
+    amounts: Amounts = Amounts()
+
+
 class Wanted(NamedTuple):
     """A file of a chunk that needs a vector."""
 
@@ -164,11 +184,11 @@ class Worker:
         if files is None:
             return Begun(node)
         try:
-            computed = self._load(files)
+            self._load(files)
         except ClipsearchError as error:
             raise type(error)(f"{node}: {error}", hint=error.hints, **error.facts) from error
         threading.Thread(target=self._embed_all, name="embed", daemon=True).start()
-        return Begun(node, has_model=True, computed=computed, room=self.room(), readers=readers())
+        return Begun(node, has_model=True, computed=self._computed(), room=self.room(), readers=readers())
 
     def receive(self, name: str, offset: int, content: bytes) -> None:
         """Write a piece of a file of the model to this disk."""
@@ -218,8 +238,8 @@ class Worker:
         """Embed what there is without waiting for more."""
         self._jobs.put(None)
 
-    def take(self) -> tuple[list[Result], int]:
-        """Return what was embedded since the last call, and the `room`; wait a moment if nothing was.
+    def take(self) -> Taken:
+        """Return what was embedded since the last call; wait a moment if nothing was.
 
         Raises:
             ClipsearchError: the model fails.
@@ -229,21 +249,25 @@ class Worker:
             if self._error is not None:
                 raise self._error
             results, self._results = self._results, []
-        return results, self.room()
+        return Taken(results, self.room())
 
     # -- how ---------------------------------------------------------------------------------------------------
 
-    def _load(self, files: ModelFiles) -> Computed:
+    def _computed(self) -> Computed:
+        """Describe how this worker computes."""
+        from clipsearch.search.engine import how_computed
+
+        return how_computed(self._encoder)
+
+    def _load(self, files: ModelFiles) -> None:
         from clipsearch.index.format import ModelRecord
         from clipsearch.index.models import LoadedModel
-        from clipsearch.search.engine import how_computed
         from clipsearch.search.lazy_model import LazyModel
 
         lazy = LazyModel(files, options=self._task.options, expected=self._task.expected)
         self._encoder = lazy.encoder
         self._model = LoadedModel(self._encoder, ModelRecord(*lazy.identity, self._encoder.dim))
         _ = getattr(self._encoder, "encoder_in_torch", None)  # waits for torch, whose batches `room` depends on
-        return how_computed(self._encoder)
 
     def _embed_all(self) -> None:
         """Embed all that comes, one stream after the other."""

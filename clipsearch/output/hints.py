@@ -122,6 +122,8 @@ HINTS = {
     ),
     "start-ray": "Start one: ray start --head, and on each other machine: ray start --address=HOST:6379",
     "any-gpu": "Leave --device out, or take --device cuda.",
+    "no-parts": "Leave --parts out.",
+    "same-parts": "Go on with them: --parts {parts}, or delete {folder}",
     "same-paths": "Mount them there and run the same command again: it goes on from here.",
     # Labels and groups
     "label": "What else could it be? --label NAME",

@@ -18,6 +18,9 @@ class Progress:
     def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         """Report `files` more images as done, of which `unreadable` cannot be read and `known` needed no model."""
 
+    def expect(self, left: int) -> None:
+        """Report that `left` images are still to be done, which is known better now than when work began."""
+
     def downloading(self, done: int, total: int) -> None:
         """Report that `done` of `total` bytes of a model have arrived."""
 

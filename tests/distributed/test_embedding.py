@@ -22,7 +22,7 @@ from clipsearch.distributed.cluster import Node, Place, places
 from clipsearch.distributed.embedding import ClusterPipeline
 from clipsearch.distributed.fleet import Fleet
 from clipsearch.distributed.running import ClusterModel
-from clipsearch.distributed.worker import Begun, Result, Task, Wanted, Worker
+from clipsearch.distributed.worker import Begun, Taken, Task, Wanted, Worker
 from clipsearch.errors import DeviceError, InputError, ModelError
 from clipsearch.images.files import ImageFile
 from clipsearch.index.format import Record
@@ -130,9 +130,9 @@ def test_the_last_pictures_of_a_slow_worker_are_done_by_another_as_well(
     over = threading.Event()
 
     class Slow(Worker):
-        def take(self) -> tuple[list[Result], int]:
+        def take(self) -> Taken:
             over.wait(0.2)
-            return [], self.room()
+            return Taken([], self.room())
 
     ray.make = lambda _: Worker() if ray.actors else Slow()
     assert on_cluster(tmp_path / "cluster", pictures).embedded == 10
@@ -154,7 +154,7 @@ def test_a_picture_with_which_workers_die_is_not_tried_for_ever(ray: FakeRay, pi
     summary = on_cluster(tmp_path / "cluster", pictures)
     assert summary.embedded == 9
     assert summary.unreadable == [(bad, "the process that decoded it died, several times")]
-    ray.make = lambda _: Worker()
+    ray.make = None
     assert on_cluster(tmp_path / "cluster").embedded == 1  # the next run tries again
 
 

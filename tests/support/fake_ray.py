@@ -90,10 +90,11 @@ class FakeRay:
     def __init__(self) -> None:
         self.actors: list[Actor] = []
         self.nodes = [Node("a", "host-a", 1, 0), Node("b", "host-b", 1, 0)]
-        self.make: Callable[[Place], Any] = lambda _: worker.Worker()
+        self.make: Callable[[Place], Any] | None = None
+        """Makes a worker in place of its class."""
 
-    def start(self, _: type, place: Place, calls: int) -> Actor:
-        self.actors.append(Actor(self.make(place), place, calls))
+    def start(self, kind: type, place: Place, calls: int) -> Actor:
+        self.actors.append(Actor(self.make(place) if self.make else kind(), place, calls))
         return self.actors[-1]
 
     def of(self, made: object) -> Actor:
