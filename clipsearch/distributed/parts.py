@@ -29,7 +29,7 @@ from clipsearch.system.progress import Progress
 
 if TYPE_CHECKING:
     from clipsearch.distributed.fleet import Fleet, Member
-    from clipsearch.distributed.worker import Taken
+    from clipsearch.distributed.worker import Amounts, Taken
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,15 @@ class Shards:
 
     def unfinished(self) -> list[Part]:
         """Return the parts whose index is not complete."""
-        return [part for part in self.all() if not self._is_finished(part)]
+        return [part for part in self.all() if not self.is_finished(part)]
+
+    def is_finished(self, part: Part) -> bool:
+        """Whether the index of a part is complete and in its place."""
+        folder = self.place(part)
+        if not Store.exists(folder):
+            return False
+        with closing(Store.open(folder)) as store:
+            return store.is_whole()
 
     def all(self) -> list[Part]:
         """Return all parts."""
@@ -101,13 +109,6 @@ class Shards:
     def _there(self) -> Iterator[Path]:
         if self.folder.is_dir():
             yield from (one for one in sorted(self.folder.iterdir()) if Store.exists(one))
-
-    def _is_finished(self, part: Part) -> bool:
-        folder = self.place(part)
-        if not Store.exists(folder):
-            return False
-        with closing(Store.open(folder)) as store:
-            return store.is_whole()
 
 
 class PartsRun:
@@ -138,7 +139,7 @@ class PartsRun:
             with guarded(self._shards.folder):
                 witness.write_bytes(content)
             # The index gets its codes when it is whole.
-            kept = {name: value for name, value in options.items() if name not in ("wait", "codes")}
+            kept = {name: value for name, value in options.items() if name not in ("part", "wait", "codes")}
             key = blake2b(f"{socket.gethostname()}\0{self._shards.folder}".encode(), digest_size=8).hexdigest()
             self._fleet.begin(
                 os.fsencode(self._paths[0]),
@@ -162,6 +163,7 @@ class PartsRun:
         member.call("make", shard, then=lambda made: self._made(member, shard, made))
 
     def _made(self, member: Member, shard: Shard, made: Made) -> None:
+        self._count(self._at[member], made.amounts)
         if made.files:
             _Fetching(member, shard, made.files, lambda: self._finished(member, made)).go_on()
         else:
@@ -175,24 +177,25 @@ class PartsRun:
         _log.info("part %s: finished, %d waiting", part, len(self._waiting))
 
     def _took(self, member: Member, taken: Taken) -> None:
-        part = self._at.get(member)
-        found, *done = taken.amounts
-        if part is None:
-            return
-        if found is not None:
-            self._found[part] = found
-            if len(self._found) == 1:
+        self._count(self._at.get(member), taken.amounts)
+
+    def _count(self, part: Part | None, amounts: Amounts) -> None:
+        """Report what was done of a part; None for one that is finished already."""
+        found, *done = amounts
+        if part is not None and found is not None:
+            if not self._found:
                 self._progress.start(found * self._shards.number)
-        self._found[part] = max(0, self._found.get(part, 0) - done[0])
+            self._found[part] = found
+        if part is not None and part in self._found:
+            self._found[part] = max(0, self._found[part] - done[0])
         if any(done):
             self._progress.advance(*done)
-        begun = self._found.values()
-        mean = sum(begun) / len(begun) if begun else 0
-        self._progress.expect(sum(begun) + round(mean * len(self._waiting)))
+        if begun := self._found.values():
+            self._progress.expect(sum(begun) + round(sum(begun) / len(begun) * len(self._waiting)))
 
     def _lost(self, member: Member) -> None:
         part = self._at.pop(member, None)
-        if part is None:
+        if part is None or self._shards.is_finished(part):
             return
         self._tries[part] += 1
         if self._tries[part] == _MOST_TRIES:
@@ -226,8 +229,7 @@ class _Fetching:
             shutil.rmtree(self._shard.folder, ignore_errors=True)
             with guarded(self._shard.folder):
                 self._arriving.rename(self._shard.folder)
-            self._member.call("drop", self._shard)
-            self._done()
+            self._member.call("drop", self._shard, then=lambda _: self._done())
             return
         name, offset, size = self._pieces.popleft()
         self._member.call("piece", self._shard, name, offset, size, then=lambda content: self._came(name, content))

@@ -43,6 +43,8 @@ class Made(NamedTuple):
 
     embedded: int
     copied: int
+    amounts: Amounts
+    """What was done since the last report."""
     files: Sequence[tuple[str, int]] = ()
     """Name and size in bytes of its files, which have to be fetched; empty if it is where it is to be."""
 
@@ -85,7 +87,7 @@ class ShardWorker(Worker):
             )
         except ClipsearchError as error:
             raise type(error)(f"{socket.gethostname()}: {error}", hint=error.hints, **error.facts) from error
-        made = Made(summary.embedded, summary.copied)
+        made = Made(summary.embedded, summary.copied, self._progress.take())
         if folder == shard.folder:
             return made
         names = [DATABASE, *(kind.name for kind in ARRAYS)]

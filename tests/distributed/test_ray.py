@@ -105,7 +105,7 @@ def command(
 
 @with_ray
 @linux
-def test_an_index_equals_a_local_one_and_all_is_on_loopback(
+def test_indexes_made_on_a_cluster_equal_a_local_one_and_all_is_on_loopback(
     machines: Machines, run: Run, pictures: Path, tmp_path: Path
 ) -> None:
     shutil.copy(pictures / "cold" / "red.png", pictures / "copy.png")
@@ -119,6 +119,10 @@ def test_an_index_equals_a_local_one_and_all_is_on_loopback(
     assert b"worker: " in said
     assert index(run, *arguments, "--index", "here", cwd=tmp_path)["embedded"] == 9
     assert_same(tmp_path / ".clipsearch", tmp_path / "here")
+    with command(machines, *arguments, "--parts", "2", "--index", "parts", cwd=tmp_path) as process:
+        said = process.communicate(timeout=100)[1]
+        assert process.returncode == 0, said.decode()
+    assert_same(tmp_path / "parts", tmp_path / "here")
     assert set(listening(machines.processes())) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1
 
 
