@@ -63,14 +63,14 @@ class ArchiveSearch:
         archive = Archive(self.file.path)
         try:
             problem = archive.contents().problem
+            if problem is not None:  # said before any member, so that the caller does not take the others for gone
+                self._unreadable(self.file.path, problem)
             for member in archive.files():
                 if (found := self._wanted(member, names)) is not None:
                     yield found
+            self.is_complete = problem is None
         except (OSError, UnreadableImageError) as error:
-            problem = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-        if problem:
-            self._unreadable(self.file.path, problem)
-        self.is_complete = problem is None
+            self._unreadable(self.file.path, (isinstance(error, OSError) and error.strerror) or str(error))
 
     def pass_over(self, counts: Mapping[str, int]) -> None:
         """Report what an earlier search left out."""

@@ -25,7 +25,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.record_writing import RecordWriter
 from clipsearch.index.targets import Target
 from clipsearch.system.drives import device_of
-from clipsearch.system.members import on_disk
+from clipsearch.system.members import on_disk, opened
 from clipsearch.system.paths import is_below
 
 _REPORT_EVERY = 1000
@@ -281,13 +281,15 @@ class Changes:
         return self._listed[1] and os.path.lexists(path)
 
     def _cannot_list(self, folder: bytes, reason: str) -> None:
-        self.unreadable_folders[folder] = reason
+        self.unreadable_folders[opened(folder)] = reason  # of an archive its inside, which is below it as a root
 
     def _refuse_empty(self, target: Target, store: Store | None) -> None:
         place = os.fsdecode(target.start)
         if self.unreadable_folders:
             folder, reason = next(iter(self.unreadable_folders.items()))
-            raise InputError(f"No images in {place}: in {os.fsdecode(folder)}, {reason}. (Nothing was changed.)")
+            raise InputError(
+                f"No images in {place}: in {os.fsdecode(on_disk(folder))}, {reason}. (Nothing was changed.)"
+            )
         counts = self.passed_over(target)
         others = f" Left out: {listed(counts)}." if counts else ""
         rules = tuple(dict.fromkeys(rule for rule in map(rule_for, counts) if rule))

@@ -22,7 +22,7 @@ from clipsearch.output.hints import in_words, with_option
 from clipsearch.output.paths import escaped, json_fields, printable, shown
 from clipsearch.output.rows import json_bytes, utf8
 from clipsearch.system.counting import plural
-from clipsearch.system.members import on_disk
+from clipsearch.system.members import file_of, on_disk
 
 NAMED_AT_MOST = 20
 """Number of unreadable files that the text names; JSON names all."""
@@ -84,7 +84,7 @@ def _kept_fields(folder: bytes, images: int, away: bool) -> dict[str, object]:  
 def _unreadable_fields(
     unreadable: Sequence[tuple[bytes, str]], name: Callable[[bytes], bytes] = shown
 ) -> list[dict[str, str]]:
-    return [json_fields(name(path)) | {"reason": with_option(reason)} for path, reason in unreadable]
+    return [json_fields(name(file_of(path))) | {"reason": with_option(reason)} for path, reason in unreadable]
 
 
 def _damaged_fields(
@@ -377,7 +377,7 @@ def _mend(status: Status, finding: Finding) -> str:
 
 def _unreadable_lines(unreadable: Sequence[tuple[bytes, str]]) -> list[str]:
     return [
-        f"{printable(shown(path))}: {printable(utf8(with_option(reason)))}"
+        f"{printable(shown(file_of(path)))}: {printable(utf8(with_option(reason)))}"
         for path, reason in unreadable[:NAMED_AT_MOST]
     ]
 

@@ -48,6 +48,11 @@ def opened(path: bytes) -> bytes:
     return path + MARK if is_archive_name(path) and within(path + MARK) is not None else path
 
 
+def file_of(path: bytes) -> bytes:
+    """Return the archive file for the path of its inside, and any other absolute path as it is."""
+    return on_disk(path) if path.endswith(MARK) else path
+
+
 def on_disk(path: bytes) -> bytes:
     """Return the archive file that a path leads into, also if that is gone; any other path as it is.
 

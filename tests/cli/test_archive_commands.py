@@ -96,6 +96,9 @@ def test_status_and_forget_name_archives_as_files(run: Run, tmp_path: Path) -> N
     assert found["unreadable"] == [{"path": "a.tar!/../x.jpg", "reason": "its name leads out of the archive"}]
     status = json.loads(said(run, "status", "--json", cwd=tmp_path)[0])
     assert (status["roots"], status["unreadable"]) == ([{"path": "a.tar", "images": 3}], found["unreadable"])
+    os.truncate(tmp_path / "a.tar", 30_000)
+    words = said(run, "index", "--strict", cwd=tmp_path, code=2)[1]
+    assert "Cannot read a.tar: it ends in the middle: it is truncated\n" in words
     (tmp_path / "a.tar").unlink()
     wrong = said(run, "index", cwd=tmp_path, code=2)[1]
     assert "If they are gone for good: clipsearch forget" in wrong

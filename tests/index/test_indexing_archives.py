@@ -169,15 +169,27 @@ def test_an_archive_that_cannot_be_read_keeps_its_records(home: Path) -> None:
     summary = refreshed(home, encoder=(encoder := TinyEncoder()))
     assert (summary.images, summary.removed, encoder.embedded) == (8, 0, 0)
     assert summary.unreadable == [
-        (name, "it ends in the middle: it is truncated"),
+        (name + b"!", "it ends in the middle: it is truncated"),
         (name + b"!/002.png", "the archive ends before it does"),
     ]
     with deny(archive):
         summary = refreshed(home)
-    assert (summary.images, dict(summary.unreadable)[name]) == (8, "Permission denied")
+    assert (summary.images, dict(summary.unreadable)[name + b"!"]) == (8, "Permission denied")
     archive.write_bytes(whole)
     summary = refreshed(home, encoder=(encoder := TinyEncoder()))
     assert (summary.images, summary.unreadable, encoder.embedded) == (9, [], 0)  # its dead row had the content
+
+
+def test_a_truncated_archive_keeps_records_whatever_the_order_of_its_members(home: Path) -> None:
+    names = sorted(PICTURES, reverse=True)
+    archive = tar(home / "shards" / "0.tar", {name: PICTURES[name] for name in names})
+    assert refreshed(home, "shards/0.tar").images == 10
+    archive.write_bytes(archive.read_bytes()[:3072])
+    summary = refreshed(home)
+    assert (summary.images, summary.removed) == (10, 0)
+    assert summary.unreadable == [(os.fsencode(archive) + b"!", "its end is missing: it may be truncated")]
+    tar(archive, {"000.png": PICTURES["000.png"]})
+    assert (refreshed(home).unreadable, paths(home)) == ([], ["shards/0.tar!/000.png"])
 
 
 def test_an_archive_as_root_is_always_read(home: Path) -> None:
