@@ -25,7 +25,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.record_writing import RecordWriter
 from clipsearch.index.targets import Target
 from clipsearch.system.drives import device_of
-from clipsearch.system.members import on_disk, opened
+from clipsearch.system.members import file_of, on_disk, opened
 from clipsearch.system.paths import is_below
 
 _REPORT_EVERY = 1000
@@ -157,7 +157,9 @@ class Changes:
         """
         device = device_of(on_disk(target.start))
         if device is None or device != self._devices.get(target.start, device):
-            raise InputError(f"{os.fsdecode(target.start)} is no longer there. Nothing was removed from the index.")
+            raise InputError(
+                f"{os.fsdecode(file_of(target.start))} is no longer there. Nothing was removed from the index."
+            )
 
     def keep(self, target: Target) -> list[Kept]:
         """Remove from `gone` the images whose records stay in the index although they were not found."""
@@ -284,7 +286,7 @@ class Changes:
         self.unreadable_folders[opened(folder)] = reason  # of an archive its inside, which is below it as a root
 
     def _refuse_empty(self, target: Target, store: Store | None) -> None:
-        place = os.fsdecode(target.start)
+        place = os.fsdecode(file_of(target.start))
         if self.unreadable_folders:
             folder, reason = next(iter(self.unreadable_folders.items()))
             raise InputError(
@@ -298,7 +300,7 @@ class Changes:
             raise InputError(
                 f"No images in {place} any more. Is a drive not mounted?{others} {_known(known)}",
                 hint=(*rules, "gone-or-empty"),
-                folder=target.start,
+                folder=file_of(target.start),
             )
         found = "No images" if not counts else "No images that can be read"
         left_out = f": the {known} that the index knows are left out now" if known else ""
@@ -348,7 +350,7 @@ def _is_same_file(file: ImageFile, old: Known) -> bool:
 def _unusable(wrong: str, start: bytes, store: Store | None) -> InputError:
     """Make the error for a root that cannot be searched, with the number of images that the index has of it."""
     images = store.count(start) if store else 0
-    return InputError(f"{wrong} {_known(images)}", hint="gone", folder=start) if images else InputError(wrong)
+    return InputError(f"{wrong} {_known(images)}", hint="gone", folder=file_of(start)) if images else InputError(wrong)
 
 
 def _known(images: int) -> str:

@@ -102,7 +102,7 @@ def test_status_and_forget_name_archives_as_files(run: Run, tmp_path: Path) -> N
     (tmp_path / "a.tar").unlink()
     wrong = said(run, "index", cwd=tmp_path, code=2)[1]
     assert "If they are gone for good: clipsearch forget" in wrong
-    assert said(run, "forget", "a.tar", cwd=tmp_path)[1] == "Forgot a.tar: 3 images. The files are untouched.\n"
+    assert said(run, "forget", "a.tar", cwd=tmp_path)[1] == "Forgot a.tar: 2 images. The files are untouched.\n"
     (tmp_path / "b.zip").write_bytes(b"no archive")
     wrong = said(run, "index", "b.zip", "--index", "other", "--model", "picturebook", cwd=tmp_path, code=2)[1]
     assert "b.zip, it is no zip archive, or its end is missing" in wrong
