@@ -6,6 +6,7 @@ files of models are imported in functions, because a query does not need them.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -343,8 +344,11 @@ class IndexingModel:
 
     def let_go(self) -> None:
         """Free the memory of the model; the next update that needs it loads it again."""
+        was_loaded = self._encoder is not None
         self._encoder = self._loaded = self._loaded_as = None
         self.__dict__.pop("_files", None)
+        if was_loaded:
+            gc.collect()  # its parts refer to one another
 
     @cached_property
     def _files(self) -> ModelFiles:

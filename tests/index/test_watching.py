@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ import pytest
 from conftest import COLOURS, Run, paint
 from tiny import MODEL, TinyEncoder
 
+from clipsearch.api import IndexingModel
 from clipsearch.errors import IndexMissingError, InputError
 from clipsearch.images.files import ImageFile, Rules
 from clipsearch.index import watching
@@ -27,6 +29,7 @@ from clipsearch.index.locking import lock
 from clipsearch.index.models import LoadedModel
 from clipsearch.index.reading import Store
 from clipsearch.index.summary import Summary
+from clipsearch.index.updating import update
 from clipsearch.index.verifying import verify
 from clipsearch.index.watching import LOOK_SECONDS, Stamp, Unsettled, Watch, starts
 from clipsearch.system.events import Polling, SystemEvents
@@ -307,6 +310,21 @@ def test_the_model_is_let_go_after_a_rest(home: Home, monkeypatch: pytest.Monkey
     monkeypatch.setattr(watching, "_MODEL_SECONDS", 0.0)
     home.noticed(looks=1)
     assert Model.released == 1
+
+
+def test_a_model_that_is_let_go_is_freed_and_loaded_again_when_it_is_needed(tmp_path: Path) -> None:
+    model = IndexingModel("picturebook")
+    for colour in COLOURS[:2]:
+        paint(tmp_path / "p" / f"{colour}.png", colour)
+        assert update(tmp_path / FOLDER, [tmp_path / "p"], model).embedded == 1
+        assert model._encoder is not None
+        loaded = weakref.ref(model._encoder)
+        paint(tmp_path / "p" / f"{colour}-2.png", colour, (30, 30))
+        assert update(tmp_path / FOLDER, [], model).embedded == 1
+        assert model._encoder is loaded()  # it stayed from one update to the next
+        model.let_go()
+        assert loaded() is None
+        assert model.computed() is None
 
 
 def test_notices_may_name_what_a_link_leads_to(home: Home) -> None:
