@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from clipsearch.errors import IndexUnfinishedError, InputError
 from clipsearch.images.files import Rules
 from clipsearch.images.parts import Part
+from clipsearch.index.code_file import codes_record
 from clipsearch.index.format import FINISHED, FORMAT, Folder, ModelRecord, Root, mismatch
 from clipsearch.index.joining import About, Joining, Moved
 from clipsearch.index.locking import without_writers
@@ -218,7 +219,12 @@ def _about(shards: Sequence[_Shard], moved: Sequence[Moved], *, any_precision: b
     if known and sum(shard.rows for shard in shards) > _MOST_ROWS_WITH_REGIONS:
         raise InputError(f"An index with regions holds up to {_MOST_ROWS_WITH_REGIONS} images.")
     return About(
-        filled[0].model, known and known.side, _joined_roots(shards), _joined_folders(shards, moved), _last_run(shards)
+        model=filled[0].model,
+        side=known and known.side,
+        roots=_joined_roots(shards),
+        folders=_joined_folders(shards, moved),
+        last_run=_last_run(shards),
+        codes=any(codes_record(shard.store) is not None for shard in shards),
     )
 
 

@@ -20,11 +20,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from clipsearch.errors import InputError
+from clipsearch.index.codes import CodesRecord
 from clipsearch.index.connections import connect
 from clipsearch.index.format import (
     ARRAYS,
     BOX_COLUMNS,
     BOXES,
+    CODES_FORMAT,
     DATABASE,
     EMBEDDINGS,
     FORMAT,
@@ -70,6 +72,8 @@ class About(NamedTuple):
     roots: Sequence[Root]
     folders: Sequence[Folder]
     last_run: dict[str, Any] | None
+    codes: bool
+    """Whether its rows are to have codes, which the next update makes."""
 
 
 class Moved(NamedTuple):
@@ -293,11 +297,13 @@ class Joining:
     def _notes(self) -> Iterator[tuple[str, str]]:
         """Yield keys and values of the table `meta`."""
         about = self._about
-        yield "format", str(FORMAT if about.side is None else REGIONS_FORMAT)
+        yield "format", str(CODES_FORMAT if about.codes else FORMAT if about.side is None else REGIONS_FORMAT)
         if about.model:
             yield "model", json.dumps(asdict(about.model))
         if about.last_run:
             yield "last_run", json.dumps(about.last_run)
+        if about.codes:
+            yield "codes", json.dumps(CodesRecord()._asdict())
         if about.side is not None:
             yield "regions", json.dumps(RegionsRecord(self._files[REGIONS].rows, about.side)._asdict())
 

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import sqlite3
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -26,8 +27,9 @@ from warm import WITHOUT_TORCH, Warm
 
 from clipsearch.errors import ClipsearchError, IndexLockedError, InputError
 from clipsearch.exchange.merging import Merged, merge
+from clipsearch.images.files import Rules
 from clipsearch.images.parts import Part
-from clipsearch.index.format import DATABASE
+from clipsearch.index.format import CODES_FORMAT, DATABASE
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 
@@ -261,6 +263,36 @@ def test_indexes_that_do_not_belong_together_are_refused(home: Path, sql: str, m
     shards = parts(home, 2)
     alter(shards[1], sql)
     refused(home, shards, match, ClipsearchError)
+
+
+def test_codes_are_made_by_the_next_run_if_any_index_has_them(home: Path) -> None:
+    shards = parts(home, 2)
+    update(shards[1], codes=True)
+    merge(shards, home / _OUT)
+    update(home / "at once", home / "p", codes=True)
+    for _ in range(2):
+        with closing(Store.open(home / _OUT)) as store:
+            assert (verify(store), store.format()) == ([], CODES_FORMAT)
+        assert update(home / _OUT).unchanged == 14
+    assert content(home / _OUT) == content(home / "at once")
+    assert np.load(home / _OUT / "codes.npy").shape == np.load(home / "at once" / "codes.npy").shape
+
+
+def test_members_of_archives_are_merged_as_files_are(home: Path) -> None:
+    for name in ("a", "b c"):
+        with tarfile.open(home / "p" / f"{name}.tar", "w") as archive:
+            for file in sorted((home / "p" / name).iterdir()):
+                archive.add(file, file.name)
+        shutil.rmtree(home / "p" / name)
+    rules = Rules(archives=True)
+    shards = parts(home, rules=rules)
+    merge(shards, home / _OUT)
+    update(home / "at once", home / "p", rules=rules)
+    assert content(home / _OUT) == content(home / "at once")
+    assert (update(home / _OUT).unchanged, len(content(home / _OUT)["records"])) == (14, 17)
+    merge([home / _OUT], home / "away", moved=[(os.fsencode(home / "p"), b"/data/p")])
+    with closing(Store.open(home / "away")) as store:
+        assert store.row_of(b"/data/p/a.tar!/1.png") is not None
 
 
 def test_precisions_are_mixed_only_if_that_is_wanted(home: Path) -> None:
