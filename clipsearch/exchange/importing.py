@@ -111,6 +111,8 @@ def import_vectors(
     """
     # The lock is taken first, so that an index that cannot be written is reported at once.
     with Writer.locked(folder, wait=wait) as writer:
+        if part := writer.part():
+            raise InputError(f"The index in {folder} holds part {part} of its folders only.", hint="other-part")
         # 1. Read the files of vectors and names.
         source = _opened(parts, start, normalise=normalise, encoding=encoding)
         problems = [(file.path, file.problem) for file in source.files if file.problem]

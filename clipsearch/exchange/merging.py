@@ -22,6 +22,7 @@ from clipsearch.index.joining import About, Joining, Moved
 from clipsearch.index.locking import without_writers
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
+from clipsearch.system.members import MARK
 from clipsearch.system.paths import is_below, same_place
 from clipsearch.system.progress import SILENT, Progress
 
@@ -95,11 +96,12 @@ def merge(
     """
     started = time.monotonic()
     _check_out(out)
-    renamed = [Moved(*pair) for pair in moved]
+    # The path of an archive means its inside as well.
+    renamed = [Moved(old + mark, new + mark) for old, new in moved for mark in (b"", MARK)]
     with ExitStack() as held:
         # 1. Open and check all of them, and keep writers away.
         shards = [_opened(folder, renamed, held) for folder in _each_once(folders)]
-        _check_moved(renamed, [root.path for shard in shards for root in shard.store.roots()])
+        _check_moved([old for old, _ in moved], [root.path for shard in shards for root in shard.store.roots()])
         missing = _missing_parts(shards)
         if missing and not partial:
             names = ", ".join(map(str, missing))
@@ -168,10 +170,10 @@ def _new_path(path: bytes, moved: Iterable[Moved]) -> bytes:
     return path
 
 
-def _check_moved(moved: Iterable[Moved], roots: Sequence[bytes]) -> None:
+def _check_moved(moved: Iterable[bytes], roots: Sequence[bytes]) -> None:
     names = ", ".join(sorted({os.fsdecode(root) for root in roots})) or "none"
-    for old, _ in moved:
-        if not any(is_below(root, old) for root in roots):
+    for old in moved:
+        if not any(is_below(root.removesuffix(MARK), old) for root in roots):
             within = next((root for root in roots if is_below(old, root)), None)
             wrong = f"is only a part of the folder {os.fsdecode(within)}" if within else "is a folder of no index"
             raise InputError(f"{os.fsdecode(old)} {wrong}. Their folders: {names}.")

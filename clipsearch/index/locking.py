@@ -102,18 +102,24 @@ def without_writers(folder: Path) -> Iterator[None]:
         IndexLockedError: another process is writing to the index.
     """
     if is_locked(folder):
-        raise IndexLockedError(f"Another clipsearch is writing to {folder}.", hint="when-done")
-    if sys.platform == "win32":
+        raise _being_written(folder)
+    if sys.platform == "win32":  # where a lock cannot be shared
         yield
         return
     import fcntl
 
-    with ExitStack() as held, guarded(folder):
-        with suppress(FileNotFoundError, PermissionError):
-            file = held.enter_context(open(folder / LOCK, "rb"))
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with ExitStack() as held:
+        try:
+            fcntl.flock(held.enter_context(open(folder / LOCK, "rb")), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _being_written(folder) from error
+        except OSError:
+            pass
         yield
+
+
+def _being_written(folder: Path) -> IndexLockedError:
+    return IndexLockedError(f"Another clipsearch is writing to {folder}.", hint="when-done")
 
 
 def make_folder(folder: Path) -> list[Path]:

@@ -182,3 +182,11 @@ def test_the_example_with_faiss_finds_what_a_query_finds(
     printed = [line.split(" ", 1) for line in found.stdout.decode().splitlines()]
     assert [path for _, path in printed] == [hit["path"] for hit in wanted]
     assert [float(score) for score, _ in printed] == pytest.approx([hit["score"] for hit in wanted], abs=5e-4)
+
+
+def test_nothing_is_imported_into_a_part(dogs: Path, tmp_path: Path, run: Run) -> None:
+    update(tmp_path / "i", dogs / "dogs", part="1/2")
+    done = run("import", dogs / "dogs.npy", dogs / "dogs.csv", "--index", tmp_path / "i", cwd=dogs)
+    assert (done.returncode, b"holds part 1/2 of its folders only. Make a second" in done.stderr) == (2, True), (
+        done.stderr
+    )

@@ -293,6 +293,10 @@ def test_members_of_archives_are_merged_as_files_are(home: Path) -> None:
     merge([home / _OUT], home / "away", moved=[(os.fsencode(home / "p"), b"/data/p")])
     with closing(Store.open(home / "away")) as store:
         assert store.row_of(b"/data/p/a.tar!/1.png") is not None
+    update(home / "one", home / "p" / "a.tar")
+    merge([home / "one"], home / "renamed", moved=[(os.fsencode(home / "p" / "a.tar"), b"/data/b.tar")])
+    with closing(Store.open(home / "renamed")) as store:
+        assert store.row_of(b"/data/b.tar!/1.png") is not None
 
 
 def test_precisions_are_mixed_only_if_that_is_wanted(home: Path) -> None:
