@@ -317,13 +317,13 @@ def test_regions_are_in_all_indexes_or_in_none(home: Path) -> None:
     refused(home, [home / "one", home / "two"], "two has regions, that in .*one has none")
 
 
-def test_codes_are_made_anew_if_they_are_wanted(home: Path) -> None:
+def test_codes_are_made_at_once_if_they_are_wanted(home: Path) -> None:
     shards = parts(home, 2, codes=True)
     for out, wanted in ((home / "with", True), (home / "without", False)):
         merge(shards, out, codes=wanted)
         with closing(Store.open(out)) as store:
             assert verify(store) == []
-            assert store.contents().codes == (store.committed_rows() if wanted else None)
+            assert store.contents().codes == (store.committed_rows() if wanted else 0)
 
 
 def test_a_damaged_index_is_refused(home: Path) -> None:
