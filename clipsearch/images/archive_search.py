@@ -48,9 +48,10 @@ class ArchiveSearch:
         """Whether each folder of the archive, by its path in it, is searched."""
 
     def rules(self) -> str:
-        """Return a digest of all rules; with another one, other members may be found."""
+        """Return a digest of all rules and known extensions; with another one, other members may be found."""
         lines = [patterns.lines for patterns in self._patterns]
-        return hashlib.blake2b(repr((self._rules, lines)).encode("utf-8", "replace"), digest_size=16).hexdigest()
+        asked = repr((self._rules, lines, sorted(ImageNames().suffixes)))
+        return hashlib.blake2b(asked.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
     def images(self) -> Iterator[ImageFile]:
         """Yield the images, and the files that may be images, in the order of their paths' bytes."""

@@ -20,9 +20,10 @@ class ImageNames:
     """Whether names are those of images that can be read here."""
 
     def __init__(self) -> None:
-        self._suffixes = {os.fsencode(suffix) for suffix in EXTENSIONS if not needed_extra(suffix)}
+        self.suffixes = {os.fsencode(suffix) for suffix in EXTENSIONS if not needed_extra(suffix)}
+        """Their extensions, in lower case."""
 
     def fits(self, name: bytes) -> bool:
         """Return whether a file name has the extension of an image."""
         # By the rules of os.path.splitext, in a third of its time: this is asked of every file.
-        return name[name.rfind(b".") :].lower() in self._suffixes and b"." in name.lstrip(b".")
+        return name[name.rfind(b".") :].lower() in self.suffixes and b"." in name.lstrip(b".")

@@ -112,7 +112,12 @@ def test_an_unchanged_archive_is_not_opened(home: Path, opened: list[bytes]) -> 
     # Other rules may find other members.
     refreshed(home, rules=Rules(archives=True, exclude=("004.png",)))
     assert paths(home)[3:5] == ["shards/0.tar!/003.png", "shards/008.png"]
-    # And so may the option to read all anew.
+    # So may other decoders, and the option to read all anew.
+    opened.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clipsearch.images.extensions.needed_extra", lambda suffix: suffix == ".bmp" or None)
+        refreshed(home)
+    assert opened
     opened.clear()
     summary = refreshed(home, reread=True, encoder=(encoder := TinyEncoder()))
     assert opened
