@@ -67,24 +67,24 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return users_environment(tmp_path_factory.mktemp("home"))
 
 
-_SERVERS = pytest.StashKey[list[str]]()
+SERVERS = pytest.StashKey[list[str]]()
 """The addresses of the processes that fork commands, with PyTorch and without; all workers share them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
-        config.stash[_SERVERS] = config.workerinput["servers"]
+        config.stash[SERVERS] = config.workerinput["servers"]
         return
     stack = contextlib.ExitStack()
     config.add_cleanup(stack.close)
     environment = users_environment(Path(stack.enter_context(tempfile.TemporaryDirectory())))
     servers = [Server(environment, imports) for imports in (COMMANDS, WITHOUT_TORCH)]
-    config.stash[_SERVERS] = [stack.enter_context(server) for server in servers]
+    config.stash[SERVERS] = [stack.enter_context(server) for server in servers]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (pytest-xdist's)
-    node.workerinput["servers"] = node.config.stash[_SERVERS]
+    node.workerinput["servers"] = node.config.stash[SERVERS]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -116,13 +116,13 @@ _WITH_TORCH = {"index", "query", "similar", "embed", "score", "imagine", "tokens
 @pytest.fixture(scope="session")
 def with_torch(environment: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Warm]:
     """Forks programs from a process that has imported PyTorch."""
-    with Warm(pytestconfig.stash[_SERVERS][0], environment) as warm:
+    with Warm(pytestconfig.stash[SERVERS][0], environment) as warm:
         yield warm
 
 
 def _asking(config: pytest.Config) -> list[str]:
     """A command that begins fast and has `clipsearch` forked from the process with PyTorch."""
-    return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), config.stash[_SERVERS][0]]
+    return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), config.stash[SERVERS][0]]
 
 
 @pytest.fixture(scope="session")
@@ -174,7 +174,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    with Warm(pytestconfig.stash[_SERVERS][1], environment) as without_torch:
+    with Warm(pytestconfig.stash[SERVERS][1], environment) as without_torch:
         yield run
 
 

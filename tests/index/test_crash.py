@@ -302,11 +302,7 @@ STORIES = (
 
 @pytest.fixture(scope="module")
 def warm(faults: Faults, environment: dict[str, str]) -> Iterator[Warm]:
-    # As little as they need: thousands are forked, and the more memory a process has, the longer that takes.
-    imports = ("filelock", "pathspec", "resource", "shlex", "clipsearch.index.", "clipsearch.cli.forget")
-    more = ("clipsearch.cli.command", "clipsearch.cli.log", "clipsearch.images.quiet", "clipsearch.output.paths")
-    readers = ("clipsearch.images.optional_packages.readers()", "PIL.Image.init()")
-    with faults.warm(environment, ("tiny", *imports, *more, "typer._click.decorators", *readers)) as warm:
+    with faults.warm(environment, ("tiny", *WITHOUT_TORCH)) as warm:
         yield warm
 
 
