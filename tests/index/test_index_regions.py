@@ -156,11 +156,11 @@ def test_an_index_that_never_had_any_is_as_it_was(index: Path, pictures: Path, t
 def test_a_clipsearch_that_knows_only_older_formats_refuses_it(index: Path, pictures: Path) -> None:
     update(index, pictures, regions=True)
     with closing(sqlite3.connect(index / "index.db")) as database:
-        # The first clipsearch with regions knows 4; one without, up to 3.
+        # The first clipsearch with regions knows 4; one without, up to 3; this one, codes too.
         assert database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == ("4",)
-        database.execute("UPDATE meta SET value = '5' WHERE key = 'format'")
+        database.execute("UPDATE meta SET value = '6' WHERE key = 'format'")
         database.commit()
-    with pytest.raises(IndexDamagedError, match="has format 5; this clipsearch reads formats up to 4"):
+    with pytest.raises(IndexDamagedError, match="has format 6; this clipsearch reads formats up to 5"):
         Store.open(index)
 
 

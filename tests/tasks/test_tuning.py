@@ -138,7 +138,8 @@ def test_a_bootstrap_interval_holds_the_metric_and_narrows_for_equals() -> None:
     own, control = captioned(rng, 0.2), captioned(rng, 0.1)
     turn = (np.eye(DIM) + 0.2 * rng.standard_normal((DIM, DIM))).astype(np.float32)
     before = measuring.Pool.of(own, control, 2)
-    after = measuring.Pool.of(*(one._replace(texts=changed(turn, one.texts)) for one in (own, control)), 2)
+    turned = [one._replace(texts=changed(turn, one.texts)) for one in (own, control)]
+    after = measuring.Pool.of(turned[0], turned[1], 2)
     measures = after.measures(before, seed=0)
     assert [(one.images, one.metric) for one in measures] == [
         (images, metric) for images in ("test", "control") for metric in measuring.METRICS

@@ -244,7 +244,7 @@ class Training:
         if not at_once:
             for found in vectors:
                 found.requires_grad_()
-        loss = self._loss_of(*vectors, batch, ids)
+        loss = self._loss_of(vectors[0], vectors[1], batch, ids)
         torch.autograd.backward(loss)
         # 3. Back through the towers, a portion at a time.
         if not at_once:
@@ -282,7 +282,7 @@ class Training:
     # -- what is kept ------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        tensors = {}
+        tensors: dict[str, torch.Tensor] = {}
         for name, value in self._parameters.items():
             tensors[f"now.{name}"], tensors[f"best.{name}"] = value, self._kept[name]
             for kind in _OF_ADAM:

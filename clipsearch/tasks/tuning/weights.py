@@ -197,8 +197,8 @@ def _material(vectors: _Vectors, new: _Set, old: _Set | None, words: list[str]) 
         np.array([(rows[one.texts[text]], images[one.digests[image]]) for text, image in one.pairs], np.int64)
         for one in sets
     ]
-    found = [one.reshape(-1, 2) for one in found] + [np.empty((0, 2), np.int64)]
-    return Material(vectors.ids([*rows]), vectors.pixels([*images]), *found[:3], vectors.ids(words))
+    learned, named, known = [*(one.reshape(-1, 2) for one in found), np.empty((0, 2), np.int64)][:3]
+    return Material(vectors.ids([*rows]), vectors.pixels([*images]), learned, named, known, vectors.ids(words))
 
 
 def _chosen_mix(towers: Towers, pool: _Pool, before: Score, max_fall: float, tried: Callable[[float], None]) -> float:
