@@ -57,6 +57,9 @@ def sort_hits(hits: Iterable[Hit], by: str = Sort.DATE, *, reverse: bool = False
             or "score" (the best first). Equal dates and scores are ordered by path.
         reverse: whether to return exactly the opposite order.
 
+    Returns:
+        All hits, in that order.
+
     Raises:
         InputError: `by` is none of these.
     """
