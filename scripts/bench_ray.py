@@ -42,6 +42,8 @@ def main() -> None:
         os.environ["RAY_TMPDIR"] = name
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or Ray would not take loopback for an address
         os.environ["RAY_AUTH_MODE"] = "disabled"
+        # Beside other work, workers would get less than the local run. Ray's names are not in capitals.
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
         model = given.model or work / common.VIT_B_32
         if given.model is None:
             common.models(None, work, vit=True)
@@ -52,9 +54,9 @@ def main() -> None:
             ways = {"local": [], "ray, 1 machine": ["--ray", one], "ray, 2 machines": ["--ray", two]}
             points = measured(ways, work, model, counts, given.runs)
     local = points["local"]["images_per_second"]["median"]
-    for label, point in points.items():
-        common.show(f"{label}: marginal rate", point["images_per_second"], "images/s", 2)
-        common.show(f"{label}: start-up", point["start_up"], "s", 1)
+    for way, point in points.items():
+        common.show(f"{way}: marginal rate", point["images_per_second"], "images/s", 2)
+        common.show(f"{way}: start-up", point["start_up"], "s", 1)
         point["overhead_percent"] = round(100 * (local / point["images_per_second"]["median"] - 1), 1)
     common.finish(benchmark="ray", count=given.count, cores=cores, runs=given.runs, points=points)
 
@@ -72,7 +74,7 @@ def cluster(cores: Sequence[int]) -> Iterator[str]:
             machines.add_node(num_cpus=number, **one)
         yield machines.address
     finally:
-        machines.shutdown()  # type: ignore[no-untyped-call]
+        machines.shutdown()
 
 
 def measured(
@@ -83,17 +85,18 @@ def measured(
     def run(options: Sequence[str], folder: str) -> float:
         index = Path(tempfile.mkdtemp(dir=work)) / "index"
         command = [common.clipsearch_command(), "index", folder, "--model", str(model), "--index", str(index)]
-        return common.run([*command, "--engine", "torch", *options, "--quiet"], work)[0]
+        seconds, _ = common.run([*command, "--engine", "torch", *options, "--quiet"], work)
+        print(f"{options[-1:]} {folder}: {seconds:.1f} s", flush=True)
+        return seconds
 
-    cases: dict[str, Callable[[], float]] = {
-        f"{way}/{folder}": partial(run, ways[way], folder) for way in ways for folder in counts
-    }
+    pairs = [(way, folder) for way in ways for folder in counts]
+    cases: dict[str, Callable[[], float]] = {"/".join(pair): partial(run, ways[pair[0]], pair[1]) for pair in pairs}
     times = common.interleaved(cases, runs)
     found: dict[str, dict[str, Any]] = {}
     for way in ways:
-        pairs = list(zip(times[f"{way}/few"], times[f"{way}/all"], strict=True))
-        rates = [(counts["all"] - counts["few"]) / max(1e-3, all_ - few) for few, all_ in pairs]
-        starts = [few - counts["few"] / rate for (few, _), rate in zip(pairs, rates, strict=True)]
+        took = list(zip(times[f"{way}/few"], times[f"{way}/all"], strict=True))
+        rates = [(counts["all"] - counts["few"]) / max(1e-3, all_ - few) for few, all_ in took]
+        starts = [few - counts["few"] / rate for (few, _), rate in zip(took, rates, strict=True)]
         found[way] = {"images_per_second": common.summary(rates), "start_up": common.summary(starts)}
     return found
 
