@@ -12,6 +12,7 @@ from clipsearch.cli.inputs import EncodingOption, check_encoding, check_inputs, 
 from clipsearch.cli.option_groups import grouped
 from clipsearch.cli.options import EngineOption, VerboseOption
 from clipsearch.cli.ordering import OrderOptions
+from clipsearch.cli.presenting import present
 from clipsearch.cli.search_options import (
     ApproximateOption,
     DistinctOption,
@@ -23,7 +24,6 @@ from clipsearch.cli.search_options import (
     TunedOption,
     WholeOption,
     opened_all,
-    present,
     say_why_nothing,
 )
 from clipsearch.errors import InputError
