@@ -71,6 +71,7 @@ CASES: list[tuple[list[str], int]] = [
     (["forget", "nowhere"], 2),
     (["merge", "nowhere"], 2),
     (["serve", "--index", "nowhere"], 2),
+    (["mcp", "--index", "nowhere"], 2),
 ]
 STREAMS: tuple[Path | Literal["closed"], ...] = (Path("/dev/full"), "closed")
 """Where nothing can be said."""

@@ -55,6 +55,8 @@ def test_status_tells_what_an_index_holds(indexed: Path, run: Run) -> None:
         "passed_over": [],
         "dead_rows": 0,
         "regions": None,
+        "codes": None,
+        "part": None,
         "kept_folders": [],
         "at_work": False,
         "whole": True,

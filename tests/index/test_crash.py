@@ -517,7 +517,7 @@ def test_a_drive_unmounted_while_it_is_searched_or_read_costs_nothing(
     learn(truth, *files)
     tiny.update(folder, pictures)
     files[0].unlink()
-    monkeypatch.setattr("clipsearch.index.diff._device", lambda _: devices.pop(0))
+    monkeypatch.setattr("clipsearch.index.diff.device_of", lambda _: devices.pop(0))
     with pytest.raises(InputError, match="no longer"):
         tiny.update(folder, pictures)
     assert not devices

@@ -19,6 +19,7 @@ from conftest import REPOSITORY, paint
 from tiny import MODEL, update
 
 import clipsearch
+from clipsearch.images.files import Rules
 from clipsearch.images.parts import Part
 from clipsearch.index.codes import CodesRecord
 from clipsearch.index.format import CODES_FORMAT, FOLDER, FORMAT, HEADER_BYTES, REGIONS_FORMAT, RegionsRecord, header
@@ -85,7 +86,12 @@ def test_every_note_of_an_index_is_described(fresh: Path, monkeypatch: pytest.Mo
     assert names("meta", "in `last_run`") == list(json.loads(found["last_run"]))
     with closing(Store.open(fresh)) as store:
         (root,) = store.roots()
-    assert names("roots", "option") == list(root.options)
+    of_plain = list(root.options)
+    update(fresh.parent / "archived", fresh.parent / "pictures", rules=Rules(archives=True))
+    with closing(Store.open(fresh.parent / "archived")) as store:
+        (root,) = store.roots()
+    assert sorted(names("roots", "option")) == sorted(root.options)
+    assert set(root.options) - set(of_plain) == {"archives"}
     update(fresh, regions=True)
     found |= meta(fresh)
     assert set(json.loads(found["regions"])) == set(RegionsRecord._fields)

@@ -256,6 +256,7 @@ def test_pictures_from_outside_are_pasted_dropped_or_chosen(chromium: Browser, c
         until(page, "document.querySelectorAll('#chips li').length === 3")
         until(page, f"{TILES} > 0")
         until(page, "document.querySelector('#chips img').naturalWidth === 300")
+        page.wait_for_load_state("networkidle")  # each picture is another search, which replaces the hits
         page.click("#grid .pick >> nth=0", force=True)
         page.click("#command")
         until(page, "document.getElementById('said').textContent.includes('has no path')")

@@ -41,6 +41,7 @@ OTHERS: list[list[str]] = [
     ["tune", "captions.csv", "-o", "tuned"],
     ["merge", "part"],
     ["serve"],
+    ["mcp"],
 ]
 
 
