@@ -210,7 +210,7 @@ def test_more_and_less_like_a_picture_and_a_part_of_one(chromium: Browser, clien
         until(page, f"!{IS_OPEN} && document.querySelectorAll('#chips li').length === 1")
         settled(page, name)
         assert chips(page) == ["a picture"]
-        assert "off" in str(page.get_attribute("#sure", "class"))
+        until(page, "document.getElementById('sure').classList.contains('off')")
         page.click("#grid .tile >> nth=3")
         page.keyboard.press("l")
         until(page, "document.querySelectorAll('#chips .away').length === 1")
