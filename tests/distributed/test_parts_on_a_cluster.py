@@ -94,7 +94,7 @@ def test_a_part_of_a_lost_worker_goes_on_elsewhere_from_its_last_checkpoint(
                 with pytest.raises(KeyboardInterrupt):  # with the first picture of its part recorded
                     update(shard.folder, shard.paths, self._model, part=shard.part, progress=Ending())
                 ray.of(self).die()
-                raise NotImplementedError
+                raise RuntimeError("a dead worker says nothing")
             made = super().make(shard)
             embedded.append(made.embedded)
             return made
@@ -178,7 +178,7 @@ def test_a_part_with_which_workers_die_is_not_tried_for_ever(ray: FakeRay, pictu
         def make(self, shard: Shard) -> Made:
             if shard.part == "2/3":
                 ray.of(self).die()
-                raise NotImplementedError
+                raise RuntimeError("a dead worker says nothing")
             return super().make(shard)
 
     ray.make = lambda _: Mortal()
