@@ -20,6 +20,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First characters of a cell that spreadsheets take for a formula."""
 _LONE = re.compile("[\ud800-\udfff]")
 """Lone surrogates, including those by which Python keeps bytes that are not UTF-8."""
+_SURROGATE = "\\ud"
+"""How the escape of a surrogate begins in JSON."""
 _DIGITS = 6
 """Decimal places of numbers in JSON and CSV."""
 
@@ -92,7 +94,13 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
 
     NaN and infinities are null, and bytes in texts that are not UTF-8 are U+FFFD.
     """
-    return json.dumps(_plain(value), indent=indent, allow_nan=False).encode("ascii") + b"\n"
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    except (TypeError, ValueError):  # a mapping that is no dictionary, or NaN
+        text = ""
+    if not text or _SURROGATE in text:  # lone, or one of a pair
+        text = json.dumps(_plain(value), indent=indent, allow_nan=False)
+    return text.encode("ascii") + b"\n"
 
 
 def _plain(value: object) -> object:

@@ -88,7 +88,7 @@ class Hit(NamedTuple):
             "rank": self.rank,
             "score": self.score,
             "confidence": self.confidence,
-            "path": str(self.path),
+            "path": os.fsdecode(self.path_bytes),
             "width": self.width,
             "height": self.height,
             "bytes": self.size,

@@ -17,8 +17,8 @@ from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, TextTerm
 from clipsearch.server.asking import Question
 from clipsearch.server.indexes import Recent, Served
 
-_STEPS = (300, 3000, 30_000)
-"""How many hits are found at first, then, and then, as somebody scrolls."""
+_STEPS = (120, 3000, 30_000)
+"""How many hits are found at first (as many as the page asks for), then, and then, as somebody scrolls."""
 _KEPT_HITS = 200_000
 """Number of hits that are kept for further pages, of all recent searches together; each takes about 0.5 kB."""
 

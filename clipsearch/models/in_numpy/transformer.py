@@ -25,6 +25,12 @@ from clipsearch.models.in_numpy.activations import ACTIVATIONS
 from clipsearch.system import cores
 from clipsearch.unit import Array
 
+_AT_ONCE = 4
+"""OpenBLAS multiplies so many rows at once, and the rest one by one, which takes longer than if there were enough: 11
+rows took 36 ms in the products of ViT-B/32's text tower, 12 rows 26 ms (docs/benchmarks.md, 2026-11-27)."""
+_FEW = 64
+"""Number of rows up to which that is worth a copy of them."""
+
 Weights = Mapping[str, npt.NDArray[np.floating]]
 
 
@@ -174,9 +180,12 @@ def product(
 
     Each of `threads` computes some of the columns.
     """
+    number = len(x)
+    if 1 < number <= _FEW and number % _AT_ONCE:
+        x = np.concatenate([x, np.zeros((-number % _AT_ONCE, x.shape[1]), np.float32)])
 
     def columns(of: slice) -> Array:
-        out: Array = x @ weight[of].T
+        out: Array = (x @ weight[of].T)[:number]
         if bias is not None:
             out += bias[of]
         return out if activation is None else activation(out)
