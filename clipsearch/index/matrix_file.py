@@ -62,7 +62,7 @@ class MatrixFile:
         if not right or length != self._end(columns):
             self.open(columns)
 
-    def append(self, rows: bytes, columns: int) -> int:
+    def append(self, rows: bytes | memoryview, columns: int) -> int:
         """Append rows of so many numbers and return the number of the first one."""
         first = self.rows
         _write_all(self.open(columns), rows, self._end(columns))
@@ -166,7 +166,7 @@ def _opened(path: Path) -> BinaryIO | None:
         raise IndexDamagedError(f"Cannot read {path}: {error.strerror}.") from error
 
 
-def _write_all(file: BinaryIO, content: bytes, at: int) -> int:
+def _write_all(file: BinaryIO, content: bytes | memoryview, at: int) -> int:
     """Write all of `content` at an offset of an unbuffered file, and return the offset of its end."""
     file.seek(at)
     view = memoryview(content)

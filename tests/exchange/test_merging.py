@@ -351,6 +351,19 @@ def test_an_index_that_is_being_written_is_refused_and_none_can_be_written_meanw
     assert update(shards[0]).embedded == 0
 
 
+def test_interrupted_it_leaves_nothing(home: Path) -> None:
+    class Interrupting(Watcher):
+        def advance(self, files: int, unreadable: int = 0, known: int = 0) -> None:
+            super().advance(files, unreadable, known)
+            raise KeyboardInterrupt
+
+    shards = parts(home, 2)
+    with pytest.raises(KeyboardInterrupt):
+        merge(shards, home / "place" / _OUT, progress=Interrupting())
+    assert not (home / "place").exists()
+    assert merge(shards, home / "place" / _OUT).images == 14
+
+
 @pytest.mark.parametrize("what", ["index", "file", "folder"])
 def test_what_exists_is_not_replaced(home: Path, what: str) -> None:
     shards = parts(home, 1)
