@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from archive_files import tar, zipped
 from conftest import REPOSITORY, Run, index
+from PIL import Image
+from serving import serving
+
+from clipsearch.index.format import FOLDER
 
 SAMPLES = REPOSITORY / "sample-images"
 DOGS = [SAMPLES / "dogs" / f"dog_{n}.jpg" for n in (3, 4, 6)]
@@ -62,6 +68,20 @@ def test_a_member_is_a_query_and_an_archive_is_a_folder(shards: Path, run: Run) 
     assert len(out.splitlines()) == 3
     assert "exists neither" in said(run, "query", "cow", "--under", "shards/2.zip", cwd=shards, code=2)[1]
     assert "it is gone" in said(run, "similar", "shards/0.tar!/nothing.jpg", cwd=shards, code=2)[1]
+
+
+def test_the_server_shows_members_and_hands_them_out(shards: Path, tmp_path: Path) -> None:
+    with serving([shards / FOLDER], tmp_path / "thumbnails") as (_, client):
+        found = client.ask("/api/search?q=a+cow&k=9").json["hits"]
+        assert len(found) == 7
+        hit = next(hit for hit in found if hit["path"].endswith(f"1.cbz!/farm/{FARM[0].name}"))
+        whole = client.ask(f"/api/image/{hit['row']}")
+        assert (whole.body, whole.headers["Content-Type"]) == (FARM[0].read_bytes(), "image/jpeg")
+        assert quote(FARM[0].name) in whole.headers["Content-Disposition"]
+        small = client.ask(f"/api/thumbnail/{hit['row']}?side=320&id={hit['id']}")
+        assert max(Image.open(io.BytesIO(small.body)).size) == 320
+        like = client.ask(f"/api/search?like={hit['id']}&under={quote(str(shards / 'shards' / '1.cbz'))}").json
+        assert (like["hits"][0]["path"], len(like["hits"])) == (hit["path"], 3)
 
 
 def test_classify_score_and_embed_take_archives_and_members(shards: Path, run: Run, tmp_path: Path) -> None:

@@ -110,6 +110,11 @@ def test_eval_and_tune_take_shards(tmp_path: Path, run: Run) -> None:
     done = run("eval", "shards", "--model", "picturebook", "--json", "--min", "t2i.recall@5=0.8", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [one["candidates"] for one in json.loads(done.stdout)] == [len(rows)] * 2
-    few = run("tune", "shards/0.tar", "--model", "picturebook", "--out", "new", "--split", "x", cwd=tmp_path)
-    assert few.returncode == 2
-    assert b"has no splits" in few.stderr
+    tar(tmp_path / "shards" / "1.tar", dict(list(content.items())[:6]))
+    for shard, options, said in (
+        ("0.tar", ["--split", "x"], b"has no splits"),
+        ("1.tar", [], b"3 captions are too few to learn from"),  # all of them were read
+    ):
+        few = run("tune", f"shards/{shard}", "--model", "picturebook", "--out", "new", *options, cwd=tmp_path)
+        assert few.returncode == 2
+        assert said in few.stderr

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from archive_files import tar
 from PIL import Image
 from rich.cells import cell_len
 
@@ -582,7 +583,8 @@ def test_images_of_one_row_stand_on_their_captions(tmp_path: Path, environment: 
 def test_what_cannot_be_read_says_why(picture: Path, environment: dict[str, str], tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
-    hits = [hit(broken), hit(picture, 2), hit(tmp_path / "gone.png", 3)]
+    archive = tar(tmp_path / "a.tar", {"b/c.png": picture.read_bytes()})
+    hits = [hit(broken), hit(Path(f"{archive}!/b/c.png"), 2), hit(Path(f"{archive}!/gone.png"), 3)]
     screen = shown(hits, environment, answers=KITTY + DA1)
     assert [column for _, column, sequence in screen.pictures if "a=T" in sequence] == [27]
     text = "\n".join(screen.text())
