@@ -51,8 +51,6 @@ from clipsearch.unit import Matrix, are_unit
 
 _BUSY_SECONDS = 30
 """How long a statement waits for a commit of a writer."""
-_ROWS = 500
-"""Number of rows that are looked up in one statement; older versions of SQLite allow 999 values."""
 _SPARSE = 2
 """If fewer than one row in this number is needed, each is looked up instead of reading the whole table."""
 
@@ -296,10 +294,11 @@ class Store:
     def images(self, rows: Sequence[int], among: int | None = None) -> list[Record]:
         """Return the record of each row; `among` is the number of all rows in the same snapshot, if it is known."""
         if len(rows) * _SPARSE < (self.committed_rows() if among is None else among):
-            parts = (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS))
-            found = {record.row: record for part in parts for record in self._images(part)}
+            sql = f"SELECT {self._record} FROM images WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
+            records = map(Record._make, self._paths.with_absolute(self.sql(sql, [json.dumps([*map(int, rows)])])))
         else:  # one pass over the table is faster than many searches in it
-            found = {record.row: record for record in self.records() if record.row is not None}
+            records = self.records()
+        found = {record.row: record for record in records if record.row is not None}
         try:
             return [found[row] for row in rows]
         except KeyError as error:
@@ -307,16 +306,7 @@ class Store:
 
     def image(self, row: int) -> Record:
         """Return the record of one row."""
-        found = self._images([row])
-        if not found:
-            raise damaged(self.folder, f"row {row} belongs to no image")
-        return found[0]
-
-    def _images(self, rows: Sequence[int]) -> list[Record]:
-        """Return the records of at most `_ROWS` rows in any order, of those that belong to images."""
-        marks = ",".join("?" * len(rows))
-        found = self.sql(f"SELECT {self._record} FROM images WHERE row IN ({marks})", rows)  # noqa: S608  (our own words)
-        return [Record(self._paths.absolute(path), *rest) for path, *rest in found]
+        return self.images([row], among=_SPARSE + 1)[0]
 
     def row_of(self, path: bytes) -> int | None:
         """Return the row of the image with this absolute path; None if there is none."""

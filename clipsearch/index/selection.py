@@ -63,11 +63,11 @@ def select(store: Store, filters: Filters, *, only_sound: bool = True) -> Select
         IndexDamagedError: the index contradicts itself or, with `only_sound`, a row is not a unit vector.
     """
     matrix, alive = store.sound_matrix() if only_sound else store.matrix()
-    fulfil = _matching(store, filters, len(matrix))
+    fulfil = matching(store, filters, len(matrix))
     return Selection(matrix, alive if fulfil is None else fulfil)
 
 
-def _matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
+def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_] | None:
     """Return (rows,) whether each of `rows` rows belongs to an image that fulfils `filters`; None without filters."""
     filters = _as_known(store, filters)
     if filters == Filters(seen_from=filters.seen_from):

@@ -1,4 +1,7 @@
-"""Hits of a search, page by page: a few are found at once, and more only when somebody scrolls there."""
+"""Hits of a search, page by page: a few are found at once, and more only when somebody scrolls there.
+
+Without anything to look for, all pictures that fulfil the filters are answered, by their dates.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from typing import NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.images.box import Box
+from clipsearch.index.browsing import rows_by_date, rows_by_path
+from clipsearch.index.filters import Filters
+from clipsearch.index.reading import Store
+from clipsearch.index.selection import filters_of
 from clipsearch.output.paths import json_fields, typed
 from clipsearch.output.rows import rounded
 from clipsearch.search.hit import Hit
@@ -19,8 +26,11 @@ from clipsearch.server.indexes import Recent, Served
 
 _STEPS = (120, 3000, 30_000)
 """How many hits are found at first (as many as the page asks for), then, and then, as somebody scrolls."""
-_KEPT_HITS = 200_000
-"""Number of hits that are kept for further pages, of all recent searches together; each takes about 0.5 kB."""
+_KEPT_HITS, _KEPT_ROWS = 200_000, 1_000_000
+"""Number of hits that are kept for further pages, of all recent searches together; each takes about 0.5 kB. And number
+of rows, of all pictures in recent orders."""
+_NO_SCORE = float("nan")
+"""What becomes null in JSON."""
 
 
 class Found(NamedTuple):
@@ -44,6 +54,7 @@ class Answers:
 
     def __init__(self) -> None:
         self._recent: Recent[object, Found] = Recent(_KEPT_HITS, lambda found: len(found.hits) + 1)
+        self._orders: Recent[object, list[int]] = Recent(_KEPT_ROWS, lambda rows: len(rows) + 1)
 
     def page(self, served: Served, question: Question) -> Page:
         """Return the part of the hits that is asked for.
@@ -52,7 +63,7 @@ class Answers:
             ClipsearchError: as for `Index.search`.
         """
         if not question.terms:
-            raise InputError("There is nothing to look for.")
+            return self._browsed(served, question)
         # The hits of another commit are others. If one comes between this line and the search, they are only kept under
         # the wrong number, which no later request asks for.
         key = served.name, served.index.store.version(), question.key
@@ -62,6 +73,28 @@ class Answers:
             found = _found(served, question, end)
             self._recent.put(key, found)
         return Page(found.hits[question.offset : end], len(found.hits) if found.complete else None)
+
+    def _browsed(self, served: Served, question: Question) -> Page:
+        """Return a part of all pictures that fulfil the filters, with a rank, but without a score."""
+        if question.limits:
+            raise InputError(f"{next(iter(question.limits))}: there is nothing to look for, and so nothing to compare.")
+        store = served.index.store
+        filters = filters_of(question.filters, store)
+        with store.snapshot():
+            key = served.name, store.version(), question.key
+            rows = self._orders.get(key)
+            if rows is None:
+                rows = _in_order(store, filters, question)
+                self._orders.put(key, rows)
+            some = store.images(rows[question.offset : question.offset + question.k])
+        hits = [Hit.of(record, rank, _NO_SCORE) for rank, record in enumerate(some, question.offset + 1)]
+        return Page(hits, len(rows))
+
+
+def _in_order(store: Store, filters: Filters, question: Question) -> list[int]:
+    if question.sort is Sort.PATH:
+        return rows_by_path(store, filters, question.most, reverse=question.reverse)
+    return rows_by_date(store, filters, question.most, newest_first=not question.reverse)
 
 
 def _found(served: Served, question: Question, end: int) -> Found:
@@ -89,11 +122,11 @@ def record(hit: Hit) -> dict[str, object]:
 def arguments(served: Served, question: Question) -> str | None:
     """Return what to type after the name of the command for the same hits; None if a picture of it was only sent.
 
-    The number of hits is left out.
+    The number of hits is left out. There is no command for nothing to look for, either.
     """
     boxes = any(isinstance(term, ImageTerm) and term.box for term in question.terms)
     words = [_typed_term(served, term, boxes=boxes) for term in question.terms]
-    if None in words:
+    if None in words or not words:
         return None
     limits = [
         [_option(name)] if value is True else [_option(name), f"{value:g}"] for name, value in question.limits.items()

@@ -35,7 +35,8 @@ PARAMETERS = {
     "k": f"The number of hits in this answer, up to {_LARGEST_PAGE}.",
     "offset": "How many hits to leave out before them.",
     "most": f"How many of the best there may be in all, up to {MOST_HITS}.",
-    "sort": "score (the default, the best first), date (the newest first) or path.",
+    "sort": "score (the default, the best first), date (the newest first; the default without anything to look for) "
+    "or path.",
     "reverse": "1 for the opposite order.",
     "min_score": "The least cosine of a hit, from -1 to 1.",
     "min_confidence": "The least confidence of a hit, from 0 to 1; for queries in words.",

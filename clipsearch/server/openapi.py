@@ -19,7 +19,10 @@ _HIT: dict[str, Any] = {
     "type": "object",
     "properties": {
         "rank": {"type": "integer"},
-        "score": {"type": "number", "description": "Cosine of query and picture."},
+        "score": {
+            "type": ["number", "null"],
+            "description": "Cosine of query and picture; null without anything to look for.",
+        },
         "confidence": {"type": ["number", "null"], "description": "From 0 to 1; null for queries with pictures."},
         "path": {"type": "string", "description": "Absolute."},
         "path_bytes": {"type": "string", "description": "In base64, if the path is not UTF-8."},
@@ -63,7 +66,7 @@ def description() -> dict[str, Any]:
     rows = {"text/plain": {"schema": {"type": "string", "description": "Rows, separated by spaces."}}}
     index = _parameter("index", PARAMETERS["index"])
     paths: dict[str, Any] = {
-        "/api/search": {"get": _does("The pictures that fit a query, the best first.", search, _ANSWER)},
+        "/api/search": {"get": _does("The pictures that fit a query, or all, by date.", search, _ANSWER)},
         "/api/similar": {
             "get": _does("The pictures that are like one of the index.", [*like, *search], _ANSWER),
             "post": _does("The pictures that are like the one that is sent.", [like[2], *search], _ANSWER, body=body),

@@ -107,6 +107,32 @@ def test_hits_are_sorted_by_date_the_newest_first(client: Client) -> None:
     assert len(dates()) == 50
 
 
+def test_without_anything_to_look_for_all_pictures_come_by_date(client: Client) -> None:
+    def browsed(**more: object) -> Any:  # noqa: ANN401  (JSON)
+        return client.ask(search(**more)).json
+
+    everything = browsed(k=300)
+    hits = everything["hits"]
+    assert (everything["total"], everything["arguments"], everything["terms"]) == (253, None, [])
+    assert [hit["rank"] for hit in hits] == [*range(1, 254)]
+    assert {(hit["score"], hit["confidence"]) for hit in hits} == {(None, None)}
+    dates = [hit["date"] for hit in hits]
+    assert dates == sorted(dates, reverse=True)
+    assert len({hit["row"] for hit in hits}) == 253
+    oldest = browsed(reverse=1, k=300)["hits"]
+    assert [hit["row"] for hit in oldest] == [hit["row"] for hit in hits][::-1]
+    pages = [browsed(k=100, offset=start)["hits"] for start in (0, 100, 200, 300)]
+    assert [hit for page in pages for hit in page] == hits
+    dogs = browsed(under="sample-images/dogs", k=300)
+    assert dogs["total"] == len(dogs["hits"]) < 253
+    assert dogs["hits"] == [
+        hit | {"rank": rank} for rank, hit in enumerate((hit for hit in hits if "/dogs/" in hit["path"]), 1)
+    ]
+    paths = [hit["path"] for hit in browsed(sort="path", k=300)["hits"]]
+    assert paths == sorted(paths)
+    assert [hit["path"] for hit in browsed(sort="path", reverse=1, most=5)["hits"]] == paths[:-6:-1]
+
+
 def test_similar_by_row_by_id_and_by_what_is_sent(client: Client) -> None:
     (dog,) = client.ask(search(q="a dog", k=1)).json["hits"]
     by_row = client.ask(f"/api/similar?row={dog['row']}&k=4").json
@@ -191,7 +217,7 @@ def test_everything_is_described(client: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/api/search", "nothing to look for"),
+        ("/api/search?min_score=0.1", "nothing to look for"),
         ("/api/search?q=dog&colour=red", "no parameter 'colour'"),
         ("/api/search?q=dog&k=0", "from 1 to 1000"),
         ("/api/search?q=dog&k=1e3", "no number"),
@@ -304,7 +330,7 @@ def test_the_lines_for_curl_in_the_documentation(client: Client, sample_index: P
             answer = json.loads(done.stdout)
             assert answer.get("hits") or answer.get("indexes"), line
     assert (tmp_path / "thumbnail.webp").read_bytes()[8:12] == b"WEBP"
-    assert len(scripts) == 6
+    assert len(scripts) == 7
 
 
 def test_the_command_prints_its_address_and_ends_with_ctrl_c(sample_index: Path, environment: dict[str, str]) -> None:

@@ -116,6 +116,22 @@ def test_hits_come_while_one_types_and_terms_become_chips(chromium: Browser, cli
         assert (chips(page), page.input_value("#words")) == ([], "a dog is sleeping")
 
 
+def test_without_words_the_newest_pictures_are_shown(chromium: Browser, client: Client) -> None:
+    with page_of(chromium, client) as page:
+        settled(page, HOSTILE)  # was painted just now
+        assert page.inner_text("#summary") == "34 pictures, the newest first"
+        assert page.input_value("#sort") == "date"
+        assert page.locator("#grid h2").count() > 2
+        page.select_option("#sort", "date-reverse")
+        until(page, "document.getElementById('summary').textContent.endsWith('the oldest first')")
+        page.click("#grid .tile >> nth=0")
+        assert "score" not in page.inner_text("#facts")
+        page.click("#more")
+        until(page, "document.getElementById('summary').textContent.startsWith('The 34 that fit best')")
+        page.click("#chips button >> nth=-1")
+        until(page, "document.getElementById('summary').textContent.endsWith('the oldest first')")
+
+
 def test_every_state_has_an_address_and_the_back_button_works(chromium: Browser, client: Client) -> None:
     with page_of(chromium, client) as page:
         page.keyboard.type("a dog")

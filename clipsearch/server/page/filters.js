@@ -2,7 +2,7 @@
 
 import {part} from "./parts.js";
 import {get} from "./api.js";
-import {inWords} from "./state.js";
+import {allTerms, inWords} from "./state.js";
 
 const form = part("filters");
 let known = ""; // the index whose folders the field offers
@@ -34,7 +34,9 @@ export function show(state) {
   part("confidence").value = Math.round(100 * state.confidence);
   part("percent").textContent = `${part("confidence").value} %`;
   part("sure").classList.toggle("off", !inWords(state));
-  part("sort").value = state.sort;
+  const browsing = !allTerms(state).length;
+  part("sort").options[0].disabled = browsing;
+  part("sort").value = state.sort || (browsing ? "date" : "");
   if (state.index) part("index").value = state.index;
 }
 

@@ -292,7 +292,8 @@ export const nameOf = (hit) => hit.path.slice(hit.path.lastIndexOf("/") + 1);
 
 function labelOf(hit) {
   const sure = hit.confidence === null ? "" : `, ${percent(hit.confidence)} sure`;
-  return `${hit.rank}: ${nameOf(hit)}, score ${hit.score.toFixed(3)}${sure}, ${hit.date.slice(0, 10)}`;
+  const score = hit.score === null ? "" : `, score ${hit.score.toFixed(3)}`;
+  return `${hit.rank}: ${nameOf(hit)}${score}${sure}, ${hit.date.slice(0, 10)}`;
 }
 
 const percent = (share) => `${Math.round(100 * share)}%`;

@@ -16,7 +16,7 @@ const PAGES = [120, 500, 1000]; // hits that are asked for at first, then, and t
 
 let state = fromAddress(location.search);
 let answer = null; // what the server said to `asked`
-let asked = "";
+let asked = null; // the parameters of the search whose hits are shown
 let hits = [];
 let loading = null; // what stops the search that is under way
 let more = false; // whether more hits are being loaded
@@ -33,13 +33,9 @@ async function search({again = false} = {}) {
   loading?.abort();
   loading = new AbortController();
   const {signal} = loading;
-  if (!allTerms(state).length) {
-    [asked, answer, hits] = [wanted, null, []];
-    present(false);
-    return;
-  }
   try {
-    const number = again ? Math.min(1000, Math.max(PAGES[0], hits.length)) : state.sort ? PAGES[1] : PAGES[0];
+    const first = PAGES[state.sort && !browsing() ? 1 : 0];
+    const number = again ? Math.min(1000, Math.max(first, hits.length)) : first;
     const found = await get("search", `${wanted}&k=${number}`, signal);
     if (signal.aborted) return;
     const before = answer;
@@ -98,21 +94,23 @@ function showChips() {
 }
 
 function showGrid(kept) {
-  grid.show(hits, {byDay: state.sort !== "", of: state.index, complete: hits.length === answer?.total, kept});
+  grid.show(hits, {byDay: state.sort !== "" || browsing(), of: state.index, complete: hits.length === answer?.total, kept});
 }
 
 function summarise(wrong = "") {
   const hint = part("hint");
   hint.classList.toggle("wrong", wrong !== "");
+  hint.classList.toggle("above", hits.length > 0);
   hint.replaceChildren();
   let text = "";
   if (wrong) hint.textContent = wrong;
-  else if (!answer) hint.append(...welcome());
-  else if (!hits.length) hint.textContent = "Nothing fits. Lower the confidence, or leave out a filter.";
+  else if (answer && !hits.length) hint.textContent = "Nothing fits. Lower the confidence, or leave out a filter.";
+  else if (browsing()) hint.append(...welcome());
   if (answer && hits.length) {
     const total = answer.total ?? `more than ${hits.length.toLocaleString()}`;
     text = answer.total === 1 ? "1 picture" : `${total.toLocaleString()} pictures`;
-    if (state.sort && !asked.includes("min_confidence")) text = `The ${total.toLocaleString()} that fit best, by date`;
+    if (browsing()) text += `, the ${state.sort.endsWith("-reverse") ? "oldest" : "newest"} first`;
+    else if (state.sort && !asked.includes("min_confidence")) text = `The ${total.toLocaleString()} that fit best, by date`;
   }
   part("summary").textContent = text;
 }
@@ -238,6 +236,11 @@ part("tell").addEventListener("click", () => {
 });
 part("theme").addEventListener("click", switchTheme);
 addEventListener("popstate", restore);
+
+/** Whether there is nothing to look for, so that all pictures are shown by date. */
+function browsing() {
+  return !allTerms(state).length;
+}
 
 /** The command that gives the hits up to a rank; null if there is none. */
 function command() {

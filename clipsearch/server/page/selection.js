@@ -62,6 +62,6 @@ async function download() {
 
 function copyCommand() {
   const {command} = context();
-  if (command === null) say("A picture that was only sent here has no path to type");
+  if (command === null) say(all()[0]?.score === null ? "No command shows all pictures" : "A picture that was only sent here has no path to type");
   else copyText(command(Math.max(...inOrder().map((hit) => hit.rank))), "Command copied");
 }

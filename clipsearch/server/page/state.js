@@ -57,7 +57,7 @@ export function parameters(state) {
   if (state.sort) {
     to.append("sort", state.sort.split("-")[0]);
     if (state.sort.endsWith("-reverse")) to.append("reverse", "1");
-    if (!to.has("min_confidence")) to.append("most", BEST_OF_A_SORT);
+    if (!to.has("min_confidence") && allTerms(state).length) to.append("most", BEST_OF_A_SORT);
   }
   if (state.index) to.append("index", state.index);
   return to;

@@ -143,7 +143,7 @@ function frame() {
 }
 
 function factsOf(hit) {
-  const facts = [`Rank ${hit.rank}`, `score ${hit.score.toFixed(3)}`];
+  const facts = hit.score === null ? [] : [`Rank ${hit.rank}`, `score ${hit.score.toFixed(3)}`];
   if (hit.confidence !== null) facts.push(`${Math.round(100 * hit.confidence)}% sure`);
   if (hit.width) facts.push(`${hit.width} × ${hit.height} pixels`);
   facts.push(size(hit.bytes), `${hit.date_source === "file" ? "changed" : "taken"} ${hit.date.replace("T", " ")}`);
