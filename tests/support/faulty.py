@@ -11,11 +11,13 @@ are tried on a Python program, `faults.warm` runs it many times faster than new 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +26,12 @@ from typing import Literal
 import pytest
 from warm import Server, Warm
 
+REPEATING = Path(__file__).resolve().parent / "repeating.py"
 SOURCE = Path(__file__).resolve().parent / "faults" / "faults.c"
 
 Kind = Literal["enospc", "short", "eio", "kill", "kill-torn"]
+COPIES = {"kill": "copy", "kill-torn": "copy-torn"}
+"""What copies the folder at each call as a kill there would leave it, by kinds of kills."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,15 @@ class Faults:
         log: Path | None = None,
         *,
         meanwhile: str | None = None,
+        copies: Path | None = None,
+        only: Iterable[int] | None = None,
     ) -> dict[str, str]:
         """Variables for the command: a fault at its `at`-th call on `folder` and below; with 0 it only counts.
 
         `folder` need not exist yet. Calls are appended to `log`, which is there, if empty, as soon as a command runs.
-        With `meanwhile` nothing fails, but this line is run by the shell before that call is carried out.
+        With `meanwhile` nothing fails, but this line is run by the shell before that call is carried out. With `copies`
+        nothing fails either: what a kill would leave is copied there, from that call on or at `only` some, with the
+        call's number added.
         """
         preload = [str(self.library), *filter(None, [os.environ.get("LD_PRELOAD")])]
         variables = {
@@ -92,7 +101,24 @@ class Faults:
         }
         if meanwhile is not None:
             variables["FAULT_COMMAND"] = meanwhile
+        if copies is not None:
+            variables |= {"FAULT_KIND": COPIES[kind], "FAULT_COPIES": os.path.abspath(copies)}
+        if only is not None:
+            variables["FAULT_ONLY"] = f",{','.join(map(str, only))},"
         return variables | ({"FAULT_LOG": os.path.abspath(log)} if log else {})
+
+
+def repeat(warm: Warm, attempts: Sequence[tuple[Sequence[str | Path], Mapping[str, str]]]) -> list[tuple[int, str]]:
+    """Run programs with variables for faults one after the other in one process; how each ended, and what it said.
+
+    None may be killed. Each begins with what the ones before have imported, as those that are forked do.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump([([*map(str, program)], variables) for program, variables in attempts], file)
+        file.flush()
+        done = warm.run([REPEATING, file.name], timeout=600)
+    assert done.returncode == 0, done.stderr
+    return [(status, talk) for status, talk in json.loads(done.stdout)]
 
 
 def read_log(path: Path) -> list[Call]:

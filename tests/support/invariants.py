@@ -23,6 +23,8 @@ from clipsearch.search.index import Index
 Vector = npt.NDArray[np.float16]
 Regions = Mapping[tuple[int, int, int, int], Vector]
 """The vector of each region of an image, by its edges."""
+Held = dict[bytes, tuple[bytes | None, bool]]
+"""The content of each image, and whether it has regions."""
 
 
 class UnreadableIndexError(AssertionError):
@@ -102,7 +104,7 @@ class State:
     """Only of images that have some."""
 
     @property
-    def held(self) -> dict[bytes, tuple[bytes | None, bool]]:
+    def held(self) -> Held:
         """The content of each image, and whether it has regions."""
         return {path: (digest, path in self.regions) for path, digest in self.digests.items()}
 

@@ -295,7 +295,7 @@ def _become(program: list[str], cwd: str | int, env: dict[str, str]) -> NoReturn
         ctypes.CDLL(None).faults_configure()  # it read them when it was loaded
     status: object = None
     try:
-        _execute(program)
+        execute(program)
     except SystemExit as end:
         status = end.code
         if isinstance(status, str):
@@ -306,7 +306,8 @@ def _become(program: list[str], cwd: str | int, env: dict[str, str]) -> NoReturn
     _end(status if isinstance(status, int) else int(status is not None))
 
 
-def _execute(program: list[str]) -> None:
+def execute(program: list[str]) -> None:
+    """Run a program, as `Warm.run` takes it, in this process."""
     if program[0] == "-c":
         sys.argv = ["-c", *program[2:]]
         tests = [str(path) for path in Path(__file__).parents[:2]]  # which a program would have to find by itself

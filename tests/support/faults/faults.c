@@ -8,6 +8,9 @@
  *   eio        it alone fails; later ones work, as an fsync repeated after an error does on Linux
  *   kill       SIGKILL before it is carried out
  *   kill-torn  SIGKILL after the first half of its bytes if it is a write, else as kill
+ *   copy       before it and each later one, or before those in FAULT_ONLY (",2,5,"), the folder is copied to
+ *              FAULT_COPIES + number: what a kill would leave
+ *   copy-torn  the same, but of writes alone and after the first half of their bytes: what kill-torn would leave
  *   meanwhile  the shell runs FAULT_COMMAND before it is carried out: another program comes in between
  *
  * The real calls are made with syscall(2), which nobody intercepts, so there is nothing to look up and no recursion.
@@ -17,6 +20,7 @@
 #undef _FORTIFY_SOURCE   /* else the headers define an open() of their own, */
 #undef _FILE_OFFSET_BITS /* or one that is open64() in disguise; here are both */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -37,9 +41,9 @@
 _Static_assert(sizeof(long) == 8 && sizeof(off_t) == 8, "a 64-bit system: one register for an offset, name64 = name");
 #define ALSO(name, name64) __typeof(name) name64 __attribute__((alias(#name)))
 
-static const char *const KINDS[] = {"enospc", "short", "eio", "kill", "kill-torn", "meanwhile"};
-static enum { FULL, SHORT, EIO_ONCE, KILL, KILL_TORN, MEANWHILE, UNKNOWN } kind;
-static const char *folder, *logfile;
+static const char *const KINDS[] = {"enospc", "short", "eio", "kill", "kill-torn", "copy", "copy-torn", "meanwhile"};
+static enum { FULL, SHORT, EIO_ONCE, KILL, KILL_TORN, COPY, COPY_TORN, MEANWHILE, UNKNOWN } kind;
+static const char *folder, *logfile, *copies;
 static long at;
 static atomic_long calls;
 
@@ -53,16 +57,19 @@ static void append_to_log(const char *line, long size)
     close(fd);
 }
 
-/* Also for a process that was forked since the library was loaded, and has other variables now. */
+/* Also for a process that has other variables now, since it was forked or begins anew; it counts from 1 again. */
 __attribute__((constructor)) void faults_configure(void)
 {
     const char *number = getenv("FAULT_AT"), *wanted = getenv("FAULT_KIND");
     folder = getenv("FAULT_DIR");
     logfile = getenv("FAULT_LOG");
+    copies = getenv("FAULT_COPIES");
     at = number ? atol(number) : 0;
+    calls = 0;
+    kind = 0;
     while (at && kind < UNKNOWN && (!wanted || strcmp(wanted, KINDS[kind])))
         kind++;
-    if (kind == UNKNOWN)
+    if (kind == UNKNOWN || ((kind == COPY || kind == COPY_TORN) && !copies))
         abort();
     append_to_log("", 0); /* an empty log: loaded, and nothing to count */
 }
@@ -72,6 +79,41 @@ static void die(void)
     kill(getpid(), SIGKILL);
     for (;;)
         pause();
+}
+
+/* The folder as it is now, without folders in it; none if there is none yet. */
+static void copy(long number)
+{
+    char path[PATH_MAX], wanted[32];
+    const char *numbers = getenv("FAULT_ONLY");
+    snprintf(wanted, sizeof wanted, ",%ld,", number);
+    if (numbers && !strstr(numbers, wanted))
+        return;
+    snprintf(path, sizeof path, "%s%ld", copies, number);
+    int from = syscall(SYS_openat, AT_FDCWD, folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (from < 0)
+        return;
+    int to = syscall(SYS_mkdirat, AT_FDCWD, path, 0700);
+    to = to < 0 ? to : syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *names = to < 0 ? NULL : fdopendir(from);
+    for (struct dirent *entry; names && (entry = readdir(names));) {
+        struct stat about;
+        if (entry->d_name[0] == '.' && (!entry->d_name[1] || (entry->d_name[1] == '.' && !entry->d_name[2])))
+            continue;
+        int in = syscall(SYS_openat, from, entry->d_name, O_RDONLY | O_CLOEXEC);
+        int out = syscall(SYS_openat, to, entry->d_name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        if (in < 0 || out < 0 || fstat(in, &about) || !S_ISREG(about.st_mode))
+            abort();
+        for (long rest = about.st_size, copied; rest > 0; rest -= copied)
+            if ((copied = syscall(SYS_sendfile, out, in, NULL, rest)) <= 0)
+                abort();
+        close(in);
+        close(out);
+    }
+    if (!names)
+        abort();
+    closedir(names);
+    close(to);
 }
 
 static void meanwhile(void)
@@ -94,6 +136,8 @@ static void meanwhile(void)
 
 enum effect { CHANGES, GROWS, WRITES }; /* needs no space; needs space; needs space and can be done by half */
 
+static __thread long copying; /* the number of a write of which the copy shall have one half */
+
 /* `size` is halved where half is to be written; the caller then hands its result to finish(). */
 static int judge(const char *name, const char *path, size_t *size, enum effect effect)
 {
@@ -110,6 +154,15 @@ static int judge(const char *name, const char *path, size_t *size, enum effect e
     if (kind == MEANWHILE) {
         if (number == at)
             meanwhile();
+        return 0;
+    }
+    if (kind == COPY || kind == COPY_TORN) {
+        if (kind == COPY)
+            copy(number);
+        else if (effect == WRITES && *size > 1)
+            *size /= 2, copying = number;
+        else if (effect == WRITES)
+            copy(number);
         return 0;
     }
     if (number == at && effect == WRITES && *size > 1 && (kind == SHORT || kind == KILL_TORN)) {
@@ -168,7 +221,18 @@ static ssize_t finish(ssize_t written, bool half)
 {
     if (half && kind == KILL_TORN)
         die();
+    if (half && kind == COPY_TORN)
+        abort(); /* only of write and pwrite, see below, is the rest known here */
     return written;
+}
+
+/* Whether the half that was written is all that should be in the copy, which is made; the rest is still to be written. */
+static bool is_copied(bool half)
+{
+    if (!half || kind != COPY_TORN)
+        return false;
+    copy(copying);
+    return true;
 }
 
 ssize_t write(int fd, const void *data, size_t size)
@@ -176,7 +240,10 @@ ssize_t write(int fd, const void *data, size_t size)
     size_t kept = size;
     if (judge_fd("write", fd, &kept, WRITES))
         return -1;
-    return finish(syscall(SYS_write, fd, data, kept), kept < size);
+    ssize_t written = syscall(SYS_write, fd, data, kept);
+    if (written < 0 || !is_copied(kept < size))
+        return finish(written, kept < size);
+    return written + syscall(SYS_write, fd, (const char *)data + written, size - written);
 }
 
 ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
@@ -184,7 +251,10 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
     size_t kept = size;
     if (judge_fd("pwrite", fd, &kept, WRITES))
         return -1;
-    return finish(syscall(SYS_pwrite64, fd, data, kept, offset), kept < size);
+    ssize_t written = syscall(SYS_pwrite64, fd, data, kept, offset);
+    if (written < 0 || !is_copied(kept < size))
+        return finish(written, kept < size);
+    return written + syscall(SYS_pwrite64, fd, (const char *)data + written, size - written, offset + written);
 }
 ALSO(pwrite, pwrite64);
 
