@@ -97,7 +97,7 @@ class Archive:
         return self._described(path.removeprefix(self._inside), member, before), data
 
     def _opened(self) -> BinaryIO:
-        file = open(os.open(self._path, _FLAGS), "rb")  # noqa: SIM115  (the caller closes it)
+        file = open(self._path, "rb", opener=lambda name, _: os.open(name, _FLAGS))  # noqa: SIM115  (the caller closes it)
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             file.close()
             raise UnreadableImageError("its archive is no regular file")

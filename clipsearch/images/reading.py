@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import UnreadableImageError
@@ -51,6 +52,21 @@ def first_bytes(path: bytes, count: int) -> bytes:
         os.close(descriptor)
 
 
+def open_regular(path: bytes) -> BinaryIO:
+    """Open a regular file of the file system. What took its place, such as a folder or a FIFO, is refused at once.
+
+    Raises:
+        OSError: it cannot be opened.
+        UnreadableImageError: it is no regular file.
+    """
+    # Python closes what an `opener` opened also if it is a folder.
+    file = open(path, "rb", opener=lambda name, _: os.open(name, _FLAGS))  # noqa: SIM115  (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise UnreadableImageError("not a regular file")
+    return file
+
+
 def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     """Read a whole file, which may lie in an archive, as it was at one moment.
 
@@ -66,10 +82,8 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
     if (source := source_of(path)) is not None:
         return _read_from(source, path, max_bytes(max_pixels))
     try:
-        with enough_memory(), open(os.open(path, _FLAGS), "rb") as file:
+        with enough_memory(), open_regular(path) as file:
             before = os.fstat(file.fileno())
-            if not stat.S_ISREG(before.st_mode):
-                raise UnreadableImageError("not a regular file")
             check_bytes(before.st_size, max_bytes(max_pixels))
             data = file.read(before.st_size + 1)  # one more byte, to notice that it grew
             after = os.fstat(file.fileno())
@@ -132,4 +146,12 @@ def read_stream(stream: BinaryIO) -> bytes:
 
 def digest(data: bytes) -> bytes:
     """BLAKE2b of a file's content, 16 bytes, by which the index recognises it."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return digest_of([data])
+
+
+def digest_of(parts: Iterable[bytes]) -> bytes:
+    """BLAKE2b of a file's content, given in parts, as `digest`."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(part)
+    return found.digest()

@@ -295,7 +295,8 @@ class Store:
         """Return the record of each row; `among` is the number of all rows in the same snapshot, if it is known."""
         if len(rows) * _SPARSE < (self.committed_rows() if among is None else among):
             sql = f"SELECT {self._record} FROM images WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
-            records = map(Record._make, self._paths.with_absolute(self.sql(sql, [json.dumps([*map(int, rows)])])))
+            there = self.sql(sql, [json.dumps([*map(int, rows)])])
+            records: Iterator[Record] = map(Record._make, self._paths.with_absolute(there))
         else:  # one pass over the table is faster than many searches in it
             records = self.records()
         found = {record.row: record for record in records if record.row is not None}

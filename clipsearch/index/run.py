@@ -46,8 +46,11 @@ class Run:
         max_pixels: int,
         pipeline: Pipeline,
         progress: Progress,
+        keeps_dead: bool = False,
     ) -> None:
+        """Prepare; with `keeps_dead`, vectors that no file has any more stay."""
         self.summary = Summary(part=writer.part())
+        self._keeps_dead = keeps_dead
         self._writer = writer
         self._changes = changes
         self._places = places
@@ -106,7 +109,8 @@ class Run:
                 interrupted = isinstance(error, KeyboardInterrupt)
                 self._checkpoint("interrupted" if interrupted else f"failed: {error}".splitlines()[0])
             raise
-        self._writer.compact()
+        if not self._keeps_dead:
+            self._writer.compact()
         self._writer.make_codes()
         self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]
         self.summary.damaged = [item for place in self._places for item in self._writer.damaged(place.start)]

@@ -56,6 +56,9 @@ class UpdateOptions(TypedDict, total=False):
     takes: Callable[[ImageFile], bool]
     """Whether a file that is new, or has another size or time, is read now; by default all are. Others stay as the
     index has them."""
+    keep_dead: bool
+    """Whether vectors of files that are gone are kept until a later update, even if they are many: the files may come
+    back under other names."""
 
 
 def update(
@@ -114,7 +117,16 @@ def update(
         )
         for place in places:
             check_archives(place.start, place.root, roots, place.rules)
-        run = Run(writer, changes, places, model=model, max_pixels=limit, pipeline=pipeline, progress=progress)
+        run = Run(
+            writer,
+            changes,
+            places,
+            model=model,
+            max_pixels=limit,
+            pipeline=pipeline,
+            progress=progress,
+            keeps_dead=options.get("keep_dead", False),
+        )
         run.merge(
             Merged(path, name)
             for path, name in names.items()

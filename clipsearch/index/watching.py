@@ -289,7 +289,11 @@ class Watch:
         self, top: bytes, places: Sequence[bytes], progress: Progress = SILENT, options: UpdateOptions | None = None
     ) -> Iterator[Summary]:
         """Update the index with some of the places in `top`, or with all of it if they cannot be searched."""
-        later: UpdateOptions = {"takes": self._unsettled.takes, "max_pixels": self._max_pixels}
+        later: UpdateOptions = {
+            "takes": self._unsettled.takes,
+            "max_pixels": self._max_pixels,
+            "keep_dead": bool(self._unsettled),  # one of these may be a file that was renamed
+        }
         paths = [Path(os.fsdecode(place)) for place in places]
         try:
             summary = update(self._folder, paths, self._model, progress=progress, **(options or later))

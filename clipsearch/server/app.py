@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Send
 
 import clipsearch
 from clipsearch.errors import (
@@ -44,6 +45,8 @@ from clipsearch.server.openapi import description
 from clipsearch.server.thumbnail_cache import ThumbnailCache
 from clipsearch.server.uploads import MOST_BYTES, Uploads
 from clipsearch.system import cores
+
+_log = logging.getLogger(__name__)
 
 BODY_SECONDS = 60.0
 """Seconds in which all of a picture or of a list has to arrive."""
@@ -201,7 +204,10 @@ class Site:
         kind = "inline" if file.media_type else "attachment"
         headers["Content-Disposition"] = f"{kind}; filename*=UTF-8''{quote(file.name, safe='')}"
         headers["Content-Security-Policy"] = "sandbox; default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
-        return Response(file.content, headers=headers, media_type=file.media_type or "application/octet-stream")
+        media_type = file.media_type or "application/octet-stream"
+        if isinstance(file.content, bytes):
+            return Response(file.content, headers=headers, media_type=media_type)
+        return _Parts(file.content, headers=headers | {"Content-Length": str(file.size)}, media_type=media_type)
 
     async def upload(self, request: Request) -> Response:
         """Answer with a picture that was sent, upright and reduced."""
@@ -272,6 +278,17 @@ class Site:
     @staticmethod
     async def _in_thread(limiter: anyio.CapacityLimiter, work: Callable[[], Result]) -> Result:
         return await to_thread.run_sync(work, limiter=limiter)
+
+
+class _Parts(StreamingResponse):
+    """A response with the parts of a file; the connection is closed within it if the file changes meanwhile."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Send headers and parts."""
+        try:
+            await super().stream_response(send)
+        except UnreadableImageError as error:
+            _log.warning("A picture could not be sent to its end: %s", error)
 
 
 def make_app(site: Site, *, token: str, names: tuple[str, ...] = (), any_address: bool = False) -> ASGIApp:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from contextlib import ExitStack
+from itertools import chain
+from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import IndexDamagedError, UnreadableImageError
 from clipsearch.images.decoding import DecodedImage, decode
-from clipsearch.images.reading import Content, read_file
+from clipsearch.images.reading import Content, VanishedError, digest_of, open_regular, read_file
 from clipsearch.images.recognising import format_of
 from clipsearch.index.format import Record
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import reduced
 from clipsearch.server.indexes import Served
 from clipsearch.server.thumbnail_cache import ThumbnailCache
+from clipsearch.system.members import on_disk
 
 SIDES = (320, 640, 1600)
 """Lengths of the longest side of a thumbnail, in pixels: the grid, the grid on dense screens, one picture alone."""
@@ -34,7 +38,10 @@ SHOWN = {
 _LARGEST_ROW = 2**31
 _DIGITS = 10
 _PART = 1 << 20
-"""Bytes of a zip file that are sent at a time."""
+"""Bytes of a large file that are read and sent at a time."""
+_LARGE = 4 << 20
+"""Bytes from which on a file is not held in memory, but read twice: to check it, and to send it."""
+_CHANGED = "it has changed since it was indexed"
 
 
 class NoSuchPictureError(Exception):
@@ -44,7 +51,10 @@ class NoSuchPictureError(Exception):
 class File(NamedTuple):
     """The file of a picture, as it is on the disk."""
 
-    content: bytes
+    content: bytes | Iterator[bytes]
+    """All of it, or its parts, which fail with an UnreadableImageError if the file changes meanwhile."""
+    size: int
+    """Bytes."""
     name: str
     """Its name, without folders, printable."""
     media_type: str | None
@@ -99,13 +109,54 @@ def decoded(record: Record, side: int) -> DecodedImage:
 
 
 def original(record: Record) -> File:
-    """Return the file of a picture.
+    """Return the file of a picture. A large one is not read into memory, unless it lies in an archive.
 
     Raises:
         UnreadableImageError: as for `thumbnail`.
     """
-    file = _read(record)
-    return File(file.data, printable(os.path.basename(record.path)), SHOWN.get(format_of(file.data) or ""))
+    if record.size <= _LARGE or record.hash is None or on_disk(record.path) != record.path:
+        data = _read(record).data
+        return File(data, len(data), *_name_and_type(record, data))
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(open_regular(record.path))
+            beginning = file.read(_PART)
+            if digest_of(chain([beginning], _rest(file))) != record.hash:
+                raise UnreadableImageError(_CHANGED)
+            file.seek(0)
+        except FileNotFoundError as error:
+            raise VanishedError("it is gone") from error
+        except OSError as error:
+            raise UnreadableImageError(error.strerror or str(error)) from error
+        opened.pop_all()  # it is closed when it has been sent
+    return File(_checked(file, record.hash), record.size, *_name_and_type(record, beginning))
+
+
+def _name_and_type(record: Record, beginning: bytes) -> tuple[str, str | None]:
+    return printable(os.path.basename(record.path)), SHOWN.get(format_of(beginning) or "")
+
+
+def _rest(file: BinaryIO) -> Iterator[bytes]:
+    while part := file.read(_PART):
+        yield part
+
+
+def _checked(file: BinaryIO, expected: bytes) -> Iterator[bytes]:
+    """Yield the parts of a file that was just found to have the hash `expected`, the last one only if it has it still.
+
+    So somebody who writes to it meanwhile does not make a client keep half of this and half of that.
+    """
+    found = hashlib.blake2b(digest_size=len(expected))
+    before = b""
+    with file:
+        for part in _rest(file):
+            if before:
+                yield before
+            found.update(part)
+            before = part
+    if found.digest() != expected:
+        raise UnreadableImageError(_CHANGED)
+    yield before
 
 
 def zipped(records: Iterable[Record]) -> Iterator[bytes]:
@@ -120,10 +171,14 @@ def zipped(records: Iterable[Record]) -> Iterator[bytes]:
             except UnreadableImageError as error:
                 missing.append(f"{printable(record.path)}: {error}")
                 continue
-            with archive.open(_free(file.name, taken), "w") as member:
-                for start in range(0, len(file.content), _PART):
-                    member.write(file.content[start : start + _PART])
-                    yield out.taken()
+            name = _free(file.name, taken)
+            with archive.open(name, "w") as member:
+                try:
+                    for part in _in_parts(file.content):
+                        member.write(part)
+                        yield out.taken()
+                except UnreadableImageError as error:
+                    missing.append(f"{printable(record.path)}, of which {name} has only a part: {error}")
             yield out.taken()
         if missing:
             archive.writestr(_free("not read.txt", taken), "\n".join(missing))
@@ -133,8 +188,14 @@ def zipped(records: Iterable[Record]) -> Iterator[bytes]:
 def _read(record: Record) -> Content:
     file = read_file(record.path)
     if record.hash is not None and file.digest != record.hash:
-        raise UnreadableImageError("it has changed since it was indexed")
+        raise UnreadableImageError(_CHANGED)
     return file
+
+
+def _in_parts(content: bytes | Iterator[bytes]) -> Iterator[bytes]:
+    if not isinstance(content, bytes):
+        return content
+    return (content[start : start + _PART] for start in range(0, len(content), _PART))
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -36,6 +36,20 @@ def test_a_file_that_no_image_needs_is_refused_before_it_is_read(tmp_path: Path)
     assert len(read_file(os.fsencode(path), max_pixels=101).data) == 2601
 
 
+def test_what_took_the_place_of_a_file_is_refused_and_nothing_stays_open(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "folder.zip").mkdir()
+    names = ("fifo.jpg", "folder.jpg", "folder.zip/!/a.jpg")
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("open files cannot be counted")
+    before = len(os.listdir("/proc/self/fd"))
+    for name in names:
+        with pytest.raises(UnreadableImageError):
+            read_file(os.fsencode(tmp_path / name))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.usefixtures("small_machine")
 def test_a_pipe_or_device_is_read_to_its_end_or_to_the_limit(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"

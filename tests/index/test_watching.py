@@ -261,16 +261,18 @@ def test_folders_that_come_and_go(home: Home) -> None:
     assert len(home.names()) == 8
 
 
-def test_a_storm_of_renames_loses_nothing(home: Home) -> None:
+def test_a_storm_of_renames_loses_nothing_and_embeds_nothing_again(home: Home) -> None:
     order = random.Random(1)
     files = sorted(path for path in home.pictures.rglob("*.*") if path.is_file())
+    done: list[Summary] = []
     for step in range(30):
         chosen = order.randrange(len(files))
         target = files[chosen].with_name(f"{step}{files[chosen].suffix}")
         files[chosen].rename(target)
-        home.noticed(files[chosen], target, looks=order.randrange(3))
+        done += home.noticed(files[chosen], target, looks=order.randrange(3))
         files[chosen] = target
-    home.noticed(looks=3)
+    done += home.noticed(looks=3)
+    assert sum(summary.embedded for summary in done) == 0  # each content is known
     assert home.names() == {os.path.relpath(path, home.pictures) for path in files}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -27,6 +28,7 @@ from PIL import Image
 from serving import TOKEN, Client, serving
 
 from clipsearch.index.format import FOLDER
+from clipsearch.server import pictures
 from clipsearch.server.app import Site
 from clipsearch.server.asking import PARAMETERS
 from clipsearch.server.openapi import description
@@ -182,6 +184,46 @@ def test_an_image_is_its_file(client: Client) -> None:
     assert reply.headers["Content-Type"] == "image/png"
     assert "sandbox" in reply.headers["Content-Security-Policy"]
     assert quote(Path(hit["path"]).name) in reply.headers["Content-Disposition"]
+
+
+def test_a_large_image_is_sent_in_parts_and_only_as_long_as_it_is_what_was_indexed(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "_LARGE", 1000)
+    monkeypatch.setattr(pictures, "_PART", 1000)
+    picture = paint(tmp_path / "p" / "a.bmp", "red", (40, 30))
+    content = picture.read_bytes()
+    index(run, "p", "--model", "picturebook", cwd=tmp_path)
+    rest = pictures._rest
+    with serving([tmp_path / FOLDER], tmp_path / "cache") as (_, client):
+        reply = client.ask("/api/image/0")
+        assert (reply.status, reply.body, reply.headers["Content-Type"]) == (200, content, "image/bmp")
+        packed = client.ask("/api/zip", method="POST", body=b"0").body
+        assert zipfile.ZipFile(io.BytesIO(packed)).read("a.bmp") == content
+
+        looks = 0
+
+        def written_meanwhile(file: BinaryIO) -> Iterator[bytes]:
+            nonlocal looks
+            looks += 1
+            if looks == 2:  # once it was found to be the same, and is about to be sent
+                picture.write_bytes(content[:-1] + b"x")
+            yield from rest(file)
+
+        with monkeypatch.context() as changed:
+            changed.setattr(pictures, "_rest", written_meanwhile)
+            with pytest.raises(http.client.IncompleteRead) as cut:
+                client.ask("/api/image/0")
+        assert cut.value.partial == content[:3000]
+        assert client.ask("/api/image/0").status == 422
+        picture.unlink()
+        picture.mkdir()
+        assert client.ask("/api/image/0").json["error"] == "Is a directory"
+        picture.rmdir()
+        assert client.ask("/api/image/0").status == 410
+        os.mkfifo(picture)
+        assert client.ask("/api/image/0").json["error"] == "not a regular file"
+        assert client.ask("/api/thumbnail/0").json["error"] == "not a regular file"
 
 
 def test_a_zip_of_several(client: Client) -> None:
