@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it
 
 from faulty import Faults, library
+from filelock import FileLock
 from PIL import Image
 from warm import COMMANDS, WITHOUT_TORCH, Server, Warm
 
@@ -293,11 +294,17 @@ def small_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
-    """A folder with a copy of the sample pictures and their index. Tests read it only."""
-    folder = tmp_path_factory.mktemp("samples")
-    shutil.copytree(SAMPLES, folder / "sample-images")
-    summary = index(run, "sample-images", cwd=folder)
-    assert summary["embedded"] >= 200
+    """A folder with a copy of the sample pictures and their index, for all workers. Tests read it only."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if os.environ.get("PYTEST_XDIST_WORKER") else place
+    folder = place / "sample-index"
+    with FileLock(place / "sample-index.lock"):
+        if not folder.is_dir():
+            made = tmp_path_factory.mktemp("samples") / folder.name
+            shutil.copytree(SAMPLES, made / "sample-images")
+            summary = index(run, "sample-images", cwd=made)
+            assert summary["embedded"] >= 200
+            made.rename(folder)
     return folder
 
 

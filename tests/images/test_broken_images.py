@@ -15,11 +15,11 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from conftest import REPOSITORY, TESTS, Run
 from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_chunk, saved
 from rare_files import rare_files
@@ -27,7 +27,6 @@ from rare_files import rare_files
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images.decoding import DecodedImage, decode
 from clipsearch.images.quiet import quiet_decoders
-from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 
@@ -36,6 +35,7 @@ LIES = ((1100, 1000), (60000, 60000))
 """Sizes that headers are made to claim: one within the limit, though more than is looked at in one part, and one
 beyond it."""
 SECONDS = 120
+PICTURE = "picture"
 MOST_MEMORY = 300 << 20
 """For the whole child: Python, NumPy and all decoders, and the largest picture that is allowed."""
 
@@ -141,11 +141,20 @@ def _foreign(rng: random.Random) -> Iterator[tuple[str, bytes]]:
 # --- the test ---
 
 
-def test_broken_images_are_refused_one_by_one(tmp_path: Path) -> None:
-    paths = broken_corpus(tmp_path)
-    assert len(paths) >= 800
-    report = tmp_path / "report.json"
-    command = [sys.executable, "-X", "faulthandler", __file__, str(tmp_path), str(report)]
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of broken files. Tests read it only."""
+    folder = tmp_path_factory.mktemp("broken") / "corpus"
+    folder.mkdir()
+    assert len(broken_corpus(folder)) >= 800
+    return folder
+
+
+@pytest.fixture(scope="module")
+def outcomes(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each file is, by its name, when they are decoded one after the other in a process of its own."""
+    report = tmp_path_factory.mktemp("report") / "report.json"
+    command = [sys.executable, "-X", "faulthandler", __file__, str(corpus), str(report)]
     try:
         env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, *TESTS)))}
         done = subprocess.run(
@@ -156,45 +165,49 @@ def test_broken_images_are_refused_one_by_one(tmp_path: Path) -> None:
         raise AssertionError(f"decoding hangs on {said.splitlines()[-1:]}") from expired
     names = done.stdout.splitlines()
     assert done.returncode == 0, f"decoding fails on {names[-1:]}: {done.stderr}"
-    assert names == [path.name for path in paths]
+    assert names == sorted(os.listdir(corpus))
     assert done.stderr == ""
     result = json.loads(report.read_text())
-    print(json.dumps(result, indent=1))  # noqa: T201  (shown by pytest -s)
-    assert result["files"] == len(paths)
     assert result["peak_memory"] < MOST_MEMORY
+    found: dict[str, str] = result["outcomes"]
+    return found
 
 
-def test_an_index_of_broken_images_accounts_for_every_file(tmp_path: Path, run: Run) -> None:
-    paths = {os.fsencode(path) for path in broken_corpus(tmp_path)}
-    limit = ("--max-pixels", str(MAX_MEGAPIXELS))
-    found = run("index", ".", "--model", "picturebook", *limit, "--json", cwd=tmp_path, timeout=SECONDS)
+def test_broken_images_are_refused_one_by_one(corpus: Path, outcomes: dict[str, str]) -> None:
+    print(json.dumps(Counter(outcomes.values()).most_common(), indent=1))  # noqa: T201  (shown by pytest -s)
+    assert list(outcomes) == sorted(os.listdir(corpus))
+
+
+def test_an_index_of_broken_images_accounts_for_every_file(
+    corpus: Path, outcomes: dict[str, str], tmp_path: Path, run: Run
+) -> None:
+    options = ("--index", tmp_path / "index", "--max-pixels", str(MAX_MEGAPIXELS))
+    found = run(
+        *("index", corpus.name, "--model", "picturebook", *options, "--json"), cwd=corpus.parent, timeout=SECONDS
+    )
     assert found.returncode == 0, found.stderr.decode()
     assert len(found.stderr) < 5_000
     summary = json.loads(found.stdout)
-    unreadable = {os.fsencode(tmp_path / file["path"]) for file in summary["unreadable"]}
-    with closing(Store.open(tmp_path / FOLDER)) as store:
+    unreadable = {os.path.basename(file["path"]) for file in summary["unreadable"]}
+    with closing(Store.open(tmp_path / "index")) as store:
         assert verify(store) == []
-        images = {record.path for record in store.records() if record.row is not None}
-    assert images | unreadable == paths
-    assert not images & unreadable
+        images = {os.path.basename(os.fsdecode(record.path)) for record in store.records() if record.row is not None}
+    # In threads, where what was read beyond its memory would show, they are what they are one after the other.
+    assert images == {name for name, outcome in outcomes.items() if outcome == PICTURE}
+    assert unreadable == outcomes.keys() - images
     assert summary["images"] == len(images)
-    again = json.loads(run("index", *limit, "--json", cwd=tmp_path).stdout)
+    again = json.loads(run("index", *options, "--json", cwd=corpus.parent).stdout)
     assert (again["device"], again["reused"], len(again["unreadable"])) == (None, len(images), len(unreadable))
 
 
 def _decode_all(folder: Path, report: Path) -> None:
-    """Decode the files in `folder` and count what they were; each is named on stdout before it is touched."""
-    outcomes: Counter[str] = Counter()
-    paths = sorted(path for path in folder.iterdir() if path != report)
+    """Decode the files in `folder` and note what they are; each is named on stdout before it is touched."""
+    outcomes = {}
     with quiet_decoders():
-        for path in paths:
+        for path in sorted(folder.iterdir()):
             print(path.name, flush=True)  # noqa: T201
-            outcomes[_outcome(path)] += 1
-        # Once more all at the same time, as `index` does it: what was read beyond its memory shows in threads.
-        with ThreadPoolExecutor(4) as pool:
-            assert Counter(pool.map(_outcome, paths)) == outcomes
-    counts = {"files": len(paths), "peak_memory": _peak_memory(), "outcomes": dict(outcomes.most_common())}
-    report.write_text(json.dumps(counts))
+            outcomes[path.name] = _outcome(path)
+    report.write_text(json.dumps({"peak_memory": _peak_memory(), "outcomes": outcomes}))
 
 
 def _outcome(path: Path) -> str:
@@ -210,7 +223,7 @@ def _outcome(path: Path) -> str:
     assert isinstance(picture, DecodedImage)
     assert picture.image.mode == "RGB"
     assert picture.width * picture.height <= MAX_MEGAPIXELS * 10**6
-    return "picture"
+    return PICTURE
 
 
 def _peak_memory() -> int:

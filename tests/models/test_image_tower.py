@@ -236,9 +236,9 @@ def test_towers_of_real_size_equal_transformers(name: str, tmp_path: Path) -> No
     model: Any
     text = {"num_hidden_layers": 1, "vocab_size": 1000, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
     if name == "ViT-B/32":
-        side, model = 224, CLIPModel(CLIPConfig(text_config=text))
+        side, model = 224, CLIPModel(CLIPConfig(text_config=text, vision_config={"num_hidden_layers": 3}))
     else:
-        vision = {"image_size": 256, "patch_size": 32}
+        vision = {"image_size": 256, "patch_size": 32, "num_hidden_layers": 3}  # of twelve, which are alike
         side, model = 256, SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
     size = {"image_processor_type": "SiglipImageProcessor", "size": {"height": side, "width": side}, "resample": 3}
     folder = families.save(model, tmp_path, families.FIXED_PICTURES | size)

@@ -74,13 +74,15 @@ class _NoTokenizer:
 def _make(open_clip: Any, request: dict[str, Any]) -> None:  # noqa: ANN401  (a module)
     """Save a random model as open_clip saves models for the hub: `config` and `preprocess` are as it stores them.
 
-    With `weights` these are those of the model in that folder.
+    With `weights` these are those of the model in that folder. An `architecture` may have fewer `layers`.
     """
     import torch
 
     # 1. A model of that configuration.
     folder = Path(request["folder"])
     config = open_clip.get_model_config(request["architecture"]) if "architecture" in request else request["config"]
+    if "layers" in request:
+        config["vision_cfg"]["layers"] = config["text_cfg"]["layers"] = request["layers"]
     folder.mkdir()
     described = {"model_cfg": config, "preprocess_cfg": request.get("preprocess", {})}
     (folder / "open_clip_config.json").write_text(json.dumps(described))

@@ -36,7 +36,7 @@ def run(program: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]
             traceback.print_exc()
             status = 1
         gc.collect()  # files that were left open are closed with the fault still there, as they are when a process ends
-    return int(status) if isinstance(status, int) else int(status is not None), talk.buffer.getvalue().decode()  # type: ignore[attr-defined]
+    return int(status) if isinstance(status, int) else int(status is not None), talk.buffer.getvalue().decode()
 
 
 def main() -> None:

@@ -58,7 +58,8 @@ def test_loss_and_gradients_are_those_of_the_definition(examples: Examples) -> N
     def loss(left: npt.NDArray[np.floating], right: npt.NDArray[np.floating]) -> float:
         return brute_loss(np.eye(DIM) + left @ right.T, examples, strength, 10.0)
 
-    found, slopes = matrices._loss(factors, batch, examples, strength, 10.0)  # type: ignore[arg-type]
+    squares = [held.T @ held / len(held) for held in examples.held]
+    found, slopes = matrices._loss(factors, batch, examples, squares, strength, scale=10.0)  # type: ignore[arg-type]
     assert found == pytest.approx(loss(*factors), rel=1e-5)
     for number, (row, column) in ((0, (3, 1)), (0, (20, 2)), (1, (0, 0)), (1, (17, 3))):
         ends = []
