@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import resource
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +46,16 @@ def main() -> None:
         work = Path(name)
         common.isolate(work)
         places = make(work, given.count)
-        result = {
-            "reading": measure("find and read", {kind: read_all(place) for kind, place in places.items()}, given),
-            "index": measure("index", {kind: first_run(work, kind) for kind in places}, given),
-            "again": measure("index again", {kind: next_run(work, kind) for kind in places}, given),
+        ways: dict[str, Callable[[str], common.Took]] = {
+            "find and read": lambda kind: read_all(places[kind]),
+            "index": lambda kind: index(work, kind, anew=True),
+            "index again": lambda kind: index(work, kind, anew=False),
         }
-    common.finish(count=given.count, **result)
+        result = {
+            label: measure(label, {kind: partial(way, kind) for kind in places}, given.runs)
+            for label, way in ways.items()
+        }
+    common.finish(benchmark="archives", count=given.count, runs=given.runs, **result)
 
 
 def make(work: Path, count: int) -> dict[str, Path]:
@@ -88,62 +90,30 @@ def pictures(count: int) -> Iterator[tuple[str, bytes]]:
         yield f"{number:09}", out.getvalue()
 
 
-def read_all(place: Path) -> Callable[[], tuple[float, float]]:
-    """Return what finds and reads all pictures in a folder or in archives; seconds by clock and processor."""
-
-    def work() -> tuple[float, float]:
-        started, used = time.perf_counter(), time.process_time()
-        for root in [place] if place.name == "files" else sorted(place.iterdir()):
-            with closing(read_images(find_images(os.fsencode(root)))) as items:
-                for item in items:
-                    assert item.content, item.record.error
-        return time.perf_counter() - started, time.process_time() - used
-
-    return work
+def read_all(place: Path) -> common.Took:
+    """Find and read all pictures in a folder or in archives."""
+    started, used = time.perf_counter(), time.process_time()
+    for root in [place] if place.name == "files" else sorted(place.iterdir()):
+        with closing(read_images(find_images(os.fsencode(root)))) as items:
+            for item in items:
+                assert item.content, item.record.error
+    return common.Took(time.perf_counter() - started, time.process_time() - used)
 
 
-def first_run(work: Path, kind: str) -> Callable[[], tuple[float, float]]:
-    """Return what makes a new index of one kind, as a command."""
-
-    def run() -> tuple[float, float]:
+def index(work: Path, kind: str, *, anew: bool) -> common.Took:
+    """Index one kind, anew or again."""
+    if anew:
         shutil.rmtree(work / f"index-{kind}", ignore_errors=True)
-        return command(work, kind)
-
-    return run
-
-
-def next_run(work: Path, kind: str) -> Callable[[], tuple[float, float]]:
-    """Return what refreshes the index of one kind, as a command."""
-    return lambda: command(work, kind)
-
-
-def command(work: Path, kind: str) -> tuple[float, float]:
-    """Index one kind, and return seconds by clock and processor."""
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     arguments = ["index", kind, "--archives", "--model", "picturebook", "--index", f"index-{kind}", "--quiet"]
-    subprocess.run([sys.executable, "-m", "clipsearch", *arguments], cwd=work, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - started, used
+    return common.took(common.Process([common.clipsearch_command(), *arguments], work))
 
 
-def measure(
-    label: str, cases: dict[str, Callable[[], tuple[float, float]]], given: argparse.Namespace
-) -> dict[str, Any]:
+def measure(label: str, cases: dict[str, Callable[[], common.Took]], runs: int) -> dict[str, Any]:
     """Measure cases in turns; return the seconds of each, and how many times those of files."""
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in cases}
-    for _ in range(given.runs):
-        for kind, work in cases.items():
-            found[kind].append(work())
-    result: dict[str, Any] = {}
-    for kind, values in found.items():
-        clock, processor = ([value[one] for value in values] for one in (0, 1))
-        result[kind] = {"seconds": common.summary(clock), "processor": common.summary(processor)}
-        for one, name in enumerate(("times", "processor_times")):
-            beside = [value[one] for value in found["files"]]
-            result[kind][name] = common.summary(common.ratios([value[one] for value in values], beside))
-        common.show(f"{label}, {kind}", result[kind]["processor"], "s of processor time")
-    return result
+    found = common.beside(common.in_turns(cases, runs), "files")
+    for kind, figures in found.items():
+        common.show(f"{label}, {kind}", figures["processor"], "s of processor time")
+    return found
 
 
 if __name__ == "__main__":

@@ -12,36 +12,30 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import bench_common as common
+from bench_common import Took
 
 # This process must stay smaller than those that it measures (see bench_scale), so others make the indexes.
 if TYPE_CHECKING:
     from clipsearch.index.format import Record
 
 TEXT, K = "a dog is sleeping", 10
+COMMAND = (sys.executable, "-m", "clipsearch")
+"""Takes the package from PYTHONPATH, if that is set."""
 _PER_FOLDER = 1000
 _BLOCK = 20_000
 _NOTE = "rows per second of the clock, and of the processor (user and system, all threads); 10**6 bytes"
-
-
-class Took(NamedTuple):
-    """Seconds of one process."""
-
-    clock: float
-    processor: float
 
 
 def main() -> None:
@@ -53,6 +47,7 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=int, default=16, help="number of indexes (default %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="measured runs, after one to warm up (default %(default)s)")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="an earlier checkout, whose merge takes turns")
     parser.add_argument("--make", type=int, nargs=2, help=argparse.SUPPRESS)  # in a process of its own
     given = parser.parse_args()
     if given.make:
@@ -65,85 +60,68 @@ def main() -> None:
         for rows in given.rows:
             print(f"{rows} rows in {given.shards} indexes: preparing ...", flush=True)
             common.run([sys.executable, __file__, "--make", str(rows), str(given.shards)], work)
-            points.append({"rows": rows, **measure(work, rows, given.parts, given.runs)})
+            points.append({"rows": rows, **measure(work, rows, given)})
             shutil.rmtree(work / "shards")
             shutil.rmtree(work / "merged", ignore_errors=True)
     common.finish(benchmark="cluster", unit=_NOTE, shards=given.shards, runs=given.runs, points=points)
 
 
-def measure(work: Path, rows: int, parts: Sequence[str], runs: int) -> dict[str, Any]:
+def measure(work: Path, rows: int, given: argparse.Namespace) -> dict[str, Any]:
     """Measure the parts that are named for the indexes in `work`."""
     found: dict[str, Any] = {}
-    if "merge" in parts:
-        found["merge"] = measure_merge(work, rows, runs)
-    if "search" in parts:
-        found["search"] = measure_search(work, runs)
+    if "merge" in given.parts:
+        found["merge"] = measure_merge(work, rows, given.runs, given.before)
+    if "search" in given.parts:
+        found["search"] = measure_search(work, given.runs)
     return found
 
 
 # -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def measure_merge(work: Path, rows: int, runs: int) -> dict[str, Any]:
+def measure_merge(work: Path, rows: int, runs: int, before: Path | None) -> dict[str, Any]:
     """Merge all indexes, and copy their files as a ceiling, both until all is on the disk."""
-    merge = [common.clipsearch_command(), "merge", "shards/*", "--index", "merged", "--quiet"]
-    copy = ["sh", "-c", "cp -r shards copied && sync -f copied"]
-    cases = {"merge": lambda: took(merge, work, "merged"), "copy": lambda: took(copy, work, "copied")}
-    found = repeated(cases, runs)
+    merge = common.Process([*COMMAND, "merge", "shards/*", "--index", "merged", "--quiet"], work)
+    copy = common.Process(["sh", "-c", "cp -r shards copied && sync -f copied"], work)
+    cases = {"merge": partial(took, merge, "merged"), "copy": partial(took, copy, "copied")}
+    if before is not None:
+        earlier = merge._replace(environment={"PYTHONPATH": str(before.resolve())})
+        cases["before"] = partial(took, earlier, "merged")
+    found = common.in_turns(cases, runs)
     shutil.rmtree(work / "copied")
     shutil.rmtree(work / "merged")
-    weight = common.weigh(common.Process(merge, work))
+    weight = common.weigh(merge)
     common.show_weight(f"{rows} rows: merge", weight)
     rates = {
-        name: common.summary([rows / getattr(one, name) for one in found["merge"]]) for name in ("clock", "processor")
+        name: {part: common.summary([rows / getattr(one, part) for one in times]) for part in Took._fields}
+        for name, times in found.items()
     }
-    for name, figures in rates.items():
-        common.show(f"{rows} rows: merge, by the {name}", figures, "rows/s", 0)
-    ratio = common.summary(common.ratios([one.clock for one in found["merge"]], [one.clock for one in found["copy"]]))
-    common.show(f"{rows} rows: merge / copy of the files", ratio, "times", 2)
-    return {"rows_per_second": rates, "times_a_copy": ratio, "memory": weight.shown()}
+    for name, parts in rates.items():
+        for part, figures in parts.items():
+            common.show(f"{rows} rows: {name}, by the {part}", figures, "rows/s", 0)
+    return {"rows_per_second": rates, "seconds": common.beside(found, "merge"), "memory": weight.shown()}
 
 
 def measure_search(work: Path, runs: int) -> dict[str, Any]:
     """Ask all indexes, and the one that was merged of them, which is made if it is not there."""
-    clipsearch = common.clipsearch_command()
     if not (work / "merged").exists():
-        common.run([clipsearch, "merge", "shards/*", "--index", "merged"], work)
-    query = [clipsearch, "query", TEXT, "-k", str(K), "--json"]
+        common.run([*COMMAND, "merge", "shards/*", "--index", "merged"], work)
+    query = [common.clipsearch_command(), "query", TEXT, "-k", str(K), "--json", "--index"]
     cases = {
-        name: lambda place=place: took([*query, "--index", place], work)
+        name: partial(common.took, common.Process([*query, place], work))
         for name, place in (("merged", "merged"), ("shards", "shards/*"))
     }
-    found = repeated(cases, runs)
-    figures: dict[str, Any] = {}
-    for name, times in found.items():
-        figures[name] = {part: common.summary([getattr(one, part) for one in times]) for part in Took._fields}
-        common.show(f"query, {name}", figures[name]["clock"], "s")
-        common.show(f"query, {name}, processor", figures[name]["processor"], "s")
+    figures = common.beside(common.in_turns(cases, runs), "merged")
+    for name, parts in figures.items():
+        common.show(f"query, {name}", parts["clock"], "s")
+        common.show(f"query, {name}, processor", parts["processor"], "s")
     return figures
 
 
-def repeated(cases: dict[str, Callable[[], Took]], runs: int) -> dict[str, list[Took]]:
-    """Run all cases in turn, after one round to warm up, so that a slow minute hits them all."""
-    found: dict[str, list[Took]] = {name: [] for name in cases}
-    for turn in range(runs + 1):
-        for name, case in cases.items():
-            one = case()
-            if turn:
-                found[name].append(one)
-    return found
-
-
-def took(command: Sequence[str], work: Path, made: str | None = None) -> Took:
-    """Run a process, and return the seconds that it took; the folder that it is to make is deleted before."""
-    if made:
-        shutil.rmtree(work / made, ignore_errors=True)
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    subprocess.run(command, cwd=work, check=True, capture_output=True)
-    clock = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Took(clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+def took(process: common.Process, made: str) -> Took:
+    """Return what a process took; the folder that it is to make is deleted before."""
+    shutil.rmtree(process.folder / made, ignore_errors=True)
+    return common.took(process)
 
 
 # -- indexes -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,13 @@ class Process(NamedTuple):
     """Folder in which the process is started."""
     environment: Mapping[str, str] = {}
     """Environment variables in addition to those of this process."""
+
+
+class Took(NamedTuple):
+    """Seconds of one process and what it started, by the clock and of the processor (user and system, all threads)."""
+
+    clock: float
+    processor: float
 
 
 class Weight(NamedTuple):
@@ -155,6 +162,65 @@ def run(
 def seconds(process: Process, *, fine: Container[int] = (0,)) -> float:
     """Return the seconds that one process took; `fine` are good exit codes."""
     return run(*process, fine=fine)[0]
+
+
+def took(process: Process) -> Took:
+    """Return the seconds that one process took. POSIX only."""
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    clock = seconds(process)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Took(clock, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+
+def took_with_others(process: Process) -> Took:
+    """Return what one process took, and all processes that this one has started earlier took meanwhile. Linux only."""
+    before = _processor_of_all()
+    clock = seconds(process)
+    return Took(clock, _processor_of_all() - before)
+
+
+def _processor_of_all() -> float:
+    """Return the processor time of all that this process has started, directly or not, living or waited for."""
+    parents: dict[int, int] = {}
+    ticks: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = status.read_text("utf-8", "replace").rpartition(")")[2].split()
+            # Parent, and then user and system of the process and of those it has waited for (proc_pid_stat(5)).
+            parents[int(status.parent.name)] = int(fields[1])
+            ticks[int(status.parent.name)] = sum(map(int, fields[11:15]))
+
+    def is_mine(process: int) -> bool:
+        while process not in (0, os.getpid()):
+            process = parents.get(process, 0)
+        return process == os.getpid()
+
+    return sum(number for process, number in ticks.items() if is_mine(process)) / os.sysconf("SC_CLK_TCK")
+
+
+def in_turns(cases: Mapping[str, Callable[[], Took]], runs: int) -> dict[str, list[Took]]:
+    """Run cases as `interleaved` does, for those that tell what they took."""
+    found: dict[str, list[Took]] = {name: [] for name in cases}
+    for turn in range(runs + 1):
+        for name, case in cases.items():
+            one = case()
+            if turn:
+                found[name].append(one)
+    return found
+
+
+def beside(found: Mapping[str, Sequence[Took]], first: str) -> dict[str, dict[str, Any]]:
+    """Summarize the seconds of each case, and how many times those of `first` they are, round by round."""
+    summaries: dict[str, dict[str, Any]] = {}
+    for name, times in found.items():
+        summaries[name] = {}
+        for part in Took._fields:
+            own, others = ([getattr(one, part) for one in some] for some in (times, found[first]))
+            summaries[name][part] = summary(own)
+            summaries[name][f"{part}_times"] = summary(ratios(own, others))
+    return summaries
 
 
 def weigh(process: Process) -> Weight:

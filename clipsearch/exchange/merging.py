@@ -110,8 +110,7 @@ def merge(
         # 2. Copy them.
         progress.start(sum(shard.rows for shard in shards))
         with Joining.at(out, about) as joining:
-            for shard in shards:
-                joining.add(shard.store, renamed, progress)
+            joining.add([shard.store for shard in shards], renamed, progress)
     if codes:
         with Writer.locked(out) as writer:
             writer.want_codes(wanted=True)

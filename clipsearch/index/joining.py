@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -59,6 +60,9 @@ _UNDER_WAY = ".merging-"
 """What the name of a folder begins with in which a new index is being made."""
 _CACHE_KB = 131_072
 """Memory of SQLite for the new database. More is written to it, or to a temporary file."""
+_TOGETHER = 8
+"""Number of indexes whose records are inserted together, in order. Each time, nearly all pages of a large database are
+read and written. SQLite attaches ten databases at most."""
 _PAGE_BYTES = 16_384
 """Size of a page of the new database: with larger ones than SQLite's usual 4096 bytes, records are inserted faster."""
 _BLOCK_BYTES = 1 << 17
@@ -157,54 +161,83 @@ class Joining:
         for file in self._files.values():
             file.close()
 
-    def add(self, store: Store, moved: Sequence[Moved], progress: Progress) -> None:
-        """Append all of another index, which no writer may change meanwhile.
+    def add(self, stores: Sequence[Store], moved: Sequence[Moved], progress: Progress) -> None:
+        """Append all of other indexes, which no writer may change meanwhile.
 
         Args:
-            store: the index. It has the same model as the new one, and regions if that has.
+            stores: the indexes. They have the same model as the new one, and regions if that has.
             moved: folders whose paths change.
             progress: is updated with the number of rows copied.
 
         Raises:
-            InputError: an earlier index has a path of this one with another content.
-            IndexDamagedError: the index contradicts itself.
+            InputError: two indexes have a path with different contents.
+            IndexDamagedError: an index contradicts itself.
         """
-        first = self._files[EMBEDDINGS].rows
-        adding = self._records.submit(self._add_records, store, moved, first)
-        self._append(store, EMBEDDINGS, store.committed_rows(), self._dim, progress=progress)
-        regions = store.regions_record()
-        if self._about.side is not None and regions is not None:
-            self._append(store, REGIONS, regions.rows, self._dim)
-            self._append(store, BOXES, regions.rows, BOX_COLUMNS, first=first)
+        for _, group in groupby(stores, lambda store: _parent(store.folder)):
+            together = list(group)
+            for start in range(0, len(together), _TOGETHER):
+                self._add(together[start : start + _TOGETHER], moved, progress)
+
+    def _add(self, stores: Sequence[Store], moved: Sequence[Moved], progress: Progress) -> None:
+        """Append indexes that lie in one folder."""
+        rows = [store.committed_rows() for store in stores]
+        first = list(accumulate(rows, initial=self._files[EMBEDDINGS].rows))
+        adding = self._records.submit(self._add_records, stores, moved, first)
+        for number, store in enumerate(stores):
+            self._append(store, EMBEDDINGS, rows[number], self._dim, progress=progress)
+            regions = store.regions_record()
+            if self._about.side is not None and regions is not None:
+                self._append(store, REGIONS, regions.rows, self._dim)
+                self._append(store, BOXES, regions.rows, BOX_COLUMNS, first=first[number])
         adding.result()
 
     # -- records -----------------------------------------------------------------------------------------------
 
-    def _add_records(self, store: Store, moved: Sequence[Moved], first: int) -> None:
-        """Copy the records, with row numbers from `first` on."""
-        database = self._database
-        uri = f"{(store.folder / DATABASE).absolute().as_uri()}?mode=ro"
-        database.execute("ATTACH ? AS other", (uri,))
+    def _add_records(self, stores: Sequence[Store], moved: Sequence[Moved], first: Sequence[int]) -> None:
+        """Copy the records of indexes that lie in one folder, with row numbers of each from `first` on."""
+        database, folder = self._database, _parent(stores[0].folder)
+        others = [f"other{number}" for number in range(len(stores))]
+        for other, store in zip(others, stores, strict=True):
+            uri = f"{(store.folder / DATABASE).absolute().as_uri()}?mode=ro"
+            database.execute(f"ATTACH ? AS {other}", (uri,))
         try:
             database.execute("BEGIN")
-            # The order of paths is nearly that of the new index, where neighbours are inserted into the same pages.
-            source = f"SELECT path, row + {first} AS row, {_COLUMNS} FROM other.images ORDER BY path"  # noqa: S608
-            for path in self._path_in_sql(store, moved):
-                source = f"SELECT {path} AS path, row, {_COLUMNS} FROM ({source})"  # noqa: S608  (our own words)
-            ((count,),) = database.execute("SELECT count(*) FROM other.images")
+            each = [
+                f"SELECT path, row + {start} AS row, {_COLUMNS} FROM {other}.images"  # noqa: S608  (our own words)
+                for other, start in zip(others, first, strict=False)
+            ]
+            # This order is nearly that of the new index, where neighbours are inserted into the same pages.
+            source = self._renamed(f"{' UNION ALL '.join(each)} ORDER BY path", folder, moved)
+            count = sum(database.execute(f"SELECT count(*) FROM {other}.images").fetchone()[0] for other in others)  # noqa: S608
             added = database.execute(f"INSERT OR IGNORE INTO images (path, row, {_COLUMNS}) {source}").rowcount
-            if added < count:
-                self._compare(store, source)
             self.same += count - added
-            database.execute(
-                f"INSERT INTO dead (row, {_BURIED}) SELECT row + {first}, {_BURIED} FROM other.dead"  # noqa: S608
-            )
+            for other, store, records, start in zip(others, stores, each, first, strict=False):
+                if added < count:
+                    self._compare(store, self._renamed(records, folder, moved))
+                database.execute(
+                    f"INSERT INTO dead (row, {_BURIED}) SELECT row + {start}, {_BURIED} FROM {other}.dead"  # noqa: S608
+                )
             database.execute("COMMIT")
-            database.execute("DETACH other")
+            for other in others:
+                database.execute(f"DETACH {other}")
         except (sqlite3.OperationalError, sqlite3.ProgrammingError):
             raise
         except sqlite3.DatabaseError as error:
-            raise damaged(store.folder, f"{DATABASE}: {error}") from error
+            broken = next((store for other, store in zip(others, stores, strict=True) if self._is_broken(other)), None)
+            raise damaged((broken or stores[0]).folder, f"{DATABASE}: {error}") from error
+
+    def _is_broken(self, other: str) -> bool:
+        """Whether an attached database is damaged."""
+        try:
+            return self._database.execute(f"PRAGMA {other}.quick_check(1)").fetchone() != ("ok",)
+        except sqlite3.DatabaseError:
+            return True
+
+    def _renamed(self, source: str, folder: bytes, moved: Sequence[Moved]) -> str:
+        """Return SQL that selects what `source` does of indexes in `folder`, with the paths of this index."""
+        for path in self._path_in_sql(folder, moved):
+            source = f"SELECT {path} AS path, row, {_COLUMNS} FROM ({source})"  # noqa: S608  (our own words)
+        return source
 
     def _compare(self, store: Store, source: str) -> None:
         """Compare the records that `source` selects with those that are there already under the same paths.
@@ -234,9 +267,9 @@ class Joining:
             "WHERE known.row IS NULL AND (found.row IS NOT NULL OR (known.hash IS NULL AND found.hash IS NOT NULL))"
         )
 
-    def _path_in_sql(self, store: Store, moved: Sequence[Moved]) -> Iterator[str]:
-        """Yield SQL that turns a stored path of another index into one of this index, step by step."""
-        own, new = _parent(store.folder), _parent(self._folder)
+    def _path_in_sql(self, own: bytes, moved: Sequence[Moved]) -> Iterator[str]:
+        """Yield SQL that turns a stored path of an index in the folder `own` into one of this index, step by step."""
+        new = _parent(self._folder)
         if own == new and not moved:
             return
         yield (
