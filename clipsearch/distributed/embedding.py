@@ -187,7 +187,9 @@ class ClusterPipeline:
             load = self._loads.setdefault(member, _Load())
             while chunk := self._chunk_for(member, load):
                 self._give(member, load, chunk)
-            is_last = (self._next is None and not self._unread) or self._share or self._again
+            # Not before: an ended stream begins again with batches of one image.
+            has_share = self._share is not None and load.images >= self._share
+            is_last = (self._next is None and not self._unread) or has_share or self._again
             if is_last and not load.chunks and not load.is_flushed:
                 load.is_flushed = True
                 member.call("flush")

@@ -229,7 +229,7 @@ class Joining:
     def _is_broken(self, other: str) -> bool:
         """Whether an attached database is damaged."""
         try:
-            return self._database.execute(f"PRAGMA {other}.quick_check(1)").fetchone() != ("ok",)
+            return self._database.execute(f"PRAGMA {other}.quick_check(1)").fetchall() != [("ok",)]
         except sqlite3.DatabaseError:
             return True
 

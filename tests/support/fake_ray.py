@@ -32,7 +32,8 @@ class Actor:
 
     def __init__(self, made: Any, place: Place, calls: int) -> None:  # noqa: ANN401
         self.place, self.made = place, made
-        self._asked: list[str] = []
+        self.asked: list[str] = []
+        """The methods that were called, in order."""
         self._pool = ThreadPoolExecutor(calls)
         self._open: set[Future[Any]] = set()
         self.is_dead = False
@@ -42,7 +43,7 @@ class Actor:
 
     def _call(self, method: str, values: Sequence[Any], named: dict[str, Any]) -> Future[Any]:
         answer: Future[Any] = Future()
-        self._asked.append(method)
+        self.asked.append(method)
         if self.is_dead:
             answer.set_exception(RayError("it is dead"))
             return answer
@@ -64,10 +65,6 @@ class Actor:
         if answer in self._open:
             self._open.discard(answer)
             settle(value)
-
-    def asked(self, method: str) -> list[str]:
-        """The calls of a method so far."""
-        return [one for one in self._asked if one == method]
 
     def die(self) -> None:
         """Answer no call any more."""
