@@ -4,6 +4,9 @@ A server in a process of its own for each index of random unit vectors, asked ov
 Chromium, the page's first paint and the time from a word that is typed to its hits are measured as well. Run it with:
 
     python scripts/bench_serve.py --rows 1000 100000 1000000
+
+With `--clip-retrieval PYTHON`, a Python that has it, its back end searches the same vectors beside it, in turns
+(`peer_clip_retrieval.py` says what of it is used).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,10 +30,13 @@ from urllib.parse import urlencode
 import bench_common as common
 from bench_query import keep_text_tower, make_index
 
+from clipsearch.index.format import FOLDER
+
 TOKEN = "a-token-for-the-benchmark"  # noqa: S105  (no secret)
 WORDS = ("dog", "cat", "horse", "car", "house", "boat", "tree", "girl", "man", "pizza", "clock", "bird", "lamp", "shoe")
 PLACES = ("in the snow", "on a beach", "at night", "in a kitchen", "under a tree", "by a lake", "in fog", "on a roof")
 CLIENTS = 50
+HITS = 120
 
 
 def main() -> None:
@@ -40,18 +47,22 @@ def main() -> None:
     parser.add_argument(
         "--pictures", type=Path, metavar="FOLDER", help="pictures for thumbnails (default: the samples)"
     )
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="a folder to keep; indexes in it are used again")
+    parser.add_argument("--clip-retrieval", metavar="PYTHON", help="a Python with clip-retrieval, to compare with")
     given = parser.parse_args()
     figures: dict[str, Any] = {"machine": common.machine(), "indexes": []}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as name:
-        work = Path(name).resolve()
+        work = (given.work or Path(name)).resolve()
+        work.mkdir(exist_ok=True)
         common.isolate(work)
         *_, (model, model_folder) = common.models(given.model, work, vit=not given.no_vit).items()
         record = keep_text_tower(model_folder)
         for rows in given.rows:
             folder = work / str(rows)
-            folder.mkdir()
-            make_index(folder, record, rows, notebook=False)
-            found = {"model": model, "rows": rows, **of_index(folder, given.runs)}
+            folder.mkdir(exist_ok=True)
+            if not (folder / FOLDER).exists():
+                make_index(folder, record, rows, notebook=False)
+            found = {"model": model, "rows": rows, **of_index(folder, given.runs, given.clip_retrieval)}
             print(json.dumps(found))
             figures["indexes"].append(found)
         figures["thumbnails"] = of_thumbnails(work, given.pictures or Path(__file__).parent.parent / "sample-images")
@@ -108,7 +119,7 @@ def ask(connection: http.client.HTTPConnection, path: str, method: str = "GET", 
 def search(number: int, **more: object) -> str:
     """The address of a search that was not asked before."""
     words = f"a {WORDS[number % len(WORDS)]} {PLACES[number // len(WORDS) % len(PLACES)]} number {number}"
-    return "/api/search?" + urlencode({"q": words, "k": 120, **more})
+    return "/api/search?" + urlencode({"q": words, "k": HITS, **more})
 
 
 def timed(server: Server, connection: http.client.HTTPConnection, paths: list[str]) -> dict[str, float]:
@@ -119,18 +130,18 @@ def timed(server: Server, connection: http.client.HTTPConnection, paths: list[st
         started = time.perf_counter()
         ask(connection, path)
         times.append(1000 * (time.perf_counter() - started))
-    times.sort()
-    processor = 1000 * (server.processor_seconds() - before) / len(paths)
-    return {
-        "median": statistics.median(times),
-        "p99": times[max(0, int(len(times) * 0.99) - 1)],
-        "least": times[0],
-        "processor": processor,
-    }
+    return spread(times) | {"processor": 1000 * (server.processor_seconds() - before) / len(paths)}
 
 
-def of_index(folder: Path, runs: int) -> dict[str, Any]:
-    """Everything about one index."""
+def spread(times: list[float]) -> dict[str, float]:
+    """The figures of several times."""
+    ordered = sorted(times)
+    last = ordered[max(0, int(len(ordered) * 0.99) - 1)]
+    return {"median": statistics.median(ordered), "p99": last, "least": ordered[0]}
+
+
+def of_index(folder: Path, runs: int, peer: str | None) -> dict[str, Any]:
+    """Everything about one index; `peer` is the Python of clip-retrieval."""
     with Server(folder) as server:
         at_rest = server.memory_mb()
         connection = server.connect()
@@ -141,12 +152,14 @@ def of_index(folder: Path, runs: int) -> dict[str, Any]:
             "memory_at_rest_mb": rounded(at_rest),
             "new_words_ms": rounded(timed(server, connection, [search(number) for number in range(runs)])),
             "known_words_ms": rounded(
-                timed(server, connection, [search(5, min_confidence=number / 1000) for number in range(1, runs + 1)])
+                timed(server, connection, [search(5, min_confidence=n / 1000) for n in range(1, min(runs, 40) + 1)])
             ),
             "same_again_ms": rounded(timed(server, connection, [search(5)] * runs)),
             "with_filter_ms": rounded(
                 timed(server, connection, [search(number, orientation="portrait") for number in range(min(runs, 20))])
             ),
+            "browse_first_ms": rounded(timed(server, connection, ["/api/search?k=120"])),
+            "browse_again_ms": rounded(timed(server, connection, ["/api/search?k=120&offset=120"] * min(runs, 20))),
         }
         started = time.perf_counter()
         pages = [search(7, k=1000, offset=start) for start in range(0, 100_000, 10_000)]
@@ -156,6 +169,8 @@ def of_index(folder: Path, runs: int) -> dict[str, Any]:
         figures["memory_after_mb"] = rounded(server.memory_mb())
         figures["many"] = many(server, runs)
         figures["page"] = of_page(server.address)
+        if peer:
+            figures["beside"] = beside(server, peer, folder, min(runs, 100))
     return figures
 
 
@@ -174,9 +189,64 @@ def many(server: Server, runs: int) -> dict[str, float]:
     return {"clients": CLIENTS, "searches": done, "per_second": round(done / (time.perf_counter() - started), 1)}
 
 
+def beside(server: Server, python: str, folder: Path, runs: int) -> dict[str, Any]:
+    """Milliseconds of the same searches here and in clip-retrieval's back end, in turns."""
+    port = free_port()
+    script = Path(__file__).with_name("peer_clip_retrieval.py")
+    command = [python, str(script), str(folder / FOLDER / "embeddings.npy"), str(folder / "clip-retrieval"), str(port)]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            ask_peer(process, port, "a dog")
+            ours = server.connect()
+            times: list[float] = []
+            theirs: list[float] = []
+            for number in range(runs):
+                times.append(timed(server, ours, [search(50_000 + number)])["median"])
+                started = time.perf_counter()
+                assert len(ask_peer(process, port, f"a picture of the number {number}")) == HITS
+                theirs.append(1000 * (time.perf_counter() - started))
+        finally:
+            process.terminate()
+    ratio = statistics.median(mine / other for mine, other in zip(times, theirs, strict=True))
+    return {
+        "clipsearch": rounded(spread(times)),
+        "clip_retrieval": rounded(spread(theirs)),
+        "clipsearch / clip_retrieval": round(ratio, 3),
+    }
+
+
+def ask_peer(process: subprocess.Popen[bytes], port: int, text: str) -> list[object]:
+    """The hits of clip-retrieval's back end, which is waited for while it starts."""
+    asked = {"text": text, "modality": "image", "num_images": HITS, "num_result_ids": HITS, "indice_name": "pictures"}
+    asked |= dict.fromkeys(("use_mclip", "deduplicate", "use_safety_model", "use_violence_detector"), False)
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            connection.request("POST", "/knn-service", json.dumps(asked), {"Content-Type": "application/json"})
+            return list(json.loads(connection.getresponse().read()))
+        except ConnectionRefusedError:
+            if process.poll() is not None:
+                sys.exit("clip-retrieval's back end has ended.")
+            time.sleep(0.5)
+        finally:
+            connection.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 def of_thumbnails(work: Path, pictures: Path) -> dict[str, float]:
     """Thumbnails per second: the first time, and from the cache."""
     folder = work / "pictures"
+    for old in (folder, work / "cache" / "thumbnails"):
+        shutil.rmtree(old, ignore_errors=True)
     shutil.copytree(pictures, folder / "all")
     command = [common.clipsearch_command(), "index", "all", "--model", "picturebook"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
@@ -227,7 +297,8 @@ def of_page(address: str) -> dict[str, float] | None:
                     box.value = words;
                     const from = performance.now();
                     box.dispatchEvent(new Event("input"));
-                    while (!document.querySelector("#grid .tile")) await new Promise(requestAnimationFrame);
+                    const found = "#grid .tile[aria-label*=' score ']"; // and not those of all pictures
+                    while (!document.querySelector(found)) await new Promise(requestAnimationFrame);
                     return performance.now() - from;
                 }""",
                     f"a {WORDS[number]} that is new",
