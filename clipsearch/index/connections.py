@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from clipsearch.errors import InputError
-from clipsearch.index.format import damaged, guarded
+from clipsearch.errors import IndexWriteError, InputError
+from clipsearch.index.format import damaged, guarded, missing_index
 
 _COUNTER_BEGINS, _COUNTER_ENDS = 24, 28
 
@@ -36,11 +36,17 @@ def change_counter(path: Path) -> int:
     It is right without a write-ahead log, which no index has (https://www.sqlite.org/fileformat2.html, section 1.3.7).
 
     Raises:
-        IndexDamagedError: the file is too short.
+        IndexMissingError: there is no such file (any more).
+        IndexDamagedError: it is too short.
         IndexWriteError: it cannot be read.
     """
-    with guarded(path.parent), path.open("rb") as file:
-        header = file.read(_COUNTER_ENDS)
+    try:
+        with guarded(path.parent), path.open("rb") as file:
+            header = file.read(_COUNTER_ENDS)
+    except IndexWriteError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise missing_index(path.parent) from error
+        raise
     if len(header) < _COUNTER_ENDS:
         raise damaged(path.parent, f"{path.name} is empty")
     return int.from_bytes(header[_COUNTER_BEGINS:], "big")

@@ -66,7 +66,7 @@ class Answers:
             return self._browsed(served, question)
         # The hits of another commit are others. If one comes between this line and the search, they are only kept under
         # the wrong number, which no later request asks for.
-        key = served.name, served.index.store.version(), question.key
+        key = served.name, served.version(), question.key
         end = question.offset + question.k
         found = self._recent.get(key)
         if found is None or (not found.complete and end > len(found.hits)):
@@ -81,7 +81,7 @@ class Answers:
         store = served.index.store
         filters = filters_of(question.filters, store)
         with store.snapshot():
-            key = served.name, store.version(), question.key
+            key = served.name, served.version(), question.key
             rows = self._orders.get(key)
             if rows is None:
                 rows = _in_order(store, filters, question)

@@ -23,6 +23,7 @@ import clipsearch
 from clipsearch.errors import (
     ClipsearchError,
     IndexLockedError,
+    IndexMissingError,
     IndexUnfinishedError,
     InputError,
     ModelError,
@@ -146,7 +147,7 @@ class Site:
         return found
 
     def _answer(self, served: Served, question: Question) -> Response:
-        version = served.index.store.version()
+        version = served.version()
         page = self._answers.page(served, question)
         fields: dict[str, object] = {
             "index": served.name,
@@ -233,7 +234,7 @@ class Site:
         served = self._served(request)
 
         def found() -> list[dict[str, object]]:
-            key = served.name, served.index.store.version()
+            key = served.name, served.version()
             known = self._folders.get(key)
             if known is None:
                 counted = folders_of(served.index.store)
@@ -250,7 +251,7 @@ class Site:
             return [
                 {
                     "name": one.name,
-                    "version": one.index.store.version(),
+                    "version": one.version(),
                     **status_fields(status_of(one.index.store), bytes),
                 }
                 for one in self._indexes
@@ -263,7 +264,7 @@ class Site:
     async def version(self, request: Request) -> Response:
         """Answer with a number for each index that changes with it."""
         del request
-        return _json({one.name: one.index.store.version() for one in self._indexes})
+        return _json({one.name: one.version() for one in self._indexes})
 
     async def openapi(self, request: Request) -> Response:
         """Answer with the description of all this for programs."""
@@ -311,6 +312,7 @@ async def _on_error(_: Request, error: ClipsearchError) -> Response:
         (InputError, 400),
         (IndexLockedError, _UNAVAILABLE),
         (IndexUnfinishedError, _UNAVAILABLE),
+        (IndexMissingError, _UNAVAILABLE),
         (ModelError, _UNAVAILABLE),
     ]
     status = next((status for kind, status in kinds if isinstance(error, kind)), 500)

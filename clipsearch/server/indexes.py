@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 from clipsearch.api import open_at
 from clipsearch.errors import InputError
 from clipsearch.images.reading import digest
+from clipsearch.index.format import DATABASE, missing_index
 from clipsearch.search.encoders import Encoders
 from clipsearch.search.index import Index
 from clipsearch.unit import Vectors
@@ -119,6 +121,19 @@ class Served:
     index: Index
     base: bytes
     """The absolute folder that it lies in, which relative folders and patterns of a request start from."""
+    file: tuple[int, int] | None
+    """Device and inode of its database: another one is another index in the same folder. They are not given to another
+    file as long as this one is open."""
+    before: int = 0
+    """How many others were in this folder before, since the server started."""
+
+    def version(self) -> int:
+        """Return a number that changes with every commit; within a snapshot it is that of the snapshot.
+
+        Raises:
+            IndexMissingError: the index is gone.
+        """
+        return (self.before << 32) + self.index.store.version()
 
 
 class Indexes:
@@ -131,15 +146,38 @@ class Indexes:
             ClipsearchError: one is missing or damaged.
         """
         self._served: dict[str, Served] = {}
+        self._replaced: list[Index] = []
+        """Indexes that are not there any more, which requests under way may still read."""
+        self._open = partial(open_at, model=model, engine=engine)
+        self._changing = threading.Lock()
         try:
             for folder in dict.fromkeys(folder.absolute() for folder in folders):
-                opened = open_at(folder, model, engine=engine)
-                index = Index(opened.store, RememberingEncoders(opened.encoders))
                 name = self._free_name(folder)
-                self._served[name] = Served(name, index, bytes(folder.parent))
+                self._served[name] = self._opened(name, folder)
         except BaseException:
             self.close()
             raise
+
+    def _opened(self, name: str, folder: Path, before: int = 0) -> Served:
+        file = _file_of(folder)  # looked at before, so that one that is replaced in between is opened again
+        opened = self._open(folder)
+        index = Index(opened.store, RememberingEncoders(opened.encoders))
+        return Served(name, index, bytes(folder.parent), file, before)
+
+    def _current(self, served: Served) -> Served:
+        """Return an index, opened again if another one was made in its place."""
+        folder = served.index.store.folder
+        found = _file_of(folder)
+        if found is None:
+            raise missing_index(folder)
+        if found == served.file:
+            return served
+        with self._changing:
+            known = self._served[served.name]
+            if found != known.file:
+                self._served[served.name] = self._opened(served.name, folder, known.before + 1)
+                self._replaced.append(known.index)
+            return self._served[served.name]
 
     def _free_name(self, folder: Path) -> str:
         name = folder.parent.name if folder.name.startswith(".") else folder.name
@@ -154,21 +192,31 @@ class Indexes:
         self.close()
 
     def __iter__(self) -> Iterator[Served]:
-        yield from self._served.values()
+        yield from map(self._current, list(self._served.values()))
 
     def close(self) -> None:
         """Close all indexes."""
-        for one in self._served.values():
-            one.index.close()
+        for index in (*self._replaced, *(one.index for one in self._served.values())):
+            index.close()
 
     def named(self, name: str | None) -> Served:
         """Return the index of this name; the first one for None.
 
         Raises:
             InputError: there is none.
+            ClipsearchError: it was deleted, or replaced by one that cannot be opened.
         """
         if name is None:
             return next(iter(self))
         if name not in self._served:
             raise InputError(f"There is no index {name!r}. There are: {', '.join(self._served)}.")
-        return self._served[name]
+        return self._current(self._served[name])
+
+
+def _file_of(folder: Path) -> tuple[int, int] | None:
+    """Return device and inode of the database of an index; None if there is none."""
+    try:
+        status = (folder / DATABASE).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

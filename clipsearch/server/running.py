@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import secrets
@@ -115,9 +116,8 @@ def _listening(host: str, port: int) -> socket.socket:
         opened.listen(_WAITING)
     except OSError as error:
         opened.close()
-        raise InputError(
-            f"{host} cannot be listened on at port {port}: {error.strerror}.", hint="port" if port else ()
-        ) from error
+        hint = "port" if port and error.errno in (errno.EADDRINUSE, errno.EACCES) else ()
+        raise InputError(f"{host} cannot be listened on at port {port}: {error.strerror}.", hint=hint) from error
     return opened
 
 

@@ -311,6 +311,28 @@ def test_several_indexes_and_one_that_changes(tmp_path: Path, run: Run) -> None:
         assert {Path(hit["path"]).name for hit in after["hits"]} == {"green.png", "blue.png", "new.png"}
 
 
+def test_an_index_that_is_deleted_and_made_anew_while_it_is_served(tmp_path: Path, run: Run) -> None:
+    for colour in COLOURS[:3]:
+        paint(tmp_path / "p" / f"{colour}.png", colour)
+    index(run, "p", "--model", "picturebook", cwd=tmp_path)
+    with serving([tmp_path / FOLDER], tmp_path / "cache") as (_, client):
+        first = client.ask("/api/search?q=red").json
+        assert first["total"] == 3
+        shutil.rmtree(tmp_path / FOLDER)
+        for path in ("search?q=red", "search", "status", "version", "thumbnail/0", "image/0", "folders"):
+            reply = client.ask(f"/api/{path}")
+            assert (reply.status, reply.json) == (503, {"error": f"No index in {tmp_path / FOLDER}."})
+        paint(tmp_path / "p" / f"{COLOURS[0]}.png", "white")
+        (tmp_path / "p" / f"{COLOURS[1]}.png").unlink()
+        index(run, "p", "--model", "picturebook", cwd=tmp_path)
+        again = client.ask("/api/search?q=red").json
+        assert again["total"] == 2
+        assert again["version"] > first["version"]
+        assert client.ask("/api/status").json["indexes"][0]["images"] == 2
+        assert client.ask(f"/api/image/0?id={first['hits'][0]['id']}").status in (200, 404)
+        assert client.ask("/api/image/2").status == 404
+
+
 def test_names_that_are_not_utf_8(tmp_path: Path, run: Run) -> None:
     name = b"caf\xe9 'n' <b>.png"
     try:

@@ -107,7 +107,7 @@ function summarise(wrong = "") {
   else if (answer && !hits.length) hint.textContent = "Nothing fits. Lower the confidence, or leave out a filter.";
   else if (browsing()) hint.append(...welcome());
   if (answer && hits.length) {
-    const total = answer.total ?? `more than ${hits.length.toLocaleString()}`;
+    const total = answer.total ?? `More than ${hits.length.toLocaleString()}`;
     text = answer.total === 1 ? "1 picture" : `${total.toLocaleString()} pictures`;
     if (browsing()) text += `, the ${state.sort.endsWith("-reverse") ? "oldest" : "newest"} first`;
     else if (state.sort && !asked.includes("min_confidence")) text = `The ${total.toLocaleString()} that fit best, by date`;
