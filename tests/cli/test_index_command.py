@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
 from PIL import Image
+from terminal import shown_on_a_terminal
 from warm import Begun, Warm
 
 from clipsearch.errors import ModelError
@@ -225,7 +225,7 @@ def test_an_interrupted_index_resumes(tmp_path: Path, run: Run, with_torch: Warm
     total = 200
     many_pictures(tmp_path / "many", total)
     with with_torch.begin([*INDEX, "many", *PB, "--batch-size", "4"], cwd=tmp_path) as process:
-        os.setpriority(os.PRIO_PROCESS, process.pid, 19)  # this test has to be in time on a busy machine
+        os.setpriority(os.PRIO_PROCESS, process.pid, 5)  # this test has to be in time on a busy machine
         while process.poll() is None and not committed(tmp_path):
             time.sleep(0.01)
         process.send_signal(how)
@@ -261,29 +261,8 @@ def test_picturebook_says_what_it_is(pictures: Path, run: Run) -> None:
     assert done.stdout == b""
 
 
-def shown_on_a_terminal(arguments: Sequence[str], folder: Path, with_torch: Warm) -> bytes:
-    """What `index`, which must succeed, writes to a terminal."""
-    import pty
-
-    leader, follower = pty.openpty()
-    with with_torch.begin([*INDEX, *arguments], cwd=folder, env={"TERM": "xterm"}, stderr=follower) as process:
-        os.close(follower)
-        shown = b""
-        while True:
-            try:
-                part = os.read(leader, 4096)
-            except OSError:
-                break
-            if not part:
-                break
-            shown += part
-    os.close(leader)
-    assert process.returncode == 0
-    return shown
-
-
 def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, with_torch: Warm, run: Run) -> None:
-    shown = shown_on_a_terminal(["pictures", *PB], pictures.parent, with_torch)
+    shown = shown_on_a_terminal([*INDEX, "pictures", *PB], pictures.parent, with_torch)
     assert b"10/10" in shown
     assert b"images" in shown
     quiet = run("index", "pictures", *PB, "--index", "other", cwd=pictures.parent)
@@ -294,15 +273,14 @@ def test_the_progress_bar_shows_on_a_terminal_only(pictures: Path, with_torch: W
 def test_the_progress_bar_is_back_after_the_model_and_has_no_rate_for_what_is_known(
     pictures: Path, with_torch: Warm, run: Run
 ) -> None:
-    command = ["pictures", *PB]
-    index(run, *command, cwd=pictures.parent)
+    index(run, "pictures", *PB, cwd=pictures.parent)
     for i in range(300):
         shutil.copy(pictures / "cold" / "red.png", pictures / f"{i}.png")
-    shown = shown_on_a_terminal(command, pictures.parent, with_torch)
+    shown = shown_on_a_terminal([*INDEX, "pictures", *PB], pictures.parent, with_torch)
     assert b"300/300" in shown
     assert b"/s" not in shown
     paint(pictures / "new.png", "cyan")
-    assert b"1/1" in shown_on_a_terminal(command, pictures.parent, with_torch)
+    assert b"1/1" in shown_on_a_terminal([*INDEX, "pictures", *PB], pictures.parent, with_torch)
 
 
 def test_several_folders_are_refreshed_by_one_word(pictures: Path, run: Run) -> None:
@@ -522,7 +500,7 @@ def test_a_second_run_at_once_says_so_or_waits(tmp_path: Path, run: Run, with_to
     total = 200
     many_pictures(tmp_path / "many", total)
     with with_torch.begin([*INDEX, "many", *PB, *TORCH], cwd=tmp_path) as first:
-        os.setpriority(os.PRIO_PROCESS, first.pid, 19)  # this test has to be in time on a busy machine
+        os.setpriority(os.PRIO_PROCESS, first.pid, 5)  # this test has to be in time on a busy machine
         wait_until_begun(first, tmp_path / FOLDER)
         first.send_signal(signal.SIGSTOP)  # it holds the lock for as long as this test needs
         assert first.poll() is None, "the first run was over too soon for this test"

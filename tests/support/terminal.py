@@ -6,8 +6,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from warm import Warm
 
 
 def on_a_terminal(
@@ -17,16 +19,7 @@ def on_a_terminal(
 
     With `stderr`, that goes to the terminal, too.
     """
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    leader, follower = pty.openpty()
-    modes = termios.tcgetattr(follower)
-    modes[1] &= ~termios.OPOST  # line ends stay as they are
-    termios.tcsetattr(follower, termios.TCSANOW, modes)
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    leader, follower = _terminal(columns)
     command = [sys.executable, "-m", "clipsearch", *arguments]
     own = {name: value for name, value in env.items() if name != "COLUMNS"}  # it would hide the terminal's width
     with tempfile.TemporaryFile() as said:
@@ -38,6 +31,33 @@ def on_a_terminal(
         os.close(leader)
         said.seek(0)
         return subprocess.CompletedProcess(command, process.returncode, out, said.read())
+
+
+def shown_on_a_terminal(program: Sequence[str | Path], cwd: Path, warm: Warm, columns: int = 80) -> bytes:
+    """What a program that `warm` forks, and that must succeed, writes to a terminal as stderr."""
+    leader, follower = _terminal(columns)
+    env = {"TERM": "xterm", "COLUMNS": str(columns)}
+    with warm.begin(program, cwd=cwd, env=env, stderr=follower) as process:
+        os.close(follower)
+        shown = b"".join(iter(lambda: _read(leader), b""))
+    os.close(leader)
+    assert process.returncode == 0, shown
+    return shown
+
+
+def _terminal(columns: int) -> tuple[int, int]:
+    """Both ends of a pseudo-terminal."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    leader, follower = pty.openpty()
+    modes = termios.tcgetattr(follower)
+    modes[1] &= ~termios.OPOST  # line ends stay as they are
+    termios.tcsetattr(follower, termios.TCSANOW, modes)
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    return leader, follower
 
 
 def _read(terminal: int) -> bytes:

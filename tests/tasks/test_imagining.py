@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ import pytest
 import torch
 from conftest import SAMPLES, Run
 from PIL import Image, ImageDraw
-from terminal import on_a_terminal
+from terminal import shown_on_a_terminal
 from transformers import AutoModel
+from warm import Begun, Warm
 
 import clipsearch
 from clipsearch.errors import InputError
@@ -142,13 +141,19 @@ def drawn_by_pillow(svg: str, side: int) -> Levels:
     return np.asarray(canvas.resize((side, side), Image.Resampling.BOX), np.float32)
 
 
-@pytest.mark.parametrize("side", [128, 191, 256])
-def test_svg_renders_to_the_picture(side: int, model: Embedder) -> None:
+@pytest.fixture(scope="module")
+def strokes(model: Embedder) -> Ascent:
+    """Strokes after some steps."""
     one = ascent(model, TEXT, style="strokes")
     for _ in one.climb(3):
         pass
-    picture = np.asarray(one.picture(side), np.float32)
-    svg = one.svg(side)
+    return one
+
+
+@pytest.mark.parametrize("side", [128, 191, 256])
+def test_svg_renders_to_the_picture(side: int, strokes: Ascent) -> None:
+    picture = np.asarray(strokes.picture(side), np.float32)
+    svg = strokes.svg(side)
     assert svg
     difference = np.abs(drawn_by_pillow(svg, side) - picture)
     assert difference.mean() < 2.5  # of 255; edges are drawn in another way
@@ -262,38 +267,20 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments: list[str], run: Run
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def started(run: Run, folder: Path) -> subprocess.Popen[bytes]:
+def started(with_torch: Warm, folder: Path) -> Begun:
     """A long run whose first frames are there."""
-    command = [
-        sys.executable,
-        "-m",
-        "clipsearch",
-        "imagine",
-        TEXT,
-        "-o",
-        "car.png",
-        "--steps",
-        "100000",
-        "--size",
-        "64",
-    ]
-    process = subprocess.Popen(
-        [*command, "--size", "64", "--frames", "way", "--every", "1", *MODEL],
-        cwd=folder,
-        env=run.environment,  # type: ignore[attr-defined]
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    options = ("--steps", "100000", "--size", "64", "--frames", "way", "--every", "1")
+    process = with_torch.begin(["-m", "clipsearch", "imagine", TEXT, "-o", "car.png", *options, *MODEL], cwd=folder)
     while not (folder / "way").is_dir() or len(list((folder / "way").glob("[0-9]*.png"))) < 3:
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     return process
 
 
-def test_an_interrupt_writes_what_there_is(run: Run, tmp_path: Path) -> None:
-    process = started(run, tmp_path)
-    process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=120)
+def test_an_interrupt_writes_what_there_is(with_torch: Warm, tmp_path: Path) -> None:
+    with started(with_torch, tmp_path) as process:
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=120)
     assert process.returncode == 130, said.decode()
     assert said.decode().splitlines()[-1] == "Interrupted."
     steps = int(re.findall(rb"after (\d+) steps", out)[0])
@@ -303,19 +290,16 @@ def test_an_interrupt_writes_what_there_is(run: Run, tmp_path: Path) -> None:
         picture.load()
 
 
-def test_a_kill_leaves_nothing_half_written(run: Run, tmp_path: Path) -> None:
-    process = started(run, tmp_path)
-    process.kill()
-    process.communicate(timeout=120)
+def test_a_kill_leaves_nothing_half_written(with_torch: Warm, tmp_path: Path) -> None:
+    with started(with_torch, tmp_path) as process:
+        process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "car.png").exists()
     for path in (tmp_path / "way").glob("[0-9]*.png"):
         levels(path)
 
 
-def test_progress_shows_steps_and_score(run: Run, tmp_path: Path) -> None:
-    environment = {**run.environment, "TERM": "xterm"}  # type: ignore[attr-defined]
+def test_progress_shows_steps_and_score(with_torch: Warm, tmp_path: Path) -> None:
     arguments = ("imagine", TEXT, "-o", "car.png", "--steps", "3", "--size", "64", *MODEL)
-    done = on_a_terminal(*arguments, cwd=tmp_path, env=environment, columns=120, stderr=True)
-    assert done.returncode == 0, done.stdout.decode()
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", done.stdout.decode())
+    shown = shown_on_a_terminal(["-m", "clipsearch", *arguments], tmp_path, with_torch, columns=120)
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
     assert re.search(r"Imagining .* 3/3 steps.* cosine 0\.\d{3}", plain)
