@@ -110,8 +110,12 @@ _READ_WHEN_NEEDED = {
     "PYTHONIOENCODING",  # of which a fork makes what the interpreter would
 }
 """Variables that neither the interpreter nor a library looks at before."""
-_WITH_TORCH = {"index", "query", "similar", "embed", "score", "imagine", "tokens", "cluster", "pull", "check"}
-"""Commands of which some import PyTorch, or another large library; forks of a process without it take half the time."""
+_WITH_TORCH = {
+    *("index", "pull", "check", "imagine", "cluster", "mcp", "serve"),
+    *("torch", "--precision", "--device"),
+}
+"""Commands, and what they are given, for which PyTorch or another large library may be imported. All others are forked
+from a process without these, in half of the time."""
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +146,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
     `line` is what a shell runs, with the command as `"$@"`.
 
     It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
-    or it is to be `fresh`.
+    or it is to be `fresh`. With `torch` it will import PyTorch although such commands usually do not.
     """
 
     def run(
@@ -154,6 +158,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
         line: str | None = None,
         fresh: bool = False,
         stderr: Path | Literal["closed"] | None = None,
+        torch: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         changed = dict(env or {})
         command: Sequence[str | bytes | Path] = [*before, sys.executable, "-m", "clipsearch", *arguments]
@@ -162,7 +167,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
             command = ["bash", "-c", line, "bash", *_asking(pytestconfig), *arguments]
         elif not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
             program = ["-m", "clipsearch", *map(os.fsdecode, arguments)]
-            warm = with_torch if _WITH_TORCH.intersection(arguments[:2]) else without_torch
+            warm = with_torch if torch or _WITH_TORCH.intersection(arguments) else without_torch
             return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stderr=stderr)
         assert stderr is None, "for forks only"
         return subprocess.run(

@@ -589,7 +589,7 @@ def test_a_model_that_changed_is_not_asked_about_images(tmp_path: Path, run: Run
         kept = opened.store.model()
     assert kept is not None
     shutil.rmtree(image_tower_folder(kept.fingerprint))
-    done = run("query", "--image", "query.png", cwd=tmp_path)
+    done = run("query", "--image", "query.png", cwd=tmp_path, torch=True)
     said = done.stderr.decode()
     assert (done.returncode, done.stdout, said.count("\n")) == (2, b"", 1)
     assert said.startswith("clipsearch: ")
