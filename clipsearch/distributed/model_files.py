@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +16,8 @@ from clipsearch.models.in_torch.loading import known_fingerprint
 
 _PIECE_BYTES = 16 * 2**20
 """Size of the pieces in which files are sent."""
+_LEFTOVER_SECONDS = 24 * 3600
+"""When a model that is arriving, and has got no new file for so long, is one that nobody sends any more."""
 
 
 def pieces(folder: Path) -> Iterator[tuple[str, int, bytes]]:
@@ -56,8 +60,17 @@ def find(name: str, revision: str | None, fingerprint: str) -> ModelFiles | None
             arrived.rename(kept)
     with suppress(ModelError, OSError):
         if kept.is_dir() and known_fingerprint(kept) == fingerprint:
+            _tidy(fingerprint)
             return ModelFiles(name, kept, revision, layout_of(kept))
     return None
+
+
+def _tidy(fingerprint: str) -> None:
+    """Delete what this process has received although another was first, and what dead ones left in the middle."""
+    for folder in _folder().glob(f"{fingerprint}.*"):
+        with suppress(OSError):
+            if folder == _arriving(fingerprint) or time.time() - folder.stat().st_mtime > _LEFTOVER_SECONDS:
+                shutil.rmtree(folder)
 
 
 def _folder() -> Path:

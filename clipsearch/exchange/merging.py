@@ -23,7 +23,7 @@ from clipsearch.index.locking import without_writers
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.members import MARK
-from clipsearch.system.paths import is_below, same_place
+from clipsearch.system.paths import inside, is_below, same_place
 from clipsearch.system.progress import SILENT, Progress
 
 _MOST_ROWS_WITH_REGIONS = 2**31 - 1
@@ -101,7 +101,7 @@ def merge(
     with ExitStack() as held:
         # 1. Open and check all of them, and keep writers away.
         shards = [_opened(folder, renamed, held) for folder in _each_once(folders)]
-        _check_moved([old for old, _ in moved], [root.path for shard in shards for root in shard.store.roots()])
+        _check_moved(moved, [root.path for shard in shards for root in shard.store.roots()])
         missing = _missing_parts(shards)
         if missing and not partial:
             names = ", ".join(map(str, missing))
@@ -165,13 +165,16 @@ def _opened(folder: Path, moved: Sequence[Moved], held: ExitStack) -> _Shard:
 def _new_path(path: bytes, moved: Iterable[Moved]) -> bytes:
     for old, new in moved:
         if is_below(path, old):
-            return new + path[len(old) :] if path != old else new
+            return new if path == old else inside(new) + path[len(inside(old)) :]
     return path
 
 
-def _check_moved(moved: Iterable[bytes], roots: Sequence[bytes]) -> None:
+def _check_moved(moved: Sequence[tuple[bytes, bytes]], roots: Sequence[bytes]) -> None:
     names = ", ".join(sorted({os.fsdecode(root) for root in roots})) or "none"
-    for old in moved:
+    known: dict[bytes, bytes] = {}
+    for old, new in moved:
+        if known.setdefault(old, new) != new:
+            raise InputError(f"{os.fsdecode(old)} cannot be both {os.fsdecode(known[old])} and {os.fsdecode(new)}.")
         if not any(is_below(root.removesuffix(MARK), old) for root in roots):
             within = next((root for root in roots if is_below(old, root)), None)
             wrong = f"is only a part of the folder {os.fsdecode(within)}" if within else "is a folder of no index"

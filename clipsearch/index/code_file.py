@@ -5,12 +5,11 @@ Codes are made from the matrix and can be made again at any time, so nothing is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from clipsearch.index.codes import CodeRows, Codes, CodesRecord, code_bytes
-from clipsearch.index.format import CODES
+from clipsearch.index.format import CODES, noted
 from clipsearch.index.matrix_file import MatrixFile, mapped
 from clipsearch.index.reading import Store
 from clipsearch.unit import Matrix
@@ -26,8 +25,7 @@ codes together are made at most once more."""
 
 def codes_record(store: Store) -> CodesRecord | None:
     """Return what the index records of its codes; None if it is to have none."""
-    text = store.meta("codes")
-    return CodesRecord(**json.loads(text)) if text else None
+    return noted(store.folder, "codes", store.meta("codes"), CodesRecord)
 
 
 def codes_of(store: Store) -> tuple[Codes, CodeRows] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from clipsearch.errors import (
     ClipsearchError,
@@ -17,6 +18,8 @@ from clipsearch.errors import (
     IndexWriteError,
     ModelMismatchError,
 )
+
+T = TypeVar("T")
 
 FOLDER = ".clipsearch"
 FORMAT, REGIONS_FORMAT, CODES_FORMAT = 3, 4, 5
@@ -323,6 +326,20 @@ def damaged(folder: Path, what: str) -> IndexDamagedError:
     return IndexDamagedError(
         f"The index in {folder} is damaged: {what}. Your images are untouched.", hint="damaged-index", folder=folder
     )
+
+
+def noted(folder: Path, key: str, text: str | None, kind: Callable[..., T]) -> T | None:
+    """Read what the index in `folder` notes in JSON under `key`; None if it notes nothing.
+
+    Raises:
+        IndexDamagedError: it is no JSON, or not that of a `kind`.
+    """
+    if not text:
+        return None
+    try:
+        return kind(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise damaged(folder, f"{DATABASE}: {key}: {error}") from error
 
 
 @contextmanager

@@ -41,6 +41,7 @@ from clipsearch.index.format import (
     damaged,
     guarded,
     missing_index,
+    noted,
 )
 from clipsearch.index.matrix_file import Maps, broken, mapped, opened
 from clipsearch.index.regions import Regions
@@ -130,8 +131,7 @@ class Store:
 
     def model(self) -> ModelRecord | None:
         """Return the model of the vectors; None before the first run has loaded one."""
-        text = self.meta("model")
-        return ModelRecord(**json.loads(text)) if text else None
+        return noted(self.folder, "model", self.meta("model"), ModelRecord)
 
     def bound_model(self) -> ModelRecord | None:
         """Return the model that all further vectors must be of; None as long as there is no vector."""
@@ -149,19 +149,20 @@ class Store:
 
     def part(self) -> Part | None:
         """Return the part of its roots whose files the index holds; None if it holds all."""
-        text = self.meta("part")
-        return Part(**json.loads(text)) if text else None
+        return noted(self.folder, "part", self.meta("part"), Part)
 
     def last_run(self) -> dict[str, Any] | None:
         """Return the record of the last `index` run."""
-        text = self.meta("last_run")
-        return dict(json.loads(text)) if text else None
+        return noted(self.folder, "last_run", self.meta("last_run"), dict)
 
     def roots(self) -> list[Root]:
         """Return the folders and files that were indexed, by path."""
         # Format 1 had no options.
         found = ((path, *rest) for path, *rest in self.sql("SELECT * FROM roots"))
-        return sorted(Root(self._paths.absolute(path), json.loads(rest[0]) if rest else {}) for path, *rest in found)
+        return sorted(Root(self._paths.absolute(path), self._object("roots", *rest)) for path, *rest in found)
+
+    def _object(self, key: str, text: str | None = None) -> dict[str, Any]:
+        return noted(self.folder, key, text, dict) or {}
 
     def folders(self, root: bytes | None = None) -> list[Folder]:
         """Return the recorded folders, all or those at and below `root` (absolute), by path."""
@@ -223,7 +224,7 @@ class Store:
         ((dead,),) = self.sql("SELECT count(*) FROM dead")
         size = sum(_size(file) for file in self.folder.iterdir() if file.is_file())
         regions = self.regions_record()
-        codes = json.loads(self.meta("codes") or "{}").get("rows")
+        codes = self._object("codes", self.meta("codes")).get("rows")
         return Contents(self.count(), dead, size, regions and regions.rows, codes)
 
     @contextmanager
@@ -258,8 +259,7 @@ class Store:
 
     def regions_record(self) -> RegionsRecord | None:
         """Return what the index records of its regions; None if it has none."""
-        text = self.meta("regions")
-        return RegionsRecord(**json.loads(text)) if text else None
+        return noted(self.folder, "regions", self.meta("regions"), RegionsRecord)
 
     def regions(self) -> Regions | None:
         """Return the regions of the last commit; None if the index has none.

@@ -202,7 +202,13 @@ def test_a_model_that_a_worker_lacks_is_sent_to_it(
     here(tmp_path / "here", pictures, model=str(small_clip))
     assert_same(tmp_path / "cluster", tmp_path / "here")
     assert [actor.asked.count("receive") > 10 for actor in ray.actors] == [True, True]
+    (kept,) = (tmp_path / "cache" / "sent-models").iterdir()
+    left, arriving = (kept.with_name(f"{kept.name}.{process}") for process in (1, 2))
+    left.mkdir()
+    arriving.mkdir()
+    os.utime(left, (0, 0))
     on_cluster(tmp_path / "again", pictures, model=str(small_clip))
+    assert {*kept.parent.iterdir()} == {kept, arriving}
     assert not any("receive" in actor.asked for actor in ray.actors[2:])
 
 

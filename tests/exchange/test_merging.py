@@ -248,6 +248,9 @@ def test_a_path_with_two_contents_is_an_error_that_names_it(home: Path) -> None:
             "with model tiny, not tiny, as",
         ),
         ("UPDATE meta SET value = '9' WHERE key = 'format'", "reads formats up to"),
+        ("UPDATE meta SET value = '{' WHERE key = 'model'", "index in .*2 is damaged: index.db: model: Expecting"),
+        ("UPDATE meta SET value = '{\"x\": 1}' WHERE key = 'part'", "index in .*2 is damaged: index.db: part: "),
+        ("UPDATE roots SET options = '[1]'", "index in .*2 is damaged: index.db: roots: "),
         ("UPDATE meta SET value = '{\"number\": 2, \"of\": 4}' WHERE key = 'part'", "part 1/2 .* part 2/4"),
         ("DELETE FROM meta WHERE key = 'part'", "part 1/2 .* all pictures"),
         ("DELETE FROM roots", r"2 knows no folder .*p, as others do"),
@@ -379,6 +382,21 @@ def test_what_exists_is_not_replaced(home: Path, what: str) -> None:
     shutil.rmtree(out) if out.is_dir() else out.unlink()
     out.mkdir()
     assert merge(shards, out).images == 14  # an empty folder is none
+
+
+def test_all_may_be_moved_but_not_to_two_places(home: Path) -> None:
+    shards = parts(home, 1)
+    twice = [(os.fsencode(home), b"/data"), (os.fsencode(home), b"/other")]
+    with pytest.raises(InputError, match="cannot be both /data and /other"):
+        merge(shards, home / _OUT, moved=twice)
+    for out, moved, root in (
+        ("down", (b"/", b"/mnt"), b"/mnt" + os.fsencode(home / "p")),
+        ("up", (os.fsencode(home), b"/"), b"/p"),
+    ):
+        merge(shards, home / out, moved=[moved])
+        with closing(Store.open(home / out)) as store:
+            assert [one.path for one in store.roots()] == [root]
+            assert store.count(root) == 14
 
 
 @pytest.mark.parametrize(
