@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Self
 
@@ -60,9 +60,11 @@ _UNDER_WAY = ".merging-"
 """What the name of a folder begins with in which a new index is being made."""
 _CACHE_KB = 131_072
 """Memory of SQLite for the new database. More is written to it, or to a temporary file."""
+_CACHED_ROWS = 500_000
+"""Number of records that fit into this cache."""
 _TOGETHER = 8
-"""Number of indexes whose records are inserted together, in order. Each time, nearly all pages of a large database are
-read and written. SQLite attaches ten databases at most."""
+"""Number of indexes whose records are inserted together, in order, into a database that is larger: each time, nearly
+all of its pages are read and written. In the cache, one after the other is faster. SQLite attaches ten at most."""
 _PAGE_BYTES = 16_384
 """Size of a page of the new database: with larger ones than SQLite's usual 4096 bytes, records are inserted faster."""
 _BLOCK_BYTES = 1 << 17
@@ -174,9 +176,9 @@ class Joining:
             IndexDamagedError: an index contradicts itself.
         """
         for _, group in groupby(stores, lambda store: _parent(store.folder)):
-            together = list(group)
-            for start in range(0, len(together), _TOGETHER):
-                self._add(together[start : start + _TOGETHER], moved, progress)
+            left = iter(group)
+            while some := list(islice(left, 1 if self._files[EMBEDDINGS].rows < _CACHED_ROWS else _TOGETHER)):
+                self._add(some, moved, progress)
 
     def _add(self, stores: Sequence[Store], moved: Sequence[Moved], progress: Progress) -> None:
         """Append indexes that lie in one folder."""

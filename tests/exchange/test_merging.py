@@ -29,6 +29,7 @@ from clipsearch.errors import ClipsearchError, IndexLockedError, InputError
 from clipsearch.exchange.merging import Merged, merge
 from clipsearch.images.files import Rules
 from clipsearch.images.parts import Part
+from clipsearch.index import joining
 from clipsearch.index.format import CODES_FORMAT, DATABASE
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
@@ -65,6 +66,11 @@ def parts(home: Path, number: int = 3, **options: Any) -> list[Path]:  # noqa: A
     return shards
 
 
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on records are inserted as for indexes that do not fit into memory."""
+    monkeypatch.setattr(joining, "_CACHED_ROWS", 0)
+
+
 def content(folder: Path) -> dict[str, Any]:
     """All that an index says, but for the numbers of rows and the last run; it must be sound."""
     with closing(Store.open(folder)) as store:
@@ -96,7 +102,14 @@ def content(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("regions", [False, True])
 @pytest.mark.parametrize("out", [_OUT, "p/deeper/.clipsearch", "elsewhere/x"])
-def test_a_merged_index_equals_one_that_was_made_in_one_run(home: Path, out: str, regions: bool) -> None:  # noqa: FBT001
+def test_a_merged_index_equals_one_that_was_made_in_one_run(
+    home: Path,
+    out: str,
+    regions: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if regions:
+        large(monkeypatch)
     shards = parts(home, regions=regions or None)
     (home / out).parent.mkdir(parents=True, exist_ok=True)
     update(home / "at once", home / "p", regions=regions or None)
@@ -160,7 +173,11 @@ def test_indexes_of_several_folders_are_merged_too(home: Path) -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_what_one_index_could_not_read_is_taken_from_another(home: Path, order: int) -> None:
+def test_what_one_index_could_not_read_is_taken_from_another(
+    home: Path, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if order < 0:
+        large(monkeypatch)
     update(home / "one", home / "p")
     draw(home / "p" / "bad-1.png", 80)
     update(home / "two", home / "p")
@@ -232,7 +249,14 @@ def alter(shard: Path, sql: str) -> None:
         database.executescript(sql)
 
 
-def test_a_path_with_two_contents_is_an_error_that_names_it(home: Path) -> None:
+@pytest.mark.parametrize("is_large", [False, True])
+def test_a_path_with_two_contents_is_an_error_that_names_it(
+    home: Path,
+    is_large: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if is_large:
+        large(monkeypatch)
     update(home / "one", home / "p")
     draw(home / "p" / "a" / "3.png", 60)
     update(home / "two", home / "p")
