@@ -290,6 +290,7 @@ def of_page(address: str) -> dict[str, float] | None:
                     }
                 }""")
             )
+            page.wait_for_load_state("networkidle")  # all pictures are shown at first, and these have none
             hits.append(
                 page.evaluate(
                     """async (words) => {

@@ -27,7 +27,7 @@ from clipsearch.unit import Array
 
 _AT_ONCE = 4
 """OpenBLAS multiplies so many rows at once, and the rest one by one, which takes longer than if there were enough: 11
-rows took 36 ms in the products of ViT-B/32's text tower, 12 rows 26 ms (docs/benchmarks.md, 2026-11-27)."""
+tokens took 42 ms in ViT-B/32's text tower, and take 29 ms as 12 (docs/benchmarks.md, 2026-11-27)."""
 _FEW = 64
 """Number of rows up to which that is worth a copy of them."""
 
