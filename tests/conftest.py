@@ -83,6 +83,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SERVERS] = [stack.enter_context(server) for server in servers]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What waits for other processes most comes first, so that no worker does at the end while others are done."""
+    items.sort(key=lambda item: item.path.name not in _WAITING)
+
+
+_WAITING = {"test_ray.py", "test_wheel.py"}
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (pytest-xdist's)
     node.workerinput["servers"] = node.config.stash[SERVERS]

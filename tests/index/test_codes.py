@@ -163,10 +163,13 @@ def test_a_matrix_that_has_grown_much_gets_another_centre(index: Path, pictures:
         path.unlink()
     update(index, pictures, codes=True)
     with closing(Store.open(index)) as store:
-        first = codes_record(store)
-    for path, content in contents.items():
-        path.write_bytes(content)
-    update(index)
+        first, mapped = codes_record(store), codes_of(store)
+        assert mapped
+        before = np.array(mapped[1])
+        for path, content in contents.items():
+            path.write_bytes(content)
+        update(index)
+        np.testing.assert_array_equal(mapped[1], before)  # what a query still reads
     with closing(Store.open(index)) as store:
         second = codes_record(store)
     assert first

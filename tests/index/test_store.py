@@ -85,6 +85,8 @@ def test_rows_past_the_commit_do_not_count_and_are_cut_off(folder: Path) -> None
     np.testing.assert_allclose(
         np.load(folder / "embeddings.npy"), np.concatenate([vectors(0, 2), vectors(7, 1)]), atol=1e-3
     )
+    with closing(Store.open(folder)) as store:
+        assert verify(store) == []
 
 
 def test_what_is_not_committed_is_not_there(folder: Path) -> None:
