@@ -69,6 +69,7 @@ class RememberingEncoders:
         self._encoders = encoders
         self._texts: Recent[str, Vectors] = Recent(_VECTORS)
         self._pictures: Recent[tuple[bytes, Box | None], Vectors] = Recent(_VECTORS)
+        self._negatives: NegativePrompts | None = None
 
     @property
     def name(self) -> str:
@@ -105,7 +106,9 @@ class RememberingEncoders:
 
     def negatives(self) -> NegativePrompts:
         """Return the neutral prompts that texts are compared with."""
-        return self._encoders.negatives()
+        if self._negatives is None:
+            self._negatives = self._encoders.negatives()
+        return self._negatives
 
     def neutral(self) -> Vectors:
         """Return the (V, D) vectors of texts that fit any image."""
