@@ -92,7 +92,7 @@ def build_index(
     """Make or update an index of folders, and open it. Only new and changed images are embedded.
 
     Args:
-        paths: folders or image files, one or several.
+        paths: folders, image files or addresses, one or several.
         folder: the index folder; by default .clipsearch in the current folder.
         model: the name of a model; by default that of the settings, else that of the index, else laion.
         computing: the device, precision and engine to compute with.
@@ -110,13 +110,13 @@ def build_index(
     """
     place = index_folder(folder, may_be_new=True)
     some = [paths] if isinstance(paths, str | os.PathLike) else paths
-    _refreshed(place, [Path(path) for path in some], model, progress, computing, **options)
+    _refreshed(place, list(some), model, progress, computing, **options)
     return open_at(place)
 
 
 def _refreshed(
     folder: Path,
-    paths: Sequence[Path],
+    paths: Sequence[str | os.PathLike[str]],
     model: str | None,
     progress: Progress,
     computing: EncoderOptions = BY_ITSELF,

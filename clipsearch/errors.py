@@ -26,6 +26,10 @@ class InputError(ClipsearchError):
     """An argument, file or setting is invalid."""
 
 
+class StoreError(InputError):
+    """An object store or web server cannot be used: it refuses, does not answer, or has no such place."""
+
+
 class NothingFoundError(InputError):
     """There are no images, or too few. Like a search without hits, this is exit code 1 and not 2."""
 

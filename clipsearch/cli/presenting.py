@@ -76,10 +76,10 @@ def _say_what_is_whole(hits: Sequence[Hit]) -> None:
 
 
 def _open(path: Path) -> None:
-    from clipsearch.system.members import within
+    from clipsearch.system.members import elsewhere
     from clipsearch.system.paths import absolute
 
-    if within(absolute(path)) is not None:
-        raise InputError(f"{path} lies in an archive, and no viewer opens it there.", hint="open-page")
+    if where := elsewhere(absolute(path)):
+        raise InputError(f"{path} lies {where}, and no viewer opens it there.", hint="open-page")
     if typer.launch(os.path.abspath(path)):
         raise InputError(f"There is no viewer to open {path} with: xdg-open is not installed, or failed.")

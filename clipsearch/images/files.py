@@ -20,6 +20,10 @@ class MemberError(UnreadableImageError):
     """A member cannot be read as long as its archive is what it is, so that it need not be tried again."""
 
 
+class UnreachableError(UnreadableImageError):
+    """A file cannot be had now: its server does not answer, or refuses it. What is known of it stays."""
+
+
 class ImageFile(NamedTuple):
     """An image file as the file system describes it."""
 

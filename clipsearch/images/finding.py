@@ -23,6 +23,7 @@ from clipsearch.images.parts import Part
 from clipsearch.images.reading import first_bytes
 from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.images.sources import source_of
+from clipsearch.system.addresses import is_address
 from clipsearch.system.members import MARK, Inside, is_archive_name, on_disk, opened, within
 from clipsearch.system.naming import ASIDE
 from clipsearch.system.paths import inside, is_below
@@ -53,7 +54,7 @@ def find_images(
     """Yield all image files under a folder, in the order of their paths' bytes. Links to files count as files.
 
     Args:
-        root: Absolute path of a folder, or of one file. Of an archive, its members are found.
+        root: Absolute path of a folder, or of one file, or an address. Of an archive, its members are found.
         rules: Which files are taken.
         start: Search only this file or folder below `root`; ignore files above it still count.
         others: Other roots. Links to folders do not lead into them.
@@ -72,7 +73,10 @@ def find_images(
     place = opened(root if start is None else start)
     walk = _Walk(root, rules, others, unreadable, mounted, passed_over=passed_over, part=part, unpack=unpack)
     inner = within(place)
-    files = _on_disk(place, walk) if inner is None else walk.in_archive(inner, place)
+    if is_address(place):
+        files = walk.in_store(place)
+    else:
+        files = _on_disk(place, walk) if inner is None else walk.in_archive(inner, place)
     known = (file for file in files if file.by_name or file.size < 0 or _is_image(file, passed_over))
     yield from known if looking else files
 
@@ -101,7 +105,7 @@ def named_file(path: bytes) -> ImageFile:
     """Describe the file at the absolute `path` that a user named, and the problem if it is missing or no file."""
     try:
         if (source := source_of(path)) is not None:
-            return source.file(path) or ImageFile(path, 0, 0, "it is missing in its archive")
+            return source.file(path) or ImageFile(path, 0, 0, "it is missing there")
         status = os.stat(path)
     except UnreadableImageError as error:
         return ImageFile(path, 0, 0, str(error))
@@ -228,6 +232,13 @@ class _Walk:
             if not found:
                 raise InputError(f"No such file or folder: {os.fsdecode(place)}")
             yield from self._mine(found)
+
+    def in_store(self, place: bytes) -> Iterator[ImageFile]:
+        """Yield the images at and below an address."""
+        from clipsearch.images.store_search import images_at  # a search of folders does not need it
+
+        patterns = () if self._exclude is None else (self._exclude,)
+        yield from self._mine(images_at(place, self._root, self._rules, patterns, self._passed_over))
 
     def _in_entry(self, entry: os.DirEntry[bytes], level: _Level) -> Iterator[ImageFile]:
         """Yield the images in an archive of a folder."""

@@ -16,6 +16,7 @@ from clipsearch.system.members import ENDINGS
 NO_ENDING = ""
 """Kind of the files without an extension."""
 IN_AN_ARCHIVE = " in an archive"
+IN_A_STORE = " in a store"
 """What follows the extension in the kind of archives that lie in another one."""
 
 

@@ -1,4 +1,4 @@
-"""Places beside the file system that hold files, and which of them a path leads to.
+"""Places beside the file system that hold files, and which of them a path leads to: archives, stores, web servers.
 
 `finding` and `reading` ask here first; everything else reads files through these two and knows paths only.
 """
@@ -10,11 +10,12 @@ from itertools import chain
 from typing import Protocol
 
 from clipsearch.images.files import ImageFile
+from clipsearch.system.addresses import is_address, is_web
 from clipsearch.system.members import MARK, within
 
 
 class Source(Protocol):
-    """A place beside the file system that holds files, each with an absolute path of its own: an archive.
+    """A place beside the file system that holds files, each with an absolute path of its own.
 
     Folders need none: `finding` and `reading` ask the file system.
     """
@@ -60,7 +61,9 @@ def in_order(files: Iterator[ImageFile]) -> Iterator[ImageFile]:
 
 def source_of(path: bytes) -> Source | None:
     """Return the source that an absolute path leads into; None for the file system."""
-    if MARK not in path:  # asked for every file that is read
+    if is_address(path):  # asked for every file that is read
+        return store_of(path)
+    if MARK not in path:
         return None
     place = within(path)
     if place is None:
@@ -68,3 +71,14 @@ def source_of(path: bytes) -> Source | None:
     from clipsearch.images.archives import Archive  # nothing else needs the modules for archives
 
     return Archive(place.archive)
+
+
+def store_of(address: bytes) -> Source:
+    """Return the source that an address leads into."""
+    if is_web(address):
+        from clipsearch.images.web_files import WebFiles
+
+        return WebFiles(address)
+    from clipsearch.images.object_store import ObjectStore
+
+    return ObjectStore(address)

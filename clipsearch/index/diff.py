@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from traceback import clear_frames
 
-from clipsearch.errors import IndexWriteError, InputError
+from clipsearch.errors import IndexWriteError, InputError, StoreError
 from clipsearch.images.files import ImageFile
 from clipsearch.images.finding import find_images, look
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
@@ -24,6 +25,7 @@ from clipsearch.index.missing import Drives, Kept, Missing
 from clipsearch.index.reading import Store
 from clipsearch.index.record_writing import RecordWriter
 from clipsearch.index.targets import Target
+from clipsearch.system.addresses import is_address
 from clipsearch.system.drives import device_of
 from clipsearch.system.members import file_of, on_disk, opened
 from clipsearch.system.paths import is_below
@@ -115,7 +117,6 @@ class Changes:
             IndexWriteError: there is no space for the temporary file.
         """
         before = self.counts.found, self.counts.elsewhere
-        known = store.known(target.start) if store else iter(())
         folders = store.folders() if store else []
         near = [
             folder for folder in folders if is_below(folder.path, target.start) or is_below(target.start, folder.path)
@@ -134,13 +135,16 @@ class Changes:
             unpack=lambda search: self.archives.images(search, store, target),
         )
         try:
-            work = self._to_read(files, known, target, searching, lacks)
             with _temporary_file():
-                self._queue.executemany("INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", work)
+                self._queue.executemany(
+                    "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    self._to_read(files, store.known(target.start) if store else iter(()), target, searching, lacks),
+                )
                 drives.searched(target.start, self.gone)
             self.confirm(target)
         except (InputError, OSError) as error:
-            raise _unusable(str(error), target.start, store) from error
+            clear_frames(error.__traceback__)  # whose records, half read, would keep the database locked
+            raise _unusable(error, target.start, store) from error
         if (self.counts.found, self.counts.elsewhere) == before and not allow_empty:
             self._refuse_empty(target, store)
 
@@ -266,7 +270,8 @@ class Changes:
             self.gone_unreadable.add(old.path)
             return last
         elif (source := source_of(old.path)) is not None:  # its archive is there, so nothing is uncertain
-            self.gone.add(old.path, left_out=still_holds(source, old.path))
+            # To ask a store for each would take long, and change no more than the words in which it is reported.
+            self.gone.add(old.path, left_out=not is_address(old.path) and still_holds(source, old.path))
         elif self._is_left_out(old.path):
             self.gone.add(old.path, left_out=True)
         else:
@@ -297,8 +302,9 @@ class Changes:
         rules = tuple(dict.fromkeys(rule for rule in map(rule_for, counts) if rule))
         known = store.count(target.start) if store else 0
         if known and self.gone.count_left_out(target.start) < known:
+            why = "" if is_address(target.start) else " Is a drive not mounted?"
             raise InputError(
-                f"No images in {place} any more. Is a drive not mounted?{others} {_known(known)}",
+                f"No images in {place} any more.{why}{others} {_known(known)}",
                 hint=(*rules, "gone-or-empty"),
                 folder=file_of(target.start),
             )
@@ -347,10 +353,16 @@ def _is_same_file(file: ImageFile, old: Known) -> bool:
     return file.inode is None or old.inode is None or file.inode == old.inode
 
 
-def _unusable(wrong: str, start: bytes, store: Store | None) -> InputError:
+def _unusable(error: InputError | OSError, start: bytes, store: Store | None) -> InputError:
     """Make the error for a root that cannot be searched, with the number of images that the index has of it."""
     images = store.count(start) if store else 0
-    return InputError(f"{wrong} {_known(images)}", hint="gone", folder=file_of(start)) if images else InputError(wrong)
+    if isinstance(error, StoreError):
+        return StoreError(f"{error} {_known(images)}" if images else str(error), hint=error.hints, **error.facts)
+    return (
+        InputError(f"{error} {_known(images)}", hint="gone", folder=file_of(start))
+        if images
+        else InputError(str(error))
+    )
 
 
 def _known(images: int) -> str:

@@ -22,9 +22,9 @@ from clipsearch.errors import (
 T = TypeVar("T")
 
 FOLDER = ".clipsearch"
-FORMAT, REGIONS_FORMAT, CODES_FORMAT = 3, 4, 5
-"""Version of the format, that of an index with regions, and that of one with codes, with regions or without. A newer
-one is refused; an older one can be read, and is upgraded by a writer."""
+FORMAT, REGIONS_FORMAT, CODES_FORMAT, ADDRESS_FORMAT = 3, 4, 5, 6
+"""Version of the format, that of an index with regions, that of one with codes, with regions or without, and that of
+one with addresses, with any of these. A newer one is refused; an older one can be read, and is upgraded by a writer."""
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
 """Name of a new database until it is complete."""
@@ -122,6 +122,11 @@ OLD_SOURCE = "CASE WHEN taken_at IS NOT NULL THEN 'exif' END"
 """SQL for the `date_source` of a record up to format 2."""
 DATE_SOURCES = ("exif", "xmp", "name", "file")
 """The sources of an image's date: EXIF or XMP, the file's name, or the time of the file's last change."""
+
+
+def version_of(*, regions: bool, codes: bool, addresses: bool) -> int:
+    """Return the format of an index with or without regions, codes, and roots that are addresses."""
+    return ADDRESS_FORMAT if addresses else CODES_FORMAT if codes else REGIONS_FORMAT if regions else FORMAT
 
 
 @dataclass(frozen=True)

@@ -29,16 +29,13 @@ from clipsearch.index.format import (
     ARRAYS,
     BOX_COLUMNS,
     BOXES,
-    CODES_FORMAT,
     DATABASE,
     EMBEDDINGS,
-    FORMAT,
     HEADER_BYTES,
     LOCK,
     NEW_DATABASE,
     RECORD,
     REGIONS,
-    REGIONS_FORMAT,
     SCHEMA,
     ArrayFile,
     Folder,
@@ -47,11 +44,13 @@ from clipsearch.index.format import (
     Root,
     damaged,
     guarded,
+    version_of,
 )
 from clipsearch.index.locking import lock
 from clipsearch.index.matrix_file import MatrixFile
 from clipsearch.index.reading import Store
-from clipsearch.index.stored_paths import StoredPaths
+from clipsearch.index.stored_paths import ABSOLUTE, StoredPaths
+from clipsearch.system.addresses import is_address
 from clipsearch.system.flushing import sync_file, sync_folder
 from clipsearch.system.paths import inside
 from clipsearch.system.progress import Progress
@@ -274,8 +273,9 @@ class Joining:
         new = _parent(self._folder)
         if own == new and not moved:
             return
+        absolute = " OR ".join(f"substr(path, 1, {len(start)}) = {_literal(start)}" for start in ABSOLUTE)
         yield (
-            f"CASE WHEN substr(path, 1, 1) = x'2f' THEN path WHEN path = x'2e' THEN {_literal(own)} "
+            f"CASE WHEN {absolute} THEN path WHEN path = x'2e' THEN {_literal(own)} "
             f"ELSE CAST({_literal(inside(own))} || path AS BLOB) END"
         )
         if moved:
@@ -352,7 +352,16 @@ class Joining:
     def _notes(self) -> Iterator[tuple[str, str]]:
         """Yield keys and values of the table `meta`."""
         about = self._about
-        yield "format", str(CODES_FORMAT if about.codes else FORMAT if about.side is None else REGIONS_FORMAT)
+        yield (
+            "format",
+            str(
+                version_of(
+                    regions=about.side is not None,
+                    codes=bool(about.codes),
+                    addresses=any(is_address(root.path) for root in about.roots),
+                )
+            ),
+        )
         if about.model:
             yield "model", json.dumps(asdict(about.model))
         if about.last_run:

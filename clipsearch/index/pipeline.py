@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, groupby, islice
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import ModelError, UnreadableImageError
 from clipsearch.images.box import Box
-from clipsearch.images.files import ImageFile, MemberError
+from clipsearch.images.files import ImageFile, MemberError, UnreachableError
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
 from clipsearch.images.regions import layout
@@ -27,6 +27,7 @@ from clipsearch.index.format import Record
 from clipsearch.index.models import ImageEncoder, ImageModel, Pixels, Preprocessing
 from clipsearch.index.region_files import ImageRegions
 from clipsearch.system import cores
+from clipsearch.system.addresses import is_address
 from clipsearch.system.parallel import map_in_order
 from clipsearch.unit import NOTHING, are_unit
 
@@ -62,6 +63,8 @@ class Item(NamedTuple):
     """(D,) unit vector."""
     vanished: bool = False
     """Whether the file had been deleted before it was read."""
+    unreachable: bool = False
+    """Whether it cannot be had now, though it is there."""
     only_regions: bool = False
     """Whether the index has the vector of the whole image, so that only its regions are embedded."""
     boxes: Sequence[Box] = ()
@@ -118,7 +121,16 @@ def read_images(files: Iterable[ImageFile], max_pixels: int | None = None) -> Ge
 
     `max_pixels` is as for `read_file`. A caller that stops early must close the generator.
     """
-    return map_in_order(partial(read, max_pixels=max_pixels), files, WORKERS, 4 * WORKERS, lambda file: file.size)
+    work = partial(read, max_pixels=max_pixels)
+    for in_stores, group in groupby(files, lambda file: is_address(file.path)):
+        if in_stores:
+            from clipsearch.images.requesting import AT_ONCE, abandon  # which folders do not need
+
+            items = map_in_order(work, group, AT_ONCE, 4 * AT_ONCE, lambda file: file.size, abandon=abandon)
+        else:
+            items = map_in_order(work, group, WORKERS, 4 * WORKERS, lambda file: file.size)
+        with closing(items):
+            yield from items
 
 
 def decode_images(
@@ -243,7 +255,8 @@ def read(file: ImageFile, max_pixels: int | None) -> Item:
     except UnreadableImageError as error:
         # An empty hash says that there is no need to try again.
         stays = b"" if isinstance(error, MemberError) else None
-        return Item(file, known._replace(error=str(error), hash=stays), vanished=isinstance(error, VanishedError))
+        item = Item(file, known._replace(error=str(error), hash=stays), vanished=isinstance(error, VanishedError))
+        return item._replace(unreachable=isinstance(error, UnreachableError))
     known = Record(file.path, None, size, mtime_ns, digest, ctime_ns=ctime_ns, inode=inode)
     return Item(file, known, data)
 

@@ -18,9 +18,9 @@ from clipsearch.errors import IndexDamagedError
 from clipsearch.images.parts import Part
 from clipsearch.index.connections import Connections, change_counter, connect
 from clipsearch.index.format import (
+    ADDRESS_FORMAT,
     BOX_COLUMNS,
     BOXES,
-    CODES_FORMAT,
     DATABASE,
     DATE_SOURCES,
     EMBEDDINGS,
@@ -116,9 +116,9 @@ class Store:
         version = self.meta("format")
         if version is None or not version.isdecimal():
             raise damaged(self.folder, f"{DATABASE} names no format")
-        if int(version) > CODES_FORMAT:
+        if int(version) > ADDRESS_FORMAT:
             raise IndexDamagedError(
-                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {CODES_FORMAT}.",
+                f"The index in {self.folder} has format {version}; this clipsearch reads those up to {ADDRESS_FORMAT}.",
                 hint="newer-clipsearch",
             )
         return int(version)

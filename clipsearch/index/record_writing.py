@@ -14,8 +14,19 @@ from typing import Any
 from clipsearch.errors import InputError
 from clipsearch.images.dates import NAME, taken_by_name
 from clipsearch.images.parts import Part
-from clipsearch.index.format import ARCHIVES, RECORD, ArchiveState, Folder, ModelRecord, Record, guarded, mismatch
+from clipsearch.index.format import (
+    ARCHIVES,
+    RECORD,
+    ArchiveState,
+    Folder,
+    ModelRecord,
+    Record,
+    guarded,
+    mismatch,
+    version_of,
+)
 from clipsearch.index.reading import Store
+from clipsearch.system.addresses import is_address
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
@@ -84,6 +95,7 @@ class RecordWriter(Store):
                 if is_below(other, root):
                     self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(other),))
             self._execute("INSERT INTO roots VALUES (?, ?)", (self._paths.stored(root), json.dumps(options)))
+            self._note_format()
 
     def set_folders(self, root: bytes, folders: Iterable[Folder]) -> None:
         """Record these folders in place of all others at and below `root` (absolute)."""
@@ -198,6 +210,13 @@ class RecordWriter(Store):
         """Delete records; their rows are then dead."""
         self._execute(f"{_BURY} WHERE row IS NOT NULL AND {where}", values)
         self._execute(f"DELETE FROM images WHERE {where}", values)  # noqa: S608
+
+    def _note_format(self) -> None:
+        """Record the format that what the index has needs."""
+        addresses = any(is_address(root.path) for root in self.roots())
+        needed = version_of(regions=bool(self.meta("regions")), codes=bool(self.meta("codes")), addresses=addresses)
+        if self.meta("format") != str(needed):
+            self._set_meta("format", str(needed))
 
     def _set_meta(self, key: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

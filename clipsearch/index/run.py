@@ -22,6 +22,7 @@ from clipsearch.index.pipeline import Batch, Item, Pipeline
 from clipsearch.index.summary import Merged, Summary
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
+from clipsearch.system.addresses import is_address
 from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
 from clipsearch.system.progress import Progress
@@ -113,6 +114,7 @@ class Run:
             self._writer.compact()
         self._writer.make_codes()
         self.summary.unreadable = [item for place in self._places for item in self._writer.unreadable(place.start)]
+        self.summary.unreadable += self.summary.unreachable
         self.summary.damaged = [item for place in self._places for item in self._writer.damaged(place.start)]
         self.summary.images = self._writer.count()
         regions = self._writer.regions_record()
@@ -161,6 +163,9 @@ class Run:
                 waiting = self._same_content.get(record.hash or b"")
                 if item.vanished:
                     self._vanished(record.path)
+                elif item.unreachable and self._has_vector(record.path):
+                    self.summary.unreachable.append((record.path, f"{record.error}; the index keeps what it had of it"))
+                    self._progress.advance(1, unreadable=1)
                 elif record.error is not None:
                     self._put_unreadable(record)
                 elif waiting is not None and len(waiting) < _MOST_SAME_CONTENT:
@@ -256,6 +261,10 @@ class Run:
     def _note_damaged(self, *records: Record) -> None:
         self.summary.newly_damaged += [(record.path, record.damage) for record in records if record.damage is not None]
 
+    def _has_vector(self, path: bytes) -> bool:
+        known = self._writer.record(path)
+        return known is not None and known.row is not None
+
     def _done(self, files: int, unreadable: int = 0, known: int = 0) -> None:
         self._recorded += files
         self._progress.advance(files, unreadable, known)
@@ -267,7 +276,7 @@ class Run:
     def _vanished(self, path: bytes) -> None:
         """Note that a file was deleted after the search found it."""
         # If its folder is gone, too, a drive may have been unplugged, which the next run finds out.
-        if (known := self._writer.record(path)) and os.path.isdir(os.path.dirname(on_disk(path))):
+        if (known := self._writer.record(path)) and (is_address(path) or os.path.isdir(os.path.dirname(on_disk(path)))):
             (self._changes.gone_unreadable if known.row is None else self._changes.gone).add(path)
         self._progress.advance(1, known=1)
 

@@ -53,6 +53,8 @@ class Summary:
     """Paths that are part of another root under a second name."""
     unreadable: list[tuple[bytes, str]] = field(default_factory=list)
     """Path and reason of every file in the roots that cannot be read, and of every folder that cannot be listed."""
+    unreachable: list[tuple[bytes, str]] = field(default_factory=list)
+    """Those of `unreadable` whose records, with their vectors, stay as they were, because a store did not answer."""
     damaged: list[tuple[bytes, float]] = field(default_factory=list)
     """Path of every damaged image in the roots, and the share that is missing, 0 to 0.5."""
     seconds: float = 0.0

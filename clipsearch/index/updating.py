@@ -63,7 +63,7 @@ class UpdateOptions(TypedDict, total=False):
 
 def update(
     folder: Path,
-    paths: Sequence[Path],
+    paths: Sequence[str | os.PathLike[str]],
     model: IndexModel,
     *,
     progress: Progress = SILENT,
@@ -74,7 +74,7 @@ def update(
 
     Args:
         folder: that of the index.
-        paths: the folders and files to search; without any, all roots of the index.
+        paths: the folders, files and addresses to search; without any, all roots of the index.
         model: is loaded only when there is something to embed.
         progress: is updated with the numbers of files found and done.
         pipeline: reads and embeds the images.
@@ -94,12 +94,12 @@ def update(
     # The lock is taken first, so that an index that cannot be written is reported before a search or a model load.
     with closing(Changes()) as changes, Writer.locked(folder, wait=options.get("wait", 0)) as writer:
         roots = writer.roots()
-        paths = paths or [Path(os.fsdecode(root.path)) for root in roots]
+        paths = paths or [os.fsdecode(root.path) for root in roots]
         if not paths:
             raise InputError(f"The index in {folder} knows no folder to refresh.", hint="name-folder")
         if part is not None:
             writer.set_part(part)
-        model.choose(writer, writer.model(), paths)
+        model.choose(writer, writer.model(), [Path(path) for path in paths])
         if (codes := options.get("codes")) is not None:
             writer.want_codes(wanted=codes)
         _decide_regions(writer, model, wanted=options.get("regions"))

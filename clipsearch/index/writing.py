@@ -23,13 +23,11 @@ from clipsearch.index.compacting import is_sparse, remove_new, rename_new, write
 from clipsearch.index.connections import connect
 from clipsearch.index.creating import create, discard_if_empty, upgrade
 from clipsearch.index.format import (
-    CODES_FORMAT,
     DATABASE,
     EMBEDDINGS,
     FORMAT,
     MATRIX,
     RECORD,
-    REGIONS_FORMAT,
     Known,
     Record,
     RegionsRecord,
@@ -128,6 +126,7 @@ class Writer(RecordWriter):
                 self._execute("DELETE FROM roots WHERE path = ?", (self._paths.stored(root),))
                 self._forget_folders(root)
                 self._forget_archives(root)
+            self._note_format()
             for folder in self.folders():
                 gone = sum(number for root, number in zip(roots, images, strict=True) if is_below(root, folder.path))
                 if folder.kept and gone:
@@ -375,5 +374,4 @@ class Writer(RecordWriter):
         self._execute("DELETE FROM meta WHERE key = ?", (key,))
         if record is not None:
             self._set_meta(key, json.dumps(record._asdict()))
-        version = CODES_FORMAT if self.meta("codes") else REGIONS_FORMAT if self.meta("regions") else FORMAT
-        self._execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(version),))
+        self._note_format()

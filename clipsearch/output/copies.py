@@ -20,9 +20,10 @@ from clipsearch.images.reading import Content, read_file
 from clipsearch.images.recognising import format_of
 from clipsearch.output.paths import printable, shown
 from clipsearch.output.thumbnails import Edges, cut
+from clipsearch.system.addresses import is_address
 from clipsearch.system.copying import copy, write_new
 from clipsearch.system.counting import plural
-from clipsearch.system.members import on_disk, within
+from clipsearch.system.members import elsewhere, on_disk
 from clipsearch.system.naming import free_names
 
 _LOSSY = (None, "AVIF", "HEIF", "JPEG", "JPEG2000", "WEBP")
@@ -106,7 +107,7 @@ def _cut(region: Region, folder: bytes) -> bool:
         if os.path.lexists(target):
             if os.path.isfile(target) and not os.path.islink(target) and _content(target) == file.getvalue():
                 return False
-        elif write_new(file.getvalue(), target, like=on_disk(region.path)):
+        elif write_new(file.getvalue(), target, like=_like(region.path)):
             return True
     raise AssertionError("names never end")
 
@@ -122,7 +123,7 @@ def is_same(path: bytes, target: bytes, *, link: bool) -> bool:
         return os.path.islink(target) and os.path.realpath(target) == os.path.realpath(path)
     if not os.path.isfile(target) or os.path.islink(target):
         return False
-    if within(path) is not None:
+    if elsewhere(path):
         return _member(path).data == _content(target)
     return filecmp.cmp(path, target, shallow=False)
 
@@ -138,34 +139,37 @@ def _link(path: bytes, target: bytes) -> bool:
 
 
 def _check_links(images: Sequence[bytes | Region]) -> None:
-    """Check that no image lies in an archive, where no link can lead.
+    """Check that no image lies in an archive or at an address, where no link can lead.
 
     Raises:
         InputError: one does.
     """
     for image in images:
         path = image.path if isinstance(image, Region) else image
-        if within(path) is not None:
-            raise InputError(
-                f"{printable(shown(path))} lies in an archive, and no link can lead there.", hint="copy-instead"
-            )
+        if where := elsewhere(path):
+            raise InputError(f"{printable(shown(path))} lies {where}, and no link can lead there.", hint="copy-instead")
 
 
 def copy_image(path: bytes, target: bytes) -> bool:
-    """Copy a file, or write a member of an archive as a file; return False if the name `target` is taken.
+    """Copy a file, or write what lies elsewhere (see `elsewhere`) as one; return False if the name `target` is taken.
 
     Raises:
         FileStaysError: another program keeps changing the file.
         OSError: it cannot be read, or the copy cannot be written.
     """
-    if within(path) is None:
+    if not elsewhere(path):
         return copy(path, target)
     member = _member(path)
-    return write_new(member.data, target, like=on_disk(path), mtime_ns=member.mtime_ns)
+    return write_new(member.data, target, like=_like(path), mtime_ns=member.mtime_ns)
+
+
+def _like(path: bytes) -> bytes | None:
+    """Return the file whose permissions a copy gets; None if there is none."""
+    return None if is_address(path) else on_disk(path)
 
 
 def _member(path: bytes) -> Content:
-    """Read a member of an archive.
+    """Read a member of an archive, or what lies at an address.
 
     Raises:
         OSError: it cannot be read.

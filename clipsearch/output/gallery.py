@@ -26,6 +26,7 @@ from clipsearch.output.page import html, policy, with_parts
 from clipsearch.output.paths import printable, typed
 from clipsearch.output.thumbnails import Edges, in_words, thumbnail, thumbnail_of_region
 from clipsearch.search.hit import Hit
+from clipsearch.system.addresses import is_address, url_of
 from clipsearch.system.cores import available
 from clipsearch.system.counting import plural
 from clipsearch.system.members import on_disk
@@ -266,7 +267,7 @@ def _tile(hit: Hit, image: bytes, source: _Source, shown: _Shown | str, *, first
         "tabindex": "0" if first else "-1",
         "aria-label": label,
         "data-path": printable(hit.path_bytes),
-        "data-href": Path(os.fsdecode(on_disk(hit.path_bytes))).as_uri(),  # no browser opens a member
+        "data-href": _address(hit.path_bytes),
         "data-facts": _facts(hit, sure),
     }
     copied = typed(hit.path_bytes)
@@ -316,6 +317,11 @@ def _human(size: int) -> str:
             break
         amount, unit = amount / 1000, larger
     return f"{amount:.1f} {unit}" if unit in ("MB", "GB") else f"{amount:.0f} {unit}"
+
+
+def _address(path: bytes) -> str:
+    """Return where a browser finds a file, or the archive that it lies in."""
+    return os.fsdecode(url_of(path)) if is_address(path) else Path(os.fsdecode(on_disk(path))).as_uri()
 
 
 def _attributes(values: Mapping[str, str]) -> str:

@@ -42,6 +42,21 @@ HINTS = {
     "open-page": "Open a page with it: --html FILE --open",
     "copy-instead": "Copy the pictures instead: --copy-to DIR",
     "copy-into": "Copy the pictures instead: --copy-into DIR",
+    # Stores and web servers
+    "remote": "Install them: pip install 'clipsearch[remote]'",
+    "no-scheme": "For a file or folder of this name, begin with ./",
+    "s3-keys": (
+        "Credentials are those of the AWS tools: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or "
+        "~/.aws/credentials. For a public bucket without any: FSSPEC_S3_ANON=true"
+    ),
+    "gs-keys": (
+        "Make HMAC keys for the bucket (gcloud storage hmac create) and set FSSPEC_GS_KEY and FSSPEC_GS_SECRET. For a "
+        "public bucket without any: FSSPEC_GS_ANON=true"
+    ),
+    "no-password": "Leave them out. A server that asks for a password is not read; fetch its files, and index them.",
+    "no-query": "Leave it out. If the server needs it, fetch the files (curl, wget), and index them.",
+    "bucket": "Look at its name: aws s3 ls. If it lies with another provider, name that: AWS_ENDPOINT_URL=https://HOST",
+    "list": "A list is a text file (.txt) with an address in each line; any other address is that of one picture.",
     # The index
     "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
     "refresh": "To bring the index up to date: clipsearch index",

@@ -19,7 +19,7 @@ from clipsearch.output.paths import printable, shown
 from clipsearch.system.copying import move as move_file
 from clipsearch.system.copying import move_link, relink
 from clipsearch.system.counting import plural
-from clipsearch.system.members import within
+from clipsearch.system.members import elsewhere
 from clipsearch.system.naming import free_names
 
 _UNSAFE = re.compile(r'[<>:"/\\|?*]')
@@ -79,9 +79,9 @@ def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> li
         for place in (top, inner):
             if os.path.lexists(place) and not os.path.isdir(place):
                 raise InputError(f"{printable(shown(place))} is no folder. Name another one.")
-        if move and within(source) is not None:
+        if move and (where := elsewhere(source)):
             raise InputError(
-                f"{printable(shown(source))} lies in an archive, and archives are never changed.", hint="copy-into"
+                f"{printable(shown(source))} lies {where}, and nothing is ever changed there.", hint="copy-into"
             )
         if named_file(source).problem is not None:
             raise InputError(f"{printable(shown(source))} is gone.", hint="refresh")

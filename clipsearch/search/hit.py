@@ -103,7 +103,7 @@ class Hit(NamedTuple):
 
     @property
     def path(self) -> Path:
-        """The absolute path of the image."""
+        """The absolute path of the image. A `Path` cannot hold an address as it is: take `path_bytes` for those."""
         return Path(os.fsdecode(self.path_bytes))
 
     @property

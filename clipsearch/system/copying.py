@@ -47,10 +47,11 @@ def copy(source: bytes, target: bytes) -> bool:
     return _give_name(part.path, target)
 
 
-def write_new(content: bytes, target: bytes, like: bytes, mtime_ns: int | None = None) -> bool:
+def write_new(content: bytes, target: bytes, like: bytes | None, mtime_ns: int | None = None) -> bool:
     """Write a new file with the times and permissions of the file `like`; return False if the name `target` is taken.
 
-    It gets its name when it is complete and on the disk. With `mtime_ns`, it gets this as time of the last change.
+    Without `like`, it has the permissions of any new file. It gets its name when it is complete and on the disk. With
+    `mtime_ns`, it gets this as time of the last change.
 
     Raises:
         OSError: it cannot be written, or `like` is gone.
@@ -61,7 +62,12 @@ def write_new(content: bytes, target: bytes, like: bytes, mtime_ns: int | None =
             file.write(content)
             file.flush()
             sync(file.fileno())
-        shutil.copystat(like, path)
+        if like is None:
+            mask = os.umask(0o077)  # which cannot be read without setting it
+            os.umask(mask)
+            os.chmod(path, 0o666 & ~mask)
+        else:
+            shutil.copystat(like, path)
         if mtime_ns is not None:
             os.utime(path, ns=(mtime_ns, mtime_ns))
     except BaseException:

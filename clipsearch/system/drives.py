@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+from clipsearch.system.addresses import is_address
+
 _CERTAIN = "id:"
+_NO_DEVICE = -1
 
 
 def drive_at(folder: bytes) -> str | None:
@@ -28,6 +31,8 @@ def is_certain(drive: str | None) -> bool:
 
 def is_mounted_at(folder: bytes) -> bool:
     """Return whether `folder` is a folder on another device than its parent."""
+    if is_address(folder):
+        return False
     try:
         return os.path.isdir(folder) and os.stat(folder).st_dev != os.stat(os.path.dirname(folder)).st_dev
     except OSError:
@@ -35,7 +40,9 @@ def is_mounted_at(folder: bytes) -> bool:
 
 
 def device_of(path: bytes) -> int | None:
-    """Return the device that a file or folder is on; None if it does not exist."""
+    """Return the device that a file or folder is on, for an address always the same; None if it does not exist."""
+    if is_address(path):
+        return _NO_DEVICE
     try:
         return os.stat(path).st_dev
     except OSError:

@@ -11,6 +11,8 @@ import os
 import re
 from typing import NamedTuple
 
+from clipsearch.system.addresses import LIST_MARK, is_address, is_list, is_web
+
 ENDINGS = (".cbz", ".tar", ".zip")
 """Extensions of the archives that are read, in any case."""
 MARK = b"!"
@@ -34,7 +36,7 @@ def is_archive_name(name: bytes) -> bool:
 
 def within(path: bytes) -> Inside | None:
     """Return the place in an archive that an absolute path means, by what is on the disk; None for any other path."""
-    if MARK not in path:
+    if MARK not in path or is_address(path):
         return None
     for border in _BORDER.finditer(path):
         archive = path[: border.start()]
@@ -43,8 +45,15 @@ def within(path: bytes) -> Inside | None:
     return None
 
 
+def elsewhere(path: bytes) -> str | None:
+    """Return where a file lies that is none of the disk's own, in words; None if it is one."""
+    return "at an address" if is_address(path) else None if within(path) is None else "in an archive"
+
+
 def opened(path: bytes) -> bytes:
-    """Return the path of the inside of an archive file, and any other absolute path as it is."""
+    """Return the path of the inside of an archive file or list of addresses, and any other absolute path as it is."""
+    if is_address(path):
+        return path + LIST_MARK if is_list(path) else path
     return path + MARK if is_archive_name(path) and within(path + MARK) is not None else path
 
 
@@ -58,5 +67,7 @@ def on_disk(path: bytes) -> bytes:
 
     Only the form of the path is looked at, unless it exists itself.
     """
+    if MARK in path and is_address(path):
+        return path.partition(LIST_MARK)[0] if is_web(path) else path
     border = _BORDER.search(path) if MARK in path else None
     return path if border is None or os.path.lexists(path) else path[: border.start()]

@@ -21,6 +21,7 @@ def map_in_order(
     size: Callable[[_T], int] = lambda _: 0,
     *,
     promptly: bool = False,
+    abandon: Callable[[], None] = lambda: None,
 ) -> Generator[_R, None, None]:
     """Yield `work(item)` of every item, in the order of the items, computed in threads.
 
@@ -32,6 +33,7 @@ def map_in_order(
         workers: Number of threads.
         ahead: Number of items that are begun before the first result is given, and the most whose results wait.
         size: Bytes of memory that an item takes. At most 256 MB wait, or one item that is larger.
+        abandon: Called if the rest is not wanted, before waiting for the threads: it may have them end sooner.
         promptly: Give a result that is there as soon as another item is read, instead of beginning `ahead` items first.
     """
     with ThreadPoolExecutor(workers, thread_name_prefix="map") as pool:
@@ -50,6 +52,8 @@ def map_in_order(
                 total += weight
             while waiting:
                 yield waiting.popleft()[0].result()
-        finally:
+        except BaseException:  # also that of a generator that is closed early
             for future, _ in waiting:
                 future.cancel()
+            abandon()
+            raise

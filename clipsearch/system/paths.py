@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
+from clipsearch.system.addresses import as_address, is_address
+
 _Identity = tuple[int, int]
 """Device and inode."""
 
@@ -18,8 +20,13 @@ def absolute(path: str | os.PathLike[str]) -> bytes:
     """Return the absolute path as bytes, without `..`, in the Unicode form in which the disk has it.
 
     macOS and many archives store `ü` as two characters, keyboards send one. If no file has the name as typed, the one
-    that is equal in normal form is meant (see `same_letters`).
+    that is equal in normal form is meant (see `same_letters`). An address is returned as it is.
+
+    Raises:
+        InputError: as for `addresses.as_address`.
     """
+    if ":/" in os.fspath(path) and (address := as_address(path)) is not None:
+        return address
     return _as_on_disk(os.fsencode(os.path.abspath(path)))
 
 
@@ -47,6 +54,8 @@ def same_place(one: bytes, other: bytes) -> bool:
     """
     if one == other:
         return True
+    if is_address(one) or is_address(other):
+        return False
     try:
         return os.path.samefile(one, other)
     except OSError:
@@ -59,11 +68,13 @@ def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
     An index stores paths below its `roots` as they were typed. So for each root that contains the place, however `path`
     leads there, the path from that root is returned. `path` need not exist any more. All paths are absolute.
     """
+    if is_address(path):
+        return [path]
     found = {path: None}
     ways = dict.fromkeys((path, os.path.realpath(path)))
     above = [(identity, rest) for way in ways for identity, rest in _upwards(way)]
     for root in roots:
-        if (identity := _identity(root)) is not None:
+        if not is_address(root) and (identity := _identity(root)) is not None:
             for other, rest in above:
                 if other == identity:
                     found[os.path.join(root, rest) if rest else root] = None
@@ -72,10 +83,14 @@ def spellings(path: bytes, roots: Iterable[bytes]) -> list[bytes]:
 
 def roots_in(folder: bytes, roots: Iterable[bytes]) -> list[bytes]:
     """Return the `roots` that are `folder` or lie in it, through any links or mounts (all absolute)."""
-    own = _identity(folder)
+    own = None if is_address(folder) else _identity(folder)
 
     def lies_in(root: bytes) -> bool:
-        return own is not None and any(own == other for other, _ in _upwards(os.path.realpath(root)))
+        return (
+            own is not None
+            and not is_address(root)
+            and any(own == other for other, _ in _upwards(os.path.realpath(root)))
+        )
 
     return [root for root in roots if is_below(root, folder) or lies_in(root)]
 
@@ -85,6 +100,7 @@ def second_names(places: Sequence[bytes]) -> dict[bytes, bytes]:
 
     Of two equal places the first keeps its path; of nested ones, the outermost gives the path.
     """
+    places = [place for place in places if not is_address(place)]
     first: dict[_Identity, bytes] = {}
     for place in places:
         if (identity := _identity(place)) is not None:

@@ -26,7 +26,7 @@ from clipsearch.index.reading import Store
 from clipsearch.index.selection import filters_of, select
 from clipsearch.search.distinct import distinct_contents
 from clipsearch.search.near import near
-from clipsearch.system.members import within
+from clipsearch.system.members import elsewhere
 from clipsearch.system.paths import is_below, same_place
 from clipsearch.system.progress import SILENT, Progress
 from clipsearch.system.removal import Keeper, is_in_trash, look, remove
@@ -171,7 +171,7 @@ def reclaimable(groups: Iterable[Group]) -> int:
 
 def names_to_delete(duplicate: Duplicate) -> list[bytes]:
     """Return all paths to delete for a duplicate; none for a symbolic link, or a member of an archive."""
-    if duplicate.is_link or within(duplicate.record.path) is not None:
+    if duplicate.is_link or elsewhere(duplicate.record.path):
         return []
     # One directory entry may have several paths, through a link to its folder.
     places = {_place(path): path for path in reversed((duplicate.record.path, *duplicate.also.hard))}
@@ -198,8 +198,8 @@ def delete_duplicates(
     for group in groups:
         problem = _unlike(group.keeper, "what would be kept, ")
         for duplicate in group.duplicates:
-            if within(duplicate.record.path) is not None:
-                yield Deletion(duplicate.record.path, 0, "it lies in an archive, and archives are never changed")
+            if where := elsewhere(duplicate.record.path):
+                yield Deletion(duplicate.record.path, 0, f"it lies {where}, and nothing is ever changed there")
             size, paths = _reclaimable(duplicate), names_to_delete(duplicate)
             for path in paths:
                 if path != paths[0] and not os.path.lexists(path):
@@ -279,7 +279,7 @@ def _best_first(candidates: list[_Candidate]) -> list[_Candidate]:
     def key(image: _Candidate) -> tuple[bool, bool, int, int, int, int, bytes]:
         one = image.record
         pixels = (one.width or 0) * (one.height or 0)
-        return image.is_link, within(one.path) is not None, -pixels, -one.size, -image.names, one.mtime_ns, one.path
+        return image.is_link, elsewhere(one.path) is not None, -pixels, -one.size, -image.names, one.mtime_ns, one.path
 
     return sorted(candidates, key=key)
 

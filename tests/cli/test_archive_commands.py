@@ -92,7 +92,7 @@ def test_classify_score_and_embed_take_archives_and_members(shards: Path, run: R
     copied = {path.name: path.read_bytes() for path in into.rglob("*.jpg")}
     assert copied == {path.name: path.read_bytes() for path in DOGS}
     _, wrong = said(run, "classify", "shards/0.tar", *labels, "--move-into", into, cwd=shards, code=2)
-    assert "lies in an archive, and archives are never changed. Copy the pictures instead: --copy-into DIR" in wrong
+    assert "lies in an archive, and nothing is ever changed there. Copy the pictures instead: --copy-into DIR" in wrong
     assert said(run, "score", MEMBER, "--text", "a dog", cwd=shards)[0].startswith(f"{MEMBER}\ta dog\t")
     assert said(run, "embed", "shards/1.cbz", "--out", tmp_path / "v.npy", cwd=shards)[1].startswith("Wrote 3 x 512")
 
@@ -104,7 +104,7 @@ def test_archives_are_never_changed_because_of_duplicates(shards: Path, run: Run
         ["keep", "shards/copy.jpg"],
         ["copy", "shards/0.tar!/dog_4.jpg"],
     ]
-    assert "shards/0.tar!/dog_4.jpg stays: it lies in an archive, and archives are never changed.\n" in wrong
+    assert "shards/0.tar!/dog_4.jpg stays: it lies in an archive, and nothing is ever changed there.\n" in wrong
     assert (shards / "shards" / "0.tar").read_bytes() == before
     assert (shards / "shards" / "copy.jpg").exists()
     assert said(run, "duplicates", "--exact", "-0", cwd=shards)[0] == ""
