@@ -48,7 +48,17 @@ def said(run: Run, store: Store, *arguments: str | Path, cwd: Path, code: int = 
 
 
 def test_objects_are_found_copied_and_shown(store: Store, home: Path, run: Run, tmp_path: Path) -> None:
-    words = ["query", "dog", "-k", "5", "--json", "--copy-to", tmp_path / "out", "--html", tmp_path / "page.html"]
+    words: list[str | Path] = [
+        "query",
+        "dog",
+        "-k",
+        "5",
+        "--json",
+        "--copy-to",
+        tmp_path / "out",
+        "--html",
+        tmp_path / "page.html",
+    ]
     hits = json.loads(said(run, store, *words, cwd=home)[0])
     assert sorted(hit["path"] for hit in hits) == sorted(f"{ROOT}/{key}" for key in PHOTOS)
     for path in (*DOGS, *FARM):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SAMPLES
+from fsspec.config import conf
 from s3_server import Store, moto, proxied
 
 from clipsearch.api import IndexingModel
@@ -208,6 +209,13 @@ def test_an_object_that_changes_after_it_was_listed_is_what_it_is_when_read(
     store.asked.clear()
     assert updated().unchanged == 4
     assert len(store.asked) == 1
+
+
+def test_google_is_asked_in_the_same_way(store: Store, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"endpoint_url": store.address, "key": "a", "secret": "b"}  # as of FSSPEC_GS_ENDPOINT_URL and so on
+    monkeypatch.setitem(conf, "gs", settings)
+    theirs = [file._replace(path=file.path.replace(b"gs://", b"s3://")) for file in found(root.replace("s3:", "gs:"))]
+    assert theirs == found(root)
 
 
 def test_a_wait_that_is_given_up_ends_at_once(store: Store, root: str) -> None:

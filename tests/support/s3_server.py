@@ -106,11 +106,12 @@ class _Proxy(BaseHTTPRequestHandler):
         if fault in ("silent", "reset"):
             self.close_connection = True
             return
+        headers: dict[str, str] = {}
         if fault[:3].isdecimal():
             code = fault[4:] or "InternalError"
-            status, headers, content = int(fault[:3]), {}, f"<Error><Code>{code}</Code></Error>".encode()
+            status, content = int(fault[:3]), f"<Error><Code>{code}</Code></Error>".encode()
         else:
-            passed = {"range": wanted} if (wanted := self.headers.get("range")) else {}
+            passed = {"range": part} if (part := self.headers.get("range")) else {}
             status, headers, content = store.ask(self.command, path, headers=passed)
         if fault == "twice":
             start, end = content.index(b"<NextContinuationToken>"), content.index(b"</NextContinuationToken>")
@@ -156,9 +157,12 @@ def moto() -> Iterator[int]:
 @contextmanager
 def proxied(port: int) -> Iterator[Store]:
     """Put a proxy before a server."""
-    handler = type("Handler", (_Proxy,), {})
-    server = _Quiet(("127.0.0.1", 0), handler)
-    store = handler.store = Store(f"http://127.0.0.1:{server.server_port}", port)
+
+    class Handler(_Proxy):
+        pass
+
+    server = _Quiet(("127.0.0.1", 0), Handler)
+    store = Handler.store = Store(f"http://127.0.0.1:{server.server_port}", port)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
