@@ -105,7 +105,8 @@ def named_file(path: bytes) -> ImageFile:
     """Describe the file at the absolute `path` that a user named, and the problem if it is missing or no file."""
     try:
         if (source := source_of(path)) is not None:
-            return source.file(path) or ImageFile(path, 0, 0, "it is missing there")
+            where = "" if is_address(path) else " in its archive"
+            return source.file(path) or ImageFile(path, 0, 0, f"it is missing{where}")
         status = os.stat(path)
     except UnreadableImageError as error:
         return ImageFile(path, 0, 0, str(error))

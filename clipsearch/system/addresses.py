@@ -52,9 +52,7 @@ def as_address(given: str | os.PathLike[str]) -> bytes | None:
     if found is None:
         return None
     scheme, slashes, rest = found[1].lower(), found[2], found[3]
-    if slashes != "//" and (isinstance(given, str) or scheme not in SCHEMES):
-        return None
-    if slashes == "/" and os.path.lexists(given):
+    if slashes != "//" and (isinstance(given, str) or os.path.lexists(given)):
         return None
     if scheme not in SCHEMES:
         if os.path.lexists(given):

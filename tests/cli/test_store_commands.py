@@ -85,7 +85,7 @@ def test_what_the_index_knows_needs_no_store(store: Store, home: Path, run: Run)
     [
         ("s3://no-such-bucket-here/x", {}, "There is no bucket no-such-bucket-here"),
         ("s3://AKIA:secret@bucket/x", {}, "must contain no credentials"),
-        ("s3://", {}, "names no bucket"),
+        ("s3://b", {}, "names no bucket"),
         ("https://user:secret@host/list.txt", {}, "must contain no credentials"),
         ("https://host/list.txt?X-Amz-Signature=secret", {}, "https://host/list.txt is followed by ? or #"),
         ("ftp://host/pictures", {}, "gs://, http://, https://, s3://"),
