@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from clipsearch.errors import (
     IndexWriteError,
     ModelMismatchError,
 )
+from clipsearch.system.addresses import is_address
 
 T = TypeVar("T")
 
@@ -124,9 +125,11 @@ DATE_SOURCES = ("exif", "xmp", "name", "file")
 """The sources of an image's date: EXIF or XMP, the file's name, or the time of the file's last change."""
 
 
-def version_of(*, regions: bool, codes: bool, addresses: bool) -> int:
-    """Return the format of an index with or without regions, codes, and roots that are addresses."""
-    return ADDRESS_FORMAT if addresses else CODES_FORMAT if codes else REGIONS_FORMAT if regions else FORMAT
+def version_of(roots: Iterable[Root], *, regions: bool, codes: bool) -> int:
+    """Return the format of an index with these roots, and with regions and codes or without."""
+    if any(is_address(root.path) for root in roots):
+        return ADDRESS_FORMAT
+    return CODES_FORMAT if codes else REGIONS_FORMAT if regions else FORMAT
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ from clipsearch.index.locking import lock
 from clipsearch.index.matrix_file import MatrixFile
 from clipsearch.index.reading import Store
 from clipsearch.index.stored_paths import ABSOLUTE, StoredPaths
-from clipsearch.system.addresses import is_address
 from clipsearch.system.flushing import sync_file, sync_folder
 from clipsearch.system.paths import inside
 from clipsearch.system.progress import Progress
@@ -352,16 +351,7 @@ class Joining:
     def _notes(self) -> Iterator[tuple[str, str]]:
         """Yield keys and values of the table `meta`."""
         about = self._about
-        yield (
-            "format",
-            str(
-                version_of(
-                    regions=about.side is not None,
-                    codes=bool(about.codes),
-                    addresses=any(is_address(root.path) for root in about.roots),
-                )
-            ),
-        )
+        yield "format", str(version_of(about.roots, regions=about.side is not None, codes=about.codes))
         if about.model:
             yield "model", json.dumps(asdict(about.model))
         if about.last_run:

@@ -26,7 +26,6 @@ from clipsearch.index.format import (
     version_of,
 )
 from clipsearch.index.reading import Store
-from clipsearch.system.addresses import is_address
 from clipsearch.system.interrupts import shielded
 from clipsearch.system.members import on_disk
 from clipsearch.system.paths import is_below
@@ -213,8 +212,7 @@ class RecordWriter(Store):
 
     def _note_format(self) -> None:
         """Record the format that what the index has needs."""
-        addresses = any(is_address(root.path) for root in self.roots())
-        needed = version_of(regions=bool(self.meta("regions")), codes=bool(self.meta("codes")), addresses=addresses)
+        needed = version_of(self.roots(), regions=bool(self.meta("regions")), codes=bool(self.meta("codes")))
         if self.meta("format") != str(needed):
             self._set_meta("format", str(needed))
 

@@ -20,7 +20,7 @@ from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import reduced
 from clipsearch.server.indexes import Served
 from clipsearch.server.thumbnail_cache import ThumbnailCache
-from clipsearch.system.members import on_disk
+from clipsearch.system.members import elsewhere
 
 SIDES = (320, 640, 1600)
 """Lengths of the longest side of a thumbnail, in pixels: the grid, the grid on dense screens, one picture alone."""
@@ -109,12 +109,12 @@ def decoded(record: Record, side: int) -> DecodedImage:
 
 
 def original(record: Record) -> File:
-    """Return the file of a picture. A large one is not read into memory, unless it lies in an archive.
+    """Return the file of a picture. A large one is not read into memory, unless it lies in an archive or at an address.
 
     Raises:
         UnreadableImageError: as for `thumbnail`.
     """
-    if record.size <= _LARGE or record.hash is None or on_disk(record.path) != record.path:
+    if record.size <= _LARGE or record.hash is None or elsewhere(record.path):
         data = _read(record).data
         return File(data, len(data), *_name_and_type(record, data))
     with ExitStack() as opened:
