@@ -26,6 +26,7 @@ FOLDER = ".clipsearch"
 FORMAT, REGIONS_FORMAT, CODES_FORMAT, ADDRESS_FORMAT = 3, 4, 5, 6
 """Version of the format, that of an index with regions, that of one with codes, with regions or without, and that of
 one with addresses, with any of these. A newer one is refused; an older one can be read, and is upgraded by a writer."""
+LAST_FORMAT = ADDRESS_FORMAT
 DATABASE, MATRIX, LOCK = "index.db", "embeddings.npy", "lock"
 NEW_DATABASE = "index.new.db"
 """Name of a new database until it is complete."""

@@ -18,13 +18,13 @@ from clipsearch.errors import IndexDamagedError
 from clipsearch.images.parts import Part
 from clipsearch.index.connections import Connections, change_counter, connect
 from clipsearch.index.format import (
-    ADDRESS_FORMAT,
     BOX_COLUMNS,
     BOXES,
     DATABASE,
     DATE_SOURCES,
     EMBEDDINGS,
     FINISHED,
+    LAST_FORMAT,
     OLD_RECORD,
     OLD_SOURCE,
     RECORD,
@@ -116,9 +116,9 @@ class Store:
         version = self.meta("format")
         if version is None or not version.isdecimal():
             raise damaged(self.folder, f"{DATABASE} names no format")
-        if int(version) > ADDRESS_FORMAT:
+        if int(version) > LAST_FORMAT:
             raise IndexDamagedError(
-                f"The index in {self.folder} has format {version}; this clipsearch reads those up to {ADDRESS_FORMAT}.",
+                f"The index in {self.folder} has format {version}; this clipsearch reads formats up to {LAST_FORMAT}.",
                 hint="newer-clipsearch",
             )
         return int(version)
