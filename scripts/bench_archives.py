@@ -110,7 +110,7 @@ def index(work: Path, kind: str, *, anew: bool) -> common.Took:
 
 def measure(label: str, cases: dict[str, Callable[[], common.Took]], runs: int) -> dict[str, Any]:
     """Measure cases in turns; return the seconds of each, and how many times those of files."""
-    found = common.beside(common.in_turns(cases, runs), "files")
+    found = common.beside(common.interleaved(cases, runs), "files")
     for kind, figures in found.items():
         common.show(f"{label}, {kind}", figures["processor"], "s of processor time")
     return found

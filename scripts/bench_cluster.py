@@ -87,7 +87,7 @@ def measure_merge(work: Path, rows: int, runs: int, before: Path | None) -> dict
     if before is not None:
         earlier = merge._replace(environment={"PYTHONPATH": str(before.resolve())})
         cases["before"] = partial(took, earlier, "merged")
-    found = common.in_turns(cases, runs)
+    found = common.interleaved(cases, runs)
     shutil.rmtree(work / "copied")
     shutil.rmtree(work / "merged")
     weight = common.weigh(merge)
@@ -111,7 +111,7 @@ def measure_search(work: Path, runs: int) -> dict[str, Any]:
         name: partial(common.took, common.Process([*query, place], work))
         for name, place in (("merged", "merged"), ("shards", "shards/*"))
     }
-    figures = common.beside(common.in_turns(cases, runs), "merged")
+    figures = common.beside(common.interleaved(cases, runs), "merged")
     for name, parts in figures.items():
         common.show(f"query, {name}", parts["clock"], "s")
         common.show(f"query, {name}, processor", parts["processor"], "s")

@@ -17,7 +17,9 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 PACKAGES = ("clipsearch", "torch", "transformers", "tokenizers", "numpy", "pillow")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt")
@@ -200,17 +202,6 @@ def _processor_of_all() -> float:
     return sum(number for process, number in ticks.items() if is_mine(process)) / os.sysconf("SC_CLK_TCK")
 
 
-def in_turns(cases: Mapping[str, Callable[[], Took]], runs: int) -> dict[str, list[Took]]:
-    """Run cases as `interleaved` does, for those that tell what they took."""
-    found: dict[str, list[Took]] = {name: [] for name in cases}
-    for turn in range(runs + 1):
-        for name, case in cases.items():
-            one = case()
-            if turn:
-                found[name].append(one)
-    return found
-
-
 def beside(found: Mapping[str, Sequence[Took]], first: str) -> dict[str, dict[str, Any]]:
     """Summarize the seconds of each case, and how many times those of `first` they are, round by round."""
     summaries: dict[str, dict[str, Any]] = {}
@@ -302,15 +293,15 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def interleaved(cases: dict[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each case in `runs` rounds A B C, A B C: a slow minute hits them all. One round first to warm up."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+def interleaved(cases: Mapping[str, Callable[[], T]], runs: int) -> dict[str, list[T]]:
+    """What each case returns in `runs` rounds A B C, A B C: a slow minute hits them all. One round first to warm up."""
+    found: dict[str, list[T]] = {name: [] for name in cases}
     for turn in range(runs + 1):
         for name, case in cases.items():
-            took = case()
+            one = case()
             if turn:
-                seconds[name].append(took)
-    return seconds
+                found[name].append(one)
+    return found
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
