@@ -115,6 +115,8 @@ def _own_cache(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> 
 
 _READ_WHEN_NEEDED = {
     *("CLIPSEARCH_MODEL", "CLIPSEARCH_INDEX", "CLIPSEARCH_DEBUG", "CLIPSEARCH_CACHE", "COLUMNS"),
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_EC2_METADATA_DISABLED"),
+    *("CLIPSEARCH_STORE_TRIES", "CLIPSEARCH_STORE_TIMEOUT"),
     "PYTHONIOENCODING",  # of which a fork makes what the interpreter would
 }
 """Variables that neither the interpreter nor a library looks at before."""

@@ -15,11 +15,13 @@ from itertools import chain, islice
 
 from clipsearch.distributed.fleet import MANY, Fleet, Member, unseen
 from clipsearch.distributed.worker import MOST_FILES, Taken, Wanted
+from clipsearch.errors import InputError
 from clipsearch.images.files import ImageFile
 from clipsearch.index import pipeline
 from clipsearch.index.format import Record
 from clipsearch.index.models import ImageModel
 from clipsearch.index.pipeline import Batch, Item
+from clipsearch.system.addresses import is_address
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +113,8 @@ class ClusterPipeline:
         first = list(islice(waiting := iter(files), _PEEKED))
         if not first:
             return
+        if any(is_address(file.path) for file in first):
+            raise InputError("What lies at addresses is embedded on one machine only.", hint="no-ray")
         expected = MANY if len(first) == _PEEKED else len(first)
         witness = next((file.path for file in first if file.problem is None), first[0].path)
         workers = self._fleet.begin(

@@ -24,6 +24,7 @@ from clipsearch.images.parts import Part
 from clipsearch.index.format import ModelRecord, guarded
 from clipsearch.index.locking import lock
 from clipsearch.index.reading import Store
+from clipsearch.system.addresses import is_address
 from clipsearch.system.paths import absolute
 from clipsearch.system.progress import Progress
 
@@ -118,7 +119,10 @@ class PartsRun:
         self.embedded = self.copied = 0
         """Numbers of images in the parts that this run has finished, as in a `Summary`."""
         self._shards, self._fleet, self._progress = shards, fleet, progress
-        self._paths = [Path(os.fsdecode(absolute(path))) for path in paths]
+        places = [absolute(path) for path in paths]
+        if any(map(is_address, places)):
+            raise InputError("What lies at addresses is embedded on one machine only.", hint="no-ray")
+        self._paths = [Path(os.fsdecode(place)) for place in places]
         self._waiting = deque(shards.unfinished())
         self._at: dict[Member, Part] = {}
         self._tries: Counter[Part] = Counter()

@@ -25,6 +25,7 @@ from clipsearch.index.models import IndexModel
 from clipsearch.index.reading import Store
 from clipsearch.index.summary import Summary
 from clipsearch.index.updating import UpdateOptions, update
+from clipsearch.system.addresses import is_address
 from clipsearch.system.events import Events
 from clipsearch.system.members import is_archive_name, on_disk
 from clipsearch.system.paths import absolute, is_below
@@ -172,6 +173,7 @@ class Watch:
         Raises:
             ClipsearchError: a path that was given cannot be searched, or what else `update` raises.
         """
+        _check_on_disk(self._given)
         if self._given:
             self._watched = {top: _identity(top) for top in self._given}
             self._events.watch([top for top, identity in self._watched.items() if identity is not None])
@@ -251,6 +253,7 @@ class Watch:
         with closing(Store.open(self._folder)) as store:
             self._tops = self._given or [on_disk(root.path) for root in store.roots()]
             mounts = [folder.path for folder in store.folders()]
+        _check_on_disk(self._tops)
         self._real = {real: top for top in self._tops if (real := os.path.realpath(top)) != top}
         before, self._identities = self._identities, {place: _identity(place) for place in (*self._tops, *mounts)}
         changed = [place for place, now in self._identities.items() if place in before and before[place] != now]
@@ -337,6 +340,17 @@ def _may_matter(name: bytes) -> bool:
     if name == _IGNORE_NAME or suffix in EXTENSIONS or is_archive_name(name):
         return True
     return sort_of(name)[0] in (Sort.UNKNOWN, Sort.BACKUP)
+
+
+def _check_on_disk(places: Iterable[bytes]) -> None:
+    """Check that all places to watch lie in the file system.
+
+    Raises:
+        InputError: one is an address.
+    """
+    for place in places:
+        if is_address(place):
+            raise InputError(f"Nothing says when something changes at {os.fsdecode(place)}.", hint="watch-folders")
 
 
 def _identity(path: bytes) -> tuple[int, int] | None:

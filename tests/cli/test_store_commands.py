@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import SAMPLES, Run
+from fresh import COMMAND, loaded_by
 from s3_server import SECRET, Store, moto, proxied
 
 from clipsearch.index.format import ADDRESS_FORMAT, FOLDER, FORMAT
@@ -102,6 +103,28 @@ def test_wrong_addresses_are_explained(  # noqa: PLR0917
     assert "secret" not in wrong
     assert "Traceback" not in wrong
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_folders_need_no_package_for_stores(home: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "dog.jpg").write_bytes(DOGS[0].read_bytes())
+    for arguments in (["index", ".", *MODEL], ["query", "dog"]):
+        loaded = loaded_by(COMMAND.format(arguments=["clipsearch", *arguments]), environment, tmp_path)
+        assert not loaded & {"fsspec", "s3fs", "aiohttp", "botocore", "asyncio"}
+    asked = COMMAND.format(arguments=["clipsearch", "query", "dog", "--index", str(home), "--under", ROOT])
+    assert not loaded_by(asked, environment, tmp_path) & {"fsspec", "s3fs", "aiohttp", "botocore", "asyncio"}
+
+
+def test_without_the_packages_it_is_said_what_to_install(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s3fs.py").write_text("raise ImportError")
+    (tmp_path / "fsspec.py").write_text("raise ImportError")
+    done = run("index", ROOT, *MODEL, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, fresh=True)
+    assert done.returncode == 2
+    assert b"Install them: pip install 'clipsearch[remote]'" in done.stderr
+
+
+def test_addresses_are_not_watched(store: Store, run: Run, tmp_path: Path) -> None:
+    _, wrong = said(run, store, "index", ROOT, "--watch", *MODEL, cwd=tmp_path, code=2)
+    assert f"Nothing says when something changes at {ROOT}." in wrong
 
 
 def test_credentials_are_in_no_file_of_the_index(store: Store, home: Path, run: Run) -> None:
