@@ -31,12 +31,17 @@ _log = logging.getLogger(__name__)
 
 _OWN, _KNOWN, _WORDS = 64, 32, 64
 """Own images, pairs of the control set, and words of the vocabulary in each step."""
-_RATE = 1e-3
-_SHARPNESS = 0.3
+_RATE = 3e-3
+_SHARPNESS = 0.4
 """The scale of cosines in the loss, as a share of the model's own logit scale. With less, pairs that are right already
 still count, and images that were not trained with are found better."""
-_LEAST_SIDE = 0.7
-"""Least length of the side of a crop, as a share of the image's."""
+_SIDES = (0.6, 1.2)
+"""Least and greatest length of the side of what is seen of an image, as a share of the image's."""
+_TURN, _STRETCH, _SHEAR = 0.35, 0.25, 0.2
+"""How far an image is turned at most (radians), stretched (logarithm of a factor) and sheared. On drawings of new
+kinds, this and other light gave .02 to .03 more recall@5 than crops alone."""
+_CONTRAST, _BRIGHTNESS = 0.3, 30.0
+"""How far contrast (share) and brightness (levels) change at most."""
 _EPOCHS, _LEAST_EPOCHS, _STEPS = 20, 3, 1000
 """How often each own image is seen by default: 20 times, or as often as fits into 1,000 steps, or 3 times."""
 _WARM_UP = 0.1
@@ -47,9 +52,9 @@ _EVALUATIONS = 20
 """How often the images to choose on are looked at."""
 _PATIENCE = 5
 """The training ends when so many evaluations in a row were no better than the best."""
-_HOLD = 10.0
+_HOLD = 2.0
 """Factor of the penalty for moving vectors that should stay."""
-METHOD = 1
+METHOD = 2
 """Another number for another result from the same input."""
 _FAR = -1e4
 """A logit whose exponential is nothing."""
@@ -108,7 +113,7 @@ class Training:
             material: what is learned from.
             checkpoint: where the state is kept.
             epochs: how often each own image is seen at most; by default 20 times, or fewer if that were many steps.
-            seed: that of the order and of the crops.
+            seed: that of the order, and of how images are changed.
 
         Raises:
             InputError: the checkpoint is of another run.
@@ -211,10 +216,10 @@ class Training:
         ids = np.concatenate([batch.texts, len(material.texts) + words])
         if not self._towers.changes_images:
             return _Drawn(batch, ids, None)
-        # 2. Images of which there are few are cropped, each time in another way.
+        # 2. Images of which there are few look different each time.
         levels = self._towers.levels(material.images.of(batch.images))
-        cropped = np.flatnonzero(np.isin(batch.images, own[:, 1]) & ~np.isin(batch.images, self._known_images))
-        levels[cropped] = _crops(levels[cropped], rng)
+        few = np.flatnonzero(np.isin(batch.images, own[:, 1]) & ~np.isin(batch.images, self._known_images))
+        levels[few] = _varied(levels[few], rng)
         return _Drawn(batch, ids, levels)
 
     def _backward(self, drawn: _Drawn) -> float:
@@ -318,13 +323,31 @@ def _portions(count: int, most: int) -> list[slice]:
     return [slice(at, at + most) for at in range(0, count, most)]
 
 
-def _crops(levels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Cut a part at random from each of (B, 3, H, W) images, and enlarge it to the same size."""
-    side = torch.from_numpy(rng.uniform(_LEAST_SIDE, 1, len(levels)))
-    matrix = torch.zeros(len(levels), 2, 3, dtype=torch.float64)
+def _varied(levels: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Turn, stretch, shear, enlarge or reduce each of (B, 3, H, W) images at random, and change its light.
+
+    Beyond the edges of an image its outermost pixels go on.
+    """
+    count = len(levels)
+
+    def drawn(least: float, most: float) -> npt.NDArray[np.float64]:
+        return rng.uniform(least, most, count)
+
+    # 1. Where each pixel comes from.
+    side, turn, shear = drawn(*_SIDES), drawn(-_TURN, _TURN), drawn(-_SHEAR, _SHEAR)
+    stretch = np.exp(drawn(-_STRETCH, _STRETCH))
+    cosine, sine = np.cos(turn), np.sin(turn)
+    matrix = np.empty((count, 2, 3))
+    matrix[:, 0, :2] = np.stack([cosine * stretch, -sine], axis=1) * side[:, np.newaxis]
+    matrix[:, 1, :2] = np.stack([sine + shear, cosine / stretch], axis=1) * side[:, np.newaxis]
     for axis in (0, 1):
-        matrix[:, axis, axis] = side
-        matrix[:, axis, 2] = torch.from_numpy(rng.uniform(-1, 1, len(levels))) * (1 - side)
-    size = [*levels.shape]
-    grid = functional.affine_grid(matrix, size, align_corners=False).to(levels)
-    return functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
+        matrix[:, axis, 2] = drawn(-1, 1) * np.abs(1 - side)
+    grid = functional.affine_grid(torch.from_numpy(matrix), [*levels.shape], align_corners=False).to(levels)
+    moved = functional.grid_sample(levels, grid, padding_mode="border", align_corners=False)
+    # 2. Contrast and brightness.
+    contrast, brightness = (
+        torch.from_numpy(values).to(moved)[:, np.newaxis, np.newaxis, np.newaxis]
+        for values in (drawn(1 - _CONTRAST, 1 + _CONTRAST), drawn(-_BRIGHTNESS, _BRIGHTNESS))
+    )
+    mean = moved.mean((1, 2, 3), keepdim=True)
+    return ((moved - mean) * contrast + mean + brightness).clamp(0, 255)
