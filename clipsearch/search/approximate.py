@@ -15,8 +15,10 @@ from clipsearch.index.reading import Store
 from clipsearch.search.topk import Mask, best
 from clipsearch.unit import Matrix, Vectors
 
-_CANDIDATES, _PER_HIT = 4096, 16
-"""Number of rows of a query that are compared exactly: at least so many, and so many for each hit that is asked for."""
+_CANDIDATES, _PER_HIT, _SHARE = 4096, 16, 256
+"""Number of rows of a query that are compared exactly: at least so many, so many for each hit that is asked for, and
+one in so many of those that take part. Estimates have the same errors however many rows there are, so the more of
+these, the more are as near to the best as errors are large."""
 _WORTH = 8
 """If candidates are more than a part of this size of the rows that take part, all of these are compared exactly."""
 _CHECKED = 32
@@ -58,8 +60,8 @@ class Approximate:
         Returns:
             (N,) which rows to compare exactly. Rows that have no code yet are among them.
         """
-        wanted = max(_CANDIDATES, _PER_HIT * k)
         taking_part = total if mask is None else int(np.count_nonzero(mask))
+        wanted = max(_CANDIDATES, _PER_HIT * k, taking_part // _SHARE)
         if self._found is None or wanted * len(queries) * _WORTH >= taking_part:
             return mask
         codes, rows = self._found

@@ -24,6 +24,9 @@ _CHUNK_ROWS, _LEAST_ROWS = 32_768, 1024
 """The largest and the smallest number of rows of a chunk."""
 _CHUNK_SCORES = 1 << 22
 """Largest number of scores of a chunk (16 MB): with many queries, chunks have fewer rows."""
+_TOGETHER = 32
+"""Number of chunks after which what was found in them is reduced to the best, so that memory does not grow with the
+matrix if many rows are wanted."""
 _KEEPERS = 4096
 """Number of keepers that other rows are compared with at a time."""
 _SPARSE = 8
@@ -42,6 +45,9 @@ class Ranked(NamedTuple):
     """(K,) rows by decreasing score, ties by row; more than `k` only if rows tie with the last."""
     scores: Scores
     """(K,) cosines in [-1, 1]."""
+
+
+_NONE = Ranked(np.empty(0, np.int64), np.empty(0, np.float32))
 
 
 class Cut(NamedTuple):
@@ -133,13 +139,16 @@ def best(
         return found
 
     starts = range(0, len(matrix), step)
+    ranking = [_NONE for _ in queries]
     workers = min(cores.available(), len(starts))
-    if workers < 2:  # noqa: PLR2004  (a single thread would only cost start-up time)
-        chunks = [best_of_chunk(start) for start in starts]
-    else:
-        with ThreadPoolExecutor(workers, thread_name_prefix="rank") as pool:
-            chunks = list(pool.map(best_of_chunk, starts))
-    return [_sorted(_head(_joined([chunk[query] for chunk in chunks]), k)[0]) for query in range(len(queries))]
+    with ThreadPoolExecutor(workers or 1, thread_name_prefix="rank") as pool:
+        mapped = map if workers < 2 else pool.map  # noqa: PLR2004  (a single thread would only cost start-up time)
+        for first in range(0, len(starts), _TOGETHER):
+            chunks = list(mapped(best_of_chunk, starts[first : first + _TOGETHER]))
+            for query, found in enumerate(ranking):
+                ranking[query], floor = _head(_joined([found, *(chunk[query] for chunk in chunks)]), k)
+                floors[query] = max(floor, floors[query])
+    return [_sorted(found) for found in ranking]
 
 
 def best_unit_rows(
@@ -211,8 +220,7 @@ def _head(ranked: Ranked, k: int) -> tuple[Ranked, float]:
 
 
 def _joined(parts: list[Ranked]) -> Ranked:
-    none = np.empty(0, np.int64), np.empty(0, np.float32)
-    return Ranked(*(np.concatenate(column) for column in zip(none, *parts, strict=True)))
+    return Ranked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _sorted(ranked: Ranked) -> Ranked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,25 @@ def test_only_candidates_are_compared_exactly(folder: Path, monkeypatch: pytest.
     """With as many candidates as hits, and codes that say nothing, it could not find what it finds."""
     monkeypatch.setattr(approximate, "_CANDIDATES", 10)
     monkeypatch.setattr(approximate, "_PER_HIT", 1)
+    monkeypatch.setattr(approximate, "_SHARE", ROWS)
     exactly = {path for path, _ in found(folder, query_near(100))}
     few = {path for path, _ in found(folder, query_near(100), approximate=True)}
     assert exactly != few
     assert exactly & few
+
+
+@pytest.mark.parametrize(("share", "candidates"), [(ROWS, 10), (20, ROWS // 20), (40, ROWS // 40)])
+def test_of_more_images_more_are_candidates(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, share: int, candidates: int
+) -> None:
+    monkeypatch.setattr(approximate, "_CANDIDATES", 10)
+    monkeypatch.setattr(approximate, "_SHARE", share)
+    with closing(Store.open(folder)) as store, store.snapshot():
+        matrix, _ = store.matrix()
+        chosen = approximate.Approximate(store, matrix).candidates(query_near(100), 0, None, ROWS)
+    assert chosen is not None
+    assert candidates <= np.count_nonzero(chosen[: ROWS - 100]) < 1.1 * candidates  # those that tie are among them
+    assert chosen[ROWS - 100 :].all()
 
 
 def test_rows_without_codes_are_compared_exactly(folder: Path) -> None:
