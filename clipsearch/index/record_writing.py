@@ -214,7 +214,7 @@ class RecordWriter(Store):
         """Record the format that what the index has needs."""
         needed = version_of(self.roots(), regions=bool(self.meta("regions")), codes=bool(self.meta("codes")))
         if self.meta("format") != str(needed):
-            self._set_meta("format", str(needed))
+            self._execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(needed),))
 
     def _set_meta(self, key: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

@@ -23,7 +23,7 @@ from tiny import MODEL, TinyEncoder, TinyPreprocessing, update
 from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.images import decoding
 from clipsearch.images.regions import layout
-from clipsearch.index.format import FOLDER, HEADER_BYTES, REGIONS_FORMAT
+from clipsearch.index.format import FOLDER, HEADER_BYTES, LAST_FORMAT, REGIONS_FORMAT
 from clipsearch.index.models import ImageEncoder, LoadedModel
 from clipsearch.index.reading import Store
 from clipsearch.index.updating import update as update_index
@@ -156,11 +156,12 @@ def test_an_index_that_never_had_any_is_as_it_was(index: Path, pictures: Path, t
 def test_a_clipsearch_that_knows_only_older_formats_refuses_it(index: Path, pictures: Path) -> None:
     update(index, pictures, regions=True)
     with closing(sqlite3.connect(index / "index.db")) as database:
-        # The first clipsearch with regions knows 4; one without, up to 3; this one, codes too.
+        # The first clipsearch with regions knows 4; one without, up to 3; this one, codes and addresses too.
         assert database.execute("SELECT value FROM meta WHERE key = 'format'").fetchone() == ("4",)
-        database.execute("UPDATE meta SET value = '6' WHERE key = 'format'")
+        database.execute("UPDATE meta SET value = ? WHERE key = 'format'", (str(LAST_FORMAT + 1),))
         database.commit()
-    with pytest.raises(IndexDamagedError, match="has format 6; this clipsearch reads formats up to 5"):
+    said = f"has format {LAST_FORMAT + 1}; this clipsearch reads formats up to {LAST_FORMAT}"
+    with pytest.raises(IndexDamagedError, match=said):
         Store.open(index)
 
 

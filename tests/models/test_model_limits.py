@@ -313,7 +313,7 @@ def test_what_only_shows_at_work_is_no_traceback_either(run: Run, tmp_path: Path
     for number, (family, file, change, said) in enumerate(cases):
         folder = make(family, tmp_path / f"model-{number}")
         changed(folder, file, change)
-        done = run("score", "p/a.png", "--text", "a dog", "--model", folder, cwd=tmp_path)
+        done = run("score", "p/a.png", "--text", "a dog", "--model", folder, cwd=tmp_path, torch=True)
         lines = done.stderr.decode().splitlines()
         assert (done.returncode, done.stdout) == (2, b""), (family, change)
         assert said in lines[-1], (family, lines)

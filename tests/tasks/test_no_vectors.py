@@ -111,7 +111,7 @@ def test_a_model_that_makes_no_vectors_is_an_error_in_every_command(
             ["import", "v.npy", "v.txt"],
         ]
     for command in commands:
-        done = run(*command, "--model", "./model", cwd=tmp_path)
+        done = run(*command, "--model", "./model", cwd=tmp_path, torch=True)
         said = done.stderr.decode()
         assert done.returncode == 2, (command, said)
         assert repr(str(tmp_path / "model")) in said.splitlines()[-1], (command, said)
