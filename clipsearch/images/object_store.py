@@ -50,7 +50,7 @@ class _Page(NamedTuple):
 
     files: list[ImageFile]
     last: bytes
-    """The last key; empty if there is none."""
+    """The last key so far; empty if there is none."""
     next: str | None
     """What the next page is asked for with; None after the last one."""
 
@@ -72,28 +72,20 @@ class ObjectStore:
             StoreError: the bucket cannot be listed, or not to its end.
         """
         _connection(self._scheme)
-        last, token = b"", None
-        page = in_background(self._page(None))
-        while True:
-            try:
-                found = result_of(page)
-            except UnreachableError as error:
-                raise StoreError(f"{self._place} could not be listed to its end: {error}.") from error
-            if found.next is not None:
-                if found.next == token:
-                    raise StoreError(f"{self._place} could not be listed to its end: the store repeats itself.")
-                token = found.next
-                page = in_background(self._page(token))  # while the caller looks at this one
-            try:
+        page = in_background(self._page(None, b""))
+        try:
+            while True:
+                try:
+                    found = result_of(page)
+                except UnreachableError as error:
+                    raise StoreError(f"{self._place} could not be listed to its end: {error}.") from error
+                if found.next is not None:  # while the caller looks at this one
+                    page = in_background(self._page(found.next, found.last))
                 yield from found.files
-            except GeneratorExit:
-                page.cancel()
-                raise
-            if found.last <= last and found.files:
-                raise StoreError(f"{self._place} could not be listed: its keys do not come in order.")
-            last = found.last or last
-            if found.next is None:
-                return
+                if found.next is None:
+                    return
+        finally:
+            page.cancel()
 
     def is_folder(self) -> bool:
         """Whether only a folder can be meant: the bucket itself."""
@@ -112,7 +104,7 @@ class ObjectStore:
             answer = self._ask(lambda client: client.head_object(Bucket=self._bucket, Key=self._name(path)))
         except FileNotFoundError:
             return None
-        return ImageFile(path, answer["ContentLength"], *_stamps(answer))
+        return _described(path, answer["ContentLength"], answer)
 
     def first_bytes(self, path: bytes, count: int) -> bytes:
         """Read the first bytes of an object, as for `sources.Source`; a StoreError if it cannot be had now."""
@@ -164,7 +156,7 @@ class ObjectStore:
                 data = await body.read()
             if len(data) != size:
                 raise PassingError("it ended early")
-            return ImageFile(path, size, *_stamps(answer)), data
+            return _described(path, size, answer), data
 
         try:
             file, data = self._ask(get)
@@ -172,7 +164,8 @@ class ObjectStore:
             return ImageFile(path, 0, 0), b""
         return file, data
 
-    async def _page(self, token: str | None) -> _Page:
+    async def _page(self, token: str | None, before: bytes) -> _Page:
+        """Ask for the page of a token, whose keys come after `before`."""
         connection = _connection(self._scheme)
         prefix = f"{self._inner}/" if self._inner else ""
         more = {"ContinuationToken": token} if token else {}
@@ -182,25 +175,25 @@ class ObjectStore:
                 Bucket=self._bucket, Prefix=prefix, MaxKeys=_PAGE, EncodingType="url", **more
             )
             ends = not answer.get("IsTruncated", False)
-            token = answer.get("NextContinuationToken")
-            if not ends and not token:
+            following = answer.get("NextContinuationToken")
+            if not ends and not following:
                 raise PassingError("the list ends in the middle")
-            return self._found(answer.get("Contents", []), None if ends else token)
+            if not ends and following == token:
+                raise StoreError(f"{self._place} could not be listed to its end: the store repeats itself.")
+            return self._found(answer.get("Contents", []), None if ends else following, before)
 
         return await connection.server(self._bucket).ask(lambda: connection.call(self._place, self._bucket, get))
 
-    def _found(self, contents: list[Mapping[str, Any]], token: str | None) -> _Page:
-        """Make files of the objects of a page. What only stands for a folder is left out."""
+    def _found(self, contents: list[Mapping[str, Any]], token: str | None, last: bytes) -> _Page:
+        """Make files of the objects of a page, after the key `last`. What only stands for a folder is left out."""
         files = []
-        last = b""
         for one in contents:
             key = unquote_to_bytes(one["Key"].replace("+", " "))
             if key <= last:
                 raise StoreError(f"{self._place} could not be listed: its keys do not come in order.")
             last = key
             if not key.endswith(b"/"):
-                mtime_ns, problem, _, inode = _stamps(one)
-                files.append(ImageFile(self._start + key, one["Size"], mtime_ns, _problem(key) or problem, None, inode))
+                files.append(_described(self._start + key, one["Size"], one, _problem(key)))
         return _Page(files, last, token)
 
 
@@ -316,6 +309,7 @@ def _problem(key: bytes) -> str | None:
     return _DOTS if {b".", b".."} & set(key.split(b"/")) else None
 
 
-def _stamps(answer: Mapping[str, Any]) -> tuple[int, None, None, int | None]:
-    """Return what follows the size in an `ImageFile`: time, no problem, no ctime, and the ETag as a number."""
-    return modified_ns(answer.get("LastModified")), None, None, number_of(answer.get("ETag"))
+def _described(path: bytes, size: int, answer: Mapping[str, Any], problem: str | None = None) -> ImageFile:
+    """Describe an object by what the store says of it."""
+    mtime_ns, inode = modified_ns(answer.get("LastModified")), number_of(answer.get("ETag"))
+    return ImageFile(path, size, mtime_ns, problem, inode=inode)

@@ -149,7 +149,14 @@ def test_what_cannot_be_had_now_stays_as_it_was(store: Store, root: str, updated
 
 
 @pytest.mark.parametrize(
-    ("fault", "why"), [("500", "500"), ("twice", "ends in the middle"), ("cut", "ended early|broke"), ("403", "403")]
+    ("fault", "why"),
+    [
+        ("500", "500"),
+        ("twice", "ends in the middle"),
+        ("cut", "ended early|broke"),
+        ("403", "403"),
+        ("anew", "not come in order"),
+    ],
 )
 def test_a_list_that_breaks_off_forgets_nothing(  # noqa: PLR0917
     store: Store, root: str, updated: Updated, tmp_path: Path, fault: str, why: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import subprocess
 import sys
 import threading
@@ -42,7 +43,8 @@ class Store:
     """What happens to the next requests whose method and path (`GET /bucket/key`) contain a text, in order.
 
     A status, with a code of the protocol or without; `cut`, the answer ends in its middle; `reset`, there is no answer;
-    `silent`, there is none until `free` is set; `twice`, a page of a list has no way to go on.
+    `silent`, there is none until `free` is set; `twice`, a page of a list has no way to go on; `anew`, the whole list
+    comes instead of a page.
     """
     then: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What is done before the next request with a text is answered."""
@@ -100,7 +102,9 @@ class _Proxy(BaseHTTPRequestHandler):
         for text in [text for text in store.then if text in wanted]:
             store.then.pop(text)()
         fault = next((faults.pop(0) for text, faults in store.faults.items() if text in wanted and faults), "")
-        path = self.path.replace("max-keys=1000", f"max-keys={store.page}")
+        path = self.path.replace("max-keys=1000", f"max-keys={1000 if fault == 'anew' else store.page}")
+        if fault == "anew":
+            path = re.sub("&?continuation-token=[^&]*", "", path)
         if fault == "silent":
             store.free.wait(30)
         if fault in ("silent", "reset"):
