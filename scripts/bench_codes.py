@@ -56,6 +56,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the index is made and left, or is already")
     parser.add_argument("--only-make", action="store_true", help="make the index in that folder, and measure nothing")
     given = parser.parse_args()
+    if given.folder and len(given.rows) > 1:
+        parser.error("a folder takes one size")
+    if given.only_make and not given.folder:
+        parser.error("--only-make needs --folder, or what was made is deleted")
     found = {}
     for rows in given.rows:
         with given_folder(given.folder) if given.folder else tempfile.TemporaryDirectory(prefix="bench-codes-") as name:

@@ -35,8 +35,7 @@ class MemberRules:
             where: added to the kind of an archive, which is not read there.
             named: whether somebody has listed the files as images, so that their names need not say so.
         """
-        self._inside = len(inside) + 1
-        self._place = inside
+        self._place = inside + b"/"
         self._rules = rules
         self._patterns = patterns
         self._passed_over = passed_over
@@ -48,7 +47,7 @@ class MemberRules:
 
     def wanted(self, member: ImageFile) -> ImageFile | None:
         """Return a member if it is an image, or may be one by its name; None if it is left out."""
-        folder, _, name = member.path[self._inside :].rpartition(b"/")
+        folder, _, name = member.path[len(self._place) :].rpartition(b"/")
         hidden = name.startswith(b".") and not self._rules.include_hidden
         if hidden or not self._searched(folder) or is_ignored(member.path, self._patterns, is_folder=False):
             return None
@@ -83,7 +82,7 @@ class MemberRules:
         return self._chain[-1][1]
 
     def _entered(self, folder: bytes, name: bytes) -> bool:
-        path = self._place + b"/" + folder
+        path = self._place + folder
         if name.startswith(b".") and name != b".." and not self._rules.include_hidden:  # those with `..` are named
             return False
         if is_ignored(path, self._patterns, is_folder=True):

@@ -155,8 +155,6 @@ class WebFiles:
             _ask(shown, read)
         except FileNotFoundError as error:
             raise StoreError(f"There is no list at {shown}.") from error
-        except UnreachableError as error:
-            raise StoreError(f"The list {shown} cannot be read: {error}.") from error
         except UnreadableImageError as error:
             raise StoreError(f"The list {shown} cannot be read: {error}.") from error
 

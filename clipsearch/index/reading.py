@@ -6,7 +6,7 @@ import heapq
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -294,20 +294,24 @@ class Store:
     def images(self, rows: Sequence[int], among: int | None = None) -> list[Record]:
         """Return the record of each row; `among` is the number of all rows in the same snapshot, if it is known."""
         if len(rows) * _SPARSE < (self.committed_rows() if among is None else among):
-            sql = f"SELECT {self._record} FROM images WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
-            there = self.sql(sql, [json.dumps([*map(int, rows)])])
-            records: Iterator[Record] = map(Record._make, self._paths.with_absolute(there))
-        else:  # one pass over the table is faster than many searches in it
-            records = self.records()
+            return self._in_order(rows, self._looked_up(rows))
+        return self._in_order(rows, self.records())  # one pass over the table is faster than many searches in it
+
+    def image(self, row: int) -> Record:
+        """Return the record of one row."""
+        return self._in_order([row], self._looked_up([row]))[0]
+
+    def _looked_up(self, rows: Sequence[int]) -> Iterator[Record]:
+        sql = f"SELECT {self._record} FROM images WHERE row IN (SELECT value FROM json_each(?))"  # noqa: S608
+        return map(Record._make, self._paths.with_absolute(self.sql(sql, [json.dumps([*map(int, rows)])])))
+
+    def _in_order(self, rows: Sequence[int], records: Iterable[Record]) -> list[Record]:
+        """Return of some records those of `rows`."""
         found = {record.row: record for record in records if record.row is not None}
         try:
             return [found[row] for row in rows]
         except KeyError as error:
             raise damaged(self.folder, f"row {error} belongs to no image") from error
-
-    def image(self, row: int) -> Record:
-        """Return the record of one row."""
-        return self.images([row], among=_SPARSE + 1)[0]
 
     def row_of(self, path: bytes) -> int | None:
         """Return the row of the image with this absolute path; None if there is none."""
