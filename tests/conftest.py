@@ -73,6 +73,11 @@ SERVERS = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell lets what it starts in the background ignore SIGINT, and nohup SIGHUP; so would the commands of tests,
+    # also those that this process forks for all workers.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     if hasattr(config, "workerinput"):
         config.stash[SERVERS] = config.workerinput["servers"]
         return
@@ -94,14 +99,6 @@ _WAITING = {"test_ray.py", "test_wheel.py"}
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401  (pytest-xdist's)
     node.workerinput["servers"] = node.config.stash[SERVERS]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _signals_count() -> None:
-    """A shell lets what it starts in the background ignore SIGINT, and nohup SIGHUP; so would the commands of tests."""
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

@@ -184,7 +184,10 @@ class Begun:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed is not None:  # a test that fails would wait for what it did not end
+            self.poll()
+            self.send_signal(signal.SIGKILL)
         self._wait(None)
         self.stdout.close()
         self.stderr.close()
