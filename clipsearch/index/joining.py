@@ -206,8 +206,10 @@ class Joining:
                 f"SELECT path, row + {start} AS row, {_COLUMNS} FROM {other}.images"  # noqa: S608  (our own words)
                 for other, start in zip(others, first, strict=False)
             ]
-            # This order is nearly that of the new index, where neighbours are inserted into the same pages.
-            source = self._renamed(f"{' UNION ALL '.join(each)} ORDER BY path", folder, moved)
+            # This order is nearly that of the new index, where neighbours are inserted into the same pages. One table
+            # is read in it anyway; to say so would have SQLite copy each record once more.
+            order = " ORDER BY path" if len(each) > 1 else ""
+            source = self._renamed(f"{' UNION ALL '.join(each)}{order}", folder, moved)
             count = sum(database.execute(f"SELECT count(*) FROM {other}.images").fetchone()[0] for other in others)  # noqa: S608
             added = database.execute(f"INSERT OR IGNORE INTO images (path, row, {_COLUMNS}) {source}").rowcount
             self.same += count - added
@@ -272,7 +274,7 @@ class Joining:
         new = _parent(self._folder)
         if own == new and not moved:
             return
-        absolute = " OR ".join(f"substr(path, 1, {len(start)}) = {_literal(start)}" for start in ABSOLUTE)
+        absolute = " OR ".join(map(_starts, ABSOLUTE))
         yield (
             f"CASE WHEN {absolute} THEN path WHEN path = x'2e' THEN {_literal(own)} "
             f"ELSE CAST({_literal(inside(own))} || path AS BLOB) END"
@@ -393,5 +395,13 @@ def _literal(content: bytes) -> str:
 
 def _begins(folder: bytes) -> str:
     """Return the SQL condition that a path lies in a folder."""
-    start = inside(folder)
-    return f"substr(path, 1, {len(start)}) = {_literal(start)}"
+    return _starts(inside(folder))
+
+
+def _starts(start: bytes) -> str:
+    """Return the SQL condition that a path starts with some bytes, the last of them less than 255.
+
+    Comparing with both ends of the range needs no copy of the path, as `substr` does.
+    """
+    end = start[:-1] + bytes([start[-1] + 1])
+    return f"(path >= {_literal(start)} AND path < {_literal(end)})"
