@@ -1,9 +1,9 @@
 """Benchmark of `query --approximate`: what codes find of the exact best, and what they cost beside reading all vectors.
 
 The index holds the vectors of the samples, each many times with noise of various strength, so that every query has many
-near neighbours, or the vectors of a file (`--vectors`, float16, of the bundled model). Recall is the share of the exact
-best 10 that an approximate search finds, over the captions of the samples; times are those of whole processes. Run it
-with:
+near neighbours; or those of a file (`--vectors`, float16, of the bundled model); or those of pictures that `python -m
+scripts.picturebook draw FOLDER` drew (`--drawn FOLDER`, which embeds them once). Recall is the share of the exact best
+10 that an approximate search finds, over the captions of the samples; times are those of whole processes. Run it with:
 
     python scripts/bench_codes.py --rows 1000000 10000000
 
@@ -43,6 +43,8 @@ WAYS = {
 }
 """Options that both searches are timed with."""
 _BLOCK_ROWS = 65_536
+_PICTURES = 500
+"""Drawn pictures embedded at a time."""
 
 
 def main() -> None:
@@ -52,14 +54,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000], help="images in the index")
     parser.add_argument("--queries", type=int, default=200, help="texts whose recall is measured (default 200)")
     parser.add_argument("--vectors", type=Path, help="a .npy file with real vectors, instead of noisy samples")
+    parser.add_argument("--drawn", type=Path, help="a folder of drawn pictures, instead of noisy samples")
     parser.add_argument("--only-recall", action="store_true", help="leave the times out")
     parser.add_argument("--folder", type=Path, help="where the index is made and left, or is already")
     parser.add_argument("--only-make", action="store_true", help="make the index in that folder, and measure nothing")
     given = parser.parse_args()
     if given.folder and len(given.rows) > 1:
         parser.error("a folder takes one size")
+    if given.drawn and given.vectors:
+        parser.error("the vectors are those of --drawn or of --vectors")
     if given.only_make and not given.folder:
         parser.error("--only-make needs --folder, or what was made is deleted")
+    if given.drawn:
+        given.vectors = embedded(given.drawn)
     found = {}
     for rows in given.rows:
         with given_folder(given.folder) if given.folder else tempfile.TemporaryDirectory(prefix="bench-codes-") as name:
@@ -112,6 +119,30 @@ def samples(model: Any) -> npt.NDArray[np.float32]:  # noqa: ANN401  (a loaded m
     """(253, D) the vectors of the samples."""
     paths = sorted(path for path in SAMPLES.rglob("*") if path.suffix in (".jpg", ".png", ".webp"))
     return np.asarray(model.embed_images(paths), np.float32)
+
+
+def embedded(drawn: Path) -> Path:
+    """The file with the vectors of all drawn pictures; it is made if it is not there, from where that was ended."""
+    from PIL import Image
+
+    from clipsearch import load_model
+
+    model = load_model("picturebook")
+    pictures = np.load(drawn / "pictures.npy", mmap_mode="r")
+    path, under_way = drawn / "vectors.npy", drawn / "vectors.part"
+    if not path.exists():
+        size = 2 * len(model.embed_texts(["a"])[0])
+        with under_way.open("ab") as file:
+            done = file.tell() // size
+            file.truncate(done * size)
+            for start in range(done, len(pictures), _PICTURES):
+                block = [Image.fromarray(picture) for picture in pictures[start : start + _PICTURES]]
+                file.write(np.asarray(model.embed_images(block), "<f2").tobytes())
+                file.flush()
+                print(f"{start + len(block)} of {len(pictures)} pictures embedded", flush=True)
+        np.save(path, np.fromfile(under_way, "<f2").reshape(len(pictures), -1))
+        under_way.unlink()
+    return path
 
 
 def noisy(source: npt.NDArray[np.float32], rows: int) -> Iterator[npt.NDArray[np.float32]]:
