@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import json
 import logging
@@ -26,9 +25,12 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as commands have it
 
+import privileges
+from asking import needs_torch
 from faulty import Faults, library
 from filelock import FileLock
 from PIL import Image
+from privileges import without_privileges
 from warm import COMMANDS, WITHOUT_TORCH, Server, Warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -117,12 +119,6 @@ _READ_WHEN_NEEDED = {
     "PYTHONIOENCODING",  # of which a fork makes what the interpreter would
 }
 """Variables that neither the interpreter nor a library looks at before."""
-_WITH_TORCH = {
-    *("index", "pull", "check", "imagine", "cluster", "mcp", "serve"),
-    *("torch", "--precision", "--device"),
-}
-"""Commands, and what they are given, for which PyTorch or another large library may be imported. All others are forked
-from a process without these, in half of the time."""
 
 
 @pytest.fixture(scope="session")
@@ -133,8 +129,8 @@ def with_torch(environment: dict[str, str], pytestconfig: pytest.Config) -> Iter
 
 
 def _asking(config: pytest.Config) -> list[str]:
-    """A command that begins fast and has `clipsearch` forked from the process with PyTorch."""
-    return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), config.stash[SERVERS][0]]
+    """A command that begins fast and has `clipsearch` forked."""
+    return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), *config.stash[SERVERS]]
 
 
 @pytest.fixture(scope="session")
@@ -153,7 +149,8 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
     `line` is what a shell runs, with the command as `"$@"`.
 
     It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
-    or it is to be `fresh`. With `torch` it will import PyTorch although such commands usually do not.
+    or it is to be `fresh`. With `torch` it will import PyTorch although such commands usually do not. If it is
+    `unprivileged`, permissions bind it even if it is root's.
     """
 
     def run(
@@ -166,6 +163,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
         fresh: bool = False,
         stderr: Path | Literal["closed"] | None = None,
         torch: bool = False,
+        unprivileged: bool = False,
     ) -> subprocess.CompletedProcess[bytes]:
         changed = dict(env or {})
         command: Sequence[str | bytes | Path] = [*before, sys.executable, "-m", "clipsearch", *arguments]
@@ -173,10 +171,12 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
             assert _READ_WHEN_NEEDED.issuperset(changed)
             command = ["bash", "-c", line, "bash", *_asking(pytestconfig), *arguments]
         elif not fresh and not before and _READ_WHEN_NEEDED.issuperset(changed):
-            program = ["-m", "clipsearch", *map(os.fsdecode, arguments)]
-            warm = with_torch if torch or _WITH_TORCH.intersection(arguments) else without_torch
+            module = [privileges.__file__] if unprivileged else ["-m", "clipsearch"]
+            program = [*module, *map(os.fsdecode, arguments)]
+            warm = with_torch if torch or needs_torch(arguments) else without_torch
             return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stderr=stderr)
         assert stderr is None, "for forks only"
+        assert not unprivileged, "for forks only"
         return subprocess.run(
             command,
             cwd=cwd,
@@ -329,11 +329,12 @@ def in_memory() -> Iterator[Path]:
 
 @pytest.fixture
 def another_file_system(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another file system than `tmp_path`."""
-    memory = Path("/dev/shm")  # noqa: S108  (a file system in memory, which is the point)
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+    """A folder on another file system than `tmp_path`: in memory, or where temporary files are otherwise."""
+    places = (Path("/dev/shm"), Path(tempfile.gettempdir()))  # noqa: S108  (a file system in memory)
+    others = [place for place in places if place.is_dir() and place.stat().st_dev != tmp_path.stat().st_dev]
+    if not others:
         pytest.skip("needs /dev/shm to be another file system than the temporary folder")
-    with tempfile.TemporaryDirectory(dir=memory) as name:
+    with tempfile.TemporaryDirectory(dir=others[0]) as name:
         yield Path(name)
 
 
@@ -343,32 +344,10 @@ def deny(path: Path, mode: int = 0) -> Iterator[None]:
     before = path.stat().st_mode
     path.chmod(mode)
     try:
-        with _without_privileges():
+        with without_privileges():
             yield
     finally:
         path.chmod(before)
-
-
-@contextlib.contextmanager
-def _without_privileges() -> Iterator[None]:
-    """Within: root's right to pass over permissions is laid down (Linux; see capabilities(7))."""
-    if os.geteuid() != 0:
-        yield
-        return
-    if sys.platform != "linux":
-        pytest.skip("permissions do not bind root, and only on Linux can it lay its rights down")
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
-    libc.capget(header, sets)
-    effective = sets[0]
-    sets[0] = effective & ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
-    assert libc.capset(header, sets) == 0, os.strerror(ctypes.get_errno())
-    try:
-        yield
-    finally:
-        sets[0] = effective
-        libc.capset(header, sets)
 
 
 def unprivileged() -> list[str]:

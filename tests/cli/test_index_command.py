@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint, unprivileged
+from conftest import PICTUREBOOK, REPOSITORY, Run, index, paint
 from PIL import Image
 from terminal import shown_on_a_terminal
 from warm import Begun, Warm
@@ -568,8 +568,8 @@ def test_an_index_folder_without_write_permission(pictures: Path, run: Run) -> N
         path.chmod(0o400)
     folder.chmod(0o500)
     try:
-        done = run("index", cwd=pictures.parent, before=unprivileged())
-        found = run("query", "red", cwd=pictures.parent, before=unprivileged())
+        done = run("index", cwd=pictures.parent, unprivileged=True)
+        found = run("query", "red", cwd=pictures.parent, unprivileged=True)
     finally:
         folder.chmod(0o700)
     assert done.returncode == 2

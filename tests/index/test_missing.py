@@ -9,8 +9,6 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -208,17 +206,13 @@ def test_a_part_of_what_is_kept_can_be_forgotten(home: Path) -> None:
 
 
 @pytest.fixture
-def stick() -> Iterator[Path]:
+def stick(another_file_system: Path) -> Path:
     """A folder on another device than temporary files, that can be mounted somewhere else."""
-    shared = Path("/dev/shm")  # noqa: S108
-    if not shared.is_dir() or shared.stat().st_dev == Path(tempfile.gettempdir()).stat().st_dev:
-        pytest.skip("needs a second file system (/dev/shm)")
     try:
         subprocess.run(["unshare", "--mount", "true"], check=True, capture_output=True)  # noqa: S607
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("needs the right to mount (root on Linux)")
-    with tempfile.TemporaryDirectory(dir=shared) as name:
-        yield Path(name)
+    return another_file_system
 
 
 def with_mounted(place: Path, at: Path) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PICTUREBOOK, Run, deny, make_clip, paint, unprivileged
+from conftest import PICTUREBOOK, Run, deny, make_clip, paint
 from faulty import Faults, Kind, read_log
 from hub_server import serving
 
@@ -197,12 +197,12 @@ def test_a_cache_that_cannot_be_written_is_compared_each_time(
     (tower / "compared.json").unlink()
     with deny(tower, 0o555), deny(tower.parent, 0o555):
         for _ in range(2):
-            done = run("query", "a dog", "--json", cwd=sample_index, env=env, before=unprivileged())
+            done = run("query", "a dog", "--json", cwd=sample_index, env=env, unprivileged=True)
             assert (done.returncode, done.stderr) == (0, b"")
             assert json.loads(done.stdout) == right
     zeros(tower / TABLES)
     with deny(tower, 0o555), deny(tower.parent, 0o555):
-        done = run("query", "a dog", cwd=sample_index, env=env, before=unprivileged())
+        done = run("query", "a dog", cwd=sample_index, env=env, unprivileged=True)
     assert (done.returncode, done.stdout) == (2, b"")
     said = done.stderr.decode().splitlines()
     assert "is damaged" in said[0]

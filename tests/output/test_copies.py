@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, deny, paint, unprivileged
+from conftest import Run, deny, paint
 from faulty import Faults, read_log
 from PIL import Image
 
@@ -442,7 +442,7 @@ def test_nothing_found_makes_no_folder(sample_index: Path, run: Run, tmp_path: P
 def test_the_command_says_in_one_line_why_it_cannot_copy(sample_index: Path, run: Run, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir(mode=0o555)
-    done = run("query", "a dog", "-k", "2", "-0", "--copy-to", target, cwd=sample_index, before=unprivileged())
+    done = run("query", "a dog", "-k", "2", "-0", "--copy-to", target, cwd=sample_index, unprivileged=True)
     said = done.stderr.decode()
     assert done.returncode == 2
     assert done.stdout.count(b"\0") == 2  # the hits are there all the same

@@ -1,7 +1,7 @@
 """How a process of `warm.py` is asked for a program.
 
-Run as `python -IS asking.py ADDRESS ARGUMENT...` it asks for `clipsearch ARGUMENT...` and ends as that does. It begins
-within a few milliseconds, so it imports little.
+Run as `python -IS asking.py WITH_TORCH WITHOUT_TORCH ARGUMENT...`, two addresses, it asks for `clipsearch ARGUMENT...`
+and ends as that does. It begins within a few milliseconds, so it imports little.
 """
 
 from __future__ import annotations
@@ -14,8 +14,20 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
+
+_WITH_TORCH = {
+    *("index", "pull", "check", "imagine", "cluster", "mcp", "serve"),
+    *("torch", "--precision", "--device"),
+}
+"""Commands, and what they are given, for which PyTorch or another large library may be imported. All others are forked
+from a process without these, in half of the time."""
+
+
+def needs_torch(arguments: Iterable[object]) -> bool:
+    """Whether a command with these arguments had better be forked from the process that has imported PyTorch."""
+    return not _WITH_TORCH.isdisjoint(arguments)
 
 
 def ask(
@@ -57,10 +69,10 @@ def _is_open(descriptor: int) -> bool:
     return True
 
 
-def _main(address: str, *arguments: str) -> int:
+def _main(with_torch: str, without_torch: str, *arguments: str) -> int:
     streams = {number: number for number in range(3) if _is_open(number)}
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(address)
+        connection.connect(with_torch if needs_torch(arguments) else without_torch)
         here = os.open(".", os.O_RDONLY)  # which may have no name any more
         ask(connection, ["-m", "clipsearch", *arguments], here, os.environ, streams)
         receive(connection)

@@ -6,12 +6,12 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Run, deny, index, paint, unprivileged
+from warm import Warm
 
 from clipsearch.cli import _COMMANDS
 
@@ -93,7 +93,7 @@ def other_user() -> list[str]:
 def test_an_index_that_may_not_be_searched_is_an_error(run: Run, folder: Path, arguments: list[str]) -> None:
     (folder / ".clipsearch").chmod(0)
     try:
-        done = run(*arguments, cwd=folder, before=unprivileged())
+        done = run(*arguments, cwd=folder, unprivileged=True)
     finally:
         (folder / ".clipsearch").chmod(0o700)
     assert re.search(r"\.clipsearch/index\.db .*: Permission denied\.$", refused(done))
@@ -103,7 +103,7 @@ def test_an_index_that_may_not_be_searched_is_an_error(run: Run, folder: Path, a
 def test_a_folder_above_that_may_not_be_searched_is_an_error(run: Run, folder: Path, arguments: list[str]) -> None:
     (folder.parent).chmod(0o600)
     try:
-        done = run(*arguments, cwd=folder, before=unprivileged())
+        done = run(*arguments, cwd=folder, unprivileged=True)
     finally:
         (folder.parent).chmod(0o700)
     refused(done)
@@ -258,12 +258,11 @@ runpy.run_module("clipsearch", run_name="__main__")
 """
 
 
-def test_thousands_of_nested_folders_are_no_trouble(folder: Path, run: Run, environment: dict[str, str]) -> None:
+def test_thousands_of_nested_folders_are_no_trouble(folder: Path, run: Run, with_torch: Warm) -> None:
     (folder / "pictures" / "deep").mkdir()
     try:
         for arguments in (["query", "red"], ["index", "."]):
-            command = [sys.executable, "-c", DEEP, str(folder / "pictures" / "deep"), *arguments]
-            done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+            done = with_torch.run(["-c", DEEP, folder / "pictures" / "deep", *arguments])
             assert "File name too long" in refused(done), arguments
         done = run("index", "--json", cwd=folder)
         assert done.returncode == 0, done.stderr.decode()
@@ -277,7 +276,7 @@ def test_settings_that_are_no_file_are_an_error(run: Run, folder: Path) -> None:
     settings = folder / "clipsearch.toml"
 
     def said() -> str:
-        return refused(run("index", "pictures", cwd=folder, before=unprivileged()))
+        return refused(run("index", "pictures", cwd=folder, unprivileged=True))
 
     settings.mkdir()
     assert "clipsearch.toml" in said()
