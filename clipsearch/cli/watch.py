@@ -43,7 +43,7 @@ class WatchOptions:
             metavar="SECONDS",
             min=1,
             help="With --watch: search the folders every so many seconds, instead of being told of changes. For "
-            "network drives, where nobody tells.",
+            "network drives and object stores, where nobody tells.",
             show_default=False,
         ),
     ] = None

@@ -32,10 +32,12 @@ from clipsearch.datasets.tables import (
     path_in,
     read_table,
 )
-from clipsearch.errors import InputError, UnreadableImageError
+from clipsearch.errors import InputError
 from clipsearch.images.files import ImageFile
-from clipsearch.images.sources import source_of
+from clipsearch.images.named_files import MISSING, named_files
+from clipsearch.system.addresses import is_address
 from clipsearch.system.bounded import read_list_in
+from clipsearch.system.paths import absolute, inside
 
 _log = logging.getLogger(__name__)
 _COLUMNS = (
@@ -105,7 +107,7 @@ def read_captions(
     text = decoded(read_list_in(path) if content is None else content, str(path), encoding)
     lines = _lines(text, str(path), split)
     folder = path.parent if images is None else Path(images)
-    if not os.path.isdir(folder):
+    if not (is_address(absolute(folder)) or os.path.isdir(folder)):
         raise InputError(f"There is no folder {folder} to look for images in.")
     found = _collected(lines, folder, encoding)
     if not found.texts and not found.missing:
@@ -132,23 +134,20 @@ def _lines(text: Text, name: str, split: str | None) -> Iterable[_Line]:
 
 def _collected(lines: Iterable[_Line], folder: Path, encoding: str | None) -> Captions:
     """Collect the captions, with each image and each text once."""
-    images: dict[bytes, int] = {}
+    named = [(_path(line, folder, encoding), _caption(line)) for line in lines]
+    files, missing = [], []
+    for file in named_files(dict.fromkeys(path for path, _ in named)):
+        if file.problem is not None and file.problem.startswith(MISSING):
+            missing.append(file.path)
+        else:
+            files.append(file)
+    images = {file.path: number for number, file in enumerate(files)}
     texts: dict[str, int] = {}
     pairs: dict[tuple[int, int], None] = {}
-    files: list[ImageFile] = []
-    missing: dict[bytes, None] = {}
-    for line in lines:
-        path = _path(line, folder, encoding)
-        caption = _caption(line)
-        if path not in images:
-            file = _file(path)
-            if file is None:
-                missing[path] = None
-                continue
-            images[path] = len(files)
-            files.append(file)
-        pairs[texts.setdefault(caption, len(texts)), images[path]] = None
-    return Captions(files, list(texts), list(pairs), list(missing))
+    for path, caption in named:
+        if (image := images.get(path)) is not None:
+            pairs[texts.setdefault(caption, len(texts)), image] = None
+    return Captions(files, list(texts), list(pairs), missing)
 
 
 def _beside(place: Path, images: object, split: str | None, encoding: str | None) -> Captions:
@@ -180,29 +179,23 @@ def _caption(line: _Line) -> str:
     return caption
 
 
-def _file(path: bytes) -> ImageFile | None:
-    """Describe the file at `path`; None if it does not exist."""
-    try:
-        if (source := source_of(path)) is not None:
-            return source.file(path)
-        status = os.stat(path)
-    except UnreadableImageError as error:
-        return ImageFile(path, 0, 0, str(error))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
-        return None
-    except OSError as error:
-        return ImageFile(path, 0, 0, error.strerror)
-    return ImageFile.of(path, status)
-
-
 def _not_there(found: Captions, folder: Path) -> InputError:
     total = len(found.images) + len(found.missing)
-    inner = [os.fsdecode(os.path.relpath(path, os.fsencode(os.path.abspath(folder)))) for path in found.missing]
+    place = absolute(folder)
+    inner = [os.fsdecode(_from(place, path)) for path in found.missing]
+    shown = os.fsdecode(place) if is_address(place) else folder
     named = ", ".join(inner[:_NAMED]) + (", ..." if len(inner) > _NAMED else "")
     way = "images-or-skip" if found.images else "images"
     return InputError(
-        f"{len(inner)} of {total} images are not in {folder}: {named}.", hint=(way, *encoding_hint(found.missing))
+        f"{len(inner)} of {total} images are not in {shown}: {named}.", hint=(way, *encoding_hint(found.missing))
     )
+
+
+def _from(folder: bytes, path: bytes) -> bytes:
+    """Return a path as seen from a folder; of an address, what follows that of the folder."""
+    if is_address(path) or is_address(folder):
+        return path.removeprefix(inside(folder))
+    return os.path.relpath(path, folder)
 
 
 # -- formats -----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from clipsearch.datasets.cifar import read_dict
 from clipsearch.datasets.tables import IMAGE_COLUMNS, Column, check_utf8, decoded, encoding_hint, path_in, read_table
 from clipsearch.errors import InputError
 from clipsearch.images.files import ImageFile
-from clipsearch.images.finding import named_file
+from clipsearch.images.named_files import MISSING, named_files
 from clipsearch.system.bounded import read_list_in
 from clipsearch.system.paths import absolute
 
@@ -181,7 +181,8 @@ def cifar_files(batches: Iterable[CifarBatch], folder: Path) -> list[ImageFile]:
 
 
 def _check_there(path: Path, files: Iterable[bytes]) -> None:
-    gone = [file for file in files if not os.path.exists(file) and named_file(file).problem is not None]
+    unseen = named_files(file for file in files if not os.path.exists(file))
+    gone = [file.path for file in unseen if file.problem is not None and file.problem.startswith(MISSING)]
     if gone:
         more = f", and {len(gone) - 1} more are not there" if len(gone) > 1 else ""
         raise InputError(f"{path}: there is no image {os.fsdecode(gone[0])}{more}.", hint=encoding_hint(gone))

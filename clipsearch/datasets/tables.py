@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from clipsearch.errors import InputError
 from clipsearch.system import unicode
+from clipsearch.system.addresses import as_address
 from clipsearch.system.paths import absolute
 
 IMAGE_COLUMNS = ("image", "file", "path", "filename", "filepath", "image_path", "image_name")
@@ -159,11 +160,14 @@ def path_in(folder: Path, name: str, encoding: str | None = None) -> bytes:
     """Return the absolute path of the file that a table in `folder` calls `name`.
 
     If no file has that name, one whose name is in the table's `encoding`, as in old archives, is taken, and then one
-    whose name lacks the spaces around it.
+    whose name lacks the spaces around it. A name may be an address, too, and so may `folder`.
 
     Raises:
+        InputError: as for `addresses.as_address`.
         ValueError: no file can have this name.
     """
+    if ":/" in name and (address := as_address(name.strip())) is not None:
+        return address
     path = absolute(folder / os.fsdecode(name.encode("utf-8", "surrogateescape")))
     is_plain = name.isascii() and name == name.strip()
     if is_plain or os.path.lexists(path):

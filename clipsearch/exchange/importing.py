@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +19,15 @@ from clipsearch.datasets.tables import encoding_hint, path_in
 from clipsearch.errors import InputError, ModelMismatchError
 from clipsearch.exchange.reading import Part, open_vectors, read_about, read_paths
 from clipsearch.images.files import ImageFile, Rules
-from clipsearch.images.finding import named_file
+from clipsearch.images.named_files import named_files
 from clipsearch.index.format import ModelRecord, Record, Root, mismatch
 from clipsearch.index.models import IndexModel, LoadedModel
 from clipsearch.index.pipeline import decode_images, embed_images, read_images
 from clipsearch.index.reading import Store
 from clipsearch.index.targets import Target
 from clipsearch.index.writing import Writer
+from clipsearch.system.addresses import is_address, is_web
+from clipsearch.system.members import on_disk, opened
 from clipsearch.system.paths import absolute, is_below
 from clipsearch.system.progress import Progress
 from clipsearch.unit import Floats
@@ -155,7 +157,7 @@ def import_vectors(
 def _opened(parts: Sequence[Part], start: Path, *, normalise: bool, encoding: str | None) -> _Source:
     matrices: list[Floats] = []
     where: list[npt.NDArray[np.int64]] = []
-    files: dict[bytes, ImageFile] = {}
+    named: dict[bytes, None] = {}
     for number, part in enumerate(parts):
         vectors, paths = open_vectors(part.vectors), read_paths(part.names, encoding=encoding)
         if len(vectors) != len(paths):
@@ -167,15 +169,15 @@ def _opened(parts: Sequence[Part], start: Path, *, normalise: bool, encoding: st
             )
         _check_numbers(part.vectors, vectors, normalise=normalise)
         for path in (path_in(start, path.decode("utf-8", "surrogateescape"), encoding) for path in paths):
-            if path in files:
+            if path in named:
                 raise InputError(f"{part.names} names {os.fsdecode(path)}, which has a vector already.")
-            files[path] = named_file(path)
+            named[path] = None
         matrices.append(vectors)
         rows = np.arange(len(vectors))
         where.append(np.stack([np.full_like(rows, number), rows], axis=1))
-    if not files:
+    if not named:
         raise InputError(f"{' and '.join(str(part.vectors) for part in parts)}: there is not one vector.")
-    return _Source(matrices, np.concatenate(where), list(files.values()))
+    return _Source(matrices, np.concatenate(where), list(named_files(named)))
 
 
 def _check_numbers(path: Path, vectors: Floats, *, normalise: bool) -> None:
@@ -212,20 +214,41 @@ def _refuse(problems: Sequence[tuple[bytes, str]], start: Path, *, skip_missing:
 def _new_roots(paths: Iterable[bytes], given: Sequence[bytes], known: Sequence[Root]) -> list[bytes]:
     """Return the folders to add to the roots of the index, so that each path lies in a root."""
     for root in given:
-        if not os.path.isdir(root):
+        if not (is_address(root) or os.path.isdir(root)):
             raise InputError(f"There is no folder {os.fsdecode(root)}.")
     tops = [*given, *(root.path for root in known)]
     outside = [path for path in paths if not any(is_below(path, top) for top in tops)]
     if outside and given:
         raise InputError(f"{os.fsdecode(outside[0])} lies in none of the folders that were named.", hint="more-roots")
     found = list(given)
-    if outside:
-        common = os.path.commonpath([os.path.dirname(path) for path in outside])
+    for common in _common_folders(outside):
         # The next update indexes everything in a root, so a root must not contain more than was meant.
         if os.path.dirname(common) == common or any(is_below(root.path, common) for root in known):
             raise InputError(f"The images have no folder in common but {os.fsdecode(common)}.", hint="roots")
         found.append(common)
     return [root for root in found if not any(is_below(root, other.path) for other in known)]
+
+
+def _common_folders(paths: Iterable[bytes]) -> list[bytes]:
+    """Return the folder that paths have in common: one on the disk, one for each bucket, and each list of addresses.
+
+    A picture on a web server that is on no list lies in no folder, and stands for itself, as when it is indexed.
+    """
+    places: dict[bytes, list[bytes]] = {}
+    for path in paths:
+        place = b"" if not is_address(path) else on_disk(path) if is_web(path) else b"/".join(path.split(b"/")[:3])
+        places.setdefault(place, []).append(os.path.dirname(path))
+    found = []
+    for place, folders in places.items():
+        if not place:
+            found.append(os.path.commonpath(folders))
+        elif is_web(place):
+            found.append(opened(place))
+        else:
+            parts = [folder.split(b"/") for folder in folders]
+            same = takewhile(lambda pair: pair[0] == pair[1], zip(min(parts), max(parts), strict=False))
+            found.append(b"/".join(part for part, _ in same))
+    return found
 
 
 # -- the model -----------------------------------------------------------------------------------------------------

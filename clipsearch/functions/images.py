@@ -109,9 +109,9 @@ def classify(
         return list(_labelled(chosen.paths, classifier, found))
     if filters:
         raise InputError("Filters are for the images of an index.")
-    from clipsearch.images.finding import named_file
+    from clipsearch.images.named_files import named_files
 
-    files = [named_file(absolute(path)) for path in images]
+    files = list(named_files(map(absolute, images)))
     with opened(model) as embedder:
         classifier = Classifier.of(labels, embedder, wanted)
         done = classifier.predict_files(embedder, files, top, progress=progress)
@@ -148,10 +148,10 @@ def hidden_states(
         InputError: an image cannot be read, an argument is invalid, or the model has no such layer or token.
         ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
     """
-    from clipsearch.images.finding import named_file
+    from clipsearch.images.named_files import named_files
     from clipsearch.search.inner_layers import views_of_all
 
-    files = [named_file(absolute(path)) for path in images]
+    files = list(named_files(map(absolute, images)))
     with opened(model) as embedder:
         return views_of_all(embedder.image_tower, files, layer, tokens, crops=crops, progress=progress)
 

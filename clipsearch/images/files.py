@@ -24,6 +24,10 @@ class UnreachableError(UnreadableImageError):
     """A file cannot be had now: its server does not answer, or refuses it. What is known of it stays."""
 
 
+class GoneError(UnreachableError):
+    """A store does not answer any more, so that none of its files can be had for the time being."""
+
+
 class ImageFile(NamedTuple):
     """An image file as the file system describes it."""
 

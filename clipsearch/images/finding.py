@@ -17,12 +17,10 @@ from clipsearch.images.entries import Identity, entries_of, identity_of, is_file
 from clipsearch.images.extensions import ImageNames
 from clipsearch.images.files import ImageFile, Rules
 from clipsearch.images.ignoring import IGNORE_FILE, Patterns, is_ignored, read_patterns
-from clipsearch.images.optional_packages import needed_extra
+from clipsearch.images.looking import Looking
+from clipsearch.images.named_files import named_file
 from clipsearch.images.other_files import Sort, sort_of, system_folder
 from clipsearch.images.parts import Part
-from clipsearch.images.reading import first_bytes
-from clipsearch.images.signatures import HEAD, image_ending
-from clipsearch.images.sources import source_of
 from clipsearch.system.addresses import is_address
 from clipsearch.system.members import MARK, Inside, is_archive_name, on_disk, opened, within
 from clipsearch.system.naming import ASIDE
@@ -77,8 +75,13 @@ def find_images(
         files = walk.in_store(place)
     else:
         files = _on_disk(place, walk) if inner is None else walk.in_archive(inner, place)
-    known = (file for file in files if file.by_name or file.size < 0 or _is_image(file, passed_over))
-    yield from known if looking else files
+    if not looking:
+        yield from files
+        return
+    looks = Looking()
+    for file in looks.ahead(files, lambda _: True) if is_address(place) else files:
+        if file.by_name or file.size < 0 or _is_image(file, looks, passed_over):
+            yield file
 
 
 def _on_disk(place: bytes, walk: _Walk) -> Iterator[ImageFile]:
@@ -101,38 +104,13 @@ def _on_disk(place: bytes, walk: _Walk) -> Iterator[ImageFile]:
         raise InputError(f"{shown} is {kind_of(status.st_mode)}, neither an image nor a folder.")
 
 
-def named_file(path: bytes) -> ImageFile:
-    """Describe the file at the absolute `path` that a user named, and the problem if it is missing or no file."""
+def _is_image(file: ImageFile, looking: Looking, passed_over: Callable[[str], None]) -> bool:
     try:
-        if (source := source_of(path)) is not None:
-            where = "" if is_address(path) else " in its archive"
-            return source.file(path) or ImageFile(path, 0, 0, f"it is missing{where}")
-        status = os.stat(path)
-    except UnreadableImageError as error:
-        return ImageFile(path, 0, 0, str(error))
-    except OSError as error:
-        return ImageFile(path, 0, 0, "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror))
-    return ImageFile.of(path, status, None if stat.S_ISREG(status.st_mode) else "it is no file")
-
-
-def look(file: ImageFile) -> str | None:
-    """Read the first bytes of a file. Return None if they are those of an image, else the kind as which it is left out.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
-    kind = sort_of(os.path.basename(file.path))[1]
-    ending = image_ending(first_bytes(file.path, HEAD), file.size)
-    if ending is None:
-        return kind
-    return ending if needed_extra(ending) else None
-
-
-def _is_image(file: ImageFile, passed_over: Callable[[str], None]) -> bool:
-    try:
-        kind = look(file)
+        kind = looking.kind(file)
     except FileNotFoundError:  # gone since its folder was listed
         return False
+    except UnreadableImageError:  # reading it shows why
+        return True
     except OSError:
         kind = sort_of(os.path.basename(file.path))[1]
     if kind is not None:

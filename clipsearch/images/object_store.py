@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from clipsearch.errors import StoreError, UnreadableImageError
-from clipsearch.images.files import ImageFile, UnreachableError
+from clipsearch.images.files import GoneError, ImageFile, UnreachableError
 from clipsearch.images.limits import check_bytes
 from clipsearch.images.requesting import (
     AT_ONCE,
@@ -107,18 +107,15 @@ class ObjectStore:
         return _described(path, answer["ContentLength"], answer)
 
     def first_bytes(self, path: bytes, count: int) -> bytes:
-        """Read the first bytes of an object, as for `sources.Source`; a StoreError if it cannot be had now."""
-        try:
-            return self._read(path, count, wanted=f"bytes=0-{count - 1}")[1]
-        except UnreachableError as error:
-            raise StoreError(f"{os.fsdecode(path)}: {error}.") from error
+        """Read the first bytes of an object, as for `sources.Source`, with the errors of `read`."""
+        return self._read(path, count, wanted=f"bytes=0-{count - 1}")[1]
 
     def read(self, path: bytes, most: int) -> tuple[ImageFile, bytes]:
         """Read an object, as for `sources.Source`. One that is too large is refused before it is downloaded.
 
         Raises:
-            StoreError: the bucket cannot be used any more.
-            UnreachableError: the object cannot be had now.
+            StoreError: the bucket cannot be used.
+            UnreachableError: the object cannot be had now; a GoneError if no other can, either.
         """
         if (problem := _problem(self._key(path))) is not None:
             raise UnreadableImageError(problem)
@@ -141,7 +138,7 @@ class ObjectStore:
             )
         except UnreachableError as error:
             if gone := connection.server(self._bucket).gone():
-                raise StoreError(f"{gone}. What was recorded until then stays.") from error
+                raise GoneError(gone) from error
             raise
 
     def _read(self, path: bytes, most: int, wanted: str | None = None) -> tuple[ImageFile, bytes]:

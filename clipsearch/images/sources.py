@@ -36,6 +36,7 @@ class Source(Protocol):
 
         Raises:
             OSError: it cannot be read.
+            UnreadableImageError: it lies in a store, and cannot be had now.
         """
 
     def read(self, path: bytes, most: int) -> tuple[ImageFile, bytes]:

@@ -74,7 +74,7 @@ class WebFiles:
         return self._described(ImageFile(path, 0, 0))
 
     def first_bytes(self, path: bytes, count: int) -> bytes:
-        """Read the first bytes of a file, as for `sources.Source`; a StoreError if it cannot be had now."""
+        """Read the first bytes of a file, as for `sources.Source`, with the errors of `read`."""
 
         async def read(response: Any) -> bytes:  # noqa: ANN401
             data = b""
@@ -84,10 +84,7 @@ class WebFiles:
                     break
             return data[:count]
 
-        try:
-            return _ask(_url(path), read, ranged=f"bytes=0-{count - 1}")
-        except UnreachableError as error:
-            raise StoreError(f"{os.fsdecode(path)}: {error}.") from error
+        return _ask(_url(path), read, ranged=f"bytes=0-{count - 1}")
 
     def read(self, path: bytes, most: int) -> tuple[ImageFile, bytes]:
         """Read a file, as for `sources.Source`.

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from itertools import chain
 from traceback import clear_frames
 
-from clipsearch.errors import IndexWriteError, InputError, StoreError
+from clipsearch.errors import IndexWriteError, InputError, StoreError, UnreadableImageError
 from clipsearch.images.files import ImageFile
-from clipsearch.images.finding import find_images, look
+from clipsearch.images.finding import find_images
+from clipsearch.images.looking import Looking
 from clipsearch.images.other_files import PassedOver, listed, rule_for, sort_of
 from clipsearch.images.sources import in_order, source_of
 from clipsearch.index.archives import Archives, lies_in, still_holds
@@ -65,6 +66,7 @@ class Changes:
         """The device that each target was on when its first file was found."""
         self._drives: dict[bytes, Drives] = {}
         """The drives that are mounted in each target."""
+        self._looking = Looking()
         self._listed: tuple[bytes, bool] = (b"", False)
         """The last folder from which a file was missing, and whether the folder exists."""
         # A database without a name is a temporary file, which SQLite deletes on closing.
@@ -134,6 +136,8 @@ class Changes:
             looking=False,
             unpack=lambda search: self.archives.images(search, store, target),
         )
+        if is_address(target.start):
+            files = self._looking.ahead(files, lambda file: not _is_known(file, store, target, lacks))
         try:
             with _temporary_file():
                 self._queue.executemany(
@@ -195,8 +199,7 @@ class Changes:
                 old, last = self._of_another_part(file, target, known, old, last)
                 continue
             same = old is not None and old.path == file.path
-            is_unchanged = same and old is not None and not target.reread and _is_unchanged(file, old, target)
-            is_unchanged = is_unchanged and not (lacks and old and lacks(old))
+            is_unchanged = same and old is not None and _is_unchanged(file, old, target, lacks)
             if not (is_unchanged or file.by_name or self._is_image(file, target, is_known=same)):
                 continue
             last = self._found(file.path, target)
@@ -242,9 +245,11 @@ class Changes:
     def _is_image(self, file: ImageFile, target: Target, *, is_known: bool) -> bool:
         """Whether to read a file whose name does not say what it is, or a known file that cannot be opened."""
         try:
-            kind = look(file)
+            kind = self._looking.kind(file)
         except FileNotFoundError:
             return is_known  # reading a known file finds out that it is gone
+        except UnreadableImageError:
+            return True  # so will reading it, and why
         except OSError:
             if is_known:
                 return True
@@ -325,8 +330,18 @@ def _temporary_file() -> Iterator[None]:
         ) from error
 
 
-def _is_unchanged(file: ImageFile, old: Known, target: Target) -> bool:
+def _is_known(
+    file: ImageFile, store: RecordWriter | None, target: Target, lacks: Callable[[Known], bool] | None
+) -> bool:
+    """Whether the index has a file as it is."""
+    old = next(store.known(file.path), None) if store else None
+    return old is not None and old.path == file.path and _is_unchanged(file, old, target, lacks)
+
+
+def _is_unchanged(file: ImageFile, old: Known, target: Target, lacks: Callable[[Known], bool] | None) -> bool:
     """Whether the file need not be read: it is unchanged, and so is the reason if it could not be read."""
+    if target.reread:
+        return False
     # The option has changed since this damaged image was taken or refused.
     if old.damaged and target.skip_damaged is (old.error is None):
         return False
@@ -335,7 +350,9 @@ def _is_unchanged(file: ImageFile, old: Known, target: Target) -> bool:
     # Permission to open a file may change without changing its size and time.
     if old.error is not None and (target.retry or not old.opened):
         return False
-    return file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)
+    if not (file.ctime_ns == old.ctime_ns is not None or _is_same_file(file, old)):
+        return False
+    return not (lacks and lacks(old))
 
 
 def _looks_the_same(file: ImageFile, old: Known) -> bool:

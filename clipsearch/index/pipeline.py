@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.errors import ModelError, UnreadableImageError
+from clipsearch.errors import ModelError, StoreError, UnreadableImageError
 from clipsearch.images.box import Box
-from clipsearch.images.files import ImageFile, MemberError, UnreachableError
+from clipsearch.images.files import GoneError, ImageFile, MemberError, UnreachableError
 from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
 from clipsearch.images.regions import layout
@@ -246,12 +246,18 @@ class _Batches:
 
 
 def read(file: ImageFile, max_pixels: int | None) -> Item:
-    """Read one file. `max_pixels` is as for `read_file`."""
+    """Read one file. `max_pixels` is as for `read_file`.
+
+    Raises:
+        StoreError: the store of the file does not answer any more, so that it is no use to go on.
+    """
     known = Record(file.path, None, file.size, file.mtime_ns, None, ctime_ns=file.ctime_ns, inode=file.inode)
     if file.problem is not None:
         return Item(file, known._replace(error=file.problem))
     try:
         data, digest, size, mtime_ns, ctime_ns, inode = read_file(file.path, max_pixels)
+    except GoneError as error:
+        raise StoreError(f"{error}. What was recorded until then stays.") from error
     except UnreadableImageError as error:
         # An empty hash says that there is no need to try again.
         stays = b"" if isinstance(error, MemberError) else None

@@ -97,10 +97,11 @@ class Unsettled:
     def takes(self, file: ImageFile) -> bool:
         """Return whether a file that a search found is settled. If it was unknown, this was the first look at it.
 
-        Members of an archive are, because a search that meets them has asked for the archive.
+        Members of an archive are, because a search that meets them has asked for the archive, and objects in stores,
+        which are never there in part.
         """
         stamp = file.size, file.mtime_ns
-        if self.settled.get(file.path) == stamp or on_disk(file.path) != file.path:
+        if is_address(file.path) or self.settled.get(file.path) == stamp or on_disk(file.path) != file.path:
             return True
         if self._seen.get(file.path) is None:
             self.settled.pop(file.path, None)
@@ -173,7 +174,6 @@ class Watch:
         Raises:
             ClipsearchError: a path that was given cannot be searched, or what else `update` raises.
         """
-        _check_on_disk(self._given)
         if self._given:
             self._watched = {top: _identity(top) for top in self._given}
             self._events.watch([top for top, identity in self._watched.items() if identity is not None])
@@ -253,7 +253,6 @@ class Watch:
         with closing(Store.open(self._folder)) as store:
             self._tops = self._given or [on_disk(root.path) for root in store.roots()]
             mounts = [folder.path for folder in store.folders()]
-        _check_on_disk(self._tops)
         self._real = {real: top for top in self._tops if (real := os.path.realpath(top)) != top}
         before, self._identities = self._identities, {place: _identity(place) for place in (*self._tops, *mounts)}
         changed = [place for place, now in self._identities.items() if place in before and before[place] != now]
@@ -342,18 +341,10 @@ def _may_matter(name: bytes) -> bool:
     return sort_of(name)[0] in (Sort.UNKNOWN, Sort.BACKUP)
 
 
-def _check_on_disk(places: Iterable[bytes]) -> None:
-    """Check that all places to watch lie in the file system.
-
-    Raises:
-        InputError: one is an address.
-    """
-    for place in places:
-        if is_address(place):
-            raise InputError(f"Nothing says when something changes at {os.fsdecode(place)}.", hint="watch-folders")
-
-
 def _identity(path: bytes) -> tuple[int, int] | None:
+    """Return device and inode, or 0 for an address, which is asked at the next search only; None if it is not there."""
+    if is_address(path):
+        return 0, 0
     try:
         status = os.stat(path)
     except OSError:

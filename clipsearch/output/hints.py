@@ -61,7 +61,7 @@ HINTS = {
     "begin-again": "Go on with it: clipsearch index PATH (or delete {folder})",
     "refresh": "To bring the index up to date: clipsearch index",
     "go-on": "Go on with it: clipsearch index",
-    "watch-folders": "Name the folders to watch: clipsearch index FOLDER --watch",
+    "watch-folders": "To search there every five minutes: --poll 300",
     "install-watch": "Install it: pip install 'clipsearch[watch]'; or search them every minute: --poll 60",
     "poll": "To search them every minute instead: --poll 60",
     "index-anew": "Make it anew: clipsearch index PATH",

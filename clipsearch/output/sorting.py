@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError, InputError
-from clipsearch.images.finding import named_file
+from clipsearch.images.named_files import MISSING, named_files
 from clipsearch.output.copies import copy_image, is_same
 from clipsearch.output.paths import printable, shown
+from clipsearch.system.addresses import is_address
 from clipsearch.system.copying import move as move_file
 from clipsearch.system.copying import move_link, relink
 from clipsearch.system.counting import plural
@@ -69,22 +70,26 @@ def plan(images: Iterable[tuple[bytes, str]], folder: Path, *, move: bool) -> li
     Files keep their names; if a name is taken, it gets a number.
 
     Raises:
-        InputError: an image is gone, or a file is in the place of a folder.
+        InputError: an image is gone or cannot be had now, or a file is in the place of a folder.
     """
     top = os.fsencode(os.path.abspath(folder))
     names = _Names(move=move)
     steps: list[Step] = []
-    for source, name in images:
+    images = list(images)
+    sources = [source for source, _ in images]
+    if move and (source := next(filter(elsewhere, sources), None)):
+        raise InputError(
+            f"{printable(shown(source))} lies {elsewhere(source)}, and nothing is ever changed there.", hint="copy-into"
+        )
+    for (source, name), file in zip(images, named_files(sources), strict=True):
         inner = os.path.join(top, os.fsencode(name))
         for place in (top, inner):
             if os.path.lexists(place) and not os.path.isdir(place):
                 raise InputError(f"{printable(shown(place))} is no folder. Name another one.")
-        if move and (where := elsewhere(source)):
-            raise InputError(
-                f"{printable(shown(source))} lies {where}, and nothing is ever changed there.", hint="copy-into"
-            )
-        if named_file(source).problem is not None:
+        if file.problem is not None and (file.problem.startswith(MISSING) or not is_address(source)):
             raise InputError(f"{printable(shown(source))} is gone.", hint="refresh")
+        if file.problem is not None:
+            raise InputError(f"{printable(shown(source))}: {file.problem}.")
         targets = (os.path.join(inner, candidate) for candidate in free_names(os.path.basename(source)))
         steps.append(next(step for step in (names.step(source, target) for target in targets) if step is not None))
     return steps

@@ -207,11 +207,11 @@ class Embedder:
             InputError: an image cannot be read.
             ModelError: the model is not available.
         """
-        from clipsearch.images.finding import named_file
+        from clipsearch.images.named_files import named_files
 
         given = list(images)
         opened = [image for image in given if not isinstance(image, str | os.PathLike)]
-        files = [named_file(absolute(image)) for image in given if isinstance(image, str | os.PathLike)]
+        files = list(named_files(absolute(image) for image in given if isinstance(image, str | os.PathLike)))
         of_files, of_opened = self.images(files), iter(self._of_pixels(opened))
         vectors = [
             next(of_files).vector if isinstance(image, str | os.PathLike) else next(of_opened) for image in given
@@ -265,10 +265,10 @@ class Embedder:
             InputError: an image cannot be read, there is no image, or the model has no such layer or token.
             ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
         """
-        from clipsearch.images.finding import named_file
+        from clipsearch.images.named_files import named_files
         from clipsearch.search.inner_layers import all_hidden_states
 
-        return all_hidden_states(self.image_tower, [named_file(absolute(path)) for path in images], layer, tokens)
+        return all_hidden_states(self.image_tower, list(named_files(map(absolute, images))), layer, tokens)
 
     def text_map(self, image: AnyImage, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Compute where in an image texts fit.

@@ -27,9 +27,11 @@ from clipsearch.errors import (
     IndexUnfinishedError,
     InputError,
     ModelError,
+    StoreError,
     UnreadableImageError,
 )
 from clipsearch.images.box import parse_box
+from clipsearch.images.files import UnreachableError
 from clipsearch.images.reading import VanishedError, digest
 from clipsearch.index.selection import folders_of
 from clipsearch.output.paths import json_fields
@@ -308,6 +310,8 @@ def make_app(site: Site, *, token: str, names: tuple[str, ...] = (), any_address
 async def _on_error(_: Request, error: ClipsearchError) -> Response:
     kinds: list[tuple[type[ClipsearchError], int]] = [
         (VanishedError, _GONE),
+        (StoreError, _UNAVAILABLE),
+        (UnreachableError, _UNAVAILABLE),
         (UnreadableImageError, _NOT_ACCEPTED),
         (InputError, 400),
         (IndexLockedError, _UNAVAILABLE),

@@ -15,7 +15,7 @@ from clipsearch.search.ordering import Sort
 from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, negated, parse_text
 from clipsearch.server.indexes import Served
 from clipsearch.server.uploads import Uploads
-from clipsearch.system.paths import is_below
+from clipsearch.system.paths import from_folder, is_below
 
 MOST_HITS = 100_000
 """The largest number of hits that a query has."""
@@ -192,7 +192,7 @@ def _filters(given: Mapping[str, list[str]], one: Mapping[str, str], served: Ser
 
 def _folder(name: str, served: Served) -> str:
     """Return a folder, absolute or from that of the index on, that lies in what was indexed or around it."""
-    path = os.path.normpath(os.path.join(served.base, os.fsencode(name)))
+    path = from_folder(served.base, name)
     roots = [root.path for root in served.index.store.roots()]
     if not any(is_below(path, root) or is_below(root, path) for root in roots):
         raise InputError(f"under: {name!r} is not in the index.")  # and whether it exists is not said

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, ParamSpec, TypeVar
@@ -30,6 +29,7 @@ from clipsearch.server.asking import Question, parse
 from clipsearch.server.indexes import Indexes, Served
 from clipsearch.server.pictures import decoded
 from clipsearch.server.uploads import Uploads
+from clipsearch.system.paths import from_folder
 
 _MOST, _MOST_NAMED = 100, 20
 """The largest number of pictures in an answer, and of unreadable files in a status."""
@@ -282,7 +282,7 @@ def _found(served: Served, picture: str) -> Record:
     if _ID.fullmatch(picture):
         rows = [row for _, row in store.rows_with(bytes.fromhex(picture))]
     else:
-        row = store.row_of(os.path.normpath(os.path.join(served.base, os.fsencode(picture))))
+        row = store.row_of(from_folder(served.base, picture))
         rows = [] if row is None else [row]
     if not rows:
         raise ToolError(f"There is no picture {picture!r} in the index. Take an id or a path that a search returned.")

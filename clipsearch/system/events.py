@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from clipsearch.errors import InputError
+from clipsearch.system.addresses import is_address
 
 _STEP_MS, _TIMEOUT_MS, _GROUP_MS = 100, 200, 500
 """How often watchfiles looks for events and for the end of the watch, and how long it collects events at most."""
@@ -22,7 +23,11 @@ class Events(Protocol):
     """A source of notices. All paths are absolute."""
 
     def watch(self, places: Sequence[bytes]) -> None:
-        """Watch these folders and files, which exist, instead of those watched before."""
+        """Watch these folders and files, which exist, and addresses, instead of those watched before.
+
+        Raises:
+            InputError: nobody gives notice of what changes there.
+        """
 
     def wait(self, seconds: float) -> set[bytes]:
         """Wait until something changes, for up to `seconds`, and return the paths that changed since the last call.
@@ -52,6 +57,8 @@ class SystemEvents:
 
     def watch(self, places: Sequence[bytes]) -> None:
         """Watch these folders and files instead of those watched before; return when that has begun."""
+        for place in filter(is_address, places):
+            raise InputError(f"Nothing says when something changes at {os.fsdecode(place)}.", hint="watch-folders")
         self.close()
         if not places:
             return

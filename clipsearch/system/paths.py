@@ -30,6 +30,17 @@ def absolute(path: str | os.PathLike[str]) -> bytes:
     return _as_on_disk(os.fsencode(os.path.abspath(path)))
 
 
+def from_folder(folder: bytes, name: str) -> bytes:
+    """Return the absolute path of what is called `name` in a `folder`, without a look at the disk; an address as it is.
+
+    Raises:
+        InputError: as for `addresses.as_address`.
+    """
+    if ":/" in name and (address := as_address(name)) is not None:
+        return address
+    return os.path.normpath(os.path.join(folder, os.fsencode(name)))
+
+
 def same_letters(path: bytes) -> bytes:
     """Return a path in Unicode's NFC, in which paths with the same letters are equal."""
     if path.isascii():

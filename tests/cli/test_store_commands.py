@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import SAMPLES, Run
+from conftest import REPOSITORY, SAMPLES, Run
 from fresh import COMMAND, loaded_by
 from s3_server import SECRET, Store, moto, proxied
+from serving import Client, Reply, serving
+from terminal import on_a_terminal
 
+from clipsearch.errors import InputError
+from clipsearch.images import object_store, requesting
+from clipsearch.images.files import GoneError
 from clipsearch.index.format import ADDRESS_FORMAT, FOLDER, FORMAT
 from clipsearch.index.reading import Store as Index
+from clipsearch.output.sorting import plan
+from clipsearch.server.indexes import Indexes
+from clipsearch.server.mcp import Tools
 
 DOGS = [SAMPLES / "dogs" / f"dog_{n}.jpg" for n in (3, 4, 6)]
 FARM = sorted((SAMPLES / "farm").glob("*.jpg"))[:2]
@@ -79,6 +90,83 @@ def test_what_the_index_knows_needs_no_store(store: Store, home: Path, run: Run)
     assert sorted(said(run, store, *words, cwd=home)[0].splitlines()) == [f"{ROOT}/b/{path.name}" for path in FARM]
     assert json.loads(said(run, store, "status", "--json", cwd=home)[0])["roots"] == [{"path": ROOT, "images": 5}]
     assert store.asked == ["GET /pictures/photos/a/dog_3.jpg"]  # to see that it is what the index knows
+
+
+def test_objects_are_examples_copies_and_previews(store: Store, home: Path, run: Run) -> None:
+    dog = f"{ROOT}/a/dog_3.jpg"
+    part = json.loads(said(run, store, "similar", dog, "--box", "0%,0%,50%,50%", "--json", cwd=home)[0])
+    whole = json.loads(said(run, store, "similar", dog, "--json", cwd=home)[0])
+    assert [len(hits) for hits in (part, whole)] == [4, 4]
+    assert part[0]["score"] != whole[0]["score"]
+    named = ["query", "--image", dog, "-k", "1", "--print0"]
+    assert said(run, store, *named, cwd=home)[0] == f"{dog}\0"
+    marks = [
+        line.split("\t")[:2] for line in said(run, store, "duplicates", "--threshold", "0.4", cwd=home)[0].splitlines()
+    ]
+    assert ["1", "keep"] in marks
+    env = {**os.environ, **store.environment(), "PYTHONPATH": str(REPOSITORY)}
+    done = on_a_terminal("query", "dog", "-k", "2", "--preview", cwd=home, env=env)
+    assert done.stdout.count("\N{UPPER HALF BLOCK}".encode()) > 100, done.stderr
+    assert b"dog_3.jpg" in done.stdout
+
+
+def test_tables_and_vectors_name_objects(store: Store, home: Path, run: Run, tmp_path: Path) -> None:
+    said(run, store, "export", "-o", tmp_path / "v.npy", cwd=home)
+    said(run, store, "import", "v.npy", "v.csv", *MODEL, cwd=tmp_path)
+    assert json.loads(said(run, store, "status", "--json", cwd=tmp_path)[0])["roots"] == [{"path": ROOT, "images": 5}]
+    assert json.loads(said(run, store, "index", "--json", cwd=tmp_path)[0])["unchanged"] == 5
+    (tmp_path / "captions.csv").write_text(f"image,caption\n{ROOT}/a/dog_3.jpg,a dog\nb/{FARM[0].name},a farm\n")
+    words = ["eval", "captions.csv", "--images", ROOT, *MODEL]
+    assert "text->image\t2\t2" in said(run, store, *words, cwd=tmp_path)[0]
+    (tmp_path / "captions.csv").write_text(f"image,caption\n{ROOT}/a/dog_3.jpg,a dog\nno.jpg,a farm\n")
+    assert f"1 of 2 images are not in {ROOT}: no.jpg." in said(run, store, *words, cwd=tmp_path, code=2)[1]
+    (tmp_path / "labels.csv").write_text(f"image,label\n{ROOT}/a/dog_3.jpg,dog\n")
+    words = ["classify", f"{ROOT}/a/dog_3.jpg", *MODEL, "--label", "dog", "--label", "cow"]
+    words += ["--truth", "labels.csv", "--json", "--copy-into", "out"]
+    (line,) = json.loads(said(run, store, *words, cwd=tmp_path)[0])
+    assert (tmp_path / line["target"]).read_bytes() == DOGS[0].read_bytes()
+
+
+def test_the_page_and_agents_see_objects(
+    store: Store, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(requesting, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(object_store, "_connections", {})
+    with serving([home / FOLDER], tmp_path) as (_, client), Indexes([home / FOLDER]) as indexes:
+        hits = client.ask(f"/api/search?q=dog&under={ROOT}/a").json["hits"]
+        assert {hit["path"] for hit in hits} == {f"{ROOT}/a/{path.name}" for path in DOGS}
+        row, name = hits[0]["row"], hits[0]["path"]
+        content = PHOTOS[name.removeprefix(f"{ROOT}/")]
+        assert client.ask(f"/api/image/{row}").body == content
+        assert client.ask(f"/api/thumbnail/{row}").body.startswith(b"RIFF")
+        part = client.ask(f"/api/search?like={hits[0]['id']}@0%25,0%25,50%25,50%25").json["hits"]
+        assert part[0]["score"] < 0.9
+        with zipfile.ZipFile(io.BytesIO(zipped(client, row).body)) as archive:
+            assert archive.read(os.path.basename(name)) == content
+        tools = Tools(indexes)
+        about, _ = tools.show(picture=name)
+        assert name in str(about)
+        assert len(tools.similar(picture=name, k=2).pictures) == 2
+        store.faults = {"GET": ["500"] * 100}
+        try:
+            statuses = [client.ask(f"/api/image/{row}") for _ in range(9)]  # and not the store any more after eight
+            with zipfile.ZipFile(io.BytesIO(zipped(client, row).body)) as archive:
+                assert b"s3://pictures does not answer any more" in archive.read("not read.txt")
+            with pytest.raises(InputError, match=f"{name}: s3://pictures does not answer any more"):
+                plan([(name.encode(), "dog")], tmp_path, move=False)
+            with pytest.raises(GoneError, match="does not answer any more"):
+                tools.show(picture=name)
+        finally:
+            store.faults = {}
+        assert {reply.status for reply in statuses} == {503}
+        assert "could not be had now" in statuses[0].json["error"]
+
+
+def zipped(client: Client, row: int) -> Reply:
+    origin = {"Origin": f"http://127.0.0.1:{client.port}"}
+    return client.ask("/api/zip", method="POST", body=str(row).encode(), headers=origin)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from conftest import deny
 from clipsearch.errors import InputError, UnreadableImageError
 from clipsearch.images import archive_members, archives, tar_archives, zip_archives
 from clipsearch.images.files import MemberError, Rules
-from clipsearch.images.finding import find_images, named_file
+from clipsearch.images.finding import find_images
+from clipsearch.images.named_files import named_file
 from clipsearch.images.reading import VanishedError, first_bytes, read_file
 from clipsearch.system.members import on_disk, opened, within
 

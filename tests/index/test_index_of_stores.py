@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +23,8 @@ from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store as Index
 from clipsearch.index.summary import Summary
 from clipsearch.index.updating import UpdateOptions, update
+from clipsearch.index.watching import Watch
+from clipsearch.system.events import Polling
 from clipsearch.system.paths import absolute
 
 DOGS = [SAMPLES / "dogs" / f"dog_{n}.jpg" for n in (3, 4, 6)]
@@ -216,6 +219,54 @@ def test_an_object_that_changes_after_it_was_listed_is_what_it_is_when_read(
     store.asked.clear()
     assert updated().unchanged == 4
     assert len(store.asked) == 1
+
+
+def test_objects_whose_names_do_not_tell_are_looked_at_together(
+    store: Store, root: str, updated: Updated, tmp_path: Path
+) -> None:
+    together = threading.Barrier(8)  # none is answered before all are asked for
+
+    def wait() -> None:
+        together.wait(20)
+
+    for number in range(8):
+        store.put(f"photos/un/{number}", b"no picture" if number > 5 else DOGS[0].read_bytes() + bytes([number]))
+        store.then[f"GET /{store.bucket}/photos/un/{number}"] = wait
+    store.put("photos/un/../x", b"x")
+    store.faults = {"un/3": ["500", "429"], "un/4": ["403", "403"]}
+    done = updated(root)
+    assert not together.broken
+    reasons = {path.rpartition(b"/")[2]: reason for path, reason in done.unreadable}
+    assert (done.embedded, set(reasons)) == (10, {b"4", b"x"})
+    assert "refuses it: 403" in reasons[b"4"]
+    store.asked.clear()
+    assert (updated().embedded, [name for name in paths(tmp_path) if "/un/" in name]) == (
+        1,
+        [f"{root}/un/{number}" for number in range(6)],
+    )
+    assert sorted({asked.rpartition("/")[2] for asked in store.asked[1:]}) == ["4", "6", "7"]
+    assert len(found(f"{root}/un")) == 7
+    store.faults = {f"un/{number}": ["reset"] * 9 for number in range(8)}
+    with pytest.raises(StoreError, match="does not answer any more"):
+        updated(root, reread=True)
+    object_store._connections["s3"]._servers.clear()
+    assert len(paths(tmp_path)) == 11
+
+
+def test_a_store_is_searched_at_fixed_times(
+    store: Store, root: str, model: IndexingModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Watch(tmp_path / FOLDER, [Path(root)], model, Polling(0.01))) as watch:
+        assert [summary.images for summary in watch.begin()] == [5]
+        store.put("photos/new.jpg", FARM[0].read_bytes() + b"new")
+        summaries = watch.go_on()
+        assert next(summary for summary in summaries if summary.embedded).images == 6
+        store.faults = {"list-type": ["403"] * 2}
+        store.delete("photos/new.jpg")
+        assert next(summary for summary in summaries if summary.removed).images == 5
+    told = [record.getMessage() for record in caplog.records if root in record.getMessage()]
+    why = "cannot be read: the store says 403 InternalError. The index knows 6 images there. Nothing was changed."
+    assert told == [f"{root} {why}", f"{root} can be searched again."]
 
 
 def test_google_is_asked_in_the_same_way(store: Store, root: str, monkeypatch: pytest.MonkeyPatch) -> None:
