@@ -128,6 +128,13 @@ def with_torch(environment: dict[str, str], pytestconfig: pytest.Config) -> Iter
         yield warm
 
 
+@pytest.fixture(scope="session")
+def without_torch(environment: dict[str, str], pytestconfig: pytest.Config) -> Iterator[Warm]:
+    """Forks programs from a process that has not, in half of the time."""
+    with Warm(pytestconfig.stash[SERVERS][1], environment) as warm:
+        yield warm
+
+
 def _asking(config: pytest.Config) -> list[str]:
     """A command that begins fast and has `clipsearch` forked."""
     return [sys.executable, "-IS", str(TESTS[1] / "asking.py"), *config.stash[SERVERS]]
@@ -143,7 +150,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 
 
 @pytest.fixture(scope="session")
-def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Config) -> Iterator[Run]:
+def run(environment: dict[str, str], with_torch: Warm, without_torch: Warm, pytestconfig: pytest.Config) -> Run:
     """Run `clipsearch ARGUMENTS` in a folder, as a shell would, `before` it another command, its talk into `stderr`.
 
     `line` is what a shell runs, with the command as `"$@"`.
@@ -187,8 +194,7 @@ def run(environment: dict[str, str], with_torch: Warm, pytestconfig: pytest.Conf
         )
 
     run.environment = environment  # type: ignore[attr-defined]
-    with Warm(pytestconfig.stash[SERVERS][1], environment) as without_torch:
-        yield run
+    return run
 
 
 @pytest.fixture(scope="session")

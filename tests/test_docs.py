@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,17 +55,22 @@ def test_python_examples_run(name: str, sample_index: Path, with_torch: Warm, tm
     assert "dog_" in done.stdout.decode()
 
 
+@pytest.fixture
+def shells(environment: dict[str, str], forked: Path) -> dict[str, str]:
+    """The environment of a shell that finds the command."""
+    return environment | {"PATH": f"{forked}{os.pathsep}{environment.get('PATH', '')}"}
+
+
 def follow(recipe: int, asked: str, shell: str, environment: dict[str, str], cwd: Path) -> tuple[int, bool, bytes]:
     """Exit code, whether the script came to its end, and stderr of one of the recipes for CI."""
     (cwd / "wanted.txt").write_text(f"{asked}\n", "utf-8")
     part = (REPOSITORY / "README.md").read_text("utf-8").split("**Is it there at all?**")[1]
     script = re.findall(r"^```sh\n(.*?)^```$", part, re.MULTILINE | re.DOTALL)[recipe]
     script = script.replace("a watermark", asked.splitlines()[0]) + "echo passed\n"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     done = subprocess.run(
         [f"/bin/{shell}", "-e", "-c", script],
         cwd=cwd,
-        env=environment | {"PATH": path},
+        env=environment,
         capture_output=True,
         check=False,
     )
@@ -75,9 +79,9 @@ def follow(recipe: int, asked: str, shell: str, environment: dict[str, str], cwd
 
 @pytest.mark.parametrize("shell", ["bash", "sh"])
 def test_recipes_for_ci_decide_as_they_say(
-    shell: str, sample_index: Path, environment: dict[str, str], tmp_path: Path
+    shell: str, sample_index: Path, shells: dict[str, str], tmp_path: Path
 ) -> None:
-    here = environment | {"CLIPSEARCH_INDEX": str(sample_index)}
+    here = shells | {"CLIPSEARCH_INDEX": str(sample_index)}
     assert follow(0, "a watermark", shell, here, tmp_path)[:2] == (0, True)
     assert follow(0, "a red car", shell, here, tmp_path)[:2] == (1, False)  # which is there, so this job fails
     assert follow(1, "a red car\na pizza", shell, here, tmp_path)[:2] == (0, True)
@@ -86,9 +90,9 @@ def test_recipes_for_ci_decide_as_they_say(
 
 @pytest.mark.parametrize("recipe", [0, 1])
 def test_recipes_for_ci_fail_where_nothing_can_be_found_out(
-    recipe: int, environment: dict[str, str], tmp_path: Path
+    recipe: int, shells: dict[str, str], tmp_path: Path
 ) -> None:
-    code, passed, said = follow(recipe, "a red car", "bash", environment, tmp_path)
+    code, passed, said = follow(recipe, "a red car", "bash", shells, tmp_path)
     assert code != 0
     assert not passed
     assert b"No index" in said

@@ -6,11 +6,11 @@ import io
 import re
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from terminal import on_a_terminal
+from warm import Warm
 
 from clipsearch.cli.progress import ProgressBar, _Rate
 
@@ -28,14 +28,12 @@ def rates(shown: str) -> list[str]:
     return [found[1] or "" for found in re.finditer(r"\d+/\d+ images(?:, (\d+)/s)?", plain)]
 
 
-def test_what_comes_from_the_index_has_no_rate(
-    tmp_path: Path, sample_index: Path, environment: Mapping[str, str]
-) -> None:
+def test_what_comes_from_the_index_has_no_rate(tmp_path: Path, sample_index: Path, without_torch: Warm) -> None:
     known = next((sample_index / "sample-images" / "dogs").iterdir())
     for number in range(2000):  # so many that their rate would be seen
         (tmp_path / f"{number}{known.suffix}").hardlink_to(known)
     done = on_a_terminal(
-        *("score", tmp_path, "--text", "a dog"), cwd=sample_index, env={**environment, "TERM": "xterm"}, stderr=True
+        *("score", tmp_path, "--text", "a dog"), cwd=sample_index, warm=without_torch, stderr=True, TERM="xterm"
     )
     assert done.returncode == 0
     assert set(rates(done.stdout.decode())) == {""}  # it was drawn, without any

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import Run, index, make_clip, paint
 from terminal import on_a_terminal
+from warm import Warm
 
 import clipsearch
 from clipsearch.index.reading import Store
@@ -57,8 +58,8 @@ def test_print0_gives_paths_only(sample_index: Path, run: Run) -> None:
     assert all(os.path.isfile(os.path.join(os.fsencode(sample_index), path)) for path in paths)
 
 
-def test_a_table_on_a_terminal(sample_index: Path, environment: dict[str, str]) -> None:
-    done = on_a_terminal("query", "a dog is sleeping", "-k", "3", cwd=sample_index, env=environment)
+def test_a_table_on_a_terminal(sample_index: Path, without_torch: Warm) -> None:
+    done = on_a_terminal("query", "a dog is sleeping", "-k", "3", cwd=sample_index, warm=without_torch)
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
     assert lines[0].split() == ["rank", "score", "conf", "path", "size", "date"]

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from conftest import PICTUREBOOK, SAMPLES, Run, paint
 from fresh import COMMAND, HEAVY, loaded_by
 from PIL import Image
 from terminal import on_a_terminal
+from warm import Warm
 
 from clipsearch.errors import InputError
 from clipsearch.models.logits import Logits
@@ -218,13 +218,13 @@ def test_competing_images_have_ranks_among_each_other() -> None:
     assert TEXTS != IMAGES
 
 
-def test_a_terminal_gets_a_matrix_and_a_pipe_records(sample_index: Path, environment: Mapping[str, str]) -> None:
+def test_a_terminal_gets_a_matrix_and_a_pipe_records(sample_index: Path, without_torch: Warm) -> None:
     given = ["score", DOG, CAT, "--text", "a dog", "--text", "a cat"]
-    shown = on_a_terminal(*given, cwd=sample_index, env=environment, columns=100).stdout.decode().splitlines()
+    shown = on_a_terminal(*given, cwd=sample_index, warm=without_torch, columns=100).stdout.decode().splitlines()
     assert shown[0].split("  ")[-1].strip() == "a cat"
     assert [line.split()[0] for line in shown[1:]] == [DOG, CAT]
     assert "*" in shown[1]
-    narrow = on_a_terminal(*given, cwd=sample_index, env=environment, columns=60).stdout.decode().splitlines()
+    narrow = on_a_terminal(*given, cwd=sample_index, warm=without_torch, columns=60).stdout.decode().splitlines()
     assert len(narrow) == 5
     assert max(map(len, narrow)) <= 60
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import PICTUREBOOK, SAMPLES, Run, make_clip, paint
 from terminal import on_a_terminal
 from tiny import MODEL, update
+from warm import Warm
 
 from clipsearch.api import load_model, open_index, pull_model
 from clipsearch.cli.import_ import import_
@@ -282,12 +283,12 @@ def test_a_damaged_text_tower_is_said_once_and_before_it_is_made_anew(
     assert not any("made anew" in message for message in caplog.messages)
 
 
-def test_a_progress_bar_leaves_what_is_said_as_it_is(pictures: Path, environment: dict[str, str]) -> None:
+def test_a_progress_bar_leaves_what_is_said_as_it_is(pictures: Path, with_torch: Warm) -> None:
     """Neither broken into lines as wide as the terminal, nor coloured, nor overwritten."""
     odd = pictures.parent / "[bold] a model in a folder with a long name :smile:"
     shutil.copytree(PICTUREBOOK, odd)
     arguments = ("index", "pictures", "--model", odd, "-v")
-    done = on_a_terminal(*arguments, cwd=pictures.parent, env=environment, columns=30, stderr=True)
+    done = on_a_terminal(*arguments, cwd=pictures.parent, warm=with_torch, columns=30, stderr=True)
     assert done.returncode == 0
     lines = facts(b"\n".join(line.rpartition(b"\x1b[2K")[2] for line in done.stdout.splitlines()))
     assert b"Indexing" in done.stdout

@@ -141,16 +141,24 @@ class Story:
         return states
 
     def turns(self, kind: Kind) -> list[int]:
-        """The calls where a fault of this kind makes a difference; of many alike in a row the first and the last."""
-        calls: list[Call] = []
-        for _, alike in itertools.groupby(self.calls, key=lambda call: (call.name, call.path)):
-            run = list(alike)
-            calls += run[:: max(1, len(run) - 1)]
-        if self.is_extra and kind not in COPIES:
-            # Each call on their files, what comes after it, each commit, and a quarter of what other stories have, too.
-            files = {call.number for call in self.calls if call.path in EXTRA_FILES}
-            also = set(range(0, len(self.calls), 4)) | {number + 1 for number in files}
-            calls = [call for call in calls if call.number in files | also or is_commit(call) or call.name == "rename"]
+        """The calls where a fault of this kind makes a difference: of each sort of moment the first and the last.
+
+        What a fault meets is told by the call, the one before it and the one after it, by their names and files: each
+        file that is committed by itself is written in the same steps as the one before. Each commit is met. Where a
+        story is about regions or codes, moments without their files are met once, and a quarter of them by faults.
+        """
+        sorts: dict[Sequence[tuple[str, str] | None], list[Call]] = {}
+        steps = [None, *((call.name, call.path) for call in self.calls), None]
+        for call in self.calls:
+            sorts.setdefault(tuple(steps[call.number - 1 : call.number + 2]), []).append(call)
+        chosen = {call.number for call in self.calls if is_commit(call) or call.name == "rename"}
+        for place, (sort, alike) in enumerate(sorts.items()):
+            is_known = self.is_extra and not any(step and step[1] in EXTRA_FILES for step in sort)
+            if not is_known:
+                chosen |= {alike[0].number, alike[-1].number}
+            elif kind in COPIES or place % 4 == 0:
+                chosen.add(alike[-1].number)
+        calls = [call for call in self.calls if call.number in chosen]
         # Where nothing can be done by half, these are like the others. A full disk is noticed by what needs space.
         if kind in ("kill-torn", "short"):
             return [call.number for call in calls if call.name in WRITES]

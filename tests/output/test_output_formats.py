@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from terminal import on_a_terminal
+from warm import Warm
 
 from clipsearch.images.box import parse_box
 from clipsearch.output.hits import COLUMNS, Found, write_hits
@@ -93,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 
 
 @pytest.fixture(scope="module")
-def output(folder: Path, run: Run, environment: dict[str, str]) -> Output:
+def output(folder: Path, run: Run, without_torch: Warm) -> Output:
     """What a query says on a pipe or a terminal; each is run once."""
     known: dict[object, subprocess.CompletedProcess[bytes]] = {}
 
@@ -102,7 +103,7 @@ def output(folder: Path, run: Run, environment: dict[str, str]) -> Output:
         if key not in known:
             command = ("query", *arguments)
             known[key] = (
-                on_a_terminal(*command, cwd=folder, env=environment, columns=columns)
+                on_a_terminal(*command, cwd=folder, warm=without_torch, columns=columns)
                 if where == "terminal"
                 else run(*command, cwd=folder, env={"COLUMNS": str(columns)})
             )

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from warm import Warm
 
 
 def on_a_terminal(
-    *arguments: str | bytes | Path, cwd: Path, env: Mapping[str, str], columns: int = 80, stderr: bool = False
+    *arguments: str | Path, cwd: Path, warm: Warm, columns: int = 80, stderr: bool = False, **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run `clipsearch ARGUMENTS` with a pseudo-terminal as stdout; what comes back is what was written, unchanged.
+    """Fork `clipsearch ARGUMENTS` with a pseudo-terminal as stdout; what comes back is what was written, unchanged.
 
     With `stderr`, that goes to the terminal, too.
     """
     leader, follower = _terminal(columns)
-    command = [sys.executable, "-m", "clipsearch", *arguments]
-    own = {name: value for name, value in env.items() if name != "COLUMNS"}  # it would hide the terminal's width
-    with tempfile.TemporaryFile() as said:
-        with subprocess.Popen(
-            command, cwd=cwd, env=own, stdout=follower, stderr=follower if stderr else said
-        ) as process:
-            os.close(follower)
-            out = b"".join(iter(lambda: _read(leader), b""))
+    own = {name: value for name, value in warm.environment.items() if name != "COLUMNS"}  # it would hide the width
+    own |= variables
+    with (
+        tempfile.TemporaryFile() as said,
+        Warm(warm.address, own) as forking,
+        forking.begin(
+            ["-m", "clipsearch", *arguments], cwd=cwd, stdout=follower, stderr=follower if stderr else said.fileno()
+        ) as process,
+    ):
+        os.close(follower)
+        out = b"".join(iter(lambda: _read(leader), b""))
         os.close(leader)
         said.seek(0)
-        return subprocess.CompletedProcess(command, process.returncode, out, said.read())
+        process.communicate()
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, said.read())
 
 
 def shown_on_a_terminal(program: Sequence[str | Path], cwd: Path, warm: Warm, columns: int = 80) -> bytes:

@@ -96,8 +96,8 @@ class Warm:
     """Runs programs in forks of a `Server`, also several at a time."""
 
     def __init__(self, address: str, environment: Mapping[str, str]) -> None:
-        self._address = address
-        self._environment = dict(environment)
+        self.address = address
+        self.environment = dict(environment)
         self._idle: list[socket.socket] = []
 
     def __enter__(self) -> Self:
@@ -141,26 +141,27 @@ class Warm:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        stdout: int | None = None,
         stderr: int | BinaryIO | Literal["closed"] | None = None,
     ) -> Begun:
-        """Begin a program as `subprocess.Popen` would with pipes, or with what is said going into the file `stderr`."""
+        """Begin a program as `subprocess.Popen` would with pipes, or with open files instead."""
         try:
             connection = self._idle.pop()
         except IndexError:
             connection = socket.socket(socket.AF_UNIX)
-            connection.connect(self._address)
+            connection.connect(self.address)
         words = [str(word) for word in program]
         pipes = [os.pipe(), os.pipe()]
         with contextlib.ExitStack() as theirs:
             for _, writing in pipes:
                 theirs.callback(os.close, writing)
             nothing = theirs.enter_context(open(os.devnull, "rb"))
-            streams = {0: nothing.fileno(), 1: pipes[0][1], 2: pipes[1][1]}
+            streams = {0: nothing.fileno(), 1: pipes[0][1] if stdout is None else stdout, 2: pipes[1][1]}
             if stderr == "closed":
                 del streams[2]
             elif stderr is not None:
                 streams[2] = stderr if isinstance(stderr, int) else stderr.fileno()
-            ask(connection, words, os.fspath(cwd or os.getcwd()), self._environment | dict(env or {}), streams)
+            ask(connection, words, os.fspath(cwd or os.getcwd()), self.environment | dict(env or {}), streams)
         return Begun(words, connection, [open(reading, "rb") for reading, _ in pipes], self._idle.append)
 
 
@@ -280,6 +281,8 @@ def _connect(streams: dict[int, int]) -> None:
             os.close(number)
             setattr(sys, name, None)
             setattr(sys, f"__{name}__", None)
+    if sys.stdout is not None and sys.stdout.isatty():
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _become(program: list[str], cwd: str | int, env: dict[str, str]) -> NoReturn:

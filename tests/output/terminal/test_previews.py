@@ -27,6 +27,7 @@ import pytest
 from archive_files import tar
 from PIL import Image
 from rich.cells import cell_len
+from warm import Begun, Warm
 
 from clipsearch.errors import InputError
 from clipsearch.images.decoding import decode
@@ -141,7 +142,7 @@ def pseudo_terminal(columns: int, lines: int, cell: tuple[int, int] | None) -> I
         os.close(slave)
 
 
-def converse(master: int, process: subprocess.Popen[bytes], answers: bytes) -> bytes:
+def converse(master: int, process: Begun, answers: bytes) -> bytes:
     """All that `process` sends, which is answered once it asks."""
     sent, answered, end = b"", not answers, time.monotonic() + TIMEOUT
     while time.monotonic() < end:
@@ -158,7 +159,6 @@ def converse(master: int, process: subprocess.Popen[bytes], answers: bytes) -> b
             for answer in re.findall(rb"[^\x1b]+|\x1b[^\x1b]*", answers):  # over a line that is slow, one after another
                 os.write(master, answer)
                 time.sleep(0.02)
-    process.kill()
     raise AssertionError(sent)
 
 
@@ -168,7 +168,7 @@ def hit(path: Path, rank: int = 1, confidence: float | None = 0.5) -> Hit:
 
 def shown(
     hits: Sequence[Hit],
-    environment: Mapping[str, str],
+    warm: Warm,
     *,
     answers: bytes = DA1,
     columns: int = 80,
@@ -181,7 +181,7 @@ def shown(
 ) -> Screen:
     """The screen after `show_previews`, which must leave nothing to read and change no mode."""
     status, sent = run(
-        hits, environment, answers=answers, columns=columns, lines=lines, cell=cell, patience=patience, cwd=cwd,
+        hits, warm, answers=answers, columns=columns, lines=lines, cell=cell, patience=patience, cwd=cwd,
         crop=crop, **variables,
     )  # fmt: skip
     shows, _, end = sent.replace(b"\r\n", b"\n").rpartition(b"\nEND ")
@@ -194,7 +194,7 @@ def shown(
 
 def run(
     hits: Sequence[Hit],
-    environment: Mapping[str, str],
+    warm: Warm,
     *,
     answers: bytes,
     columns: int = 80,
@@ -207,25 +207,17 @@ def run(
 ) -> tuple[int, bytes]:
     """Exit status, and what was sent to the terminal; standard input is no terminal."""
     foreign = ("TMUX", "TMUX_PANE", "TERM_PROGRAM", "LC_TERMINAL", "COLORTERM", "NO_COLOR", "FORCE_COLOR")
-    own = {key: value for key, value in environment.items() if key not in foreign}
-    own |= {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": os.pathsep.join(sys.path)} | variables
+    own = {key: value for key, value in warm.environment.items() if key not in foreign}
+    own |= {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | variables
     values = [tuple(each) for each in hits]
     with pseudo_terminal(columns, lines, cell) as (master, slave):
         before = termios.tcgetattr(slave)
-        process = subprocess.Popen(
-            [sys.executable, "-c", SHOW, str(patience), repr(values), *["crop"] * crop],
-            stdin=subprocess.DEVNULL,
-            stdout=slave,
-            stderr=slave,
-            env=own,
-            cwd=cwd,
-            start_new_session=True,
-        )
-        sent = converse(master, process, answers)
-        status = process.wait(TIMEOUT)
-        if status:
+        program = ["-c", f"import os; os.setsid()\n{SHOW}", str(patience), repr(values), *["crop"] * crop]
+        with Warm(warm.address, own) as forking, forking.begin(program, cwd=cwd, stdout=slave, stderr=slave) as process:
+            sent = converse(master, process, answers)
+        if process.returncode:
             assert termios.tcgetattr(slave) == before
-        return status, sent
+        return process.returncode or 0, sent
 
 
 @pytest.fixture
@@ -289,8 +281,8 @@ def sixel_image(sequence: str) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_kitty_gets_the_pixels_and_room_for_them(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, answers=KITTY + DA1)
+def test_kitty_gets_the_pixels_and_room_for_them(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, answers=KITTY + DA1)
     keys, image = kitty_image([sequence for _, _, sequence in screen.pictures])
     assert keys == {"a": "T", "C": "1", "f": "100", "c": "40", "r": "10", "q": "2", "m": keys["m"]}
     assert image.size == (400, 200)
@@ -308,16 +300,16 @@ def with_box(path: Path, box: tuple[int, int, int, int], rank: int = 1) -> Hit:
         return hit(path, rank)._replace(width=image.width, height=image.height, box=box)
 
 
-def pixels_at_kitty(hit: Hit, environment: dict[str, str], *, crop: bool = False) -> Image.Image:
-    screen = shown([hit], environment, answers=KITTY + DA1, crop=crop)
+def pixels_at_kitty(hit: Hit, warm: Warm, *, crop: bool = False) -> Image.Image:
+    screen = shown([hit], warm, answers=KITTY + DA1, crop=crop)
     return kitty_image([sequence for _, _, sequence in screen.pictures])[1].convert("RGB")
 
 
 @pytest.mark.parametrize(
     "box", [(0, 0, 400, 200), (40, 30, 240, 150), (0, 0, 50, 50), (300, 100, 400, 200), (100, 80, 104, 82)]
 )
-def test_the_box_is_outlined(picture: Path, environment: dict[str, str], box: tuple[int, int, int, int]) -> None:
-    drawn = np.asarray(pixels_at_kitty(with_box(picture, box), environment), float)
+def test_the_box_is_outlined(picture: Path, without_torch: Warm, box: tuple[int, int, int, int]) -> None:
+    drawn = np.asarray(pixels_at_kitty(with_box(picture, box), without_torch), float)
     plain = np.asarray(expected(picture, (400, 200)), float)
     rows, columns = np.nonzero((np.abs(drawn - (255, 214, 10)) < 40).all(axis=2) & (np.abs(drawn - plain).max(2) > 10))
     edges = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -329,17 +321,17 @@ def test_the_box_is_outlined(picture: Path, environment: dict[str, str], box: tu
     assert not changed.any()
 
 
-def pixels_in_blocks(hit: Hit, environment: dict[str, str]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def pixels_in_blocks(hit: Hit, warm: Warm) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """What half blocks show of a picture of 2 x 1, as (24, 48, 3) colours."""
-    cells = shown([hit], environment).cells
+    cells = shown([hit], warm).cells
     rows = [[cells[row, column] for column in range(48)] for row in range(12)]
     codes = [[getattr(cell, half) for cell in row] for row in rows for half in ("ink", "ground")]
     return np.array([[code.split(";")[2:] for code in row] for row in codes], float)
 
 
-def test_half_blocks_show_the_outline(picture: Path, environment: dict[str, str]) -> None:
-    drawn = pixels_in_blocks(with_box(picture, (240, 34, 360, 167)), environment)  # of 400 x 200
-    changed = np.abs(drawn - pixels_in_blocks(hit(picture), environment)).max(axis=2) > 40
+def test_half_blocks_show_the_outline(picture: Path, without_torch: Warm) -> None:
+    drawn = pixels_in_blocks(with_box(picture, (240, 34, 360, 167)), without_torch)  # of 400 x 200
+    changed = np.abs(drawn - pixels_in_blocks(hit(picture), without_torch)).max(axis=2) > 40
     rows, columns = np.nonzero(changed)
     assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == pytest.approx((4, 20, 29, 43), abs=1)
     assert not changed[7:17, 32:40].any()
@@ -348,10 +340,8 @@ def test_half_blocks_show_the_outline(picture: Path, environment: dict[str, str]
 
 
 @pytest.mark.parametrize("box", [(0, 0, 200, 100), (250, 120, 350, 200), (0, 90, 400, 110)])
-def test_a_crop_shows_the_region_alone(
-    picture: Path, environment: dict[str, str], box: tuple[int, int, int, int]
-) -> None:
-    shows = pixels_at_kitty(with_box(picture, box), environment, crop=True)
+def test_a_crop_shows_the_region_alone(picture: Path, without_torch: Warm, box: tuple[int, int, int, int]) -> None:
+    shows = pixels_at_kitty(with_box(picture, box), without_torch, crop=True)
     with Image.open(picture) as image:
         wanted = image.crop(box)
     across, down = wanted.size
@@ -361,12 +351,12 @@ def test_a_crop_shows_the_region_alone(
     assert difference(shows.crop((0, margin, across, shows.height)), wanted) == 0
 
 
-def test_a_crop_without_a_region_is_the_whole(picture: Path, environment: dict[str, str]) -> None:
-    assert difference(pixels_at_kitty(hit(picture), environment, crop=True), expected(picture, (400, 200))) < 1
+def test_a_crop_without_a_region_is_the_whole(picture: Path, without_torch: Warm) -> None:
+    assert difference(pixels_at_kitty(hit(picture), without_torch, crop=True), expected(picture, (400, 200))) < 1
 
 
-def test_a_region_that_is_gone_says_so(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([with_box(picture, (350, 150, 450, 250))], environment, answers=KITTY + DA1, crop=True)
+def test_a_region_that_is_gone_says_so(picture: Path, without_torch: Warm) -> None:
+    screen = shown([with_box(picture, (350, 150, 450, 250))], without_torch, answers=KITTY + DA1, crop=True)
     assert "changed since" in " ".join("".join(screen.text()).split())
 
 
@@ -397,16 +387,16 @@ def test_the_region_of_a_large_jpeg_is_decoded_at_the_scale_that_it_needs(
     assert sizes[1] == (3200, 2400)  # whose size is not known
 
 
-def test_kitty_stretches_no_image(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_kitty_stretches_no_image(tmp_path: Path, without_torch: Warm) -> None:
     Image.new("RGB", (95, 30), (10, 100, 200)).save(tmp_path / "odd.png")
-    screen = shown([hit(tmp_path / "odd.png")], environment, answers=KITTY + DA1)
+    screen = shown([hit(tmp_path / "odd.png")], without_torch, answers=KITTY + DA1)
     keys, image = kitty_image([sequence for _, _, sequence in screen.pictures])
     assert (keys["c"], keys["r"], image.size) == ("10", "2", (100, 40))
     assert image.getchannel("A").getbbox() == (0, 10, 95, 40)  # on its caption, the rest is transparent
 
 
-def test_sixel_shows_the_pixels(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, answers=DA1_WITH_SIXEL, cell=(9, 17))
+def test_sixel_shows_the_pixels(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, answers=DA1_WITH_SIXEL, cell=(9, 17))
     [(row, column, sequence)] = screen.pictures
     image = sixel_image(sequence)
     assert image.size == (400, 200)
@@ -415,19 +405,21 @@ def test_sixel_shows_the_pixels(picture: Path, environment: dict[str, str]) -> N
     assert screen.text()[12].startswith("1  ")  # 34 bands of 6 pixels are 204, and 12 rows of 17
 
 
-def test_sixel_of_many_colours_leaves_no_pixel_out(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_sixel_of_many_colours_leaves_no_pixel_out(tmp_path: Path, without_torch: Warm) -> None:
     values = np.random.default_rng(1).integers(0, 255, (30, 40, 3), dtype=np.uint8)
     path = tmp_path / "noise.png"
     image = Image.fromarray(values).resize((437, 331), Image.Resampling.BICUBIC)
     image.save(path)
-    screen = shown([hit(path)], environment, answers=DA1_WITH_SIXEL)
+    screen = shown([hit(path)], without_torch, answers=DA1_WITH_SIXEL)
     drawn = sixel_image(screen.pictures[0][2])
     assert difference(drawn, expected(path, drawn.size)) < 12
     assert not (np.asarray(drawn) == (255, 0, 255)).all(axis=2).any()
 
 
-def test_iterm2_gets_a_file_and_the_side_that_limits_it(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture), hit(picture, 2)], environment, answers=name("iTerm2 3.5.10") + KITTY + DA1_WITH_SIXEL)
+def test_iterm2_gets_a_file_and_the_side_that_limits_it(picture: Path, without_torch: Warm) -> None:
+    screen = shown(
+        [hit(picture), hit(picture, 2)], without_torch, answers=name("iTerm2 3.5.10") + KITTY + DA1_WITH_SIXEL
+    )
     assert [(row, column) for row, column, _ in screen.pictures] == [(0, 0), (0, 40)]
     sequence = re.fullmatch(r"\x1b\]1337;File=(.*):(.*)\x07", screen.pictures[0][2])
     assert sequence
@@ -438,8 +430,8 @@ def test_iterm2_gets_a_file_and_the_side_that_limits_it(picture: Path, environme
     assert difference(image, expected(picture, image.size)) < 2
 
 
-def test_half_blocks_have_the_colours_of_the_pixels(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment)
+def test_half_blocks_have_the_colours_of_the_pixels(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch)
     assert not screen.pictures
     small = np.asarray(Image.open(picture))
     for row in range(12):
@@ -452,12 +444,12 @@ def test_half_blocks_have_the_colours_of_the_pixels(picture: Path, environment: 
     assert max(column for row, column in screen.cells if row < 12 and screen.cells[row, column].ink) == 47
 
 
-def test_a_half_block_is_two_pixels(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_half_block_is_two_pixels(tmp_path: Path, without_torch: Warm) -> None:
     image = Image.new("RGB", (3, 4), (10, 20, 30))
     image.putpixel((1, 2), (200, 0, 0))
     image.putpixel((1, 3), (0, 200, 0))
     image.save(tmp_path / "dots.png")
-    screen = shown([hit(tmp_path / "dots.png")], environment)
+    screen = shown([hit(tmp_path / "dots.png")], without_torch)
     grey = "8;2;10;20;30"
     for place in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 2)]:
         assert screen.cells[place] == Cell("▀", grey, grey)
@@ -465,16 +457,16 @@ def test_a_half_block_is_two_pixels(tmp_path: Path, environment: dict[str, str])
     assert screen.text()[2] == "1  0.2500  0.50"  # never larger than the picture itself
 
 
-def test_half_blocks_in_256_colours(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, COLORTERM="")
+def test_half_blocks_in_256_colours(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, COLORTERM="")
     blocks = [cell for cell in screen.cells.values() if cell.character == "▀"]
     assert blocks
     assert all(re.fullmatch(r"8;5;\d+", code) for cell in blocks for code in (cell.ink, cell.ground))
     assert screen.cells[0, 0].ink == "8;5;160"  # (215, 0, 0), the nearest to (200, 30, 40)
 
 
-def test_no_color_is_about_colours_that_nobody_asked_for(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, NO_COLOR="1")
+def test_no_color_is_about_colours_that_nobody_asked_for(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, NO_COLOR="1")
     assert screen.cells[0, 0].ink == "8;2;200;30;40"
 
 
@@ -506,27 +498,27 @@ def test_an_old_iterm2_is_known_by_the_environment(monkeypatch: pytest.MonkeyPat
     assert _protocol(_Answers(name="XTerm(390)", sixel=True)) == "sixel"
 
 
-def test_the_environment_decides(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, answers=KITTY + DA1, CLIPSEARCH_PREVIEW="sixel")
+def test_the_environment_decides(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, answers=KITTY + DA1, CLIPSEARCH_PREVIEW="sixel")
     assert sixel_image(screen.pictures[0][2]).size == (400, 200)
-    status, sent = run([hit(picture)], environment, answers=b"", CLIPSEARCH_PREVIEW="blocks", cell=None)
+    status, sent = run([hit(picture)], without_torch, answers=b"", CLIPSEARCH_PREVIEW="blocks", cell=None)
     assert status == 0
     assert b"\x1b[c" not in sent  # then nothing needs to be asked
 
 
-def test_the_size_of_characters_is_asked_for(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, answers=KITTY + b"\x1b[6;40;20t" + DA1, cell=None)
+def test_the_size_of_characters_is_asked_for(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, answers=KITTY + b"\x1b[6;40;20t" + DA1, cell=None)
     keys, _ = kitty_image([sequence for _, _, sequence in screen.pictures])
     assert (keys["c"], keys["r"]) == ("20", "5")
 
 
-def test_a_terminal_that_never_answers_gets_half_blocks(picture: Path, environment: dict[str, str]) -> None:
-    screen = shown([hit(picture)], environment, answers=b"", patience=0.1)
+def test_a_terminal_that_never_answers_gets_half_blocks(picture: Path, without_torch: Warm) -> None:
+    screen = shown([hit(picture)], without_torch, answers=b"", patience=0.1)
     assert screen.cells[0, 0] == Cell("▀", "8;2;200;30;40", "8;2;200;30;40")
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(picture: Path, environment: dict[str, str]) -> None:
-    status, sent = run([hit(picture)], environment, answers=b"\x03" + DA1)  # `run` compares the modes
+def test_ctrl_c_leaves_the_terminal_as_it_was(picture: Path, without_torch: Warm) -> None:
+    status, sent = run([hit(picture)], without_torch, answers=b"\x03" + DA1)  # `run` compares the modes
     assert status != 0
     assert b"KeyboardInterrupt" in sent
     assert "▀".encode() not in sent
@@ -547,9 +539,9 @@ def test_ctrl_c_amid_an_image_ends_the_image() -> None:
     assert out.getvalue().endswith(b"\x18\x1b\\\x1b[0m\n\n")  # cancelled, ended, and below
 
 
-def test_three_stand_side_by_side(picture: Path, environment: dict[str, str]) -> None:
+def test_three_stand_side_by_side(picture: Path, without_torch: Warm) -> None:
     hits = [hit(picture, rank) for rank in range(1, 6)]
-    screen = shown(hits, environment, answers=KITTY + DA1)
+    screen = shown(hits, without_torch, answers=KITTY + DA1)
     places = sorted({(row, column) for row, column, sequence in screen.pictures if "a=T" in sequence})
     assert places == [(0, 0), (0, 27), (0, 54), (10, 0), (10, 27)]
     assert screen.text()[7].split() == ["1", "0.2500", "0.50", "2", "0.2500", "0.50", "3", "0.2500", "0.50"]
@@ -558,11 +550,9 @@ def test_three_stand_side_by_side(picture: Path, environment: dict[str, str]) ->
 
 @pytest.mark.parametrize("columns", [1, 5, 20, 79, 80, 200])
 @pytest.mark.parametrize("protocol", ["blocks", "kitty"])
-def test_no_line_is_wider_than_the_terminal(
-    picture: Path, environment: dict[str, str], columns: int, protocol: str
-) -> None:
+def test_no_line_is_wider_than_the_terminal(picture: Path, without_torch: Warm, columns: int, protocol: str) -> None:
     hits = [hit(picture, rank) for rank in range(1, 8)]
-    screen = shown(hits, environment, columns=columns, lines=12, CLIPSEARCH_PREVIEW=protocol)
+    screen = shown(hits, without_torch, columns=columns, lines=12, CLIPSEARCH_PREVIEW=protocol)
     assert max(column for _, column in screen.cells) < max(1, columns - 1)
     for _, column, sequence in screen.pictures:
         if "a=T" in sequence:
@@ -571,21 +561,21 @@ def test_no_line_is_wider_than_the_terminal(
             assert int(keys["r"]) <= 12 - 4
 
 
-def test_images_of_one_row_stand_on_their_captions(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_images_of_one_row_stand_on_their_captions(tmp_path: Path, without_torch: Warm) -> None:
     for file, size in (("tall.png", (100, 200)), ("wide.png", (200, 40))):
         Image.new("RGB", size, (10, 100, 200)).save(tmp_path / file)
     hits = [hit(tmp_path / "tall.png"), hit(tmp_path / "wide.png", 2)]
-    screen = shown(hits, environment, answers=KITTY + DA1)
+    screen = shown(hits, without_torch, answers=KITTY + DA1)
     assert [(row, column) for row, column, _ in screen.pictures] == [(0, 0), (8, 40)]
     assert screen.text()[10] == f"{'1  0.2500  0.50':40}2  0.2500  0.50"
 
 
-def test_what_cannot_be_read_says_why(picture: Path, environment: dict[str, str], tmp_path: Path) -> None:
+def test_what_cannot_be_read_says_why(picture: Path, without_torch: Warm, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     archive = tar(tmp_path / "a.tar", {"b/c.png": picture.read_bytes()})
     hits = [hit(broken), hit(Path(f"{archive}!/b/c.png"), 2), hit(Path(f"{archive}!/gone.png"), 3)]
-    screen = shown(hits, environment, answers=KITTY + DA1)
+    screen = shown(hits, without_torch, answers=KITTY + DA1)
     assert [column for _, column, sequence in screen.pictures if "a=T" in sequence] == [27]
     text = "\n".join(screen.text())
     assert "image of a known format" in text
@@ -594,11 +584,9 @@ def test_what_cannot_be_read_says_why(picture: Path, environment: dict[str, str]
     assert "3  0.2500" in text
 
 
-def test_captions_are_cut_between_characters_and_harmless(
-    picture: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_captions_are_cut_between_characters_and_harmless(picture: Path, without_torch: Warm, tmp_path: Path) -> None:
     long = picture.rename(tmp_path / ("夜景" * 30 + "e\u0301nd\x1b[31m.png"))
-    screen = shown([hit(long, confidence=None)], environment, answers=KITTY + DA1, cwd=tmp_path)
+    screen = shown([hit(long, confidence=None)], without_torch, answers=KITTY + DA1, cwd=tmp_path)
     rank, path = screen.text()[10:12]
     assert rank == "1  0.2500"
     assert cell_len(path) <= 48
@@ -606,18 +594,18 @@ def test_captions_are_cut_between_characters_and_harmless(
     assert path.endswith("nd\\x1b[31m.png")
 
 
-def test_bytes_of_a_name_that_are_no_text_are_shown(picture: Path, environment: dict[str, str]) -> None:
+def test_bytes_of_a_name_that_are_no_text_are_shown(picture: Path, without_torch: Warm) -> None:
     odd = os.fsencode(picture.parent) + b"/\xff.png"
     try:
         os.rename(picture, odd)
     except OSError:
         pytest.skip("this file system has no such names")
-    screen = shown([hit(Path(os.fsdecode(odd)))], environment, cwd=picture.parent)
+    screen = shown([hit(Path(os.fsdecode(odd)))], without_torch, cwd=picture.parent)
     assert screen.text()[-2] == "\\xff.png"
 
 
-def test_no_hits_no_questions(environment: dict[str, str]) -> None:
-    status, sent = run([], environment, answers=b"")
+def test_no_hits_no_questions(without_torch: Warm) -> None:
+    status, sent = run([], without_torch, answers=b"")
     assert (status, sent) == (0, b"\r\nEND True b''")
 
 
