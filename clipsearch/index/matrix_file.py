@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -135,6 +137,28 @@ def mapped(
         if kept is not None and sys.platform != "win32":
             kept[kind.name] = key, found
         return found
+
+
+def announce(mapping: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> None:
+    """Have the system begin to read these rows, in increasing order, of a file that `mapped` has mapped.
+
+    A row that is touched and not in memory is waited for, and the system reads what is around it, too: up to megabytes,
+    for a page of 4 KB. What is announced is read alone, and many reads are under way at the same time. Where a system
+    cannot be told, nothing happens; so this is for few rows far from each other.
+    """
+    known = getattr(mapping, "_mmap", None)
+    if known is None or not len(rows) or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    row_bytes = mapping.shape[1] * mapping.itemsize
+    at = HEADER_BYTES + rows * row_bytes
+    first, after = at // mmap.PAGESIZE, (at + row_bytes - 1) // mmap.PAGESIZE + 1
+    alone = first[1:] > after[:-1]  # pages that follow one another are announced together
+    firsts, afters = first[np.concatenate([[True], alone])], after[np.concatenate([alone, [True]])]
+    with suppress(OSError):  # this is advice: whatever is wrong with the file shows when it is read
+        for start, size in zip(
+            (firsts * mmap.PAGESIZE).tolist(), ((afters - firsts) * mmap.PAGESIZE).tolist(), strict=True
+        ):
+            known.madvise(mmap.MADV_WILLNEED, start, size)
 
 
 def broken(matrix: Matrix, alive: npt.NDArray[np.bool_] | None) -> list[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.code_file import codes_of, codes_record
 from clipsearch.index.codes import CodeRows, Codes
+from clipsearch.index.matrix_file import announce
 from clipsearch.index.reading import Store
 from clipsearch.search.topk import Mask, best
 from clipsearch.unit import Matrix, Vectors
@@ -41,6 +42,7 @@ class Approximate:
         if self._found:
             codes, rows = self._found
             some = np.arange(0, len(rows), -(-len(rows) // _CHECKED))
+            announce(matrix, some)
             if not codes.fit(rows[some], matrix[some]).all():
                 raise IndexDamagedError(
                     f"The codes in {store.folder} are not those of its vectors.",

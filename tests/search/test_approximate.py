@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import shutil
 from contextlib import closing
@@ -16,9 +17,10 @@ from tiny import FixedEncoders
 
 from clipsearch.errors import IndexDamagedError, InputError
 from clipsearch.index.format import CODES, HEADER_BYTES, ModelRecord, Record
+from clipsearch.index.matrix_file import announce
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
-from clipsearch.search import approximate
+from clipsearch.search import approximate, ranking
 from clipsearch.search.index import Index
 
 Floats = npt.NDArray[np.float32]
@@ -104,6 +106,71 @@ def test_of_more_images_more_are_candidates(
     assert chosen is not None
     assert candidates <= np.count_nonzero(chosen[: ROWS - 100]) < 1.1 * candidates  # those that tie are among them
     assert chosen[ROWS - 100 :].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "few", "announced"),
+    [
+        ({"approximate": True}, 8, True),
+        ({"files": [f"/odd/{number}.jpg" for number in range(1, 101, 2)]}, 64, True),
+        ({"approximate": True}, 64, False),
+        ({"under": "/odd"}, 8, False),
+        ({}, 8, False),
+    ],
+)
+def test_the_system_is_told_of_few_rows_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], few: int, *, announced: bool
+) -> None:
+    told: list[npt.NDArray[np.int64]] = []
+    monkeypatch.setattr(ranking, "_FEW", few)
+    monkeypatch.setattr(ranking, "announce", lambda _, rows: told.append(rows))
+    hits = found(folder, query_near(5), **options)
+    assert len(told) == announced
+    if announced:
+        assert len(told[0]) * few < ROWS
+        assert {int(Path(os.fsdecode(path)).stem) for path, _ in hits} <= set(told[0].tolist())
+
+
+class Told:
+    """What a mapping was told."""
+
+    def __init__(self) -> None:
+        self.pages: list[int] = []
+
+    def madvise(self, advice: int, start: int, size: int) -> None:
+        assert advice == mmap.MADV_WILLNEED
+        assert start % mmap.PAGESIZE == size % mmap.PAGESIZE == 0
+        self.pages += range(start // mmap.PAGESIZE, (start + size) // mmap.PAGESIZE)
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="the system takes no such advice")
+@pytest.mark.parametrize("columns", [7, 512, 768, 5000])
+def test_the_pages_of_announced_rows_are_named_once_and_no_others(columns: int) -> None:
+    class Mapping(np.ndarray):
+        _mmap = Told()
+
+    rows = np.flatnonzero(np.random.default_rng(columns).random(500) < 0.1)
+    mapping = np.empty((500, columns), np.float16).view(Mapping)
+    size = 2 * columns
+    touched = {byte // mmap.PAGESIZE for row in rows for byte in range(128 + row * size, 128 + (row + 1) * size)}
+    announce(mapping, rows)
+    assert mapping._mmap.pages == sorted(touched)
+
+
+def test_rows_are_read_where_no_advice_is_taken(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    with closing(Store.open(folder)) as store:
+        matrix, _ = store.matrix()
+        announce(matrix, np.arange(0, ROWS, 500))  # as it is
+        announce(matrix, np.empty(0, np.int64))
+        announce(np.asarray(matrix[:5]), np.arange(5))  # in memory
+        monkeypatch.setattr(Told, "madvise", refuse)
+        monkeypatch.setattr(matrix, "_mmap", Told())
+        announce(matrix, np.arange(5))
+        monkeypatch.delattr(mmap, "MADV_WILLNEED", raising=False)
+        announce(matrix, np.arange(5))
 
 
 def test_rows_without_codes_are_compared_exactly(folder: Path) -> None:
