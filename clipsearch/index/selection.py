@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +33,8 @@ So Python is called only for rows near the bound."""
 _NEAR = 2 * 86_400
 """Seconds by which local time differs from universal time at most, in any zone."""
 _64_BITS = 2**63 - 1
+_SOME = 4096
+"""Number of rows that are collected at a time where each path is looked at."""
 _SHAPES = {Orientation.LANDSCAPE: ">", Orientation.PORTRAIT: "<", Orientation.SQUARE: "="}
 
 
@@ -73,7 +76,8 @@ def matching(store: Store, filters: Filters, rows: int) -> npt.NDArray[np.bool_]
     if filters == Filters(seen_from=filters.seen_from):
         return None
     mask = np.zeros(rows, np.bool_)
-    mask[np.fromiter(_rows(store, filters), np.int64)] = True
+    for part in _rows(store, filters):
+        mask[part] = True
     return mask
 
 
@@ -173,7 +177,8 @@ def _folder_as_known(store: Store, path: bytes, roots: Sequence[bytes]) -> list[
     return found
 
 
-def _rows(store: Store, filters: Filters) -> Iterator[int]:
+def _rows(store: Store, filters: Filters) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the rows of images that fulfil filters, some at a time, at least one."""
     store.teach("local_time", local_time)
     condition, values = _condition(filters)
     roots = [None] if filters.under is None else _outermost(filters.under)
@@ -188,9 +193,13 @@ def _rows(store: Store, filters: Filters) -> Iterator[int]:
 
     globs = _globs(filters, paths)
     files = filters.files if filters.files is None else _files(filters.files, paths)
-    for path, row in paths():
-        if (files is None or path in files) and (not globs or _is_in(path, globs, filters.seen_from)):
-            yield row
+    found = (
+        row
+        for path, row in paths()
+        if (files is None or path in files) and (not globs or _is_in(path, globs, filters.seen_from))
+    )
+    while some := [*islice(found, _SOME)]:
+        yield np.array(some, np.int64)
 
 
 class _Glob(NamedTuple):

@@ -12,10 +12,8 @@ _ENDS = tuple(start[:-1] + b"0" for start in STARTS)
 """What comes after all addresses of each scheme ("0" follows "/")."""
 ABSOLUTE = (b"/", *STARTS)
 """What stored paths begin with that are not relative."""
-_ADDRESSES: list[tuple[str, tuple[bytes, ...]]] = [
-    ("path >= ? AND path < ?", bounds) for bounds in zip(STARTS, _ENDS, strict=True)
-]
-"""SQL conditions that together select all addresses."""
+Interval = tuple[bytes, bytes | None]
+"""The first path, and that before which the interval ends; None if it has no end."""
 
 
 class StoredPaths:
@@ -48,18 +46,43 @@ class StoredPaths:
 
     def ranges(self, root: bytes | None) -> list[tuple[str, tuple[bytes, ...]]]:
         """Return SQL conditions that together select `root` and below, each a range in the order of absolute paths."""
+        return [in_sql(interval) for interval in self.intervals(root)]
+
+    def intervals(self, root: bytes | None) -> list[Interval]:
+        """Return the same as `ranges`, as intervals of stored paths, which do not overlap."""
         # Relative paths come before "/" or after it ("0" is the byte that follows "/"), and between the addresses.
-        between = "path >= ? AND path < ?"
-        relative: list[tuple[str, tuple[bytes, ...]]] = [
-            ("path = ?", (b".",)),  # the parent itself
-            ("path < ? AND path <> ?", (b"/", b".")),
-            *((between, bounds) for bounds in zip((b"0", *_ENDS), STARTS, strict=False)),
-            ("path >= ?", _ENDS[-1:]),
+        relative: list[Interval] = [
+            _only(b"."),  # the parent itself
+            (b"", b"."),
+            (_only(b".")[1], b"/"),
+            *zip((b"0", *_ENDS), STARTS, strict=False),
+            (_ENDS[-1], None),
         ]
         if root is None:
-            return [*relative, (between, (b"/", b"0")), *_ADDRESSES]
+            return [*relative, (b"/", b"0"), *zip(STARTS, _ENDS, strict=True)]
         if root == self._parent:
             return relative
         stored = self.stored(root)
-        below = [("path = ?", (stored,)), (between, (inside(stored), inside(stored)[:-1] + b"0"))]
+        below: list[Interval] = [_only(stored), (inside(stored), inside(stored)[:-1] + b"0")]
         return [*below, *relative] if is_below(self._parent, root) else below
+
+
+def in_sql(interval: Interval) -> tuple[str, tuple[bytes, ...]]:
+    """Return an SQL condition that selects the paths of an interval, and its values."""
+    first, end = interval
+    return ("path >= ?", (first,)) if end is None else ("path >= ? AND path < ?", (first, end))
+
+
+def divided(interval: Interval, at: Iterable[bytes]) -> Iterator[Interval]:
+    """Divide an interval at those of some paths, in order, that lie in it."""
+    first, end = interval
+    for path in at:
+        if first < path and (end is None or path < end):
+            yield first, path
+            first = path
+    yield first, end
+
+
+def _only(path: bytes) -> tuple[bytes, bytes]:
+    """Return the interval of a single path. No path contains the byte 0."""
+    return path, path + b"\0"

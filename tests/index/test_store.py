@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from clipsearch.errors import IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
+from clipsearch.index import reading
 from clipsearch.index.format import FOLDER, ModelRecord, Record
 from clipsearch.index.nearest import find_index
 from clipsearch.index.reading import Store
@@ -199,6 +200,63 @@ def test_roots_swallow_roots_below_them(folder: Path) -> None:
         for root in ("a/b", "a", "a/c", "ab"):
             writer.set_root(os.fsencode(parent / root), {"of": root})
         assert writer.roots() == [(os.fsencode(parent / "a"), {"of": "a"}), (os.fsencode(parent / "ab"), {"of": "ab"})]
+
+
+PLACES = [
+    "INDEX",
+    "INDEX/!first",
+    "INDEX/-/a",
+    *(f"INDEX/a/{number}" for number in range(9)),
+    "INDEX/ab",
+    "INDEX/https:/x",
+    "INDEX/\udcff",
+    "/0",
+    *(f"/a/{number}" for number in range(9)),
+    "/zz/\udcff/z",
+    *(f"s3://bucket/{number}" for number in range(5)),
+    "https://host/a",
+]
+"""Paths of every kind that an index can have; INDEX is the folder that it lies in."""
+
+
+@pytest.mark.parametrize("joined", [1, 2, 5, 100])
+def test_rows_are_found_once_however_the_table_is_divided(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, joined: int
+) -> None:
+    """Whatever the order of rows is in that of paths, and with files that have none."""
+    monkeypatch.setattr(reading, "_JOINED", joined)
+
+    def place(name: str) -> bytes:
+        return os.fsencode(name.replace("INDEX", str(folder.parent)))
+
+    names = [PLACES[number] for number in np.random.default_rng(joined).permutation(len(PLACES))]
+    with Writer.locked(folder) as writer:
+        writer.set_model(MODEL)
+        sound = [Record(place(name), None, len(name), 2, name.encode("utf-8", "replace")) for name in names[4:]]
+        writer.add(sound, vectors(0, len(sound)))
+        for name in names[:4]:
+            writer.put(Record(place(name), None, 9, 2, None, error="broken"))
+        writer.commit()
+        writer.remove([place(names[4])])
+        writer.commit()
+    with closing(Store.open(folder)) as store:
+        for root in (
+            None,
+            "/",
+            "/a",
+            "/a/3",
+            "/nowhere",
+            "INDEX",
+            "INDEX/a",
+            "INDEX/a/7",
+            "s3://bucket",
+            "https://host",
+        ):
+            below = None if root is None else place(root)
+            sound = [one for one in store.records() if below is None or is_below(one.path, below)]
+            for condition, values, least in (("TRUE", (), 0), ("size > ?", (7,), 8)):
+                found = sorted(row for part in store.rows(below, condition, values) for row in part.tolist())
+                assert found == sorted(one.row for one in sound if one.row is not None and one.size >= least), root
 
 
 def test_is_below() -> None:
