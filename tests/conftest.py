@@ -37,6 +37,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SAMPLES = REPOSITORY / "sample-images"
 TESTS = (REPOSITORY / "tests", REPOSITORY / "tests" / "support")
 """Folders from which tests import shared code; programs that tests start have to be given them."""
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
+"""A folder in memory, where there is such a place: to flush thousands of small files to a disk takes minutes."""
 PICTUREBOOK = REPOSITORY / "clipsearch" / "data" / "picturebook"
 
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
@@ -168,6 +170,7 @@ def run(environment: dict[str, str], with_torch: Warm, without_torch: Warm, pyte
         before: Sequence[str] = (),
         line: str | None = None,
         fresh: bool = False,
+        stdin: bytes = b"",
         stderr: Path | Literal["closed"] | None = None,
         torch: bool = False,
         unprivileged: bool = False,
@@ -181,8 +184,9 @@ def run(environment: dict[str, str], with_torch: Warm, without_torch: Warm, pyte
             module = [privileges.__file__] if unprivileged else ["-m", "clipsearch"]
             program = [*module, *map(os.fsdecode, arguments)]
             warm = with_torch if torch or needs_torch(arguments) else without_torch
-            return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stderr=stderr)
+            return warm.run(program, cwd=cwd, env=changed, timeout=timeout, stdin=stdin, stderr=stderr)
         assert stderr is None, "for forks only"
+        assert not stdin, "for forks only"
         assert not unprivileged, "for forks only"
         return subprocess.run(
             command,
@@ -328,8 +332,8 @@ def sample_index(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
 
 @pytest.fixture(scope="session")
 def in_memory() -> Iterator[Path]:
-    """A folder in memory, where there is such a place: to flush thousands of small files to a disk takes minutes."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as name:  # noqa: S108
+    """A folder in memory, where there is such a place."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         yield Path(name)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import pytest
 from conftest import Run, index, paint
+from warm import Warm
 
 from clipsearch.cli import _COMMANDS
 
@@ -133,20 +134,19 @@ def test_work_is_done_though_nothing_can_be_said(run: Run, folder: Path, tmp_pat
 
 
 @pytest.mark.parametrize("arguments", [["query", "a red square"], ["query"], ["status"]])
-def test_a_pipe_that_nobody_reads_takes_what_is_said(
-    folder: Path, environment: dict[str, str], arguments: list[str]
-) -> None:
-    def code(*, broken: bool) -> tuple[int, bytes]:
+def test_a_pipe_that_nobody_reads_takes_what_is_said(folder: Path, without_torch: Warm, arguments: list[str]) -> None:
+    def code(*, broken: bool) -> tuple[int | None, bytes]:
         reading, writing = os.pipe()
         if broken:
             os.close(reading)
-        variables = environment | {"CLIPSEARCH_DEBUG": "1"}  # tracebacks are said there, too
-        command = [sys.executable, "-m", "clipsearch", *arguments]
-        done = subprocess.run(
-            command, cwd=folder, env=variables, stdout=subprocess.PIPE, stderr=writing, check=False, timeout=60
-        )
-        os.close(writing)
-        return done.returncode, done.stdout
+        variables = {"CLIPSEARCH_DEBUG": "1"}  # tracebacks are said there, too
+        program = ["-m", "clipsearch", *arguments]
+        with without_torch.begin(program, cwd=folder, env=variables, stderr=writing) as process:
+            os.close(writing)
+            out, _ = process.communicate(60)
+        if not broken:
+            os.close(reading)
+        return process.returncode, out
 
     assert code(broken=True) == code(broken=False)
 

@@ -33,7 +33,11 @@ def test_what_comes_from_the_index_has_no_rate(tmp_path: Path, sample_index: Pat
     for number in range(2000):  # so many that their rate would be seen
         (tmp_path / f"{number}{known.suffix}").hardlink_to(known)
     done = on_a_terminal(
-        *("score", tmp_path, "--text", "a dog"), cwd=sample_index, warm=without_torch, stderr=True, TERM="xterm"
+        *("score", tmp_path, "--text", "a dog"),
+        cwd=sample_index,
+        warm=without_torch,
+        env={"TERM": "xterm"},
+        stderr=True,
     )
     assert done.returncode == 0
     assert set(rates(done.stdout.decode())) == {""}  # it was drawn, without any

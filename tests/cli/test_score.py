@@ -7,8 +7,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +106,9 @@ def test_images_that_the_index_knows_need_no_model_library(
     assert row["score"] == pytest.approx(next(hit["score"] for hit in hits if hit["path"] == DOG), abs=5e-4)
 
 
-def test_folders_and_standard_input_stand_where_they_are_named(sample_index: Path, environment: dict[str, str]) -> None:
+def test_folders_and_standard_input_stand_where_they_are_named(sample_index: Path, run: Run) -> None:
     command = ["score", CAT, "-", "sample-images/food", CAT, *TEXT, "--json"]
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", *command],
-        input=(sample_index / DOG).read_bytes(),
-        cwd=sample_index,
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+    done = run(*command, cwd=sample_index, stdin=(sample_index / DOG).read_bytes())
     assert done.returncode == 0, done.stderr.decode()
     rows = json.loads(done.stdout)
     names = [row["path"] for row in rows[::3]]

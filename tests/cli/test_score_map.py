@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import families
@@ -129,15 +127,9 @@ def test_one_map_needs_no_colours_of_its_own(run: Run, tmp_path: Path) -> None:
         assert page.locator("#cells").is_visible()
 
 
-def test_a_picture_on_standard_input_has_a_map(sample_index: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "score", "-", "-t", "a dog", "--map", tmp_path / "map.html"],
-        input=DOG.read_bytes(),
-        cwd=sample_index,
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+def test_a_picture_on_standard_input_has_a_map(sample_index: Path, run: Run, tmp_path: Path) -> None:
+    arguments = ("score", "-", "-t", "a dog", "--map", tmp_path / "map.html")
+    done = run(*arguments, cwd=sample_index, stdin=DOG.read_bytes())
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.startswith(b"-\ta dog\t")
     assert ">-</h2>" in (tmp_path / "map.html").read_text("utf-8")

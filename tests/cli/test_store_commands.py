@@ -11,11 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, SAMPLES, Run
+from conftest import SAMPLES, Run
 from fresh import COMMAND, loaded_by
 from s3_server import SECRET, Store, moto, proxied
 from serving import Client, Reply, serving
 from terminal import on_a_terminal
+from warm import Warm
 
 from clipsearch.errors import InputError
 from clipsearch.images import object_store, requesting
@@ -92,7 +93,7 @@ def test_what_the_index_knows_needs_no_store(store: Store, home: Path, run: Run)
     assert store.asked == ["GET /pictures/photos/a/dog_3.jpg"]  # to see that it is what the index knows
 
 
-def test_objects_are_examples_copies_and_previews(store: Store, home: Path, run: Run) -> None:
+def test_objects_are_examples_copies_and_previews(store: Store, home: Path, run: Run, without_torch: Warm) -> None:
     dog = f"{ROOT}/a/dog_3.jpg"
     part = json.loads(said(run, store, "similar", dog, "--box", "0%,0%,50%,50%", "--json", cwd=home)[0])
     whole = json.loads(said(run, store, "similar", dog, "--json", cwd=home)[0])
@@ -104,8 +105,8 @@ def test_objects_are_examples_copies_and_previews(store: Store, home: Path, run:
         line.split("\t")[:2] for line in said(run, store, "duplicates", "--threshold", "0.4", cwd=home)[0].splitlines()
     ]
     assert ["1", "keep"] in marks
-    env = {**os.environ, **store.environment(), "PYTHONPATH": str(REPOSITORY)}
-    done = on_a_terminal("query", "dog", "-k", "2", "--preview", cwd=home, env=env)
+    arguments = ("query", "dog", "-k", "2", "--preview")
+    done = on_a_terminal(*arguments, cwd=home, warm=without_torch, env=store.environment())
     assert done.stdout.count("\N{UPPER HALF BLOCK}".encode()) > 100, done.stderr
     assert b"dog_3.jpg" in done.stdout
 

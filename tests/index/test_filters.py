@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -350,10 +349,9 @@ def test_a_list_of_files(base: Path, run: Run, tmp_path: Path, separator: bytes,
     assert found(run, "--files-from", tmp_path / "list", cwd=base) == wanted
 
 
-def test_a_list_of_files_on_standard_input(base: Path, environment: dict[str, str]) -> None:
+def test_a_list_of_files_on_standard_input(base: Path, run: Run) -> None:
     def piped(content: bytes, cwd: Path) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "clipsearch", "query", "red", "-0", "--files-from", "-"]
-        return subprocess.run(command, cwd=cwd, env=environment, input=content, capture_output=True, check=False)
+        return run("query", "red", "-0", "--files-from", "-", cwd=cwd, stdin=content)
 
     assert piped(b"rex.jpg\ndeep/a.png\n", base / "pics" / "dogs").stdout.count(b"\0") == 2
     nothing = piped(b"", base)

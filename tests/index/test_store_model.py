@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import numpy.typing as npt
 import pytest
+from conftest import MEMORY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -56,7 +57,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.home = Path(tempfile.mkdtemp())
+        self.home = Path(tempfile.mkdtemp(dir=MEMORY))
         self.folder = self.home / FOLDER
         self.now: Contents = {}
         self.committed: Contents = {}

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import pytest
 from conftest import PICTUREBOOK, Run, deny, make_clip, paint
 from faulty import Faults, Kind, read_log
 from hub_server import serving
+from warm import Warm
 
 from clipsearch.models.disk.files import ModelFiles, fingerprint
 from clipsearch.models.in_numpy import sealed, tower_cache
@@ -122,7 +121,9 @@ def test_a_folder_that_became_a_file_is_made_anew(
     assert answers(run, sample_index, env)[-1] == ""
 
 
-def test_a_tower_is_read_once_and_then_only_looked_at(sample_index: Path, cache: tuple[dict[str, str], Path]) -> None:
+def test_a_tower_is_read_once_and_then_only_looked_at(
+    sample_index: Path, cache: tuple[dict[str, str], Path], without_torch: Warm
+) -> None:
     env, tower = cache
     count = (
         "import sys, clipsearch.models.in_numpy.sealed as t\n"
@@ -134,14 +135,7 @@ def test_a_tower_is_read_once_and_then_only_looked_at(sample_index: Path, cache:
     )
 
     def read() -> int:
-        done = subprocess.run(
-            [sys.executable, "-c", count],
-            cwd=sample_index,
-            env=os.environ | env | {"HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            check=False,
-        )
-        return int(done.stderr)
+        return int(without_torch.run(["-c", count], cwd=sample_index, env=env).stderr)
 
     assert read() == 0
     os.utime(tower / WEIGHTS)
@@ -211,20 +205,16 @@ def test_a_cache_that_cannot_be_written_is_compared_each_time(
 
 
 def test_two_queries_that_find_the_same_damage_both_answer(
-    sample_index: Path, cache: tuple[dict[str, str], Path], environment: dict[str, str], run: Run
+    sample_index: Path, cache: tuple[dict[str, str], Path], without_torch: Warm, run: Run
 ) -> None:
     env, tower = cache
     *right, _ = answers(run, sample_index, env)
     zeros(tower / WEIGHTS)
-    command = [sys.executable, "-m", "clipsearch", "query", "a dog", "--json"]
-    both = [
-        subprocess.Popen(
-            command, cwd=sample_index, env=environment | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        for _ in range(2)
-    ]
+    program = ["-m", "clipsearch", "query", "a dog", "--json"]
+    both = [without_torch.begin(program, cwd=sample_index, env=env) for _ in range(2)]
     for process in both:
-        out, said = process.communicate(timeout=120)
+        with process:
+            out, said = process.communicate(120)
         assert process.returncode == 0, said
         assert json.loads(out) == right
     assert answers(run, sample_index, env) == [*right, ""]

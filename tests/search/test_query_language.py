@@ -19,6 +19,7 @@ import pytest
 from conftest import REPOSITORY, Run, index, paint
 from fresh import COMMAND, loaded_by
 from PIL import Image
+from warm import Warm
 
 import clipsearch
 from clipsearch.errors import ClipsearchError, InputError
@@ -255,18 +256,9 @@ def test_an_image_from_elsewhere_finds_its_original_first(opened: Index, elsewhe
         assert 0.98 < hits[0].score < 0.9999  # it is not the very same
 
 
-def test_an_image_on_standard_input(
-    sample_index: Path, environment: dict[str, str], elsewhere: Path, opened: Index
-) -> None:
+def test_an_image_on_standard_input(sample_index: Path, run: Run, elsewhere: Path, opened: Index) -> None:
     def piped(picture: Path, *arguments: str) -> Json:
-        done = subprocess.run(
-            [sys.executable, "-m", "clipsearch", *arguments, "--json"],
-            cwd=sample_index,
-            env=environment,
-            input=picture.read_bytes(),
-            capture_output=True,
-            check=False,
-        )
+        done = run(*arguments, "--json", cwd=sample_index, stdin=picture.read_bytes())
         assert (done.returncode, done.stderr) == (0, b"")
         return list(json.loads(done.stdout))
 
@@ -349,19 +341,10 @@ def test_only_line_ends_part_queries(sample_index: Path, run: Run, tmp_path: Pat
     assert [hit["query"] for hit in found] == lines
 
 
-def test_many_queries_give_what_each_gives_alone(
-    sample_index: Path, run: Run, environment: dict[str, str], opened: Index
-) -> None:
+def test_many_queries_give_what_each_gives_alone(sample_index: Path, run: Run, opened: Index) -> None:
     lines = ["a dog", "0.5:a house", r"\3:10 to Yuma"]
     added = ["night", "--not", "0.5:snow", "--image", f"0.5:{DOG}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "query", *added, "--from", "-", "--json"],
-        cwd=sample_index,
-        env=environment,
-        input="\n".join(lines).encode(),
-        capture_output=True,
-        check=False,
-    )
+    done = run("query", *added, "--from", "-", "--json", cwd=sample_index, stdin="\n".join(lines).encode())
     assert (done.returncode, done.stderr) == (0, b"")
     found = json.loads(done.stdout)
     common: list[Term] = [TextTerm("night"), TextTerm("snow", -0.5), ImageTerm(DOG, 0.5)]
@@ -616,10 +599,9 @@ main()
 
 @pytest.mark.parametrize("error", ["RuntimeError('a bug')", "LookupError()"])
 def test_a_bug_exits_with_2_since_1_means_that_nothing_was_found(
-    sample_index: Path, environment: dict[str, str], error: str
+    sample_index: Path, without_torch: Warm, error: str
 ) -> None:
-    command = [sys.executable, "-c", BROKEN.format(error=error)]
-    done = subprocess.run(command, cwd=sample_index, env=environment, capture_output=True, check=False)
+    done = without_torch.run(["-c", BROKEN.format(error=error)], cwd=sample_index)
     assert (done.returncode, done.stdout) == (2, b"")
     assert error.partition("(")[0] in done.stderr.decode()
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from warm import Warm
 
 
 def on_a_terminal(
-    *arguments: str | Path, cwd: Path, warm: Warm, columns: int = 80, stderr: bool = False, **variables: str
+    *arguments: str | Path,
+    cwd: Path,
+    warm: Warm,
+    env: Mapping[str, str] | None = None,
+    columns: int = 80,
+    stderr: bool = False,
 ) -> subprocess.CompletedProcess[bytes]:
     """Fork `clipsearch ARGUMENTS` with a pseudo-terminal as stdout; what comes back is what was written, unchanged.
 
@@ -20,7 +25,7 @@ def on_a_terminal(
     """
     leader, follower = _terminal(columns)
     own = {name: value for name, value in warm.environment.items() if name != "COLUMNS"}  # it would hide the width
-    own |= variables
+    own |= env or {}
     with (
         tempfile.TemporaryFile() as said,
         Warm(warm.address, own) as forking,

@@ -114,18 +114,24 @@ class Warm:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         timeout: float = 60,
+        stdin: bytes = b"",
         stderr: Path | Literal["closed"] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `FILE ARGUMENT...`, `-m MODULE ARGUMENT...` or `-c CODE ARGUMENT...` as `subprocess.run` would.
 
-        `env` is added to what is set. Standard input is empty; what is said goes to the file `stderr`, if there is one,
-        or cannot be said at all.
+        `env` is added to what is set. Standard input is a pipe if anything comes from it; what is said goes to the file
+        `stderr`, if there is one, or cannot be said at all.
         """
         into: BinaryIO | Literal["closed"] | None = "closed" if stderr == "closed" else None
         if isinstance(stderr, Path):
             into = stderr.open("wb")
         with contextlib.closing(into) if not isinstance(into, str | None) else contextlib.nullcontext():
-            begun = self.begin(program, cwd=cwd, env=env, stderr=into)
+            reading, writing = os.pipe() if stdin else (None, None)
+            begun = self.begin(program, cwd=cwd, env=env, stdin=reading, stderr=into)
+        if reading is not None and writing is not None:
+            os.close(reading)
+            with contextlib.suppress(BrokenPipeError), open(writing, "wb") as file:
+                file.write(stdin)
         with begun:
             try:
                 said = begun.communicate(timeout)
@@ -141,6 +147,7 @@ class Warm:
         *,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        stdin: int | None = None,
         stdout: int | None = None,
         stderr: int | BinaryIO | Literal["closed"] | None = None,
     ) -> Begun:
@@ -156,7 +163,8 @@ class Warm:
             for _, writing in pipes:
                 theirs.callback(os.close, writing)
             nothing = theirs.enter_context(open(os.devnull, "rb"))
-            streams = {0: nothing.fileno(), 1: pipes[0][1] if stdout is None else stdout, 2: pipes[1][1]}
+            streams = {0: nothing.fileno(), 1: pipes[0][1], 2: pipes[1][1]}
+            streams |= {number: given for number, given in ((0, stdin), (1, stdout)) if given is not None}
             if stderr == "closed":
                 del streams[2]
             elif stderr is not None:

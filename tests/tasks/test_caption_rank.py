@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -174,15 +172,9 @@ def test_ranks_and_scores_are_those_of_queries(run: Run, sample_index: Path, tmp
     assert [row["images"] for row in top] == [len(list((SAMPLES / "dogs").iterdir()))] * 2
 
 
-def test_a_table_and_standard_input(sample_index: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "caption-rank", "-", "--text", TEXTS[0], "--format", "table"],
-        input=(sample_index / DOG).read_bytes(),
-        cwd=sample_index,
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
+def test_a_table_and_standard_input(sample_index: Path, run: Run) -> None:
+    arguments = ("caption-rank", "-", "--text", TEXTS[0], "--format", "table")
+    done = run(*arguments, cwd=sample_index, stdin=(sample_index / DOG).read_bytes())
     heading, line = done.stdout.decode().splitlines()
     assert heading.split() == ["rank", "images", "score", "text"]
     assert line.split()[0] == "1"

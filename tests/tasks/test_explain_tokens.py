@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,16 +126,10 @@ def test_another_model_has_another_context(run: Run, tmp_path: Path) -> None:
     assert (found["count"], found["context"], found["lost"]) == (9, 6, " here")
 
 
-def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_texts_come_from_arguments_files_and_standard_input(tmp_path: Path, run: Run) -> None:
     (tmp_path / "texts.txt").write_text("third\n\nfourth\r\n", "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "clipsearch", "tokens", "first", "-", "--texts-from", "texts.txt", "--format", "tsv"],
-        input=b"second\n",
-        cwd=tmp_path,
-        env=environment | {"CLIPSEARCH_MODEL": "picturebook"},
-        capture_output=True,
-        check=False,
-    )
+    arguments = ("tokens", "first", "-", "--texts-from", "texts.txt", "--format", "tsv")
+    done = run(*arguments, cwd=tmp_path, env={"CLIPSEARCH_MODEL": "picturebook"}, stdin=b"second\n")
     lines = [line.split("\t") for line in done.stdout.decode().splitlines()]
     assert [line[-1] for line in lines] == ["first", "second", "third", "fourth"]
     assert all(len(line) == 7 and line[1] == "32" and len(line[3].split()) == int(line[0]) for line in lines)
