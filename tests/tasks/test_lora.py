@@ -113,7 +113,8 @@ def test_it_is_a_plain_model_whose_layers_differ(tuned: tuple[Path, dict[str, An
     others = model.state_dict()
     changed = {name for name, value in base.state_dict().items() if not torch.equal(value, others[name])}
     ends = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")
-    assert changed == {name for name in others if name.endswith(ends)}
+    layers = {name for name in others if name.endswith(ends)}
+    assert changed == layers | {"text_projection.weight"}  # captions that several pictures share moved further
     assert "There is no control set" in said
     assert not list(out.parent.glob(".*.tuning"))
 
@@ -173,7 +174,7 @@ def test_images_keep_their_vectors_if_only_texts_are_trained(
     assert json.loads(done.stdout)["same_images"]
     assert f"An index of {small_clip} answers it as it is" in done.stderr.decode()
     base, model = (AutoModel.from_pretrained(folder).state_dict() for folder in (small_clip, tmp_path / "texts"))
-    assert all(name.startswith("text_model.") for name, value in base.items() if not torch.equal(value, model[name]))
+    assert all(name.startswith("text_") for name, value in base.items() if not torch.equal(value, model[name]))
     index(run, "pictures", "--model", shutil.copytree(small_clip, tmp_path / "base"), cwd=tmp_path)
     scores = []
     for options in ((), ("--model", "texts")):

@@ -15,6 +15,7 @@ from clipsearch.tasks.tuning import matrix as matrices
 from clipsearch.tasks.tuning import measuring
 from clipsearch.tasks.tuning.captioned import Captioned, check, divided, new_words, parts
 from clipsearch.tasks.tuning.matrix import Examples, Strength, changed, learned
+from clipsearch.tasks.tuning.naming import moving, names_of
 
 DIM = 24
 
@@ -104,7 +105,47 @@ def test_words_that_the_vocabulary_lacks_are_texts_of_their_own() -> None:
     pairs = np.array([(i, i) for i in range(6)])
     texts, found = new_words(captions, pairs, Tokenizer.from_file(str(PICTUREBOOK / "tokenizer.json")))
     assert texts == [*captions, "a florp"]  # snow is known, and one picture of a zindle shows nothing
-    assert set(map(tuple, found.tolist())) - set(map(tuple, pairs.tolist())) == {(6, 0), (6, 1), (5, 3)}
+    assert set(map(tuple, found.tolist())) - set(map(tuple, pairs.tolist())) == {(6, 0), (6, 1), (5, 2), (5, 3)}
+
+
+def test_a_name_moves_to_where_it_tells_its_images_apart_and_others_stay() -> None:
+    """Images differ most in a direction that says nothing, so their means are poor queries."""
+    rng = np.random.default_rng(0)
+    spread = np.full(DIM, 0.1)
+    spread[:4] = 1.5
+    centres = np.concatenate([np.zeros((5, 8)), np.ones((5, DIM - 8)) * rng.choice([-0.2, 0.2], (5, DIM - 8))], axis=1)
+    kind = np.repeat(np.arange(5), 40)
+    seen, unseen = (unit(1 + centres[kind] + spread * rng.standard_normal((200, DIM))) for _ in range(2))
+    means = unit(np.stack([seen[kind == k].mean(0) for k in range(5)]))
+    texts = unit(means + 0.3 * rng.standard_normal((5, DIM)))
+    lone = unit(rng.standard_normal((2, DIM)))  # texts of one image, and of all
+    pairs = np.array([*((k, i) for i, k in enumerate(kind)), (5, 0), *((6, i) for i in range(200))])
+    names = names_of(np.concatenate([texts, lone]), seen, pairs)
+    assert names is not None
+    np.testing.assert_array_equal(names.texts, texts)
+    np.testing.assert_allclose(names.shares, np.full(5, 0.2))
+    stays = [unit(rng.standard_normal((8, DIM)))]
+    loose, tight = (moving(names, stays, hold) for hold in (0.1, 80.0))
+
+    def found(queries: npt.NDArray[np.float32]) -> float:
+        scores = queries @ unseen.T
+        return float(np.mean([(kind[np.argsort(-row)[:40]] == k).mean() for k, row in enumerate(scores)]))
+
+    plain = np.eye(DIM, dtype=np.float32)
+    assert max(found(texts), found(means)) < 0.4
+    assert found(changed(loose, texts)) > 0.65
+    off = [np.linalg.norm(stays[0] @ one.T - stays[0], axis=1).mean() for one in (loose, tight)]
+    assert 10 * off[1] < off[0]
+
+    # It is the least of what it is said to be: no small step lowers it.
+    def cost(matrix: npt.NDArray[np.floating]) -> float:
+        moved = (names.shares[:, np.newaxis] * (names.texts @ matrix.T - names.targets) ** 2).sum()
+        stayed = ((stays[0] @ matrix.T - stays[0]) ** 2).sum(1).mean()
+        return float(moved + 0.1 * stayed + ((matrix - plain) ** 2).sum() / DIM)
+
+    for _ in range(20):
+        assert cost(loose) < cost(loose + 1e-3 * rng.standard_normal((DIM, DIM)))
+    assert names_of(lone, seen, np.array([(0, 3), (1, 4)])) is None
 
 
 def test_equal_contents_are_one_image() -> None:

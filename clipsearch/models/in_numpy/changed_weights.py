@@ -38,7 +38,27 @@ def check_projection(files: ModelFiles, dim: int) -> None:
     Raises:
         ModelError: its projection is not one matrix, or not in safetensors of transformers' layout.
     """
-    _projection(files, dim)
+    if not _projection(files, dim):
+        raise ModelError(
+            f"The texts of the model in {files.folder} are not projected by one matrix, so it cannot be tuned so."
+        )
+
+
+def projection_changes(files: ModelFiles, change: Array) -> dict[str, Change]:
+    """Return the changes that replace the vector v of every text by `change` @ v before it is scaled to length 1.
+
+    Args:
+        files: The model.
+        change: (D, D) matrix.
+
+    Returns:
+        Changes for `with_changed_weights`; none if the texts are not projected by one matrix.
+
+    Raises:
+        ModelError: the weights are not in safetensors of transformers' layout.
+    """
+    double = change.astype(np.float64)
+    return dict.fromkeys(_projection(files, len(change)), lambda values: double @ values)
 
 
 def with_changed_projection(files: ModelFiles, change: Array, folder: Path) -> None:
@@ -53,8 +73,8 @@ def with_changed_projection(files: ModelFiles, change: Array, folder: Path) -> N
         ModelError: as for `check_projection`.
         OSError: the folder cannot be written.
     """
-    double = change.astype(np.float64)
-    with_changed_weights(files, dict.fromkeys(_projection(files, len(change)), lambda values: double @ values), folder)
+    check_projection(files, len(change))
+    with_changed_weights(files, projection_changes(files, change), folder)
 
 
 def check_weights(files: ModelFiles, names: Collection[str]) -> None:
@@ -98,14 +118,12 @@ def with_changed_weights(files: ModelFiles, changes: Mapping[str, Change], folde
 
 
 def _projection(files: ModelFiles, dim: int) -> tuple[str, ...]:
-    """Return the names of the tensors of the projection."""
+    """Return the names of the tensors of the projection; none if there is no such matrix."""
     found = _places(files)
     for names in _PROJECTIONS:
         if all(name in found and found[name].tensor.shape[0] == dim for name in names):
             return names
-    raise ModelError(
-        f"The texts of the model in {files.folder} are not projected by one matrix, so it cannot be tuned so."
-    )
+    return ()
 
 
 def _places(files: ModelFiles) -> dict[str, _Place]:

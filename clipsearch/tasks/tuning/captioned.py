@@ -39,6 +39,8 @@ _WORDS = 1000
 """Number of words of the model's vocabulary to learn with. As many others show how far words move."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 """A word that may be a name: three letters or more."""
+_ENDINGS = ("", "s", "es")
+"""What a word may end in and mean the same, as far as images show it."""
 _SHORTEST = 3
 """Letters of a word of the vocabulary."""
 
@@ -220,7 +222,8 @@ def new_words(captions: Sequence[str], pairs: Pairs, tokenizer: Tokenizer) -> tu
     """Find words that a model's vocabulary lacks, as names and terms that somebody may look for.
 
     Captions name such a word together with much else, so it is learned faster by itself. What the vocabulary has is
-    left out: a picture may well show snow if its caption does not say so.
+    left out: a picture may well show snow if its caption does not say so. Where a word occurs with a plural -s or -es
+    too, the images of that are among those of the word: two of a kind are of that kind.
 
     Returns:
         `captions` and a text for each such word that at least two images have in their captions, and `pairs` with those
@@ -236,7 +239,8 @@ def new_words(captions: Sequence[str], pairs: Pairs, tokenizer: Tokenizer) -> tu
                 found.setdefault(word, set()).add(image)
     rows = {text: row for row, text in enumerate(captions)}
     both = set(map(tuple, pairs.tolist()))
-    for word, images in found.items():
+    for word in found:
+        images = set().union(*(found.get(word + ending, ()) for ending in _ENDINGS))
         if len(images) > 1:
             row = rows.setdefault(f"{'an' if word[0] in 'aeiou' else 'a'} {word}", len(rows))
             both |= {(row, image) for image in images}

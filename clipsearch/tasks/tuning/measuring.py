@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from clipsearch.tasks.evaluation import KS
 from clipsearch.tasks.tuning.captioned import TEST, Captioned
+from clipsearch.tasks.tuning.matrix import changed
+from clipsearch.unit import Array
 
 MIXES = tuple(i / 10 for i in range(10, 0, -1))
 """Shares of the tuned weights among which one is chosen (WiSE-FT, arXiv 2109.01903); the rest is the model's own."""
@@ -76,6 +78,12 @@ class Pool(NamedTuple):
     def of(cls, own: Captioned, control: Captioned | None, part: int) -> Pool:
         """Return the pool of one part, with all of the control set that was not trained with."""
         return cls(own.of_parts(part), control and control.of_parts(TEST))
+
+    def with_texts(self, matrix: Array) -> Pool:
+        """Return the pool with its texts read with a matrix."""
+        own, control = self
+        changed_control = control and control._replace(texts=changed(matrix, control.texts))
+        return Pool(own._replace(texts=changed(matrix, own.texts)), changed_control)
 
     def ranks(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Return the ranks of the right images for own captions, and for those of the control set."""

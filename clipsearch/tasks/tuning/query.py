@@ -14,6 +14,7 @@ from clipsearch.tasks.tuning import captioned
 from clipsearch.tasks.tuning.captioned import CHOOSE, TEST, TRAIN, Captioned
 from clipsearch.tasks.tuning.matrix import STEPS, STRENGTHS, Examples, changed, learned
 from clipsearch.tasks.tuning.measuring import MIXES, Pool, Score, Tuned, progress_of, sizes, verdict
+from clipsearch.tasks.tuning.naming import HOLDS, moving, names_of
 from clipsearch.tasks.tuning.options import MAX_FALL
 from clipsearch.unit import Array, Vectors
 
@@ -59,7 +60,7 @@ def tune_queries(
     def mixed(matrix: Array, mix: float) -> tuple[Array, Score | None]:
         """Return a matrix mixed with the identity and its score; None if too much of what was known is lost."""
         result = mix * matrix + (1 - mix) * same
-        score = _with(result, pool).scored()
+        score = pool.with_texts(result).scored()
         lost = before.control - score.control > max_fall or _cosine(result, kept) < _LEAST_COSINE
         return result, None if lost else score
 
@@ -78,9 +79,15 @@ def tune_queries(
         matrix = learned(train, strength, scale, seed=seed, on_step=steps.of(best))
         again = ((mixed(matrix, share), share) for share in MIXES if share <= mix)
         final, mix = next(((result, share) for (result, score), share in again if score), (final, mix))
-    # 3. Test it on images that had no part in it.
+        # 3. Move texts of several images further, if that does not lose too much.
+        images = train.images if control is None else np.concatenate([train.images, control.of_parts(TRAIN).images])
+        if names := names_of(changed(final, train.texts), images, train.pairs):
+            here = [changed(final, one) for one in stays]
+            further = (mixed(moving(names, here, hold) @ final, 1.0) for hold in HOLDS)
+            final = next((result for result, score in further if score), final)
+    # 4. Test it on images that had no part in it.
     pool = Pool.of(own, control, TEST)
-    measures = _with(final, pool).measures(pool, seed)
+    measures = pool.with_texts(final).measures(pool, seed)
     save = partial(with_changed_projection, embedder.files, final)
     return Tuned(mix, sizes(own.part), measures, verdict(mix, measures, max_fall), save)
 
@@ -108,13 +115,6 @@ def _examples(embedder: Embedder, own: Captioned, held: list[Vectors]) -> Exampl
     new = texts[len(own.captions) :]
     vectors = np.concatenate([own.texts, embedder.embed_texts(new)]) if new else own.texts
     return Examples(vectors, own.images, pairs, held)
-
-
-def _with(matrix: Array, pool: Pool) -> Pool:
-    """Return a pool whose texts are read with a matrix."""
-    own, control = pool
-    changed_control = control and control._replace(texts=changed(matrix, control.texts))
-    return Pool(own._replace(texts=changed(matrix, own.texts)), changed_control)
 
 
 def _cosine(matrix: Array, texts: Vectors) -> float:

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.models.in_numpy.changed_weights import with_changed_weights
+from clipsearch.models.in_numpy.changed_weights import projection_changes, with_changed_weights
 from clipsearch.system.progress import Progress
 from clipsearch.tasks.tuning import captioned, checkpoint
 from clipsearch.tasks.tuning.captioned import CHOOSE, TEST, TRAIN, Captioned, Pairs, chosen, divided
 from clipsearch.tasks.tuning.checkpoint import Checkpoint
 from clipsearch.tasks.tuning.measuring import MIXES, Pool, Score, Tuned, progress_of, sizes, verdict
+from clipsearch.tasks.tuning.naming import HOLDS, moving, names_of
 from clipsearch.tasks.tuning.options import Options, Trained
 from clipsearch.tasks.tuning.pictures import Pictures, Pixels
 from clipsearch.tasks.tuning.towers import Towers
 from clipsearch.tasks.tuning.training import METHOD, Material, Step, Training
-from clipsearch.unit import Vectors
+from clipsearch.unit import Array, Vectors
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -107,10 +108,17 @@ def tune_weights(
     def tried(mix: float) -> None:
         progress.stepped(training.total, training.total, f"trying {mix:.0%} of what was learned")
 
-    mix = _chosen_mix(towers, pools[0], before, options.max_fall, tried)
+    mix, best = _chosen_mix(towers, pools[0], before, options.max_fall, tried)
     towers.mix(mix)
-    measures = pools[1].now().measures(pools[1].before, options.seed)
-    save = partial(with_changed_weights, embedder.files, towers.changes())
+    # 4. Move texts of several images further.
+    moved = _moved(towers, material, best, before, options.max_fall) if mix and towers.changes_texts else None
+    further = {} if moved is None else projection_changes(embedder.files, moved)
+    changes, tested = {**towers.changes(), **further}, pools[1].now()
+    if moved is not None and further:
+        tested = tested.with_texts(moved)
+    # 5. Test it on images that had no part in it.
+    measures = tested.measures(pools[1].before, options.seed)
+    save = partial(with_changed_weights, embedder.files, changes)
     return Tuned(mix, sizes(new.part), measures, verdict(mix, measures, options.max_fall), save)
 
 
@@ -201,18 +209,49 @@ def _material(vectors: _Vectors, new: _Set, old: _Set | None, words: list[str]) 
     return Material(vectors.ids([*rows]), vectors.pixels([*images]), learned, named, known, vectors.ids(words))
 
 
-def _chosen_mix(towers: Towers, pool: _Pool, before: Score, max_fall: float, tried: Callable[[float], None]) -> float:
-    """Return the best share of what was learned, on the images to choose on; 0 if none is better than nothing."""
-    best, chosen_mix, worse = before.mrr, 0.0, 0
+def _chosen_mix(
+    towers: Towers, pool: _Pool, before: Score, max_fall: float, tried: Callable[[float], None]
+) -> tuple[float, Pool]:
+    """Return the best share of what was learned, on the images to choose on, with these; 0 if none is better."""
+    best, chosen_mix, chosen_pool, worse = before.mrr, 0.0, pool.before, 0
     for mix in MIXES:
         tried(mix)
         towers.mix(mix)
-        score = pool.now().scored()
+        now = pool.now()
+        score = now.scored()
         if before.control - score.control > max_fall:
             continue
         worse = 0 if score.mrr > best else worse + 1
         if score.mrr > best:
-            best, chosen_mix = score.mrr, mix
+            best, chosen_mix, chosen_pool = score.mrr, mix, now
         elif chosen_mix and worse >= _WORSE:
             break
-    return chosen_mix
+    return chosen_mix, chosen_pool
+
+
+def _moved(towers: Towers, material: Material, pool: Pool, before: Score, max_fall: float) -> Array | None:
+    """Return the matrix that moves texts of several images to where they tell these apart; see `naming`.
+
+    Args:
+        towers: the model as it is to be.
+        material: what it learned from.
+        pool: the images to choose on, as the model has them.
+        before: the score of the model that was not trained.
+        max_fall: how far recall@1 on the control set may fall.
+
+    Returns:
+        (D, D) matrix; None if it would lose more than `max_fall` of the MRR of these images, or of the control set.
+        Captions say much besides names, and these images are few: a little less is within chance.
+    """
+    texts = towers.all_texts(material.texts)
+    names = names_of(texts, towers.all_images(material.images), np.concatenate([material.own, material.new]))
+    if names is None:
+        return None
+    stays = [towers.all_texts(material.words), texts[np.unique(material.known[:, 0])]]
+    least = pool.scored().mrr
+    for hold in HOLDS:
+        matrix = moving(names, [vectors for vectors in stays if len(vectors)], hold)
+        score = pool.with_texts(matrix).scored()
+        if least - score.mrr <= max_fall and before.control - score.control <= max_fall:
+            return matrix
+    return None
