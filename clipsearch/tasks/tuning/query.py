@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -57,35 +57,35 @@ def tune_queries(
     before = pool.scored()
     steps = _Steps(progress, before)
 
-    def mixed(matrix: Array, mix: float) -> tuple[Array, Score | None]:
-        """Return a matrix mixed with the identity and its score; None if too much of what was known is lost."""
-        result = mix * matrix + (1 - mix) * same
-        score = pool.with_texts(result).scored()
-        lost = before.control - score.control > max_fall or _cosine(result, kept) < _LEAST_COSINE
-        return result, None if lost else score
+    def permitted(matrix: Array) -> Score | None:
+        """Return the score of a matrix; None if too much of what was known is lost."""
+        score = pool.with_texts(matrix).scored()
+        lost = before.control - score.control > max_fall or _cosine(matrix, kept) < _LEAST_COSINE
+        return None if lost else score
 
     best, choice = before, (same, 0.0, STRENGTHS[0])
     train = _examples(embedder, own.of_parts(TRAIN), stays)
     for strength in STRENGTHS:
         matrix = learned(train, strength, scale, seed=seed, on_step=steps.of(best))
         for mix in MIXES:
-            result, score = mixed(matrix, mix)
+            result = mix * matrix + (1 - mix) * same
+            score = permitted(result)
             if score and score.mrr > best.mrr:
                 best, choice = score, (result, mix, strength)
-    # 2. Learn once more, with the images that the choice was made on, and mix with no more of it.
+    # 2. Learn once more, with the images that the choice was made on, and mix with no more of it. Then texts of several
+    # images are moved further, as far as that does not lose too much.
     final, mix, strength = choice
     if mix:
+        known = None if control is None else control.of_parts(TRAIN).images
         train = _examples(embedder, own.of_parts(TRAIN, CHOOSE), stays)
         matrix = learned(train, strength, scale, seed=seed, on_step=steps.of(best))
-        again = ((mixed(matrix, share), share) for share in MIXES if share <= mix)
-        final, mix = next(((result, share) for (result, score), share in again if score), (final, mix))
-        # 3. Move texts of several images further, if that does not lose too much.
-        images = train.images if control is None else np.concatenate([train.images, control.of_parts(TRAIN).images])
-        if names := names_of(changed(final, train.texts), images, train.pairs):
-            here = [changed(final, one) for one in stays]
-            further = (mixed(moving(names, here, hold) @ final, 1.0) for hold in HOLDS)
-            final = next((result for result, score in further if score), final)
-    # 4. Test it on images that had no part in it.
+        most = 0.0
+        for share in MIXES[MIXES.index(mix) :]:
+            mixed = share * matrix + (1 - share) * same
+            first = _first(_moved(mixed, train, known), permitted)
+            if first and first[1].mrr > most:
+                final, mix, most = first[0], share, first[1].mrr
+    # 3. Test it on images that had no part in it.
     pool = Pool.of(own, control, TEST)
     measures = pool.with_texts(final).measures(pool, seed)
     save = partial(with_changed_projection, embedder.files, final)
@@ -115,6 +115,24 @@ def _examples(embedder: Embedder, own: Captioned, held: list[Vectors]) -> Exampl
     new = texts[len(own.captions) :]
     vectors = np.concatenate([own.texts, embedder.embed_texts(new)]) if new else own.texts
     return Examples(vectors, own.images, pairs, held)
+
+
+def _moved(matrix: Array, train: Examples, known: Vectors | None) -> Iterator[Array]:
+    """Yield matrices that move texts of several images further than one does, the furthest first, and that one.
+
+    `known` are images of other texts.
+    """
+    images = train.images if known is None else np.concatenate([train.images, known])
+    if names := names_of(changed(matrix, train.texts), images, train.pairs):
+        stays = [changed(matrix, texts) for texts in train.held]
+        for hold in HOLDS:
+            yield moving(names, stays, hold) @ matrix
+    yield matrix
+
+
+def _first(matrices: Iterator[Array], permitted: Callable[[Array], Score | None]) -> tuple[Array, Score] | None:
+    """Return the first matrix that is permitted, with its score; None if none is."""
+    return next(((matrix, score) for matrix in matrices if (score := permitted(matrix))), None)
 
 
 def _cosine(matrix: Array, texts: Vectors) -> float:
