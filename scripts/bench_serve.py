@@ -154,6 +154,13 @@ def of_index(folder: Path, runs: int, peer: str | None) -> dict[str, Any]:
             "known_words_ms": rounded(
                 timed(server, connection, [search(5, min_confidence=n / 1000) for n in range(1, min(runs, 40) + 1)])
             ),
+            "new_words_cut_off_ms": rounded(
+                timed(
+                    server,
+                    connection,
+                    [search(20_000 + number, min_confidence=0.01) for number in range(min(runs, 20))],
+                )
+            ),
             "same_again_ms": rounded(timed(server, connection, [search(5)] * runs)),
             "with_filter_ms": rounded(
                 timed(server, connection, [search(number, orientation="portrait") for number in range(min(runs, 20))])

@@ -46,11 +46,20 @@ class NegativePrompts:
         """Return (Q, N) confidences in [0, 1], from (Q, N) cosines of queries and (M, N) of prompts with N images."""
         logits = self.logits.of(queries)
         if self.logits.bias is None:
-            return sigmoid(logits - self._strength(prompts))
+            return sigmoid(logits - self.strengths(prompts))
         return np.asarray(sigmoid(logits) * sigmoid(-self.logits.of(prompts)).prod(axis=0))
 
-    def _strength(self, prompts: Array) -> npt.NDArray[np.float64]:
-        """Return (N,) the logits at which a query has a confidence of 0.5."""
+    @property
+    def are_for_all(self) -> bool:
+        """Whether `strengths` are the same for all queries."""
+        return self.logits.bias is None and len(self.vectors) == self.neutral
+
+    def confidence_against(self, queries: Array, strengths: Array) -> npt.NDArray[np.float64]:
+        """Return what `confidence` does, from (N,) `strengths` in place of the cosines of prompts."""
+        return sigmoid(self.logits.of(queries) - strengths)
+
+    def strengths(self, prompts: Array) -> npt.NDArray[np.float64]:
+        """Return (N,) the logits at which a query has a confidence of 0.5, of a model that has prompts."""
         logits = self.logits.of(prompts)
         top = logits.max(axis=0)
         powers = np.exp(logits - top)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions
     from clipsearch.search.approximate import Approximate
+    from clipsearch.search.kept_scores import KeptScores
 
 _log = logging.getLogger(__name__)
 Query = str | Term | Iterable[str | Term]
@@ -44,10 +45,14 @@ Query = str | Term | Iterable[str | Term]
 class Searcher:
     """One or several indexes of the same model, opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, stores: Sequence[Store], encoders: Encoders) -> None:
-        """Search all images of `stores`, at least one; a path that several of them have is found once."""
+    def __init__(self, stores: Sequence[Store], encoders: Encoders, kept: KeptScores | None = None) -> None:
+        """Search all images of `stores`, at least one; a path that several of them have is found once.
+
+        `kept` is for a single one that is searched many times.
+        """
         self.stores = stores
         self._encoders = encoders
+        self._kept = kept
         self._warned: set[str] = set()
         """Warnings about rows that are not unit vectors; each is logged once."""
 
@@ -209,7 +214,7 @@ class Searcher:
             # 1. Select the rows that take part.
             for store in filled:
                 snapshots.enter_context(store.snapshot())
-            rankings = [_ranking(store, limits, filters, left_out) for store in filled]
+            rankings = [_ranking(store, limits, filters, left_out, self._kept) for store in filled]
             ranking = JointRanking(rankings)
             # 2. Rank, in one pass, all queries with the same unwanted texts.
             for unwanted in dict.fromkeys(one.unwanted for one in asked):
@@ -278,9 +283,18 @@ class Searcher:
 class Index(Searcher):
     """An index opened for searching. Use it as a context manager, or call `close`."""
 
-    def __init__(self, store: Store, encoders: Encoders, refresh: Callable[..., Summary] | None = None) -> None:
-        """Search `store`; `update` calls `refresh` with paths, a model's name, progress and `UpdateOptions`."""
-        super().__init__([store], encoders)
+    def __init__(
+        self,
+        store: Store,
+        encoders: Encoders,
+        refresh: Callable[..., Summary] | None = None,
+        kept: KeptScores | None = None,
+    ) -> None:
+        """Search `store`; `update` calls `refresh` with paths, a model's name, progress and `UpdateOptions`.
+
+        `kept` has memory for scores, so that the same words are found sooner when they are searched again.
+        """
+        super().__init__([store], encoders, kept)
         self.store = store
         self._refresh = refresh
 
@@ -302,7 +316,9 @@ class Index(Searcher):
         return self._refresh([], None, progress, **options)
 
 
-def _ranking(store: Store, limits: Limits, filters: Filters, left_out: bytes | None) -> Ranking:
+def _ranking(
+    store: Store, limits: Limits, filters: Filters, left_out: bytes | None, kept: KeptScores | None
+) -> Ranking:
     """Select the images that take part, without the file `left_out` (absolute), under all its names."""
     matrix, mask = select(store, filters, only_sound=False)
     if left_out is not None and (rows := rows_of_file(store, left_out)):
@@ -310,7 +326,7 @@ def _ranking(store: Store, limits: Limits, filters: Filters, left_out: bytes | N
         mask[rows] = False
     regions = None if limits.whole else store.regions()
     approximate = _approximate(store, matrix, regions) if limits.approximate else None
-    return Ranking(store, Selection(matrix, mask), regions, approximate)
+    return Ranking(store, Selection(matrix, mask), regions, approximate, kept)
 
 
 def _approximate(store: Store, matrix: Matrix, regions: Regions | None) -> Approximate:

@@ -47,12 +47,13 @@ class JointRanking:
             The hits of each query.
         """
         queries = np.stack([one.vector for one in asked])
-        cut = None
+        cuts: list[Cut | None] = [None] * len(self._rankings)
         if limits.confidence is not None and negatives:
-            cut = _cut(negatives, [one.wanted for one in asked if one.wanted is not None], limits.confidence)
+            wanted = [one.wanted for one in asked if one.wanted is not None]
+            cuts = [_cut(negatives, wanted, limits.confidence, one) for one in self._rankings]
         slopes = self._slopes(asked, neutral)
         out = []
-        for one, slope, found in zip(asked, slopes, self._chosen(queries, slopes, cut, limits), strict=True):
+        for one, slope, found in zip(asked, slopes, self._chosen(queries, slopes, cuts, limits), strict=True):
             sure: Sequence[float | None] = [None] * len(found)
             if negatives and one.wanted is not None:
                 sure = self._confidence(one.wanted, slope, negatives, found)
@@ -75,12 +76,14 @@ class JointRanking:
         slope = slope_of_words(self._with_regions, neutral()) if in_words else 0.0
         return [slope if one.wanted is not None else slope_of(self._with_regions, one.vector) for one in asked]
 
-    def _chosen(self, queries: Vectors, slopes: Sequence[float], cut: Cut | None, limits: Limits) -> list[list[Fit]]:
+    def _chosen(
+        self, queries: Vectors, slopes: Sequence[float], cuts: Sequence[Cut | None], limits: Limits
+    ) -> list[list[Fit]]:
         """Return the best images of (Q, D) queries, at most `limits.k` for each, ties by path."""
         total = sum(one.total for one in self._rankings)
         asked_for = k = total if limits.k is None else limits.k
         while True:
-            ranking = self._in_order(queries, slopes, asked_for, cut, limits.score)
+            ranking = self._in_order(queries, slopes, asked_for, cuts, limits.score)
             if limits.distinct is None:
                 return [found[:k] for found in ranking]
             from clipsearch.search.distinct import firsts
@@ -96,10 +99,11 @@ class JointRanking:
             asked_for = min(total, _MORE * asked_for)
 
     def _in_order(
-        self, queries: Vectors, slopes: Sequence[float], k: int, cut: Cut | None, least: float | None
+        self, queries: Vectors, slopes: Sequence[float], k: int, cuts: Sequence[Cut | None], least: float | None
     ) -> list[list[Fit]]:
         """Return, for each query, at least the `k` best images with at least the score `least`, ties by path."""
-        found = [ranking.fits(queries, slopes, k, cut, least) for ranking in self._rankings]
+        pairs = zip(self._rankings, cuts, strict=True)
+        found = [ranking.fits(queries, slopes, k, cut, least) for ranking, cut in pairs]
         return found[0] if len(found) == 1 else [_merged(of_query, k) for of_query in zip(*found, strict=True)]
 
     def _vectors_of(self, fits: Sequence[Fit]) -> Callable[[Sequence[int]], Matrix]:
@@ -169,8 +173,15 @@ def _merged(parts: Sequence[list[Fit]], k: int) -> list[Fit]:
     return list(best.values())
 
 
-def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float) -> Cut:
-    """Make a cut that excludes rows whose confidence is less than `least`."""
+def _cut(negatives: NegativePrompts, wanted: list[Vectors], least: float, ranking: Ranking) -> Cut:
+    """Make a cut that excludes rows of a ranking whose confidence is less than `least`."""
+    if (strengths := ranking.strengths(negatives)) is not None:
+        return Cut(
+            negatives.vectors[:0],
+            lambda scores, strengths: negatives.confidence_against(scores, strengths) >= least,
+            0,
+            strengths,
+        )
     prompts = len(negatives.vectors)
     stay_away = prompts > negatives.neutral
     # Without unwanted texts, queries equal `wanted`, whose scores ranking computes anyway.

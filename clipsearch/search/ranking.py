@@ -20,6 +20,7 @@ from clipsearch.unit import Matrix, Vectors
 if TYPE_CHECKING:
     from clipsearch.index.regions import Regions
     from clipsearch.search.approximate import Approximate
+    from clipsearch.search.kept_scores import KeptScores
     from clipsearch.search.region_ranking import Best, RegionRanking
 
 _FEW = 64
@@ -95,10 +96,12 @@ class Ranking:
         selection: Selection,
         regions: Regions | None = None,
         approximate: Approximate | None = None,
+        kept: KeptScores | None = None,
     ) -> None:
         """Rank the selected images of `store`, and `regions` of them.
 
-        With `approximate`, and without regions, only those images are compared that it chooses.
+        With `approximate`, and without regions, only those images are compared that it chooses. Without both, `kept`
+        spares the matrix being read for what it has of earlier searches.
         """
         self._store = store
         self._matrix, self._mask = selection
@@ -109,6 +112,7 @@ class Ranking:
             from clipsearch.search.region_ranking import RegionRanking
 
             self._regions = RegionRanking(regions, *selection, alive=store.matrix()[1])
+        self._kept = None if approximate or self._regions else kept
 
     @property
     def broken(self) -> int:
@@ -124,6 +128,12 @@ class Ranking:
     def regions(self) -> RegionRanking | None:
         """The regions that are ranked; None if there are none."""
         return self._regions
+
+    def strengths(self, negatives: NegativePrompts) -> npt.NDArray[np.float64] | None:
+        """Return (N,) those of all rows (see `NegativePrompts.strengths`); None if they are not kept."""
+        if self._kept is None or not negatives.are_for_all:
+            return None
+        return self._kept.strengths(self._store.version(), self._matrix, negatives)
 
     def fits(
         self, queries: Vectors, slopes: Sequence[float], k: int, cut: Cut | None, least: float | None
@@ -164,9 +174,12 @@ class Ranking:
         mask = self._mask
         if self._approximate:
             mask = self._approximate.candidates(queries, k, mask, len(self._matrix))
-        if mask is not None and np.count_nonzero(mask) * _FEW < len(mask):
+        scores = None
+        if self._kept is not None and len(queries) == 1 and (cut is None or not len(cut.vectors)):
+            scores = self._kept.scores(self._store.version(), self._matrix, queries[0], mask)
+        if scores is None and mask is not None and np.count_nonzero(mask) * _FEW < len(mask):
             announce(self._matrix, np.flatnonzero(mask))
-        wholes = best_unit_rows(self._matrix, queries, k, mask, cut, broken=self._broken)
+        wholes = best_unit_rows(self._matrix, queries, k, mask, cut, broken=self._broken, scores=scores)
         return self._regions.best(queries, np.array(slopes), wholes, k, cut) if self._regions else wholes
 
     def _in_order(self, rankings: Sequence[Ranked | Best], least: float | None) -> list[list[Fit]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numkong
 import numpy as np
@@ -34,6 +34,8 @@ _SPARSE = 8
 _LOW_BITS = np.float32(2**11)
 """The precision of float16: its rounding error is smaller than the rounded number by this factor."""
 
+_Number = TypeVar("_Number", np.float32, np.float64)
+
 _LARGEST = 1.05
 """Upper bound of a cosine with a row rounded to float16; a larger score belongs to a row that is not a unit vector."""
 
@@ -55,10 +57,12 @@ class Cut(NamedTuple):
 
     vectors: npt.NDArray[np.float32]
     """(M, D) further unit vectors whose scores the condition needs."""
-    takes_part: Callable[[Scores, Scores], Mask]
+    takes_part: Callable[[Scores, npt.NDArray[Any]], Mask]
     """Returns (Q, N) booleans for (Q, N) scores of the queries and (M, N) scores of `vectors` with N rows."""
     prompts: int
     """The number of `vectors`, from the first on, that are prompts and no queries."""
+    known: npt.NDArray[np.float64] | None = None
+    """(N,) what `takes_part` gets, for the rows in question, in place of scores of `vectors`, which are none then."""
 
 
 class Penalty(NamedTuple):
@@ -102,7 +106,8 @@ def best(
         cut: a further condition, on scores.
         broken: rows that are not finite or too long are never ranked, and are added to this set.
         penalty: what is subtracted from the scores.
-        kernel: what computes scores of the queries with rows of `matrix`, which then is any matrix; without a cut.
+        kernel: what computes scores of the queries with rows of `matrix`, which then is any matrix; without a cut that
+            has vectors.
 
     Returns:
         The ranking of each of Q queries.
@@ -127,7 +132,11 @@ def best(
         if penalty is not None:
             classes = penalty.class_of[start : start + step]
             scores -= penalty.amounts[:, classes if len(rows) == len(chunk) else classes[rows]]
-        scores, others = scores[: len(queries)], scores[len(queries) :]
+        others: npt.NDArray[Any] = scores[len(queries) :]
+        scores = scores[: len(queries)]
+        if cut is not None and cut.known is not None:
+            others = cut.known[start : start + step]
+            others = others if len(rows) == len(chunk) else others[rows]
         takes_part = None if cut is None else cut.takes_part(scores, others)
         found = []
         for query, line in enumerate(scores):
@@ -160,10 +169,15 @@ def best_unit_rows(
     *,
     broken: set[int],
     penalty: Penalty | None = None,
+    scores: Scores | None = None,
 ) -> list[Ranked]:
-    """Find the same as `best`, without rows that are not unit vectors, which are added to `broken`."""
+    """Find the same as `best`, without rows that are not unit vectors, which are added to `broken`.
+
+    With (Q, N) `scores` of the queries with all rows, the matrix is not read for them; then the cut has no vectors.
+    """
+    scored, kernel = (matrix, None) if scores is None else (scores.T, _Scored())
     while True:
-        ranking = best(matrix, queries, k, mask, cut, broken=broken, penalty=penalty)
+        ranking = best(scored, queries, k, mask, cut, broken=broken, penalty=penalty, kernel=kernel)
         # np.unique is avoided: importing it takes as long as ranking a query.
         rows = np.sort(np.concatenate([ranked.rows for ranked in ranking]))
         found = rows[np.diff(rows, prepend=-1) > 0]
@@ -182,6 +196,18 @@ def scores_of(matrix: Matrix, rows: npt.NDArray[np.int64], vectors: npt.NDArray[
     score = _Kernel(vectors)
     starts = range(0, len(rows), _CHUNK_ROWS)
     return np.hstack([score(matrix[rows[start : start + _CHUNK_ROWS]]) for start in starts] or [score(matrix[:0])])
+
+
+def of_all_rows(
+    matrix: Matrix, vectors: npt.NDArray[np.float32], work: Callable[[Scores], npt.NDArray[_Number]]
+) -> npt.NDArray[_Number]:
+    """Return what `work` makes of the (Q, M) cosines of Q unit vectors with M rows at a time, joined for all rows."""
+    score = _Kernel(vectors)
+    step = max(_LEAST_ROWS, min(_CHUNK_ROWS, _CHUNK_SCORES // len(vectors)))
+    with ThreadPoolExecutor(cores.available(), thread_name_prefix="rank") as pool:
+        starts = range(0, len(matrix), step)
+        parts = list(pool.map(lambda start: work(score(matrix[start : start + step])), starts))
+    return np.concatenate(parts, axis=-1)
 
 
 def assigned(matrix: Matrix, keepers: Matrix, own: Sequence[int], threshold: float, mask: Mask | None = None) -> Rows:
@@ -226,6 +252,16 @@ def _joined(parts: list[Ranked]) -> Ranked:
 def _sorted(ranked: Ranked) -> Ranked:
     order = np.argsort(-ranked.scores, kind="stable")
     return Ranked(ranked.rows[order], ranked.scores[order])
+
+
+class _Scored:
+    """Takes rows of scores as they are."""
+
+    met_nan = True  # one may be
+
+    def __call__(self, rows: npt.NDArray[Any]) -> Scores:
+        """Return (Q, N) scores for (N, Q) of them."""
+        return rows.T
 
 
 class _Kernel:

@@ -18,6 +18,7 @@ from clipsearch.images.reading import digest
 from clipsearch.index.format import DATABASE, missing_index
 from clipsearch.search.encoders import Encoders
 from clipsearch.search.index import Index
+from clipsearch.search.kept_scores import KeptScores
 from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Indexes:
     def _opened(self, name: str, folder: Path, before: int = 0) -> Served:
         file = _file_of(folder)  # looked at before, so that one that is replaced in between is opened again
         opened = self._open(folder)
-        index = Index(opened.store, RememberingEncoders(opened.encoders))
+        index = Index(opened.store, RememberingEncoders(opened.encoders), kept=KeptScores())
         return Served(name, index, bytes(folder.parent), file, before)
 
     def _current(self, served: Served) -> Served:
