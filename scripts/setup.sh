@@ -14,6 +14,16 @@ if [ "$(cat ".venv/installed${1:+-$1}" 2>/dev/null)" != "$stamp" ]; then
     echo "Setting up .venv (PyTorch is large: this can take minutes) ..." >&2
     # For one run of the tests, pip need not compile 16,000 modules of which a sixth is imported: that takes a minute.
     compile=${1:+--no-compile}
+    if [ "${1:-}" = dev ]; then
+        # Most of the time goes into unpacking these, on one core; so two do it. What fails here is tried again below.
+        for part in "torch numpy sympy networkx" \
+            "ray pyarrow playwright scipy transformers numkong imagecodecs faiss-cpu scikit-learn botocore moto"; do
+            # shellcheck disable=SC2086  # many words on purpose
+            .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+                -c constraints.txt $part >/dev/null 2>&1 &
+        done
+        wait
+    fi
     # shellcheck disable=SC2086  # two words on purpose, or none
     .venv/bin/python -m pip install --quiet --disable-pip-version-check $compile -c constraints.txt $wanted
     [ "${1:-}" != dev ] ||
