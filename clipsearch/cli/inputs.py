@@ -212,6 +212,7 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
     from clipsearch.images.finding import find_images
     from clipsearch.images.other_files import PassedOver, listed
     from clipsearch.output.paths import printable, shown
+    from clipsearch.system.addresses import is_address
     from clipsearch.system.paths import absolute
 
     def unreadable(folder: bytes, reason: str) -> None:
@@ -219,10 +220,11 @@ def image_files(paths: Iterable[Path]) -> list[ImageFile]:
 
     found: dict[bytes, ImageFile] = {}
     for path in paths:
-        passed = PassedOver()
-        files = list(find_images(absolute(path), unreadable=unreadable, passed_over=passed.add))
+        passed, place = PassedOver(), absolute(path)
+        files = list(find_images(place, unreadable=unreadable, passed_over=passed.add))
         if not files:
             others = f" Left out: {listed(passed.counts)}." if passed.counts else ""
-            raise InputError(f"There is no image{' that can be read' if others else ''} in {path}.{others}")
+            where = os.fsdecode(place) if is_address(place) else path
+            raise InputError(f"There is no image{' that can be read' if others else ''} in {where}.{others}")
         found |= {file.path: file for file in files}
     return list(found.values())

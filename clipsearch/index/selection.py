@@ -18,6 +18,7 @@ from clipsearch.errors import InputError
 from clipsearch.index.filters import FilterArguments, Filters, Orientation, local_time, patterns
 from clipsearch.index.format import Record
 from clipsearch.index.reading import Store
+from clipsearch.system.addresses import is_address
 from clipsearch.system.members import MARK, is_archive_name, on_disk
 from clipsearch.system.paths import inside, is_below, roots_in, same_letters, same_place, spellings
 from clipsearch.unit import Matrix
@@ -153,7 +154,9 @@ def _as_known(store: Store, filters: Filters) -> Filters:
         under = tuple(dict.fromkeys(name for path in under for name in _folder_as_known(store, path, roots)))
     if files is not None:
         files = frozenset(
-            os.path.join(folder, os.path.basename(path)) for path in files for folder in spelled(os.path.dirname(path))
+            path if is_address(path) else os.path.join(folder, os.path.basename(path))
+            for path in files
+            for folder in spelled(os.path.dirname(path))
         )
     seen_from = tuple(dict.fromkeys(name for folder in filters.seen_from for name in spelled(folder)))
     return replace(filters, under=under, files=files, seen_from=seen_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,6 +27,7 @@ from clipsearch.index.updating import UpdateOptions, update
 from clipsearch.index.watching import Watch
 from clipsearch.system.events import Polling
 from clipsearch.system.paths import absolute
+from clipsearch.tasks.classification import selected
 
 DOGS = [SAMPLES / "dogs" / f"dog_{n}.jpg" for n in (3, 4, 6)]
 FARM = sorted((SAMPLES / "farm").glob("*.jpg"))[:2]
@@ -251,6 +253,15 @@ def test_objects_whose_names_do_not_tell_are_looked_at_together(
         updated(root, reread=True)
     object_store._connections["s3"]._servers.clear()
     assert len(paths(tmp_path)) == 11
+
+
+def test_filters_take_a_key_as_it_is(store: Store, root: str, updated: Updated, tmp_path: Path) -> None:
+    store.put("photos/c//d.jpg", FARM[0].read_bytes())
+    updated(root)
+    files = [f"{root}/c//d.jpg", f"{root}/a/dog_3.jpg", f"{root}/c/d.jpg"]
+    with closing(Index.open(tmp_path / FOLDER)) as known:
+        assert sorted(selected(known, files=files).paths) == sorted(os.fsencode(name) for name in files[:2])
+        assert selected(known, under=f"{root}/c").paths == [os.fsencode(files[0])]
 
 
 def test_a_store_is_searched_at_fixed_times(
