@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from clipsearch.errors import IndexWriteError, InputError
 from clipsearch.index.format import damaged, guarded, missing_index
@@ -30,26 +32,54 @@ def connect(path: Path, mode: str, busy_seconds: float, *, shared: bool = False)
         return sqlite3.connect(uri, uri=True, timeout=busy_seconds, check_same_thread=not shared)
 
 
-def change_counter(path: Path) -> int:
-    """Return SQLite's counter of the transactions that changed a database file: bytes 24 to 27 of its header.
+class ChangeCounter:
+    """Reads SQLite's counter of the transactions that changed a database file: bytes 24 to 27 of its header.
 
     It is right without a write-ahead log, which no index has (https://www.sqlite.org/fileformat2.html, section 1.3.7).
 
-    Raises:
-        IndexMissingError: there is no such file (any more).
-        IndexDamagedError: it is too short.
-        IndexWriteError: it cannot be read.
+    The file stays open. When a process closes a file, POSIX gives up all locks that it has on it, those of SQLite's
+    connections included (https://www.sqlite.org/howtocorrupt.html, section 2.2): a writer could then change what a
+    snapshot is reading.
     """
-    try:
-        with guarded(path.parent), path.open("rb") as file:
-            header = file.read(_COUNTER_ENDS)
-    except IndexWriteError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise missing_index(path.parent) from error
-        raise
-    if len(header) < _COUNTER_ENDS:
-        raise damaged(path.parent, f"{path.name} is empty")
-    return int.from_bytes(header[_COUNTER_BEGINS:], "big")
+
+    def __init__(self, path: Path) -> None:
+        """Read the counter of a file, which need not be there yet. Threads may share it."""
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._reading = threading.Lock()
+
+    def read(self) -> int:
+        """Return the counter.
+
+        Raises:
+            IndexMissingError: there is no such file (any more).
+            IndexDamagedError: it is too short.
+            IndexWriteError: it cannot be read.
+        """
+        try:
+            with guarded(self._path.parent), self._reading:
+                if self._file is None or not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                    self._close()
+                    self._file = self._path.open("rb", buffering=0)
+                self._file.seek(0)
+                header = self._file.read(_COUNTER_ENDS)
+        except IndexWriteError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise missing_index(self._path.parent) from error
+            raise
+        if len(header) < _COUNTER_ENDS:
+            raise damaged(self._path.parent, f"{self._path.name} is empty")
+        return int.from_bytes(header[_COUNTER_BEGINS:], "big")
+
+    def close(self) -> None:
+        """Close the file; only after all connections to it."""
+        with self._reading:
+            self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class Connections:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from clipsearch.errors import IndexDamagedError
 from clipsearch.images.parts import Part
-from clipsearch.index.connections import Connections, change_counter, connect
+from clipsearch.index.connections import ChangeCounter, Connections, connect
 from clipsearch.index.format import (
     BOX_COLUMNS,
     BOXES,
@@ -66,6 +66,7 @@ class Store:
         self.folder = folder
         self._paths = StoredPaths(os.fsencode(os.path.dirname(os.path.abspath(folder))))
         self._connections = Connections(folder, make_connection)
+        self._changes = ChangeCounter(folder / DATABASE)
         self._maps: Maps = {}
         self._record = RECORD
         """The columns to select for a `Record`."""
@@ -104,6 +105,7 @@ class Store:
     def close(self) -> None:
         """Close the database, for all threads."""
         self._connections.close()
+        self._changes.close()
 
     @property
     def _database(self) -> sqlite3.Connection:
@@ -127,7 +129,7 @@ class Store:
 
     def version(self) -> int:
         """Return a number that changes with every commit; within a snapshot it is that of the snapshot."""
-        return change_counter(self.folder / DATABASE)
+        return self._changes.read()
 
     # -- records ---------------------------------------------------------------------------------------------
 

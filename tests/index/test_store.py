@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -200,6 +202,29 @@ def test_roots_swallow_roots_below_them(folder: Path) -> None:
         for root in ("a/b", "a", "a/c", "ab"):
             writer.set_root(os.fsencode(parent / root), {"of": root})
         assert writer.roots() == [(os.fsencode(parent / "a"), {"of": "a"}), (os.fsencode(parent / "ab"), {"of": "ab"})]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks are those of open files there")
+def test_a_snapshot_keeps_its_lock_when_its_version_is_asked_for(folder: Path) -> None:
+    """Another process, since POSIX locks are those of processes."""
+    fill(folder, ["a"])
+    script = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('DELETE FROM images').connection.commit()"
+    )
+
+    def other() -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-S", "-c", script, str(folder / "index.db")]
+        return subprocess.run(command, capture_output=True, check=False)
+
+    with closing(Store.open(folder)) as store:
+        with store.snapshot():
+            assert store.count() == 1
+            version = store.version()
+            assert b"locked" in other().stderr
+            assert (store.count(), store.version()) == (1, version)
+        assert other().returncode == 0
+        assert store.count() == 0
+        assert store.version() != version
 
 
 PLACES = [
