@@ -158,8 +158,8 @@ def run(environment: dict[str, str], with_torch: Warm, without_torch: Warm, pyte
     `line` is what a shell runs, with the command as `"$@"`.
 
     It is forked from a process that has imported what it needs, unless something is asked for that may matter before,
-    or it is to be `fresh`. With `torch` it will import PyTorch although such commands usually do not. If it is
-    `unprivileged`, permissions bind it even if it is root's.
+    or it is to be `fresh`. With `torch` it will import PyTorch or another large library although such commands usually
+    do not. If it is `unprivileged`, permissions bind it even if it is root's.
     """
 
     def run(

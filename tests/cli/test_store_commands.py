@@ -54,7 +54,7 @@ def home(store: Store, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def said(run: Run, store: Store, *arguments: str | Path, cwd: Path, code: int = 0, **more: str) -> tuple[str, str]:
-    done = run(*arguments, cwd=cwd, env=store.environment(**more))
+    done = run(*arguments, cwd=cwd, env=store.environment(**more), torch=True)  # where s3fs is imported, too
     assert done.returncode == code, done.stderr
     assert SECRET.encode() not in done.stdout + done.stderr
     return done.stdout.decode(), done.stderr.decode()

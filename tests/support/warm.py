@@ -44,7 +44,7 @@ All modules of a package where a dot ends the name, but none of its folders wher
 that comes to the same each time.
 """
 COMMANDS = (
-    *("PIL.ImageFile", "rich.progress", "rich.table", "sklearn.cluster"),
+    *("PIL.ImageFile", "rich.progress", "rich.table", "sklearn.cluster", "s3fs"),
     *("transformers.models.clip.modeling_clip", "transformers.models.siglip.modeling_siglip"),
     *("clipsearch.", *WITHOUT_TORCH),
 )
