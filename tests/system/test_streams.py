@@ -37,13 +37,17 @@ def shell(command: str, cwd: Path, environment: dict[str, str]) -> subprocess.Co
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_an_image_may_come_from_a_file_standard_input_or_a_pipe(
-    sample_index: Path, environment: dict[str, str], tmp_path: Path, name: str
+    sample_index: Path, run: Run, environment: dict[str, str], tmp_path: Path, name: str
 ) -> None:
     turned = shutil.copy(DOG, tmp_path / "turned.webp")  # whose content the index knows, so that no model is loaded
-    line = "clipsearch " + " ".join(shlex.quote(part) for part in COMMANDS[name])
     said = []
     for way, picture in (("", f"{turned}"), (f" < {turned}", "-"), ("", f"<(cat {turned})")):
-        done = shell(line.replace("PICTURE", picture) + way, sample_index, environment)
+        arguments = [picture if part == "PICTURE" else part for part in COMMANDS[name]]
+        if picture.startswith("<"):  # a descriptor that only a child of the shell has
+            line = " ".join(part if part == picture else shlex.quote(part) for part in arguments)
+            done = shell(f"clipsearch {line}", sample_index, environment)
+        else:
+            done = run(*arguments, cwd=sample_index, line=f'exec "$@"{way}')
         assert done.returncode == (1 if "cut-off" in name else 0), done.stderr.decode()
         fields = [row.split(b"\t") for row in done.stdout.splitlines()]
         said.append(
