@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import bench_common as common
 import numpy as np
@@ -191,13 +192,15 @@ def recall(work: Path, asked: npt.NDArray[np.float32]) -> dict[str, float]:
         matrix, _ = store.matrix()
         codes = approximate.Approximate(store, matrix)
         exact = [ranked.rows[:K] for ranked in topk.best(matrix, asked, K)]
-        usual = approximate._CANDIDATES  # noqa: SLF001
-        for candidates in (usual // 16, usual // 4, usual):
-            approximate._CANDIDATES = candidates  # noqa: SLF001
-            masks = (codes.candidates(query[np.newaxis], K, None, len(matrix)) for query in asked)
-            hit = [np.mean(mask[rows]) if mask is not None else 1.0 for mask, rows in zip(masks, exact, strict=True)]
-            found[str(candidates)] = round(float(np.mean(hit)), 4)
-            print(f"recall@{K} with {candidates} candidates: {found[str(candidates)]}", flush=True)
+        usual, share = approximate._CANDIDATES, len(matrix) // approximate._SHARE  # noqa: SLF001
+        for number in sorted({usual // 16, usual // 4, usual, max(usual, share)}):
+            with mock.patch.multiple(approximate, _CANDIDATES=number, _SHARE=len(matrix)):  # no share of the rows
+                masks = (codes.candidates(query[np.newaxis], K, None, len(matrix)) for query in asked)
+                hit = [
+                    np.mean(mask[rows]) if mask is not None else 1.0 for mask, rows in zip(masks, exact, strict=True)
+                ]
+            found[str(number)] = round(float(np.mean(hit)), 4)
+            print(f"recall@{K} with {number} candidates: {found[str(number)]}", flush=True)
     store.close()
     return found
 
