@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from clipsearch.functions.indexes import caption_ranks, cluster, delete_duplicates, duplicates
     from clipsearch.functions.models import evaluate, imagine, tune
     from clipsearch.functions.vectors import export_vectors, import_vectors, merge_indexes
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.images.files import Rules
     from clipsearch.models.encoder_options import EncoderOptions
     from clipsearch.search.embedder import Embedder
@@ -67,7 +67,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Box": "clipsearch.images.box",
+    "Box": "clipsearch.images.codecs.box",
     "ClipsearchError": "clipsearch.errors",
     "ContentTerm": "clipsearch.search.query_terms",
     "Hit": "clipsearch.search.hit",

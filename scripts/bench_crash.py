@@ -54,7 +54,7 @@ from removal_stories import PROGRAMS, Removal, contents, make_pair  # noqa: E402
 from test_crash import STORIES, Story  # noqa: E402
 from warm import WITHOUT_TORCH  # noqa: E402
 
-from clipsearch.images.decoding import decode  # noqa: E402
+from clipsearch.images.codecs.decoding import decode  # noqa: E402
 from clipsearch.images.regions import layout  # noqa: E402
 from clipsearch.index.format import DATABASE, NEW_MATRIX  # noqa: E402
 from clipsearch.system.naming import ASIDE, restore  # noqa: E402

@@ -505,7 +505,7 @@ def index_once(files: list[Path], encoder: Encoder, work: Path) -> tuple[float, 
 
 def decoded(files: list[Path], encoder: Encoder) -> npt.NDArray[np.uint8]:
     """(N, H, W, 3) pixels as `index` prepares them for the model, by as many threads."""
-    from clipsearch.images.decoding import decode
+    from clipsearch.images.codecs.decoding import decode
     from clipsearch.images.reading import read_file
     from clipsearch.system import cores
     from clipsearch.system.parallel import map_in_order

@@ -228,7 +228,7 @@ def make_index(folder: Path, model: ModelRecord, rows: int, *, notebook: bool, r
 
     Each image gets as many `regions`, of random vectors as well.
     """
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.index.format import FOLDER
     from clipsearch.index.region_files import ImageRegions
     from clipsearch.index.writing import Writer

@@ -24,20 +24,22 @@ ALLOWED = {
     "unit": "",
     "system": "errors",
     "settings": "errors system",
-    "images": "errors system",
+    "images": "errors system images.codecs",
+    "images.codecs": "errors system",
     "models": "errors models.disk",
     "models.disk": "errors system",
     "models.in_numpy": "errors unit system models models.disk",
     "models.in_torch": "errors system unit models models.disk models.in_numpy",
-    "index": "errors system unit images",
+    "index": "errors system unit images images.codecs",
     "datasets": "errors system images",
     "exchange": "errors unit system images index datasets",
-    "search": "errors system unit images index models models.disk models.in_numpy models.in_torch",
-    "tasks": "errors unit system images datasets index search models models.disk models.in_numpy models.in_torch",
+    "search": "errors system unit images images.codecs index models models.disk models.in_numpy models.in_torch",
+    "tasks": "errors unit system images images.codecs datasets index search models models.disk models.in_numpy"
+    " models.in_torch",
     "tasks.tuning": "errors unit system images datasets index search tasks models models.disk models.in_numpy"
     " models.in_torch",
     "tasks.imagining": "errors unit models.in_torch",
-    "output": "errors system images index search tasks models.disk",
+    "output": "errors system images images.codecs index search tasks models.disk",
     "output.terminal": "errors system images index search tasks output",
     "index_choice": "errors system index",
     "model_choice": "errors settings index search models.disk models.in_torch",
@@ -45,12 +47,13 @@ ALLOWED = {
     "several_indexes": "errors index_choice index search api",
     "functions": "errors system index_choice images datasets index exchange search tasks tasks.imagining tasks.tuning"
     " models api",
-    "distributed": "errors system model_choice images index exchange search api models models.disk models.in_numpy"
-    " models.in_torch",
-    "server": "errors unit system images index search output models api",
-    "cli": "errors unit system settings index_choice images datasets index exchange search tasks tasks.imagining"
-    " tasks.tuning output output.terminal api several_indexes distributed models models.disk models.in_numpy server",
-    "__init__": "errors system images models search api several_indexes functions",
+    "distributed": "errors system model_choice images images.codecs index exchange search api models models.disk"
+    " models.in_numpy models.in_torch",
+    "server": "errors unit system images images.codecs index search output models api",
+    "cli": "errors unit system settings index_choice images images.codecs datasets index exchange search tasks"
+    " tasks.imagining tasks.tuning output output.terminal api several_indexes distributed models models.disk"
+    " models.in_numpy server",
+    "__init__": "errors system images images.codecs models search api several_indexes functions",
     "__main__": "cli",
 }
 

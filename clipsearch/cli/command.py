@@ -42,7 +42,7 @@ class Command(TyperCommand):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  (its class is private)
         """Run the command with the log shown, with decoders kept from writing to stderr, and with relative paths."""
         from clipsearch.cli.log import show_log  # like the next two, not needed for help
-        from clipsearch.images.quiet import quiet_decoders
+        from clipsearch.images.codecs.quiet import quiet_decoders
         from clipsearch.output.paths import show_from
 
         show_log()

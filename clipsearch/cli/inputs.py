@@ -173,7 +173,7 @@ def named_images(given: Iterable[str | Path]) -> Iterator[tuple[list[ImageFile],
 
 def say_damaged(damaged: Iterable[tuple[bytes, float]], called: Callable[[bytes], str | bytes]) -> None:
     """Report damaged images, given by path and missing share; `called` returns the name that the user typed."""
-    from clipsearch.images.missing_share import missing
+    from clipsearch.images.codecs.missing_share import missing
     from clipsearch.output.paths import printable, shown
 
     for path, share in sorted(set(damaged)):

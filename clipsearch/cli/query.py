@@ -166,7 +166,7 @@ def similar(
     For a picture that is in the index, no model is needed. Exits with 0 if something was found, with 1 if nothing
     was, and with 2 after an error.
     """
-    from clipsearch.images.box import parse_box
+    from clipsearch.images.codecs.box import parse_box
     from clipsearch.output.hits import Found
     from clipsearch.search.query_terms import ImageTerm, in_words
 
@@ -194,7 +194,7 @@ def similar(
 
 def _with_boxes(images: list[ImageTerm], boxes: list[str]) -> list[ImageTerm]:
     """Give each image the box that is meant for it, if there are any."""
-    from clipsearch.images.box import parse_box
+    from clipsearch.images.codecs.box import parse_box
 
     if boxes and len(boxes) != len(images):
         raise InputError(

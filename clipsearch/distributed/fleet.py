@@ -18,7 +18,7 @@ from clipsearch.distributed.cluster import Place
 from clipsearch.distributed.model_files import pieces
 from clipsearch.distributed.worker import Begun, Taken, Task, Worker
 from clipsearch.errors import DeviceError, InputError
-from clipsearch.images.optional_packages import readers
+from clipsearch.images.codecs.optional_packages import readers
 from clipsearch.index.format import Computed
 from clipsearch.models.encoder_options import EncoderOptions
 from clipsearch.system.members import on_disk

@@ -169,7 +169,7 @@ class Worker:
         _limit_cores(task.cores, task.first_core)  # before any library counts them
         import clipsearch
         from clipsearch.distributed.model_files import find
-        from clipsearch.images.optional_packages import readers
+        from clipsearch.images.codecs.optional_packages import readers
 
         if clipsearch.__version__ != task.version:
             raise InputError(

@@ -15,8 +15,8 @@ from typing import BinaryIO
 from clipsearch.errors import UnreadableImageError
 from clipsearch.images import zip_archives
 from clipsearch.images.archive_members import MOST_MEMBERS, Contents, Member
+from clipsearch.images.codecs.limits import check_bytes
 from clipsearch.images.files import ImageFile, MemberError, stamps
-from clipsearch.images.limits import check_bytes
 from clipsearch.images.tar_archives import tar_contents
 from clipsearch.system.members import MARK, within
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from clipsearch.images.optional_packages import needed_extra
-from clipsearch.images.raw import RAW_EXTENSIONS
+from clipsearch.images.codecs.optional_packages import needed_extra
+from clipsearch.images.codecs.raw import RAW_EXTENSIONS
 
 EXTENSIONS = RAW_EXTENSIONS | {
     *(".apng", ".avif", ".avifs", ".bmp", ".dds", ".dib", ".gif", ".heic", ".heics", ".heif", ".heifs", ".hif"),

@@ -8,11 +8,11 @@ from contextlib import closing
 from itertools import islice
 
 from clipsearch.errors import StoreError, UnreadableImageError
+from clipsearch.images.codecs.optional_packages import needed_extra
+from clipsearch.images.codecs.signatures import HEAD, image_ending
 from clipsearch.images.files import GoneError, ImageFile
-from clipsearch.images.optional_packages import needed_extra
 from clipsearch.images.other_files import sort_of
 from clipsearch.images.reading import first_bytes
-from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.system.parallel import map_in_order
 
 _TOGETHER = 1000

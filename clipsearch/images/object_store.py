@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from clipsearch.errors import StoreError, UnreadableImageError
+from clipsearch.images.codecs.limits import check_bytes
 from clipsearch.images.files import GoneError, ImageFile, UnreachableError
-from clipsearch.images.limits import check_bytes
 from clipsearch.images.requesting import (
     AT_ONCE,
     PassingError,

@@ -7,8 +7,8 @@ import os
 from PIL import Image
 
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.decoding import decode
-from clipsearch.images.pixels import as_seen
+from clipsearch.images.codecs.decoding import decode
+from clipsearch.images.codecs.pixels import as_seen
 from clipsearch.images.reading import read_image
 
 

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 
-from clipsearch.images.optional_packages import install_command, needed_extra
+from clipsearch.images.codecs.optional_packages import install_command, needed_extra
 from clipsearch.system.members import ENDINGS
 
 NO_ENDING = ""

@@ -77,7 +77,7 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
         VanishedError: it does not exist.
         UnreadableImageError: it cannot be read, is too large or no regular file, or changed meanwhile.
     """
-    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes  # text queries need none of these
+    from clipsearch.images.codecs.limits import check_bytes, enough_memory, max_bytes  # text queries need none of these
 
     if (source := source_of(path)) is not None:
         return _read_from(source, path, max_bytes(max_pixels))
@@ -99,7 +99,7 @@ def read_file(path: bytes, max_pixels: int | None = None) -> Content:
 
 def _read_from(source: Source, path: bytes, most: int) -> Content:
     """Read a file of a source, with the errors of `read_file`."""
-    from clipsearch.images.limits import enough_memory
+    from clipsearch.images.codecs.limits import enough_memory
 
     try:
         with enough_memory():
@@ -134,7 +134,7 @@ def read_stream(stream: BinaryIO) -> bytes:
     Raises:
         UnreadableImageError: it is more than the largest image needs, or cannot be read.
     """
-    from clipsearch.images.limits import check_bytes, enough_memory, max_bytes
+    from clipsearch.images.codecs.limits import check_bytes, enough_memory, max_bytes
 
     limit = max_bytes()
     with enough_memory():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from clipsearch.images.box import Box
+from clipsearch.images.codecs.box import Box
 
 _LEAST = 1.5
 """Images whose shorter side is less than this times the input of the model have no regions."""

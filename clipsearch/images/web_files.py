@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from clipsearch.errors import StoreError, UnreadableImageError
+from clipsearch.images.codecs.limits import check_bytes
 from clipsearch.images.files import ImageFile, UnreachableError
-from clipsearch.images.limits import check_bytes
 from clipsearch.images.requesting import AT_ONCE, PassingError, Server, abandon, not_installed, timeout, wait_for
 from clipsearch.images.stamping import modified_ns, number_of
 from clipsearch.system.addresses import LIST_MARK, url_of

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from clipsearch.errors import ClipsearchError
-from clipsearch.images.dates import taken_by_name
+from clipsearch.images.codecs.dates import taken_by_name
 from clipsearch.index.connections import connect
 from clipsearch.index.format import (
     DATABASE,

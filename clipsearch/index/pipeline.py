@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsearch.errors import ModelError, StoreError, UnreadableImageError
-from clipsearch.images.box import Box
+from clipsearch.images.codecs.box import Box
+from clipsearch.images.codecs.limits import NoMemoryError, enough_memory
 from clipsearch.images.files import GoneError, ImageFile, MemberError, UnreachableError
-from clipsearch.images.limits import NoMemoryError, enough_memory
 from clipsearch.images.reading import VanishedError, read_file
 from clipsearch.images.regions import layout
 from clipsearch.index.format import Record
@@ -32,7 +32,7 @@ from clipsearch.system.parallel import map_in_order
 from clipsearch.unit import NOTHING, are_unit
 
 if TYPE_CHECKING:
-    from clipsearch.images.decoding import DecodedImage
+    from clipsearch.images.codecs.decoding import DecodedImage
 
 WORKERS = min(32, cores.available())
 """Number of threads that read files, and number of threads that decode."""
@@ -305,7 +305,7 @@ def _decoded(
     wanted: Preprocessing, content: bytes, name: bytes, max_pixels: int | None, side: int | None
 ) -> DecodedImage:
     """Decode an image at the scale that its preprocessing needs or, with `side`, that its smallest region needs."""
-    from clipsearch.images.decoding import decode  # an update that finds nothing new needs no decoder
+    from clipsearch.images.codecs.decoding import decode  # an update that finds nothing new needs no decoder
 
     enough = wanted.enough
 
@@ -350,7 +350,7 @@ def pixels_of(
         UnreadableImageError: the content is not an image, broken, or too large.
         InputError: the box is not within the image.
     """
-    from clipsearch.images.decoding import decode  # an update that finds nothing new needs no decoder
+    from clipsearch.images.codecs.decoding import decode  # an update that finds nothing new needs no decoder
 
     decoded = decode(content, name, max_pixels=max_pixels, at_least=None if box else wanted.enough)
     with enough_memory():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from clipsearch.errors import InputError
-from clipsearch.images.dates import NAME, taken_by_name
+from clipsearch.images.codecs.dates import NAME, taken_by_name
 from clipsearch.images.parts import Part
 from clipsearch.index.format import (
     ARCHIVES,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.images.box import Box
+from clipsearch.images.codecs.box import Box
 from clipsearch.index.format import BOX_COLUMNS, BOXES, REGIONS
 from clipsearch.index.matrix_file import MatrixFile, mapped
 

@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from clipsearch.images.missing_share import missing
+from clipsearch.images.codecs.missing_share import missing
 from clipsearch.images.other_files import total
 from clipsearch.index.diff import Changes
 from clipsearch.index.format import FINISHED, Record

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from clipsearch.errors import InputError
+from clipsearch.images.codecs.limits import default_max_pixels
+from clipsearch.images.codecs.optional_packages import readers
 from clipsearch.images.files import ImageFile, Rules
-from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.optional_packages import readers
 from clipsearch.images.parts import Part
 from clipsearch.index import pipeline as here
 from clipsearch.index.archives import check_archives

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipsearch.errors import FileStaysError, InputError, UnreadableImageError
-from clipsearch.images.decoding import decode
-from clipsearch.images.raw import is_camera_raw
+from clipsearch.images.codecs.decoding import decode
+from clipsearch.images.codecs.raw import is_camera_raw
+from clipsearch.images.codecs.recognising import format_of
 from clipsearch.images.reading import Content, read_file
-from clipsearch.images.recognising import format_of
 from clipsearch.output.paths import printable, shown
 from clipsearch.output.thumbnails import Edges, cut
 from clipsearch.system.addresses import is_address

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipsearch.images.missing_share import missing
+from clipsearch.images.codecs.missing_share import missing
 from clipsearch.images.other_files import install_for, listed, rule_for, total
 from clipsearch.images.parts import Part
 from clipsearch.index.format import Computed, Contents, Folder, ModelRecord

@@ -7,8 +7,8 @@ import os
 from PIL import Image, ImageDraw
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.box import Box
-from clipsearch.images.decoding import DecodedImage, decode
+from clipsearch.images.codecs.box import Box
+from clipsearch.images.codecs.decoding import DecodedImage, decode
 from clipsearch.images.reading import read_file
 
 Edges = tuple[int, int, int, int]
@@ -84,7 +84,7 @@ def outlined(image: Image.Image, box: Edges, size: tuple[int, int]) -> Image.Ima
 
 
 def in_words(box: Edges) -> str:
-    """Return a region as `images.box.parse_box` reads it."""
+    """Return a region as `images.codecs.box.parse_box` reads it."""
     return ",".join(map(str, box))
 
 

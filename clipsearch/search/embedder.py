@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from tokenizers import Tokenizer
 
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.images.files import ImageFile
     from clipsearch.index.pipeline import Item
     from clipsearch.models.disk.files import ModelFiles
@@ -285,7 +285,7 @@ class Embedder:
             InputError: the image cannot be read.
             ModelError: the model is not available, or its image tower is neither CLIP's nor SigLIP's.
         """
-        from clipsearch.images.pixels import as_seen
+        from clipsearch.images.codecs.pixels import as_seen
         from clipsearch.images.reading import read_image
         from clipsearch.search.text_maps import map_of
 
@@ -372,7 +372,7 @@ class Embedder:
     def _of_pixels(self, images: Sequence[Image.Image]) -> list[Vectors | UnreadableImageError]:
         if not images:
             return []
-        from clipsearch.images.pixels import as_seen
+        from clipsearch.images.codecs.pixels import as_seen
         from clipsearch.index.pipeline import vectors_of
 
         model = self._model

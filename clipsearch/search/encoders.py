@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images.dates import NAME, taken_by_name
+from clipsearch.images.codecs.dates import NAME, taken_by_name
 from clipsearch.images.reading import digest, read_image
 from clipsearch.index.filters import local_time
 from clipsearch.index.reading import Store
@@ -23,7 +23,7 @@ from clipsearch.unit import Vectors
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.images.files import ImageFile
     from clipsearch.models.in_numpy.text_tower import Tokens
     from clipsearch.models.logits import Logits
@@ -188,6 +188,6 @@ def taken_by_content(store: Store, content: bytes) -> str | None:
 
 def warn_of_damage(path: bytes, share: float) -> None:
     """Log that a part of a query's image is missing; an empty path stands for standard input."""
-    from clipsearch.images.missing_share import missing  # imported here because a text query does not need it
+    from clipsearch.images.codecs.missing_share import missing  # imported here because a text query does not need it
 
     _log.warning("Damaged: %s: %s", os.fsdecode(path) or "standard input", missing(share))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Unpack
 
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.index.regions import Regions
     from clipsearch.index.summary import Summary
     from clipsearch.index.updating import UpdateOptions

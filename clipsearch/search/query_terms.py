@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from clipsearch.errors import InputError
-from clipsearch.images.box import Box, check_box
+from clipsearch.images.codecs.box import Box, check_box
 from clipsearch.system.unicode import check_utf8
 from clipsearch.unit import Vectors
 

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from clipsearch.errors import InputError
-from clipsearch.images.box import Box
+from clipsearch.images.codecs.box import Box
 from clipsearch.index.browsing import rows_by_date, rows_by_path
 from clipsearch.index.filters import Filters
 from clipsearch.index.reading import Store

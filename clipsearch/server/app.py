@@ -30,7 +30,7 @@ from clipsearch.errors import (
     StoreError,
     UnreadableImageError,
 )
-from clipsearch.images.box import parse_box
+from clipsearch.images.codecs.box import parse_box
 from clipsearch.images.files import UnreachableError
 from clipsearch.images.reading import VanishedError, digest
 from clipsearch.index.selection import folders_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from clipsearch.errors import InputError
-from clipsearch.images.box import Box, parse_box
+from clipsearch.images.codecs.box import Box, parse_box
 from clipsearch.index.filters import FilterArguments
 from clipsearch.search.ordering import Sort
 from clipsearch.search.query_terms import ContentTerm, ImageTerm, Term, negated, parse_text

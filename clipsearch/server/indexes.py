@@ -22,7 +22,7 @@ from clipsearch.search.kept_scores import KeptScores
 from clipsearch.unit import Vectors
 
 if TYPE_CHECKING:
-    from clipsearch.images.box import Box
+    from clipsearch.images.codecs.box import Box
     from clipsearch.images.files import ImageFile
     from clipsearch.models.logits import Logits
     from clipsearch.search.confidence import NegativePrompts

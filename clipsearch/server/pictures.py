@@ -12,9 +12,9 @@ from itertools import chain
 from typing import BinaryIO, NamedTuple
 
 from clipsearch.errors import IndexDamagedError, UnreadableImageError
-from clipsearch.images.decoding import DecodedImage, decode
+from clipsearch.images.codecs.decoding import DecodedImage, decode
+from clipsearch.images.codecs.recognising import format_of
 from clipsearch.images.reading import Content, VanishedError, digest_of, open_regular, read_file
-from clipsearch.images.recognising import format_of
 from clipsearch.index.format import Record
 from clipsearch.output.paths import printable
 from clipsearch.output.thumbnails import reduced

@@ -6,7 +6,7 @@ import io
 from typing import NamedTuple
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.images.reading import digest
 from clipsearch.output.thumbnails import reduced
 from clipsearch.server.indexes import Recent

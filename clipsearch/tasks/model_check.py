@@ -306,7 +306,7 @@ def _found(known: KnownValues, folder: Path | None) -> dict[KnownImage, Image.Im
 
 
 def _decoded(content: bytes, name: bytes) -> Image.Image:
-    from clipsearch.images.decoding import decode
+    from clipsearch.images.codecs.decoding import decode
 
     return decode(content, name).image
 

@@ -100,7 +100,7 @@ def test_the_folder_above_is_named(run: Run, folder: Path, tmp_path: Path) -> No
 
 
 def test_reasons_name_nothing_of_pillow() -> None:
-    from clipsearch.images.reasons import first_reason
+    from clipsearch.images.codecs.reasons import first_reason
 
     inner = ValueError("Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK")
     assert first_reason(inner) == "broken image: a text or a profile in it is too large"

@@ -22,7 +22,7 @@ from terminal import shown_on_a_terminal
 from warm import Begun, Warm
 
 from clipsearch.errors import ModelError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.format import FOLDER, ModelRecord
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer

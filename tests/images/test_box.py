@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipsearch.errors import InputError
-from clipsearch.images.box import Box, parse_box
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.box import Box, parse_box
+from clipsearch.images.codecs.decoding import decode
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ from image_files import COLOUR, HEIGHT, WIDTH, ImageFile, dng, image_files, png_
 from rare_files import rare_files
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import DecodedImage, decode
-from clipsearch.images.quiet import quiet_decoders
+from clipsearch.images.codecs.decoding import DecodedImage, decode
+from clipsearch.images.codecs.quiet import quiet_decoders
 from clipsearch.index.reading import Store
 from clipsearch.index.verifying import verify
 

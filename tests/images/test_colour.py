@@ -40,8 +40,8 @@ from image_files import Pixels, Samples, png, png_chunk, rgb, saved, tiff
 from PIL import Image, ImageCms
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import colour, colour_tags, pixels
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs import colour, colour_tags, pixels
+from clipsearch.images.codecs.decoding import decode
 
 D50 = (0.3457, 0.3585)
 ROWS, COLUMNS = np.mgrid[0:48, 0:64]
@@ -286,7 +286,8 @@ def test_without_littlecms_colours_stay_as_they_are(monkeypatch: pytest.MonkeyPa
 
 def test_images_without_a_profile_need_no_littlecms() -> None:
     program = (
-        "import io, sys; from PIL import Image; from clipsearch.images.decoding import decode; file = io.BytesIO(); "
+        "import io, sys; from PIL import Image; from clipsearch.images.codecs.decoding import decode; "
+        "file = io.BytesIO(); "
         "Image.new('RGB', (9, 9)).save(file, 'PNG'); decode(file.getvalue()); print('PIL.ImageCms' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -19,7 +19,7 @@ from image_files import COLOUR, png, png_chunk, saved
 from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 

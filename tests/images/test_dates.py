@@ -18,8 +18,8 @@ from PIL import Image
 from tiny import update
 
 import clipsearch
-from clipsearch.images.dates import moment, taken_by_name
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.dates import moment, taken_by_name
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.filters import local_time
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store

@@ -44,11 +44,11 @@ from image_files import (
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import decoding, limits, reasons, recognising
-from clipsearch.images.decoding import DecodedImage, decode
-from clipsearch.images.limits import default_max_pixels
-from clipsearch.images.optional_packages import readers
-from clipsearch.images.recognising import DECODERS
+from clipsearch.images.codecs import decoding, limits, reasons, recognising
+from clipsearch.images.codecs.decoding import DecodedImage, decode
+from clipsearch.images.codecs.limits import default_max_pixels
+from clipsearch.images.codecs.optional_packages import readers
+from clipsearch.images.codecs.recognising import DECODERS
 
 EXIF_PHOTOS = REPOSITORY.parent / "shared" / "photos" / "exif-orientation"
 FILES = {file.name: file for file in image_files()}
@@ -106,7 +106,7 @@ def test_a_file_is_seen_as_it_was_painted(file: ImageFile) -> None:
 def test_images_are_the_same_when_they_are_seen_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [pixels(decode(file.content)) for file in FILES.values()]
     for part in (1, 100, WIDTH * 5):
-        monkeypatch.setattr("clipsearch.images.pixels._PART", part)
+        monkeypatch.setattr("clipsearch.images.codecs.pixels._PART", part)
         for name, seen in zip(FILES, whole, strict=True):
             np.testing.assert_array_equal(pixels(decode(FILES[name].content)), seen, name)
 
@@ -815,8 +815,8 @@ def test_seldom_needed_decoders_are_loaded_when_they_are_needed(tmp_path: Path) 
     code = """
 import sys
 from pathlib import Path
-from clipsearch.images.decoding import decode
-from clipsearch.images.optional_packages import readers
+from clipsearch.images.codecs.decoding import decode
+from clipsearch.images.codecs.optional_packages import readers
 readers()
 decode(Path(sys.argv[1], "a.png").read_bytes())
 assert not {"pillow_heif", "rawpy"} & set(sys.modules)
@@ -846,7 +846,7 @@ NOISE = """
 import io, logging, os, sys, warnings
 from pathlib import Path
 from PIL import Image
-from clipsearch.images.quiet import quiet_decoders
+from clipsearch.images.codecs.quiet import quiet_decoders
 
 def noise():
     broken = Path(sys.argv[1]).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsearch.images.box import Box
+from clipsearch.images.codecs.box import Box
 from clipsearch.images.regions import layout
 
 lengths, sides = st.integers(1, 9000), st.sampled_from([96, 224, 336, 384])

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from clipsearch.images import optional_packages
+from clipsearch.images.codecs import optional_packages
 from clipsearch.images.extensions import EXTENSIONS
 
 
@@ -22,7 +22,8 @@ def test_only_a_kind_whose_package_is_missing_needs_an_extra(monkeypatch: pytest
 
 
 def test_asking_imports_no_package() -> None:
-    code = "import sys\nfrom clipsearch.images.optional_packages import needed_extra\nprint(needed_extra('.jxl'))\n"
+    code = "import sys\nfrom clipsearch.images.codecs.optional_packages import needed_extra\n"
+    code += "print(needed_extra('.jxl'))\n"
     loaded = "print('numpy' in sys.modules, 'imagecodecs' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code + loaded], capture_output=True, text=True, check=True)
     expected = "None" if find_spec("imagecodecs") else "jxl"

@@ -19,13 +19,13 @@ from image_files import ImageFile, image_files
 from tiny import Watcher, update
 
 from clipsearch.errors import InputError
-from clipsearch.images import optional_packages
+from clipsearch.images.codecs import optional_packages
+from clipsearch.images.codecs.recognising import format_of
+from clipsearch.images.codecs.signatures import HEAD, image_ending
 from clipsearch.images.extensions import EXTENSIONS
 from clipsearch.images.files import Rules
 from clipsearch.images.finding import find_images
 from clipsearch.images.other_files import Sort, listed, sort_of
-from clipsearch.images.recognising import format_of
-from clipsearch.images.signatures import HEAD, image_ending
 from clipsearch.index.format import FOLDER
 from clipsearch.index.reading import Store
 from clipsearch.output.hints import with_hints

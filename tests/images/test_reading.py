@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clipsearch.errors import InputError, UnreadableImageError
-from clipsearch.images import limits
+from clipsearch.images.codecs import limits
 from clipsearch.images.reading import read_file, read_image
 from clipsearch.system import bounded
 

@@ -9,7 +9,7 @@ import pytest
 from image_files import COLOUR, png_chunk, saved
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 
 
 def reason(content: bytes) -> str:

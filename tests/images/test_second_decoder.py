@@ -21,11 +21,11 @@ from rare_files import RGBA, bitmap, box, rare_files, texture
 from test_decoding import assert_alike, pixels, reason
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import avif, jpegxl, second_decoder
-from clipsearch.images.decoding import decode
-from clipsearch.images.limits import NoMemoryError
-from clipsearch.images.recognising import format_of
-from clipsearch.images.second_decoder_kinds import header
+from clipsearch.images.codecs import avif, jpegxl, second_decoder
+from clipsearch.images.codecs.decoding import decode
+from clipsearch.images.codecs.limits import NoMemoryError
+from clipsearch.images.codecs.recognising import format_of
+from clipsearch.images.codecs.second_decoder_kinds import header
 
 FILES = {file.name: file for file in rare_files()}
 RGB_FLOAT, JXL = FILES["rgb-float-little.tiff"].content, FILES["rgb.jxl"].content
@@ -85,7 +85,7 @@ def test_what_pillow_reads_well_is_left_to_pillow() -> None:
 
 
 def test_without_the_second_decoder_pillow_reads_qoi(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipsearch.images.second_decoder_kinds.is_installed", lambda _extra: False)
+    monkeypatch.setattr("clipsearch.images.codecs.second_decoder_kinds.is_installed", lambda _extra: False)
     monkeypatch.setattr(second_decoder._process, "ask", lambda *_: pytest.fail("it was asked"))
     for file in image_files():
         if file.name.endswith(".qoi"):
@@ -309,7 +309,8 @@ def test_a_decoder_that_fails_costs_one_image(
 ) -> None:
     del fresh
     patched = (
-        f"import os, time; from clipsearch.images import second_decoder_worker as w; w._decode = lambda *_: {what}; "
+        "import os, time; from clipsearch.images.codecs import second_decoder_worker as w; "
+        f"w._decode = lambda *_: {what}; "
     )
     with monkeypatch.context() as patch:
         patch.setattr(second_decoder, "_START", second_decoder._START.replace("from clip", patched + "from clip"))
@@ -326,7 +327,7 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_image(
 ) -> None:
     del fresh
     black = "time.sleep(1) or ('RGB', numpy.zeros((2, 2, 3), 'u1'))"
-    patched = "import time, numpy; from clipsearch.images import second_decoder_worker as w; "
+    patched = "import time, numpy; from clipsearch.images.codecs import second_decoder_worker as w; "
     patched += f"w._decode = lambda *_: {black}; "
 
     def interrupt(*_: object) -> None:
@@ -344,8 +345,8 @@ def test_an_answer_that_nobody_waited_for_is_not_taken_for_the_next_image(
 
 ENDS = """
 import sys, time
-from clipsearch.images import avif, jpegxl, second_decoder
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs import avif, jpegxl, second_decoder
+from clipsearch.images.codecs.decoding import decode
 decode(open(sys.argv[1], "rb").read())
 print(second_decoder._process._child.pid, flush=True)
 sys.stdin.read()
@@ -386,8 +387,8 @@ def _runs(number: int) -> bool:
 
 
 def test_images_that_pillow_reads_start_no_process() -> None:
-    code = "import sys, json; from clipsearch.images.decoding import decode; decode(sys.stdin.buffer.read()); "
+    code = "import sys, json; from clipsearch.images.codecs.decoding import decode; decode(sys.stdin.buffer.read()); "
     code += "print(json.dumps([n for n in ('imagecodecs', 'tifffile') if n in sys.modules]), end=''); "
-    code += "from clipsearch.images import second_decoder; print(second_decoder._process._child)"
+    code += "from clipsearch.images.codecs import second_decoder; print(second_decoder._process._child)"
     done = subprocess.run([sys.executable, "-c", code], input=saved(COLOUR, "JPEG"), capture_output=True, check=True)
     assert done.stdout.decode().strip() == json.dumps([]) + "None"

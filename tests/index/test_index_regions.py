@@ -21,7 +21,7 @@ from PIL import Image
 from tiny import MODEL, TinyEncoder, TinyPreprocessing, update
 
 from clipsearch.errors import IndexDamagedError, InputError
-from clipsearch.images import decoding
+from clipsearch.images.codecs import decoding
 from clipsearch.images.regions import layout
 from clipsearch.index.format import FOLDER, HEADER_BYTES, LAST_FORMAT, REGIONS_FORMAT
 from clipsearch.index.models import ImageEncoder, LoadedModel

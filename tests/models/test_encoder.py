@@ -11,7 +11,7 @@ import pytest
 from conftest import PICTUREBOOK, REPOSITORY, SAMPLES
 from PIL import Image
 
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
 from clipsearch.models.preprocessing import Preprocessing

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel
 
 from clipsearch.errors import DeviceError, InputError, UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.models.disk.files import ModelFiles
 from clipsearch.models.in_torch.encoder import Encoder
 from clipsearch.models.in_torch.image_tower import ImageTower, PlainTower

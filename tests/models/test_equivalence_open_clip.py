@@ -18,7 +18,7 @@ from open_clip_reference import Arrays
 from PIL import Image
 from warm import Warm
 
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.models.disk.clip_bpe import VOCABULARY
 from clipsearch.models.disk.files import locate
 from clipsearch.models.in_numpy import extraction, tower_cache

@@ -22,7 +22,7 @@ from rich.cells import cell_len
 from terminal import on_a_terminal
 from warm import Warm
 
-from clipsearch.images.box import parse_box
+from clipsearch.images.codecs.box import parse_box
 from clipsearch.output.hits import COLUMNS, Found, write_hits
 from clipsearch.output.table import cut, write_table
 from clipsearch.search.hit import Hit

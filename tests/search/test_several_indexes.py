@@ -21,8 +21,8 @@ from tiny import MODEL, NoEncoders, TinyEncoder, TinyPreprocessing, update
 import clipsearch
 from clipsearch.errors import IndexDamagedError, InputError, ModelMismatchError
 from clipsearch.exchange.merging import merge
-from clipsearch.images.box import Box
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.box import Box
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.format import DATABASE, HEADER_BYTES
 from clipsearch.index.reading import Store
 from clipsearch.models.logits import Logits

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from clipsearch.errors import ClipsearchError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.images.files import ImageFile
 from clipsearch.images.regions import layout
 from clipsearch.index import run, updating

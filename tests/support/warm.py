@@ -34,7 +34,7 @@ from asking import ask, receive, send
 WITHOUT_TORCH = (
     *("filelock", "pathspec", "resource", "tomllib", "platformdirs", "typer._click.decorators", "numkong"),
     *("clipsearch.cli.", "clipsearch.index.", "clipsearch.output.", "clipsearch.search.", "clipsearch.tasks.*"),
-    *("clipsearch.images.", "clipsearch.images.optional_packages.readers()", "PIL.Image.init()"),
+    *("clipsearch.images.", "clipsearch.images.codecs.optional_packages.readers()", "PIL.Image.init()"),
     *("clipsearch.tasks.tuning.result", "clipsearch.several_indexes", "tokenizers.implementations"),
     *("clipsearch.datasets.", "clipsearch.exchange.*", "clipsearch.models.in_numpy.", "clipsearch.models.disk."),
 )

@@ -19,7 +19,7 @@ from fresh import COMMAND, HEAVY, loaded_by
 
 import clipsearch
 from clipsearch.errors import InputError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.reading import Store
 from clipsearch.tasks.caption_ranks import caption_ranks
 

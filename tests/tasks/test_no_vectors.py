@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tiny import MODEL, FixedEncoders, Pixels, TinyEncoder, update
 
 from clipsearch.errors import IndexDamagedError, ModelError, UnreadableImageError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.index.format import HEADER_BYTES
 from clipsearch.index.pipeline import vectors_of
 from clipsearch.index.reading import Store

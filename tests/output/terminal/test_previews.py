@@ -30,7 +30,7 @@ from rich.cells import cell_len
 from warm import Begun, Warm
 
 from clipsearch.errors import InputError
-from clipsearch.images.decoding import decode
+from clipsearch.images.codecs.decoding import decode
 from clipsearch.output import thumbnails
 from clipsearch.output.terminal.detection import _Answers, _protocol
 from clipsearch.output.terminal.drawing import NUMBERS, Drawing

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from clipsearch.images import avif
+from clipsearch.images.codecs import avif
 
 Curve = float | str
 """Transfer function from stored values to light: the exponent of a power, or "srgb", "pq" or "hlg"."""

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import GifImagePlugin, Image, ImageChops, ImagePalette, TiffImagePlugin
 
-from clipsearch.images import header_checks, jpeg2000
-from clipsearch.images.colour import Conversion
+from clipsearch.images.codecs import header_checks, jpeg2000
+from clipsearch.images.codecs.colour import Conversion
 
 _Samples = npt.NDArray[Any]
 """(H, W) or (H, W, C) of integers or real numbers."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import BmpImagePlugin, Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.header_checks import TRUNCATED
+from clipsearch.images.codecs.header_checks import TRUNCATED
 
 _FILE_HEADER = 14
 _OLDEST, _WITH_ALPHA_MASK = 40, 56

@@ -16,11 +16,20 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import bitmaps, damage, header_checks, jpegxl, raw, reasons, second_decoder, truncated_files
-from clipsearch.images.box import Box
-from clipsearch.images.colour import conversion
-from clipsearch.images.dates import Taken, taken
-from clipsearch.images.limits import (
+from clipsearch.images.codecs import (
+    bitmaps,
+    damage,
+    header_checks,
+    jpegxl,
+    raw,
+    reasons,
+    second_decoder,
+    truncated_files,
+)
+from clipsearch.images.codecs.box import Box
+from clipsearch.images.codecs.colour import conversion
+from clipsearch.images.codecs.dates import Taken, taken
+from clipsearch.images.codecs.limits import (
     TooLargeError,
     check_size,
     default_max_pixels,
@@ -29,10 +38,10 @@ from clipsearch.images.limits import (
     more_than,
     raise_pillow_limit,
 )
-from clipsearch.images.metadata_stripping import stripped
-from clipsearch.images.pixels import as_seen, in_order, mend_palette, reduced
-from clipsearch.images.recognising import format_of, icon_sizes, is_truncated
-from clipsearch.images.second_decoder_kinds import Header, header, is_lossless_jpeg
+from clipsearch.images.codecs.metadata_stripping import stripped
+from clipsearch.images.codecs.pixels import as_seen, in_order, mend_palette, reduced
+from clipsearch.images.codecs.recognising import format_of, icon_sizes, is_truncated
+from clipsearch.images.codecs.second_decoder_kinds import Header, header, is_lossless_jpeg
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import re
 import struct
 
-from clipsearch.images.boxes import boxes
-from clipsearch.images.header_checks import TRUNCATED
-from clipsearch.images.metadata_stripping import segments
-from clipsearch.images.tiff_tags import whole_numbers
+from clipsearch.images.codecs.boxes import boxes
+from clipsearch.images.codecs.header_checks import TRUNCATED
+from clipsearch.images.codecs.metadata_stripping import segments
+from clipsearch.images.codecs.tiff_tags import whole_numbers
 from clipsearch.system.counting import plural
 
 _SAYS_KIND = re.compile(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import struct
 
-from clipsearch.images import jpegxl
-from clipsearch.images.header_checks import is_pcx, is_sgi
-from clipsearch.images.raw import SIGNATURES as RAW_SIGNATURES
+from clipsearch.images.codecs import jpegxl
+from clipsearch.images.codecs.header_checks import is_pcx, is_sgi
+from clipsearch.images.codecs.raw import SIGNATURES as RAW_SIGNATURES
 
 HEAD = 1024
 """Bytes that are needed; only the brands of AVIF and HEIF can take more than 128."""

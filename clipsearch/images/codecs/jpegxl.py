@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from clipsearch.images.boxes import bodies
+from clipsearch.images.codecs.boxes import bodies
 
 CODESTREAM, CONTAINER = b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"
 """First bytes of a file that is a bare codestream, and of one with boxes like those of JPEG 2000."""

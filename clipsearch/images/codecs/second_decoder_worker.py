@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from clipsearch.images.pixels import black_and_white, levels
+from clipsearch.images.codecs.pixels import black_and_white, levels
 
 _Samples = npt.NDArray[Any]
 """(H, W) or (H, W, C)."""

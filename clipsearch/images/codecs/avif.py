@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from clipsearch.images.boxes import bodies
+from clipsearch.images.codecs.boxes import bodies
 
 _ALPHA = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _TURNED = (1, 8, 3, 6)

@@ -11,8 +11,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from clipsearch.images.boxes import boxes
-from clipsearch.images.tiff_tags import directory
+from clipsearch.images.codecs.boxes import boxes
+from clipsearch.images.codecs.tiff_tags import directory
 
 _Stripper = Callable[[bytes, bool], bytes]
 """Strips a file; the second argument says whether to keep valid metadata about time, orientation and colours."""

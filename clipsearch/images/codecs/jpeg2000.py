@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from clipsearch.images.boxes import bodies
+from clipsearch.images.codecs.boxes import bodies
 
 _SIZE_MARKER = b"\xff\x4f\xff\x51"
 _COLOUR, _WHOLE_IMAGE = 0, 0

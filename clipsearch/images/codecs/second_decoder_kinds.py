@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import avif, jpeg2000, jpegxl
-from clipsearch.images.optional_packages import is_installed
-from clipsearch.images.tiff_tags import whole_numbers
+from clipsearch.images.codecs import avif, jpeg2000, jpegxl
+from clipsearch.images.codecs.optional_packages import is_installed
+from clipsearch.images.codecs.tiff_tags import whole_numbers
 
 Codec = Literal["avif", "jpeg", "jpeg2000", "jpegls", "jpegxl", "qoi", "tiff"]
 

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import jpeg2000
+from clipsearch.images.codecs import jpeg2000
 
 TRUNCATED = "truncated: the file ends before the picture does"
 

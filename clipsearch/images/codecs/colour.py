@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from clipsearch.images import avif, bitmaps, jpeg2000
-from clipsearch.images.colour_tags import REC_709, SRGB, Chromaticities, Curve, Encoding, encoding
+from clipsearch.images.codecs import avif, bitmaps, jpeg2000
+from clipsearch.images.codecs.colour_tags import REC_709, SRGB, Chromaticities, Curve, Encoding, encoding
 
 Conversion = Callable[[Image.Image], Image.Image]
 """Converts RGB or RGBA to the same mode in sRGB, or CMYK to RGB in sRGB."""

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.missing_share import percent
-from clipsearch.images.truncated_files import Ends, Jpeg, Scan, read_jpeg
+from clipsearch.images.codecs.missing_share import percent
+from clipsearch.images.codecs.truncated_files import Ends, Jpeg, Scan, read_jpeg
 
 LEAST_SHARE = 0.5
 """Least share of an image that must be there, or it counts as unreadable."""

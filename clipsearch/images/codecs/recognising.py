@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from clipsearch.images.header_checks import is_pcx, is_sgi
-from clipsearch.images.signatures import AVIF_BRANDS, HEIF_BRANDS, brands
-from clipsearch.images.tiff_tags import directory
+from clipsearch.images.codecs.header_checks import is_pcx, is_sgi
+from clipsearch.images.codecs.signatures import AVIF_BRANDS, HEIF_BRANDS, brands
+from clipsearch.images.codecs.tiff_tags import directory
 
 DECODERS = (
     *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images.header_checks import TRUNCATED
+from clipsearch.images.codecs.header_checks import TRUNCATED
 
 if TYPE_CHECKING:
     import numpy as np

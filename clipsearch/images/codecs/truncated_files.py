@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from clipsearch.images.boxes import boxes
-from clipsearch.images.metadata_stripping import segments, webp, webp_chunks
+from clipsearch.images.codecs.boxes import boxes
+from clipsearch.images.codecs.metadata_stripping import segments, webp, webp_chunks
 
 _NOISE = 1 << 16
 """Bytes of filling: more than a decoder reads ahead."""

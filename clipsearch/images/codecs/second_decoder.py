@@ -18,11 +18,11 @@ from typing import Any
 from PIL import Image
 
 from clipsearch.errors import UnreadableImageError
-from clipsearch.images import second_decoder_worker
-from clipsearch.images.header_checks import TRUNCATED
-from clipsearch.images.limits import check_size
-from clipsearch.images.optional_packages import install_command, is_installed
-from clipsearch.images.second_decoder_kinds import Header
+from clipsearch.images.codecs import second_decoder_worker
+from clipsearch.images.codecs.header_checks import TRUNCATED
+from clipsearch.images.codecs.limits import check_size
+from clipsearch.images.codecs.optional_packages import install_command, is_installed
+from clipsearch.images.codecs.second_decoder_kinds import Header
 from clipsearch.system.cores import available
 
 _SECONDS, _PIXELS_A_SECOND = 30, 1_000_000
@@ -31,7 +31,7 @@ _BYTES, _BYTES_PER_THREAD, _BYTES_PER_PIXEL = 2 << 30, 128 << 20, 48
 """Address space of the process, including what its libraries and threads reserve and never use."""
 _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from clipsearch.images.second_decoder_worker import main; main()"
+    "from clipsearch.images.codecs.second_decoder_worker import main; main()"
 )
 
 
