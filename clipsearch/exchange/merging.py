@@ -18,8 +18,9 @@ from clipsearch.images.files import Rules
 from clipsearch.images.parts import Part
 from clipsearch.index.code_file import codes_record
 from clipsearch.index.format import FINISHED, FORMAT, Folder, ModelRecord, Root, mismatch
-from clipsearch.index.joining import About, Joining, Moved
+from clipsearch.index.joining import About, Joining
 from clipsearch.index.locking import without_writers
+from clipsearch.index.path_rewriting import Moved
 from clipsearch.index.reading import Store
 from clipsearch.index.writing import Writer
 from clipsearch.system.members import MARK

@@ -48,10 +48,10 @@ from clipsearch.index.format import (
 )
 from clipsearch.index.locking import lock
 from clipsearch.index.matrix_file import MatrixFile
+from clipsearch.index.path_rewriting import Moved, path_in_sql
 from clipsearch.index.reading import Store
-from clipsearch.index.stored_paths import ABSOLUTE, StoredPaths
+from clipsearch.index.stored_paths import StoredPaths
 from clipsearch.system.flushing import sync_file, sync_folder
-from clipsearch.system.paths import inside
 from clipsearch.system.progress import Progress
 
 _UNDER_WAY = ".merging-"
@@ -86,13 +86,6 @@ class About(NamedTuple):
     last_run: dict[str, Any] | None
     codes: bool
     """Whether its rows are to have codes, which the next update makes."""
-
-
-class Moved(NamedTuple):
-    """A folder (absolute) that has another path in the new index."""
-
-    old: bytes
-    new: bytes
 
 
 class Joining:
@@ -237,7 +230,7 @@ class Joining:
 
     def _renamed(self, source: str, folder: bytes, moved: Sequence[Moved]) -> str:
         """Return SQL that selects what `source` does of indexes in `folder`, with the paths of this index."""
-        for path in self._path_in_sql(folder, moved):
+        for path in path_in_sql(folder, _parent(self._folder), moved):
             source = f"SELECT {path} AS path, row, {_COLUMNS} FROM ({source})"  # noqa: S608  (our own words)
         return source
 
@@ -267,28 +260,6 @@ class Joining:
         self._database.execute(
             f"INSERT OR REPLACE INTO images (path, row, {_COLUMNS}) SELECT found.* {both} "
             "WHERE known.row IS NULL AND (found.row IS NOT NULL OR (known.hash IS NULL AND found.hash IS NOT NULL))"
-        )
-
-    def _path_in_sql(self, own: bytes, moved: Sequence[Moved]) -> Iterator[str]:
-        """Yield SQL that turns a stored path of an index in the folder `own` into one of this index, step by step."""
-        new = _parent(self._folder)
-        if own == new and not moved:
-            return
-        absolute = " OR ".join(map(_starts, ABSOLUTE))
-        yield (
-            f"CASE WHEN {absolute} THEN path WHEN path = x'2e' THEN {_literal(own)} "
-            f"ELSE CAST({_literal(inside(own))} || path AS BLOB) END"
-        )
-        if moved:
-            cases = " ".join(
-                f"WHEN path = {_literal(one.old)} THEN {_literal(one.new)} WHEN {_begins(one.old)} "
-                f"THEN CAST({_literal(inside(one.new))} || substr(path, {len(inside(one.old)) + 1}) AS BLOB)"
-                for one in moved
-            )
-            yield f"CASE {cases} ELSE path END"
-        yield (
-            f"CASE WHEN path = {_literal(new)} THEN x'2e' "
-            f"WHEN {_begins(new)} THEN substr(path, {len(inside(new)) + 1}) ELSE path END"
         )
 
     # -- files -------------------------------------------------------------------------------------------------
@@ -387,21 +358,3 @@ def _empty(folder: Path) -> None:
 
 def _parent(folder: Path) -> bytes:
     return os.fsencode(os.path.dirname(os.path.abspath(folder)))
-
-
-def _literal(content: bytes) -> str:
-    return f"x'{content.hex()}'"
-
-
-def _begins(folder: bytes) -> str:
-    """Return the SQL condition that a path lies in a folder."""
-    return _starts(inside(folder))
-
-
-def _starts(start: bytes) -> str:
-    """Return the SQL condition that a path starts with some bytes, the last of them less than 255.
-
-    Comparing with both ends of the range needs no copy of the path, as `substr` does.
-    """
-    end = start[:-1] + bytes([start[-1] + 1])
-    return f"(path >= {_literal(start)} AND path < {_literal(end)})"

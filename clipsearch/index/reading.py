@@ -43,9 +43,10 @@ from clipsearch.index.format import (
     missing_index,
     noted,
 )
+from clipsearch.index.joined_rows import joined_rows
 from clipsearch.index.matrix_file import Maps, broken, mapped, opened
 from clipsearch.index.regions import Regions
-from clipsearch.index.stored_paths import StoredPaths, divided, in_sql
+from clipsearch.index.stored_paths import StoredPaths
 from clipsearch.system.paths import is_below
 from clipsearch.system.places import is_there
 from clipsearch.unit import Matrix, are_unit
@@ -54,8 +55,6 @@ _BUSY_SECONDS = 30
 """How long a statement waits for a commit of a writer."""
 _SPARSE = 2
 """If fewer than one row in this number is needed, each is looked up instead of reading the whole table."""
-_JOINED = 131_072
-"""About the largest number of rows that SQLite joins at a time."""
 
 
 class Store:
@@ -337,22 +336,8 @@ class Store:
         return np.asarray(vector / np.linalg.norm(vector)) if are_unit(vector[np.newaxis])[0] else None
 
     def rows(self, root: bytes | None, condition: str, values: Sequence[object]) -> Iterator[npt.NDArray[np.int64]]:
-        """Yield, some at a time, rows at and below `root` that fulfil an SQL condition; only for this package.
-
-        SQLite joins the numbers, and NumPy parses them: to fetch a row takes several times as long as to find it.
-        """
-        # The paths of rows spread evenly divide the table into parts that fit into memory, however paths are named.
-        spread = json.dumps([*range(0, self.committed_rows(), _JOINED)])
-        edges = self.sql(
-            "SELECT path FROM images WHERE row IN (SELECT value FROM json_each(?)) ORDER BY path", [spread]
-        )
-        for interval in self._paths.intervals(root):
-            for part in divided(interval, (path for (path,) in edges)):
-                where, more = in_sql(part)
-                sql = f"SELECT group_concat(row) FROM images WHERE {where} AND {condition}"  # noqa: S608  (our own words)
-                ((joined,),) = self.sql(sql, (*more, *values))
-                if joined:
-                    yield np.fromstring(joined, np.int64, sep=",")
+        """Yield, some at a time, rows at and below `root` that fulfil an SQL condition; only for this package."""
+        return joined_rows(self.sql, self.committed_rows(), self._paths.intervals(root), condition, values)
 
     def paths_and_rows(
         self, root: bytes | None, condition: str, values: Sequence[object]

@@ -18,7 +18,7 @@ from PIL import Image
 
 import clipsearch
 from clipsearch.errors import InputError
-from clipsearch.index import reading, selection
+from clipsearch.index import joined_rows, selection
 from clipsearch.index.filters import FilterArguments, Filters, moment
 from clipsearch.search.hit import Hit
 from clipsearch.search.index import Index
@@ -96,7 +96,7 @@ def opened(base: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 @pytest.fixture(autouse=True)
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are found in several parts, as those of many images are."""
-    monkeypatch.setattr(reading, "_JOINED", 5)
+    monkeypatch.setattr(joined_rows, "_JOINED", 5)
     monkeypatch.setattr(selection, "_SOME", 2)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from clipsearch.errors import IndexDamagedError, IndexLockedError, IndexMissingError, IndexWriteError
-from clipsearch.index import reading
+from clipsearch.index import joined_rows
 from clipsearch.index.format import FOLDER, ModelRecord, Record
 from clipsearch.index.nearest import find_index
 from clipsearch.index.reading import Store
@@ -249,7 +249,7 @@ def test_rows_are_found_once_however_the_table_is_divided(
     folder: Path, monkeypatch: pytest.MonkeyPatch, joined: int
 ) -> None:
     """Whatever the order of rows is in that of paths, and with files that have none."""
-    monkeypatch.setattr(reading, "_JOINED", joined)
+    monkeypatch.setattr(joined_rows, "_JOINED", joined)
 
     def place(name: str) -> bytes:
         return os.fsencode(name.replace("INDEX", str(folder.parent)))

@@ -39,7 +39,7 @@ from clipsearch.images.codecs.limits import (
     raise_pillow_limit,
 )
 from clipsearch.images.codecs.metadata_stripping import stripped
-from clipsearch.images.codecs.pixels import as_seen, in_order, mend_palette, reduced
+from clipsearch.images.codecs.pixels import as_seen, in_order, mend_palette, mend_transparency, reduced
 from clipsearch.images.codecs.recognising import format_of, icon_sizes, is_truncated
 from clipsearch.images.codecs.second_decoder_kinds import Header, header, is_lossless_jpeg
 
@@ -229,7 +229,7 @@ def _decode_with_pillow(
             if image.mode == "P" and image.palette is None:
                 raise UnreadableImageError("broken image: it has no palette")
             if image.format == "PNG":
-                _mend_transparency(image, depth=content[24])
+                mend_transparency(image, depth=content[24])
             exif, xmp = _metadata(image)
             if image.format != "HEIF":  # libheif has applied the container's orientation; EXIF's does not count
                 orientation = _orientation(exif) or orientation
@@ -343,16 +343,6 @@ def _open_tiff(content: bytes) -> TiffImagePlugin.TiffImageFile:
             return TiffImagePlugin.TiffImageFile(io.BytesIO(content), "")
         finally:
             TiffImagePlugin.READ_LIBTIFF = False
-
-
-def _mend_transparency(png: Image.Image, depth: int) -> None:
-    """Scale the transparent colour to eight bits like the pixels; Pillow leaves it in the file's depth."""
-    transparent = png.info.get("transparency")
-    if png.mode == "L" and isinstance(transparent, int):
-        white = 2**depth - 1
-        png.info["transparency"] = (transparent & white) * 255 // white
-    elif png.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):  # noqa: PLR2004
-        png.info["transparency"] = tuple(level >> 8 for level in transparent)
 
 
 # --- metadata ---

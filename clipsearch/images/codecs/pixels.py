@@ -67,6 +67,16 @@ def mend_palette(image: Image.Image) -> None:
             image.palette = ImagePalette.raw("RGB;L", bytes(levels))
 
 
+def mend_transparency(png: Image.Image, depth: int) -> None:
+    """Scale the transparent colour to eight bits like the pixels; Pillow leaves it in the file's depth."""
+    transparent = png.info.get("transparency")
+    if png.mode == "L" and isinstance(transparent, int):
+        white = 2**depth - 1
+        png.info["transparency"] = (transparent & white) * 255 // white
+    elif png.mode == "RGB" and depth == 16 and isinstance(transparent, tuple):  # noqa: PLR2004
+        png.info["transparency"] = tuple(level >> 8 for level in transparent)
+
+
 def in_order(image: Image.Image, content: bytes) -> Image.Image:
     """Put the channels of `image`, which was decoded from the file `content`, in the order red, green, blue, alpha.
 
