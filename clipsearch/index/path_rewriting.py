@@ -17,7 +17,7 @@ class Moved(NamedTuple):
 
 
 def path_in_sql(own: bytes, new: bytes, moved: Sequence[Moved]) -> Iterator[str]:
-    """Yield SQL that turns a stored path of an index in the folder `own` into one of an index in `new`, step by step."""
+    """Yield, step by step, SQL that turns a stored path of an index in the folder `own` into one of one in `new`."""
     if own == new and not moved:
         return
     absolute = " OR ".join(map(_starts, ABSOLUTE))
